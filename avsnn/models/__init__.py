@@ -1,0 +1,1 @@
+"""The spiking networks: pure torch, no I/O, no data set names."""
