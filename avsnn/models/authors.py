@@ -1,0 +1,278 @@
+"""Weights of the authors' implementation of S-CMRL, read into our networks.
+
+Their state dicts hold every module their code builds, also those it never calls; the latter have
+no place here and are reported. Thresholds are stored as scalars and become settings.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from avsnn.models.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor
+
+_KEY = re.compile(
+    r"(?:module\.)?(?P<module>.+?)\."
+    r"(?P<tail>weight|bias|running_mean|running_var|num_batches_tracked|threshold|act_fun\.alpha)"
+)
+_NEVER_CALLED = re.compile(r"block\.\d\.norm[12]|av_attention\..+|block\.\d\.attn\.(.+\.)?res_lif")
+_LAYER = {"conv": "conv", "bn": "norm", "lif": "lif"}
+_STREAM = {"0": "audio", "1": "visual"}
+_UNIT = {"q": "query", "k": "key", "v": "value", "proj": "projection"}
+_MLP = {"1": "expand", "2": "contract"}
+_SURROGATE_SLOPE = 4.0
+
+
+class AuthorsState(NamedTuple):
+    """A state dict of theirs in our terms.
+
+    Attributes:
+        settings: the model it belongs to.
+        classes: number of classes.
+        state: weights under our names; loads strictly into ``build(settings, ...)``.
+        dropped: their keys for modules that are built and never called.
+        unknown: their keys that mean nothing to us.
+    """
+
+    settings: ModelSettings
+    classes: int
+    state: dict[str, Tensor]
+    dropped: list[str]
+    unknown: list[str]
+
+    @property
+    def audio_channels(self) -> int:
+        """Channels of the audio image; 1 where the network has no audio."""
+        return self._image_channels("audio_patch", "audio", 1)
+
+    @property
+    def visual_channels(self) -> int:
+        """Channels of the visual image; 3 where the network has no vision."""
+        return self._image_channels("visual_patch", "visual", 3)
+
+    def _image_channels(self, patch: str, alone: str, otherwise: int) -> int:
+        prefix = "patch" if self.settings.method == alone else patch
+        weight = self.state.get(f"{prefix}.stages.0.conv.weight")
+        return otherwise if weight is None else weight.shape[1]
+
+
+def _patch_name(leaf: str) -> str | None:
+    if match := re.fullmatch(r"proj_(conv|bn|lif)(\d?)", leaf):
+        return f"stages.{match[2] or 0}.{_LAYER[match[1]]}"
+    if match := re.fullmatch(r"rpe_(conv|bn|lif)", leaf):
+        return f"position.{_LAYER[match[1]]}"
+    return None
+
+
+def _attention_name(leaf: str) -> str | None:
+    if match := re.fullmatch(r"(spatial|temporal)_attn\.(.+)", leaf):
+        inner = _attention_name(match[2])
+        return None if inner is None else f"{match[1]}.{inner}"
+    if match := re.fullmatch(r"(q|k|v|proj)_(conv|bn|lif)", leaf):
+        return f"{_UNIT[match[1]]}.{_LAYER[match[2]]}"
+    return {"attn_lif": "lif", "rpb_lif": "mix.lif"}.get(leaf)
+
+
+def _mlp_name(leaf: str) -> str | None:
+    if match := re.fullmatch(r"fc([12])_(conv|bn|lif)", leaf):
+        return f"{_MLP[match[1]]}.{_LAYER[match[2]]}"
+    return None
+
+
+def _join(prefix: str, name: str | None) -> str | None:
+    return None if name is None else f"{prefix}.{name}"
+
+
+def _weight_block_name(stream: str, leaf: str) -> str | None:
+    return _join(f"fusion.{_STREAM[stream]}", {"fc1": "mix", "fc2": "weight"}.get(leaf))
+
+
+def _current_block_name(stream: str, leaf: str) -> str | None:
+    if stream == "1":
+        return None  # the mirrored block, whose result nothing reads
+    if match := re.fullmatch(r"mlp\.mlp\.(.+)", leaf):
+        return _join("fusion.mlp", _mlp_name(match[1]))
+    inner = {"fc1": "audio_current", "fc2": "visual_current", "v_lif": "lif"}.get(leaf)
+    return _join("fusion", inner)
+
+
+def _attention_block_name(stream: str, leaf: str) -> str | None:
+    return _join(f"fusion.{_STREAM[stream]}", _attention_name(leaf))
+
+
+_BLOCKS = {
+    "s-cmrl": _attention_block_name,
+    "sca": _attention_block_name,
+    "weight-attention": _weight_block_name,
+    "cmci": _current_block_name,
+}
+
+
+def our_name(module: str, *, method: str) -> str | None:
+    """Our name of their module (``block.0.attn.q_conv``), None where there is none."""
+    if match := re.fullmatch(r"(audio|visual)_patch_embed\.(.+)", module):
+        return _join(f"{match[1]}_patch", _patch_name(match[2]))
+    if match := re.fullmatch(r"patch_embed\.(.+)", module):
+        return _join("patch", _patch_name(match[1]))
+    if match := re.fullmatch(r"mlp\.([01])\.mlp\.(.+)", module):
+        return _join(f"{_STREAM[match[1]]}_mlp", _mlp_name(match[2]))
+    if match := re.fullmatch(r"block\.0\.mlp\.(.+)", module):
+        return _join("mlp", _mlp_name(match[1]))
+    if match := re.fullmatch(r"block\.([01])\.trans_(linear|lif)", module):
+        return f"fusion.{_STREAM[match[1]]}_alignment.{match[2]}" if method == "s-cmrl" else None
+    if match := re.fullmatch(r"block\.([01])\.attn\.(.+)", module):
+        if method in ("audio", "visual"):
+            return _join("attention", _attention_name(match[2]))
+        block = _BLOCKS.get(method)
+        return None if block is None else block(match[1], match[2])
+    heads = {"head.0": "head", "head.1": "audio_head", "head.2": "visual_head", "head": "head"}
+    if module in heads:
+        return "head" if method in ("audio", "visual") else f"readout.{heads[module]}"
+    return None
+
+
+def never_called(module: str, *, method: str) -> bool:
+    """Whether their code builds this module and never uses what it returns."""
+    unused_blocks = {
+        "add": r"block\.\d\.(attn|trans_\w+)\b.*",
+        "concat": r"block\.\d\.(attn|trans_\w+)\b.*",
+        # the block of the visual stream is computed, but nothing reads its result
+        "cmci": r"block\.1\.attn\..+",
+    }
+    unused = unused_blocks.get(method)
+    return bool(
+        _NEVER_CALLED.fullmatch(module) or (unused is not None and re.fullmatch(unused, module))
+    )
+
+
+def _infer_method(names: Iterable[str], image_channels: int) -> str:
+    names = set(names)
+    if any(name.startswith("patch_embed.") for name in names):
+        return "audio" if image_channels == 1 else "visual"
+    signs = {
+        "head.0": "cmci",
+        "block.0.attn.fc1": "weight-attention",
+        "block.1.attn.rpb_lif": "sca",
+        "block.0.attn.spatial_attn.q_conv": "s-cmrl",
+        "block.0.trans_linear": "s-cmrl",
+    }
+    for sign, method in signs.items():
+        if sign in names:
+            return method
+    raise ValueError(
+        "These weights fit the plain baseline ('add' or 'concat') as well as 's-cmrl' without "
+        "alignment; say which with method=..."
+    )
+
+
+def _infer_attention(method: str, names: set[str], given: str | None) -> str:
+    both = "block.0.attn.spatial_attn.q_conv" in names
+    if method != "s-cmrl":
+        return "spatio-temporal"
+    if given is not None:
+        if (given == "spatio-temporal") != both:
+            raise ValueError(f"These weights are not those of {given} attention.")
+        return given
+    if both:
+        return "spatio-temporal"
+    raise ValueError(
+        "Spatial and temporal attention have the same weights; say which with attention=..."
+    )
+
+
+def _thresholds(constants: Mapping[str, float]) -> dict[str, float]:
+    kinds: dict[str, set[float]] = {}
+    for name, value in constants.items():
+        kind = {"attn_lif": "attention_threshold", "trans_lif": "alignment_threshold"}.get(
+            name.rsplit(".", 1)[-1], "threshold"
+        )
+        kinds.setdefault(kind, set()).add(value)
+    for kind, values in kinds.items():
+        if len(values) > 1:
+            raise ValueError(f"Neurons of one kind differ in their {kind}: {sorted(values)}.")
+    return {kind: values.pop() for kind, values in kinds.items()}
+
+
+def import_authors_state(
+    state: Mapping[str, Tensor],
+    *,
+    steps: int = 4,
+    heads: int = 16,
+    alpha: float = 1.5,
+    method: str | None = None,
+    attention: str | None = None,
+) -> AuthorsState:
+    """Read a state dict that the authors' code saved (the dict itself, without its wrapper).
+
+    Width, classes, patch split, method, alignment, readout and thresholds follow from the keys and
+    shapes. The rest does not, and is asked for.
+
+    Args:
+        state: their keys and tensors; a ``module.`` prefix is ignored.
+        steps: T; no weight depends on it.
+        heads: attention heads; no weight depends on them.
+        alpha: share of the residual, a constant of their code.
+        method: where the weights fit more than one (the plain baseline keeps its unused blocks).
+        attention: ``spatial`` or ``temporal``, which have the same weights.
+
+    Returns:
+        the model and its weights.
+
+    Raises:
+        ValueError: the dict is not one of theirs, or fits several models and none was named.
+    """
+    parsed = {key: match for key in state if (match := _KEY.fullmatch(key))}
+    tensors = {f"{match['module']}.{match['tail']}": state[key] for key, match in parsed.items()}
+    names = {match["module"] for match in parsed.values()}
+    stem = (
+        "patch_embed" if any(n.startswith("patch_embed.") for n in names) else "audio_patch_embed"
+    )
+    try:
+        channels = tensors[f"{stem}.rpe_conv.weight"].shape[0]
+        image_channels = tensors[f"{stem}.proj_conv.weight"].shape[1]
+        head = tensors["head.0.weight" if "head.0" in names else "head.weight"]
+        hidden = tensors[
+            next(f"{n}.weight" for n in sorted(names) if n.endswith("mlp.fc1_conv"))
+        ].shape[0]
+    except (KeyError, StopIteration) as missing:
+        raise ValueError("This is no state dict of the authors' networks.") from missing
+    if method is None:
+        method = _infer_method(names, image_channels)
+    concatenated = head.shape[1] == 2 * channels
+    if method in ("add", "concat"):
+        method = "concat" if concatenated else "add"
+    fields: dict[str, Any] = {
+        "method": method,
+        "channels": channels,
+        "steps": steps,
+        "heads": heads,
+        "mlp_ratio": hidden // channels,
+        "patch_split": "deep" if f"{stem}.proj_conv2" in names else "shallow",
+        "alpha": alpha,
+        "attention": _infer_attention(method, names, attention),
+        "alignment": method == "s-cmrl" and "block.0.trans_linear" in names,
+        "fuse": "concat" if concatenated and method != "concat" else "add",
+    }
+    converted, dropped, constants = {}, [], {}
+    unknown = [key for key in state if key not in parsed]
+    for key, match in parsed.items():
+        module, tail = match["module"], match["tail"]
+        ours = our_name(module, method=method)
+        if never_called(module, method=method):
+            dropped.append(key)
+        elif ours is None:
+            unknown.append(key)
+        elif tail == "threshold":
+            constants[module] = float(state[key])
+        elif tail == "act_fun.alpha":
+            if float(state[key]) != _SURROGATE_SLOPE:
+                raise ValueError(f"The surrogate of {module} has slope {float(state[key])}, not 4.")
+        else:
+            converted[f"{ours}.{tail}"] = state[key]
+    settings = ModelSettings.model_validate(fields | _thresholds(constants))
+    return AuthorsState(settings, head.shape[0], converted, dropped, unknown)

@@ -1,0 +1,93 @@
+"""Small layers that every part of the networks is made of, on features ``[T, B, C, N]``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from avsnn.models.neuron import LIF
+
+    NeuronFactory = Callable[[], LIF]
+
+
+def channel_linear(*, inputs: int, outputs: int) -> nn.Linear:
+    """Make a linear layer that starts as published: truncated normal 0.02, bias 0."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def over_channels(layer: nn.Linear, features: Tensor) -> Tensor:
+    """Apply ``layer`` along the channel axis: ``[T, B, C, N]`` to ``[T, B, C', N]``."""
+    T, B, C, N = features.shape
+    # as a 1x1 convolution: the channel axis stays where it is and nothing is transposed
+    out = nn.functional.conv1d(
+        features.reshape(T * B, C, N), layer.weight.unsqueeze(-1), layer.bias
+    )
+    return out.view(T, B, -1, N)
+
+
+class SpikingConv1x1(nn.Module):
+    """1x1 convolution, batch norm, LIF: ``[T, B, C, N]`` to spikes ``[T, B, C', N]``."""
+
+    def __init__(self, *, inputs: int, outputs: int, bias: bool, lif: LIF) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel_size=1, bias=bias)
+        self.norm = nn.BatchNorm1d(outputs)
+        self.lif = lif
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Spikes ``[T, B, C', N]``. Statistics are taken over T, B and N together."""
+        T, B, _, N = features.shape
+        current = self.norm(self.conv(features.flatten(0, 1)))
+        spikes: Tensor = self.lif(current.view(T, B, -1, N))
+        return spikes
+
+
+class SpikingMLP(nn.Module):
+    """Two :class:`SpikingConv1x1`, C to ratio * C and back (arXiv 2502.12488, section 3.2)."""
+
+    def __init__(self, *, channels: int, ratio: int, neuron: NeuronFactory) -> None:
+        super().__init__()
+        hidden = channels * ratio
+        # The biases change nothing in front of a batch norm; published weights have them.
+        self.expand = SpikingConv1x1(inputs=channels, outputs=hidden, bias=True, lif=neuron())
+        self.contract = SpikingConv1x1(inputs=hidden, outputs=channels, bias=True, lif=neuron())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[T, B, C, N]`` to spikes ``[T, B, C, N]``."""
+        spikes: Tensor = self.contract(self.expand(features))
+        return spikes
+
+
+def batch_norm_of_copies(norm: nn.BatchNorm2d, features: Tensor, *, copies: int) -> Tensor:
+    """Batch norm of one copy that leaves ``norm`` as if it had seen ``copies`` of it.
+
+    Mean and biased variance do not change with copies; the unbiased variance that goes into the
+    running variance does, from ``n / (n - 1)`` to ``n T / (n T - 1)``.
+
+    Args:
+        norm: the layer; its running variance is corrected in training mode.
+        features: ``[B, C, H, W]``.
+        copies: T.
+
+    Returns:
+        ``[B, C, H, W]``.
+    """
+    if not (norm.training and norm.running_var is not None and norm.momentum is not None):
+        out: Tensor = norm(features)
+        return out
+    kept = norm.running_var.data * (1.0 - norm.momentum)
+    out = norm(features)
+    n = features.numel() // features.shape[1]
+    ratio = (n * copies / (n * copies - 1)) / (n / (n - 1))
+    # Only the small difference is scaled, so no digits of the running value are lost. Through
+    # ``data``, because autograd counts writes to a buffer that it saved but does not read here.
+    running = norm.running_var.data
+    running.add_(running - kept, alpha=ratio - 1.0)
+    return out

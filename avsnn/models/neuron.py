@@ -1,0 +1,257 @@
+"""Leaky integrate-and-fire neurons with hard reset, and a way to watch them fire.
+
+The neuron (arXiv 2502.12488, section 3.1) in discrete time, ``v[-1] = 0`` for every input::
+
+    h[t] = v[t-1] + (x[t] - v[t-1]) / tau      potential before firing
+    s[t] = 1 where h[t] >= threshold           equality fires
+    v[t] = h[t] * (1 - s[t])                   hard reset
+
+and in the backward pass ``ds/dh = slope * sig(slope * u) * (1 - sig(slope * u))`` with
+``u = h - threshold``; no gradient passes through the reset.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class _Neuron(NamedTuple):
+    tau: float
+    threshold: float
+    slope: float
+    detach_membrane: bool
+
+
+#: Elements of one time step that are worked on together on a CPU. All passes over a slab then run
+#: in its cache; on other devices, where launches count instead, a slab is everything.
+_SLAB = 1 << 16
+
+
+def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut contiguous ``[T, ...]`` tensors of equal trailing size into ``[T, M]`` views."""
+    flat = [tensor.view(tensor.shape[0], -1) for tensor in tensors]
+    size = _SLAB if tensors[0].device.type == "cpu" else max(1, flat[0].shape[1])
+    return zip(*(torch.split(tensor, size, dim=1) for tensor in flat), strict=True)
+
+
+def _charge(current: Tensor, membrane: Tensor | None, neuron: _Neuron, out: Tensor) -> Tensor:
+    """Write ``-h[t]`` to ``out`` and return it, from ``x[t]`` and ``-v[t-1]``.
+
+    Potentials are kept negated all through: what stays of them after the reset is then what lies
+    above a bound, which is one pass (``torch.threshold``) instead of three.
+    """
+    if membrane is None:
+        return torch.mul(current, -1.0 / neuron.tau, out=out)
+    torch.add(current, membrane, out=out)
+    return torch.add(membrane, out, alpha=-1.0 / neuron.tau, out=out)
+
+
+def _times_surrogate(grad: Tensor, negated: Tensor, neuron: _Neuron, out: Tensor) -> Tensor:
+    """``out = grad * ds/dh / tau`` from ``-h``."""
+    bias = negated.new_tensor(-neuron.slope * neuron.threshold)
+    sigmoid = torch.add(bias, negated, alpha=-neuron.slope).sigmoid_()
+    torch.ops.aten.sigmoid_backward.grad_input(grad, sigmoid, grad_input=out)
+    return out.mul_(neuron.slope / neuron.tau)
+
+
+class _LIF(torch.autograd.Function):
+    """A current that changes over time. Saves the negated potentials ``[T, ...]``, nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, neuron: _Neuron) -> Tensor:
+        current = current.contiguous()
+        learns = ctx.needs_input_grad[0]
+        spikes = torch.empty_like(current)
+        potentials = torch.empty_like(current if learns else current[:1])
+        for x, s, kept in _slabs(current, spikes, potentials):
+            membrane: Tensor | None = None
+            for t in range(x.shape[0]):
+                h = _charge(x[t], membrane, neuron, kept[t if learns else 0])
+                torch.le(h, -neuron.threshold, out=s[t])
+                if t + 1 < x.shape[0]:
+                    membrane = torch.threshold(h, -neuron.threshold, 0.0)
+        if learns:
+            ctx.save_for_backward(potentials)
+            ctx.neuron = neuron
+        return spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (potentials,) = ctx.saved_tensors
+        neuron: _Neuron = ctx.neuron
+        out = torch.empty_like(potentials)
+        for g, h, x in _slabs(grad.contiguous(), potentials, out):
+            for t in reversed(range(h.shape[0])):
+                _times_surrogate(g[t], h[t], neuron, x[t])
+                if not neuron.detach_membrane and t + 1 < h.shape[0]:
+                    leaked = x[t + 1] * (1.0 - 1.0 / neuron.tau)
+                    x[t].add_(leaked.masked_fill_(h[t] <= -neuron.threshold, 0.0))
+        return out, None
+
+
+class _ConstantLIF(torch.autograd.Function):
+    """One current for all steps. Saves that current ``[...]``; backward redoes the potentials."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, steps: int, neuron: _Neuron) -> Tensor:
+        current = current.contiguous()
+        spikes = current.new_empty((steps, *current.shape))
+        for x, s in _slabs(current.unsqueeze(0), spikes):
+            membrane, h = None, torch.empty_like(x[0])
+            for t in range(steps):
+                h = _charge(x[0], membrane, neuron, h)
+                torch.le(h, -neuron.threshold, out=s[t])
+                membrane = torch.threshold(h, -neuron.threshold, 0.0)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(current)
+            ctx.neuron = neuron
+        return spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (current,) = ctx.saved_tensors
+        neuron: _Neuron = ctx.neuron
+        total = torch.zeros_like(current)
+        for x, g, out in _slabs(current.unsqueeze(0), grad.contiguous(), total.unsqueeze(0)):
+            membrane, h, part = None, torch.empty_like(x[0]), torch.empty_like(x[0])
+            # tau * dh[t]/dx: 1 when the membrane is detached, otherwise the sum of the leak since
+            # the last reset, so that one pass forward replaces a pass back in time
+            reach = torch.ones_like(x[0]) if not neuron.detach_membrane else None
+            for t in range(g.shape[0]):
+                h = _charge(x[0], membrane, neuron, h)
+                _times_surrogate(g[t], h, neuron, part)
+                membrane = torch.threshold(h, -neuron.threshold, 0.0)
+                if reach is not None:
+                    part.mul_(reach)
+                    reach.masked_fill_(h <= -neuron.threshold, 0.0)
+                    reach.mul_(1.0 - 1.0 / neuron.tau).add_(1.0)
+                out[0].add_(part)
+        return total, None, None
+
+
+def lif(
+    current: Tensor,
+    *,
+    steps: int | None = None,
+    tau: float = 2.0,
+    threshold: float = 1.0,
+    slope: float = 4.0,
+    detach_membrane: bool = True,
+) -> Tensor:
+    """Spikes of leaky integrate-and-fire neurons with hard reset, starting from rest.
+
+    Args:
+        current: input current ``[T, ...]``; or ``[...]``, the same at every step, with ``steps``.
+        steps: T of a constant current; None where ``current`` has its own T axis.
+        tau: membrane time constant, in steps.
+        threshold: potential at which a neuron fires.
+        slope: steepness of the sigmoid whose derivative replaces that of the step function.
+        detach_membrane: cut the gradient through time, as the published code does; False is full
+            back-propagation through time.
+
+    Returns:
+        spikes ``[T, ...]``, 0 or 1, dtype of ``current``. Saved for backward: the potentials
+        ``[T, ...]``, or for a constant current only the current.
+
+    Raises:
+        ValueError: T is 0, or tau < 1.
+    """
+    if tau < 1.0:
+        raise ValueError(f"tau must be at least 1 step, not {tau}.")
+    if steps == 0 or (steps is None and current.shape[0] == 0):
+        raise ValueError("A neuron needs at least one time step.")
+    neuron = _Neuron(tau, threshold, slope, detach_membrane)
+    if steps is None:
+        return _LIF.apply(current, neuron)  # type: ignore[no-any-return, no-untyped-call]
+    return _ConstantLIF.apply(current, steps, neuron)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class LIF(nn.Module):
+    """:func:`lif` as a layer without weights and without state between calls."""
+
+    def __init__(
+        self,
+        *,
+        tau: float = 2.0,
+        threshold: float = 1.0,
+        slope: float = 4.0,
+        detach_membrane: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tau = tau
+        self.threshold = threshold
+        self.slope = slope
+        self.detach_membrane = detach_membrane
+
+    def forward(self, current: Tensor, steps: int | None = None) -> Tensor:
+        """``[T, ...]`` to spikes ``[T, ...]``; or with ``steps``, ``[...]`` to ``[steps, ...]``.
+
+        Raises:
+            ValueError: as :func:`lif`.
+        """
+        return lif(
+            current,
+            steps=steps,
+            tau=self.tau,
+            threshold=self.threshold,
+            slope=self.slope,
+            detach_membrane=self.detach_membrane,
+        )
+
+    def extra_repr(self) -> str:
+        """Say what ``print(model)`` shows."""
+        return f"tau={self.tau}, threshold={self.threshold}, detach={self.detach_membrane}"
+
+
+class SpikeRate(float):
+    """Spikes per neuron and step of one layer: a float that remembers what it was divided from."""
+
+    spikes: int
+    size: int
+
+    def __new__(cls, spikes: int, size: int) -> SpikeRate:
+        """Divide."""
+        rate = super().__new__(cls, spikes / size)
+        rate.spikes, rate.size = spikes, size
+        return rate
+
+
+@contextmanager
+def spike_rates(model: nn.Module) -> Iterator[dict[str, SpikeRate]]:
+    """Measure how often every :class:`LIF` of ``model`` fires while the context is open.
+
+    The dictionary is empty inside the context and filled when it closes: module name to the rate
+    over all forward passes made meanwhile, in the order of first firing. A layer that was never
+    called is absent. Costs one count per layer and call while open, nothing otherwise.
+    """
+    counts: dict[str, Tensor] = {}
+    sizes: dict[str, int] = {}
+    rates: dict[str, SpikeRate] = {}
+
+    def watch(name: str, module: LIF) -> torch.utils.hooks.RemovableHandle:
+        def count(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
+            # kept on the device: asking for the number here would make every layer wait
+            fired = spikes.detach().count_nonzero()
+            counts[name] = counts[name] + fired if name in counts else fired
+            sizes[name] = sizes.get(name, 0) + spikes.numel()
+
+        return module.register_forward_hook(count)
+
+    handles = [watch(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
+    try:
+        yield rates
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, fired in counts.items():
+            rates[name] = SpikeRate(int(fired), sizes[name])

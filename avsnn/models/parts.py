@@ -1,0 +1,74 @@
+"""Neurons and attention as the settings ask for them: what fusion methods are made from."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from avsnn.models.attention import (
+    TEMPORAL_LAYOUTS,
+    SpatialMix,
+    SpatioTemporalAttention,
+    SpikingAttention,
+)
+from avsnn.models.layers import SpikingMLP
+from avsnn.models.neuron import LIF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from avsnn.models.layers import NeuronFactory
+    from avsnn.models.settings import ModelSettings
+
+
+def neuron(settings: ModelSettings, *, threshold: float | None = None) -> NeuronFactory:
+    """Make a maker of LIF layers, with the common threshold unless another is given."""
+    return partial(
+        LIF,
+        tau=settings.tau,
+        threshold=settings.threshold if threshold is None else threshold,
+        detach_membrane=settings.detach_membrane,
+    )
+
+
+def mlp(settings: ModelSettings) -> SpikingMLP:
+    """Make the MLP of one stream."""
+    return SpikingMLP(channels=settings.channels, ratio=settings.mlp_ratio, neuron=neuron(settings))
+
+
+def attention_over(settings: ModelSettings, mix: nn.Module) -> SpikingAttention:
+    """Attention of any kind, by what it mixes."""
+    return SpikingAttention(
+        channels=settings.channels,
+        heads=settings.heads,
+        neuron=neuron(settings),
+        lif=neuron(settings, threshold=settings.attention_threshold)(),
+        mix=mix,
+    )
+
+
+def spatial_attention(settings: ModelSettings) -> SpikingAttention:
+    """Attention over tokens."""
+    return attention_over(settings, SpatialMix())
+
+
+def temporal_attention(settings: ModelSettings) -> SpikingAttention:
+    """Attention over time, in the layout the settings name."""
+    return attention_over(settings, TEMPORAL_LAYOUTS[settings.temporal_layout]())
+
+
+def spatio_temporal_attention(settings: ModelSettings) -> SpatioTemporalAttention:
+    """Both, multiplied."""
+    return SpatioTemporalAttention(
+        spatial=spatial_attention(settings), temporal=temporal_attention(settings)
+    )
+
+
+#: Cross-modal attention by its name in the settings.
+ATTENTIONS: dict[str, Callable[[ModelSettings], nn.Module]] = {
+    "spatio-temporal": spatio_temporal_attention,
+    "spatial": spatial_attention,
+    "temporal": temporal_attention,
+}

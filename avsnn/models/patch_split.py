@@ -1,0 +1,105 @@
+"""Spiking patch splitting: an image, or T event frames, to tokens ``[T, B, C, N]``.
+
+Stages of [3x3 convolution, batch norm, LIF, 3x3 max pool with stride 2], then a position branch
+[3x3 convolution, batch norm, LIF] added to its own input (arXiv 2502.12488, section 3.2, after
+Spikformer). Its output takes the values 0, 1 and 2.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from avsnn.models.layers import batch_norm_of_copies
+
+if TYPE_CHECKING:
+    from avsnn.models.layers import NeuronFactory
+    from avsnn.models.neuron import LIF
+
+#: Stages of each patch split, by the channels they give as a divisor of C.
+PATCH_SPLITS: dict[str, tuple[int, ...]] = {"deep": (8, 4, 2, 1), "shallow": (2, 1)}
+
+
+class SpikingConv3x3(nn.Module):
+    """3x3 convolution (no bias), batch norm, LIF, on frames."""
+
+    def __init__(self, *, inputs: int, outputs: int, lif: LIF) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.lif = lif
+
+    def forward(self, frames: Tensor, steps: int) -> Tensor:
+        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to spikes ``[T, B, C', H, W]``.
+
+        A static image is convolved and normalised once; T appears first in the spikes.
+        """
+        if frames.dim() == 4:
+            current = batch_norm_of_copies(self.norm, self.conv(frames), copies=steps)
+            return self.lif(current, steps)  # type: ignore[no-any-return]
+        current = self.norm(self.conv(frames.flatten(0, 1)))
+        return self.lif(current.view(steps, -1, *current.shape[1:]))  # type: ignore[no-any-return]
+
+
+class PatchSplit(nn.Module):
+    """An image or T frames to tokens.
+
+    Args:
+        inputs: channels of the image.
+        channels: C of the tokens.
+        divisors: one stage for each, with ``channels // divisor`` channels; each halves the sides.
+        neuron: makes a LIF for each layer.
+
+    Raises:
+        ValueError: ``channels`` is not a multiple of every divisor.
+    """
+
+    def __init__(
+        self, *, inputs: int, channels: int, divisors: tuple[int, ...], neuron: NeuronFactory
+    ) -> None:
+        super().__init__()
+        if any(channels % divisor for divisor in divisors):
+            raise ValueError(
+                f"This patch split needs channels that are a multiple of {max(divisors)}, "
+                f"not {channels}."
+            )
+        widths = [inputs, *(channels // divisor for divisor in divisors)]
+        self.stages = nn.ModuleList(
+            SpikingConv3x3(inputs=before, outputs=after, lif=neuron())
+            for before, after in pairwise(widths)
+        )
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.position = SpikingConv3x3(inputs=channels, outputs=channels, lif=neuron())
+        self.patch = 2 ** len(divisors)
+
+    def forward(self, frames: Tensor, steps: int) -> Tensor:
+        """``[B, C_in, H, W]`` (static) or ``[T, B, C_in, H, W]`` to tokens ``[T, B, C, N]``.
+
+        ``N = H / patch * W / patch``, with a patch of 16 for the deep and 4 for the shallow split.
+
+        Raises:
+            ValueError: the tensor has another number of axes, another T than ``steps``, or sides
+                that are not multiples of the patch.
+        """
+        if frames.dim() not in (4, 5):
+            raise ValueError(
+                f"Input must be [B, C, H, W] or [T, B, C, H, W], not {list(frames.shape)}."
+            )
+        if frames.dim() == 5 and frames.shape[0] != steps:
+            raise ValueError(
+                f"Input has {frames.shape[0]} time steps, but the model was built for {steps}."
+            )
+        height, width = frames.shape[-2:]
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"Both sides of the input must be multiples of {self.patch}, "
+                f"not {height} x {width}."
+            )
+        for stage in self.stages:
+            spikes = stage(frames, steps)
+            pooled = self.pool(spikes.flatten(0, 1))
+            frames = pooled.view(steps, -1, *pooled.shape[1:])
+        tokens = frames + self.position(frames, steps)
+        return tokens.flatten(3)  # type: ignore[no-any-return]

@@ -1,0 +1,179 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from avsnn.models.neuron import LIF, lif, spike_rates
+
+from .golden import arrays
+
+
+def reference(current, *, tau=2.0, threshold=1.0, detach=True):
+    """The neuron written down plainly, gradients by autograd."""
+
+    class Fire(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, h):
+            ctx.save_for_backward(h)
+            return (h >= threshold).to(h.dtype)
+
+        @staticmethod
+        def backward(ctx, grad):
+            sigmoid = torch.sigmoid(4 * (ctx.saved_tensors[0] - threshold))
+            return grad * 4 * sigmoid * (1 - sigmoid)
+
+    v, spikes = torch.zeros_like(current[0]), []
+    for x in current:
+        h = v + (x - v) / tau
+        s = Fire.apply(h)
+        v = h * (1 - s.detach())
+        v = v.detach() if detach else v
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+def test_neuron_matches_published_arrays_also_one_ulp_below_threshold():
+    units = {k.removeprefix("node_"): torch.from_numpy(v) for k, v in arrays("units").items()}
+    x = units["x"].view(4, 3, 5, 7).requires_grad_()
+    spikes = lif(x)
+    spikes.backward(units["gy"].view_as(x))
+    assert torch.equal(spikes.detach().view_as(units["spike"]), units["spike"])
+    # the derivative of the sigmoid may round differently in its last digit
+    torch.testing.assert_close(x.grad.view_as(units["gx"]), units["gx"], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.integers(1, 8),
+    tau=st.sampled_from([1.0, 2.0, 4.0, 2.5]),
+    threshold=st.sampled_from([0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_changing_current_equals_the_plain_neuron(detach, steps, tau, threshold, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(steps, 3, 5, generator=generator, dtype=torch.float64) * 2 + 0.5
+    grad = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    spikes = lif(ours, tau=tau, threshold=threshold, detach_membrane=detach)
+    expected = reference(theirs, tau=tau, threshold=threshold, detach=detach)
+    assert torch.equal(spikes, expected)
+    spikes.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_constant_current_equals_its_copies(detach, steps):
+    x = torch.randn(3, 200, dtype=torch.float64) + 0.8
+    grad = torch.randn(steps, 3, 200, dtype=torch.float64)
+    once, often = x.clone().requires_grad_(), x.clone().requires_grad_()
+    spikes = lif(once, steps=steps, detach_membrane=detach)
+    expected = lif(often.expand(steps, 3, 200), detach_membrane=detach)
+    assert torch.equal(spikes, expected)
+    spikes.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(once.grad, often.grad)
+
+
+@pytest.mark.parametrize(
+    ("current", "train"),
+    [
+        (2.0, "1111"),
+        (math.nextafter(2.0, 0), "0101"),
+        (4 / 3 + 1e-12, "0101"),
+        (4 / 3 - 1e-12, "0010"),
+        (8 / 7 - 1e-12, "0001"),
+        (16 / 15 - 1e-12, "0000"),
+    ],
+)
+def test_constant_current_fires_with_the_closed_form_period(current, train):
+    spikes = lif(torch.tensor([current], dtype=torch.float64), steps=4)
+    assert "".join(str(int(s)) for s in spikes.flatten()) == train
+
+
+def test_large_tensors_are_cut_into_slabs_without_a_seam():
+    x = torch.randn(3, 70_001, dtype=torch.float64).requires_grad_()
+    spikes = lif(x)
+    assert torch.equal(spikes, reference(x))
+    spikes.sum().backward()
+    ours, x.grad = x.grad, None
+    reference(x).sum().backward()
+    torch.testing.assert_close(ours, x.grad)
+
+
+def test_transposed_currents_and_gradients_are_read_correctly():
+    x = torch.randn(4, 6, 5).requires_grad_()
+    spikes = lif(x.transpose(1, 2))
+    assert torch.equal(spikes, reference(x.transpose(1, 2)))
+    spikes.mean(dim=2).sum().backward()  # a gradient that is expanded, not stored
+    ours, x.grad = x.grad, None
+    reference(x.transpose(1, 2)).mean(dim=2).sum().backward()
+    torch.testing.assert_close(ours, x.grad)
+
+
+def test_gradient_reaches_earlier_steps_only_without_detaching():
+    for detach in (True, False):
+        x = torch.full((3, 1), 0.5).requires_grad_()
+        lif(x, detach_membrane=detach)[2].sum().backward()
+        assert (x.grad[:2].abs().sum() == 0) == detach
+        assert x.grad[2] > 0
+
+
+def test_no_gradient_passes_through_a_reset():
+    x = torch.tensor([[3.0], [0.5]]).requires_grad_()
+    lif(x, detach_membrane=False)[1].sum().backward()
+    assert x.grad[0] == 0
+
+
+def test_a_constant_current_saves_itself_and_nothing_with_a_time_axis():
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.shape) or t, lambda t: t
+    ):
+        lif(torch.randn(5, 6, requires_grad=True), steps=32)
+    assert saved == [(5, 6)]
+
+
+def test_evaluation_saves_nothing():
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.shape) or t, lambda t: t
+    ):
+        lif(torch.randn(4, 5, 6))
+    assert saved == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"current": torch.zeros(0, 2)}, "at least one time step"),
+        ({"current": torch.zeros(2), "steps": 0}, "at least one time step"),
+        ({"current": torch.zeros(2, 2), "tau": 0.5}, "tau must be at least 1"),
+    ],
+)
+def test_impossible_neurons_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        lif(**arguments)
+
+
+def test_spike_rates_count_every_call_and_leave_no_hook():
+    model = nn.Sequential(LIF(), nn.Identity(), LIF(threshold=100.0))
+    with spike_rates(model) as rates:
+        model(torch.full((4, 2, 3), 2.0))
+        model(torch.zeros(4, 2, 3))
+        assert rates == {}
+    assert rates == {"0": 0.5, "2": 0.0}
+    assert (rates["0"].spikes, rates["0"].size) == (24, 48)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_spike_rates_leave_no_hook_after_an_error():
+    model = LIF()
+    with pytest.raises(RuntimeError, match="stop"), spike_rates(model):
+        raise RuntimeError("stop")
+    assert not model._forward_hooks
