@@ -1,0 +1,136 @@
+"""Batch augmentation on the device: crops, flips and normalisation as two matrix products."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from avsnn.pipeline.settings import Settings
+
+# Of ImageNet, as in the published runs.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# As torchvision: so many tries to place a crop of a drawn area and ratio, then the centre.
+ATTEMPTS = 10
+DRAWS = 2 * ATTEMPTS + 3
+
+
+class AugmentSettings(Settings):
+    """How a frame becomes the network's input; the defaults are the published ones."""
+
+    min_area: float = Field(default=0.08, gt=0, le=1, description="smallest crop, share of frame")
+    max_ratio: float = Field(default=4 / 3, ge=1, description="crop width to height, at most")
+    flip: bool = Field(default=True, description="mirror half of the training frames")
+    test_crop: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="side of the centred test square, share of the frame's shorter side; the "
+        "published 0.5 sees the middle quarter of a square frame",
+    )
+
+
+def augment_frames(
+    frames: Tensor, draws: NDArray[np.float64], *, settings: AugmentSettings, size: int
+) -> Tensor:
+    """Random resized crop, random flip, normalisation (recipe of arXiv 2502.12488).
+
+    Args:
+        frames: ``[B, 3, H, W]`` uint8.
+        draws: uniform in [0, 1), ``[B, DRAWS]``.
+        settings: ranges to draw from.
+        size: px, height and width of the result.
+
+    Returns:
+        ``[B, 3, size, size]`` float32.
+    """
+    boxes = _random_boxes(draws, frames.shape[-2:], settings)
+    flipped = draws[:, -1] < 0.5 if settings.flip else np.zeros(len(draws), bool)
+    return _normalise(crop_resize(frames, boxes, size=size, flipped=flipped))
+
+
+def centre_frames(frames: Tensor, *, settings: AugmentSettings, size: int) -> Tensor:
+    """The centred square of evaluation, normalised: ``[B, 3, H, W]`` uint8 to float32."""
+    height, width = frames.shape[-2:]
+    side = max(1, round(settings.test_crop * min(height, width)))
+    box = ((height - side) // 2, (width - side) // 2, side, side)
+    boxes = np.tile(box, (len(frames), 1))
+    return _normalise(crop_resize(frames, boxes, size=size, flipped=np.zeros(len(frames), bool)))
+
+
+def resize_audio(images: Tensor, *, size: int) -> Tensor:
+    """Audio images ``[B, 1, F, F]`` at the network's size, bilinear with antialiasing."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return torch.nn.functional.interpolate(
+        images, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+
+
+def crop_resize(
+    images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
+) -> Tensor:
+    """Crops each image at its own box and resizes it, bilinear with antialiasing.
+
+    Equal to cropping and ``interpolate(mode="bilinear", antialias=True)`` one by one, since that
+    filter is separable: a matrix for the rows and one for the columns of each image.
+
+    Args:
+        images: ``[B, C, H, W]``, any dtype.
+        boxes: top, left, height, width in px, ``[B, 4]``.
+        size: px, height and width of the result.
+        flipped: which results are mirrored left to right, ``[B]``.
+
+    Returns:
+        ``[B, C, size, size]`` float32, in the units of ``images``.
+    """
+    height, width = images.shape[-2:]
+    rows = _filters(boxes[:, 0], boxes[:, 2], height, size).to(images.device)
+    columns = _filters(boxes[:, 1], boxes[:, 3], width, size)
+    columns[torch.from_numpy(flipped)] = columns[torch.from_numpy(flipped)].flip(1)
+    columns = columns.to(images.device)
+    return rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
+
+
+def _filters(
+    start: NDArray[np.int64], length: NDArray[np.int64], extent: int, size: int
+) -> Tensor:
+    """Weights ``[B, size, extent]`` of a triangle filter, as wide as one output pixel or more."""
+    scale = length / size
+    centre = start[:, None] + (np.arange(size) + 0.5) * scale[:, None]
+    pixel = np.arange(extent)
+    distance = np.abs(pixel + 0.5 - centre[..., None]) / np.maximum(scale, 1)[:, None, None]
+    inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
+    weights = np.maximum(0, 1 - distance) * inside[:, None]
+    return torch.from_numpy(weights / weights.sum(-1, keepdims=True)).float()
+
+
+def _random_boxes(
+    draws: NDArray[np.float64], extent: torch.Size, settings: AugmentSettings
+) -> NDArray[np.int64]:
+    height, width = extent
+    area = settings.min_area + draws[:, :ATTEMPTS] * (1 - settings.min_area)
+    log_ratio = (2 * draws[:, ATTEMPTS : 2 * ATTEMPTS] - 1) * math.log(settings.max_ratio)
+    wide = np.round(np.sqrt(area * height * width * np.exp(log_ratio))).astype(np.int64)
+    high = np.round(np.sqrt(area * height * width / np.exp(log_ratio))).astype(np.int64)
+    fits = (0 < wide) & (wide <= width) & (0 < high) & (high <= height)
+    first = np.argmax(fits, axis=1)
+    every = np.arange(len(draws))
+    side = min(height, width)
+    found = fits.any(axis=1)
+    high = np.where(found, high[every, first], side)
+    wide = np.where(found, wide[every, first], side)
+    centred = np.where(found[:, None], draws[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
+    top = (centred[:, 0] * (height - high + 1)).astype(np.int64)
+    left = (centred[:, 1] * (width - wide + 1)).astype(np.int64)
+    return np.stack([top, left, high, wide], axis=1)
+
+
+def _normalise(images: Tensor) -> Tensor:
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return (images / 255 - mean) / std

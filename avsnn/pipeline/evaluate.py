@@ -1,0 +1,228 @@
+"""7. Measures: a trained run against a part of its split."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from safetensors.torch import load
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from avsnn.errors import UserError
+from avsnn.models.zoo import build
+from avsnn.pipeline.augment import centre_frames, resize_audio
+from avsnn.pipeline.index import read_index
+from avsnn.pipeline.prepare import load_prepared
+from avsnn.pipeline.run import RunConfig, TrainSettings, load_config
+from avsnn.pipeline.stage import Progress, fingerprint, sha256, write_atomically
+from avsnn.pipeline.stream import ZarrSource, stream_once
+
+EVALUATE_VERSION = 1
+
+Part = Literal["train", "val", "test"]
+
+
+class Scores(NamedTuple):
+    """A model's answers: logits ``[N, classes]``, labels ``[N]``, both in row order."""
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, without label smoothing."""
+        return float(cross_entropy(self.logits, self.labels))
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1, share of clips."""
+        return self.top(1)
+
+    def top(self, k: int) -> float:
+        """Share of clips whose class is among the ``k`` highest logits."""
+        best = self.logits.topk(k, dim=1).indices
+        return float((best == self.labels[:, None]).any(1).float().mean())
+
+
+class ClassReport(BaseModel):
+    """One class: of the clips called so, how many are (precision); of those that are, how many
+    were called so (recall); their harmonic mean; how many clips it has."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    clips: int
+
+
+class Evaluation(BaseModel):
+    """What ``report/<part>.json`` holds. ``top5`` only where there are more than five classes."""
+
+    fingerprint: str
+    run: str
+    dataset: str
+    method: str
+    split: str
+    part: Part
+    epoch: int
+    selection: str
+    clips: int
+    loss: float
+    top1: float
+    top5: float | None
+    classes: list[ClassReport]
+    confusion: list[list[int]]
+
+
+def evaluate(
+    folder: Path, *, part: Part, root: Path | None, device: torch.device, progress: Progress
+) -> tuple[Evaluation, bool]:
+    """Measures the best checkpoint of a run on one part of the split it was trained on.
+
+    Returns:
+        the evaluation, and whether it had been made before and was only read again.
+
+    Raises:
+        UserError: the folder is not a run, has no checkpoint yet, or its data are gone or changed.
+    """
+    config = load_config(folder)
+    if root is not None:
+        config = config.model_copy(update={"root": root.absolute()})
+    checkpoint = folder / "checkpoints" / "best.safetensors"
+    if not checkpoint.exists():
+        raise UserError(f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first.")
+    mark = fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, sha256(checkpoint)])
+    target = folder / "report" / f"{part}.json"
+    if target.exists():
+        made = Evaluation.model_validate_json(target.read_bytes())
+        if made.fingerprint == mark:
+            return made, True
+    source = open_data(config)
+    rows = rows_of(config, source, part)
+    model, epoch = load_model(config, checkpoint)
+    progress.start(f"evaluate {part}", len(rows), "clips")
+    scores = predict(
+        model.to(device), source, rows, config.settings, device=device, progress=progress
+    )
+    progress.stop()
+    result = _summarise(config, scores, part=part, epoch=epoch, mark=mark, run=folder.name)
+    write_atomically(target, (result.model_dump_json(indent=1) + "\n").encode())
+    return result, False
+
+
+def predict(
+    model: nn.Module,
+    source: ZarrSource,
+    rows: NDArray[np.int64],
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Scores:
+    """The model's logits for some rows, in their order, without augmentation."""
+    model.eval()
+    logits, labels = [], []
+    size = settings.data.size
+    with torch.inference_mode():
+        for batch in stream_once(source, rows, batch_size=settings.batch_size):
+            frames = centre_frames(
+                batch.frames.to(device), settings=settings.data.augment, size=size
+            )
+            output = model(resize_audio(batch.audio.to(device), size=size), frames)
+            logits.append(output.logits.cpu())
+            labels.append(batch.labels)
+            if progress is not None:
+                progress.advance(len(batch.rows))
+    return Scores(torch.cat(logits).float(), torch.cat(labels))
+
+
+def open_data(config: RunConfig) -> ZarrSource:
+    """The caches a run was trained on.
+
+    Raises:
+        UserError: they are gone, or were prepared anew with other content.
+    """
+    prepared = load_prepared(config.root, config.dataset)
+    if prepared is None:
+        raise UserError(
+            f"{config.dataset} is not prepared in {config.root}; run 'avsnn prepare "
+            f"{config.dataset}', or give its folder with --root."
+        )
+    if prepared.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
+            "with the settings in the run's config.yaml (data.settings)."
+        )
+    folder = config.root / config.dataset
+    return ZarrSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
+
+
+def rows_of(config: RunConfig, source: ZarrSource, *parts: str) -> NDArray[np.int64]:
+    """Rows of the caches that belong to some parts of the run's split.
+
+    Raises:
+        UserError: no clip does.
+    """
+    index = read_index(config.root / config.dataset / config.data.index)
+    part_of = {row.key: row.splits[config.split] for row in index}
+    rows = [i for i, key in enumerate(source.keys) if part_of[key] in parts]
+    if not rows:
+        raise UserError(
+            f"{config.dataset}: no prepared clip is in {' or '.join(parts)} of the split "
+            f"{config.split!r}; prepare more of them (see --limit)."
+        )
+    return np.array(rows, np.int64)
+
+
+def load_model(config: RunConfig, checkpoint: Path) -> tuple[nn.Module, int]:
+    """A run's network with the weights of a checkpoint, and the epoch they are of.
+
+    Raises:
+        UserError: the checkpoint does not fit the run.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    model = build(config.settings.model, classes=len(config.manifest.classes))
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            epoch = int(file.metadata()["epoch"])
+        model.load_state_dict(load(checkpoint.read_bytes()))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint} does not fit its run ({reason}); train it again.") from None
+    return model, epoch
+
+
+def _summarise(
+    config: RunConfig, scores: Scores, *, part: Part, epoch: int, mark: str, run: str
+) -> Evaluation:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    names = config.manifest.classes
+    every = list(range(len(names)))
+    truth, guess = scores.labels.numpy(), scores.logits.argmax(1).numpy()
+    columns: tuple[Any, ...] = precision_recall_fscore_support(
+        truth, guess, labels=every, zero_division=0
+    )
+    return Evaluation(
+        fingerprint=mark,
+        run=run,
+        dataset=config.dataset,
+        method=config.settings.model.method,
+        split=config.split,
+        part=part,
+        epoch=epoch,
+        selection=config.settings.selection,
+        clips=len(truth),
+        loss=scores.loss,
+        top1=scores.accuracy,
+        top5=scores.top(5) if len(names) > 5 else None,
+        classes=[
+            ClassReport(name=name, precision=p, recall=r, f1=f, clips=n)
+            for name, p, r, f, n in zip(names, *columns, strict=True)
+        ],
+        confusion=confusion_matrix(truth, guess, labels=every).tolist(),
+    )

@@ -1,0 +1,63 @@
+"""Where units run: threads of this process, or worker processes on local Dask."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import cache
+
+# Many small files are fetched at once even on two cores: waiting for a server costs no core.
+CONNECTIONS = 8
+
+
+class Workers:
+    """Starts executors when first asked for, so that a run with nothing to do starts none."""
+
+    def __init__(self, stack: ExitStack, processes: int) -> None:
+        self._stack = stack
+        self._processes = processes
+        self.threads = cache(self._start_threads)
+        self.processes = cache(self._start_processes)
+
+    def _start_threads(self) -> Executor:
+        pool = ThreadPoolExecutor(CONNECTIONS)
+        self._stack.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def _start_processes(self) -> Executor:
+        if self._processes == 0:
+            pool = ThreadPoolExecutor(1)
+            self._stack.callback(pool.shutdown, cancel_futures=True)
+            return pool
+        import dask
+        from distributed import Client, LocalCluster
+
+        # A worker decodes in a child process of its own, which Dask's default forbids.
+        self._stack.enter_context(
+            dask.config.set(
+                {
+                    "distributed.worker.daemon": False,
+                    "distributed.scheduler.allowed-failures": 3,
+                    "distributed.logging.distributed": "error",
+                }
+            )
+        )
+        cluster = self._stack.enter_context(
+            LocalCluster(
+                n_workers=self._processes,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=0,
+            )
+        )
+        client = self._stack.enter_context(Client(cluster))
+        executor: Executor = client.get_executor(pure=False)
+        return executor
+
+
+@contextmanager
+def start_workers(processes: int | None) -> Iterator[Workers]:
+    """Workers for the stages of one run; ``None`` takes one process per core, 0 none at all."""
+    with ExitStack() as stack:
+        yield Workers(stack, os.cpu_count() or 1 if processes is None else processes)

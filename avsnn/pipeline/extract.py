@@ -1,0 +1,182 @@
+"""3. Media to frames and audio, in WebDataset shards."""
+
+import json
+import tarfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, PositiveInt
+
+from avsnn.pipeline.index import IndexRow, read_index
+from avsnn.pipeline.media import MediaError, audio, sandbox, video
+from avsnn.pipeline.settings import Settings
+from avsnn.pipeline.stage import Failure, Outcome, Stage, Unit
+
+
+class ExtractSettings(Settings):
+    """What of a clip goes into its shard."""
+
+    frames: PositiveInt | Literal["1fps"] = Field(
+        default="1fps",
+        description="one frame per second, as published, or that many, spread over the clip",
+    )
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    clips_per_shard: int = Field(default=128, ge=1)
+
+
+class Sample(BaseModel):
+    """A clip as a shard holds it; ``members`` gives the byte offset and size of each file."""
+
+    key: str
+    label: int
+    splits: dict[str, str]
+    frames: int
+    height: int
+    width: int
+    audio_seconds: float
+    audio_rate: int
+    members: dict[str, tuple[int, int]]
+
+
+class ShardIndex(BaseModel):
+    """The JSON beside a shard: its samples in order, any of which it lets one read directly."""
+
+    shard: str
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Extract(Stage):
+    """One unit per shard. ``key.0.jpg key.1.jpg … key.flac key.json``; images stay as published."""
+
+    name: ClassVar[str] = "extract"
+    version: ClassVar[int] = 1
+
+    folder: Path
+    state: Path
+    raw: Path
+    index: Path
+    visual: Literal["image", "video"]
+    chosen: ExtractSettings
+
+    def settings(self) -> Any:
+        """All of them change the shards."""
+        return self.chosen.model_dump()
+
+    def units(self) -> list[Unit]:
+        """Shards of consecutive clips of one part of the default split."""
+        shards: dict[str, list[IndexRow]] = defaultdict(list)
+        for row in read_index(self.index):
+            number = row.position // self.chosen.clips_per_shard
+            shards[f"{row.part}-{number:06d}"].append(row)
+        return [
+            Unit(
+                name=name,
+                outputs=(f"{name}.tar", f"{name}.json"),
+                inputs=[row.model_dump() for row in shards[name]],
+            )
+            for name in sorted(shards)
+        ]
+
+    def run(self, unit: Unit, scratch: Path) -> Outcome:
+        """Decodes the clips of one shard one by one; memory does not grow with the shard."""
+        from webdataset import TarWriter
+
+        outcome = Outcome()
+        samples: list[Sample] = []
+        tar = scratch / f"{unit.name}.tar"
+        # Fixed owner and time: the same clips give the same bytes.
+        with tar.open("wb") as stream, TarWriter(
+            stream, encoder=False, user="avsnn", group="avsnn", mtime=0.0
+        ) as writer:
+            for row in map(IndexRow.model_validate, unit.inputs):
+                try:
+                    sample, files = self._read(row)
+                except MediaError as error:
+                    outcome.failures.append(Failure(self.name, row.key, str(error)))
+                    continue
+                writer.write({"__key__": row.key, **files})
+                samples.append(sample)
+                outcome.written += 1
+        _find_members(tar, samples)
+        index = ShardIndex(shard=tar.name, samples=samples)
+        tar.with_suffix(".json").write_text(index.model_dump_json(indent=1), encoding="utf-8")
+        return outcome
+
+    def _read(self, row: IndexRow) -> tuple[Sample, dict[str, bytes]]:
+        try:
+            flac, seconds, rate = sandbox.call(audio.transcode_to_flac, self.raw / row.audio)
+        except MediaError as error:
+            raise MediaError(f"audio {row.audio} {error}") from None
+        try:
+            files, shape = self._read_visual(self.raw / row.visual, seconds)
+        except MediaError as error:
+            raise MediaError(f"{self.visual} {row.visual} {error}") from None
+        sample = Sample(
+            key=row.key,
+            label=row.label,
+            splits=row.splits,
+            frames=len(files),
+            height=shape[0],
+            width=shape[1],
+            audio_seconds=seconds,
+            audio_rate=rate,
+            members={},
+        )
+        described = row.model_dump(exclude={"position", "part"})
+        files["json"] = json.dumps(described, sort_keys=True).encode()
+        return sample, files | {"flac": flac}
+
+    def _read_visual(self, path: Path, seconds: float) -> tuple[dict[str, bytes], tuple[int, ...]]:
+        if self.visual == "image":
+            return sandbox.call(_read_image, path)
+        return sandbox.call(_read_video, path, self.chosen, seconds)
+
+
+def read_shards(folder: Path) -> list[tuple[Path, Sample]]:
+    """Every sample of every shard, with the shard that holds it, in a fixed order."""
+    return [
+        (path.with_suffix(".tar"), sample)
+        for path in sorted(folder.glob("*.json"))
+        for sample in ShardIndex.model_validate_json(path.read_bytes()).samples
+    ]
+
+
+def read_member(shard: Path, span: tuple[int, int]) -> bytes:
+    """One file of a shard, by its byte offset and size."""
+    offset, size = span
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    data = path.read_bytes()
+    frame = video.decode_image(data)
+    return {f"0.{video.image_suffix(data)}": data}, frame.shape
+
+
+def _read_video(
+    path: Path, chosen: ExtractSettings, audio_seconds: float
+) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    decoded = video.decode_video(path, chosen.frames)
+    seconds = decoded.count / decoded.fps if decoded.fps else audio_seconds
+    # A cut file decodes short in every library without a word; its sound is the witness.
+    if seconds < 0.8 * audio_seconds - 0.2:
+        raise MediaError(f"is truncated: {seconds:.1f} s of picture for {audio_seconds:.1f} s sound")
+    files = {
+        f"{i}.jpg": video.encode_jpeg(frame, chosen.jpeg_quality)
+        for i, frame in enumerate(decoded.frames)
+    }
+    return files, decoded.frames[0].shape
+
+
+def _find_members(tar: Path, samples: list[Sample]) -> None:
+    by_key = {sample.key: sample for sample in samples}
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            # Keys may hold no dot: the first one ends the key, as WebDataset reads it.
+            key, _, name = member.name.partition(".")
+            by_key[key].members[name] = (member.offset_data, member.size)

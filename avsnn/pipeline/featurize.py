@@ -1,0 +1,254 @@
+"""4. Shards to tensors: one Zarr cache of frames, one of audio images, row for row the same clips.
+
+They are separate caches so that another audio setting leaves the frames alone, and the other way
+round. Both are Zarr v3 with a crc32c in every chunk, and readable by plain ``zarr``.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from avsnn.pipeline.extract import Sample, read_member, read_shards
+from avsnn.pipeline.media import audio, video
+from avsnn.pipeline.settings import Settings
+from avsnn.pipeline.stage import Outcome, Stage, Unit
+
+if TYPE_CHECKING:
+    import zarr
+
+ROWS_PER_SHARD = 256
+# A chunk is what a reader must take whole: small enough for single clips, not smaller than a disk
+# likes.
+CHUNK_BYTES = 2**18
+
+
+class FrameSettings(Settings):
+    """The cached frames."""
+
+    shorter_side: int = Field(
+        default=256, ge=16, description="px; larger frames are shrunk to it, smaller ones kept"
+    )
+
+
+class AudioSettings(Settings):
+    """The cached log-STFT image; the defaults are the published ones."""
+
+    sample_rate: int = Field(default=22050, ge=1000, description="Hz")
+    n_fft: int = Field(default=512, ge=16)
+    hop: int = Field(default=353, ge=1, description="samples")
+    size: int = Field(default=128, ge=16, description="px, height and width")
+
+
+@dataclass(frozen=True)
+class Cache(Stage):
+    """A Zarr group with one large array, written shard by shard, and ``key`` and ``label``.
+
+    A unit is one Zarr shard, written whole by one task; ``layout`` is everything else.
+    """
+
+    array: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    folder: Path
+    state: Path
+    shards: Path
+
+    @abstractmethod
+    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+        """Shape of one row of the array."""
+
+    @abstractmethod
+    def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
+        """Of every row of the array, the sample it comes from and which of its frames."""
+
+    @abstractmethod
+    def read(
+        self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """One row of that shape, from its shard."""
+
+    @abstractmethod
+    def dtype(self) -> str:
+        """The array's dtype."""
+
+    def units(self) -> list[Unit]:
+        """The layout, then the shards of the array."""
+        found = read_shards(self.shards)
+        samples = [sample for _, sample in found]
+        if not samples:
+            return []
+        # Offsets, sizes and parts say which bytes of the shards a row is made of.
+        described = [(shard.name, sample.model_dump()) for shard, sample in found]
+        shape, rows = self.row_shape(samples), self.rows(samples)
+        small = [f"{name}/{file}" for name in self.vectors(samples) for file in ("zarr.json", "c/0")]
+        layout = Unit(
+            name="layout",
+            outputs=("zarr.json", f"{self.array}/zarr.json", *small),
+            inputs=[described, shape, len(rows)],
+        )
+        blocks = []
+        for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
+            block = rows[start : start + ROWS_PER_SHARD]
+            first, last = block[0][0], block[-1][0]
+            blocks.append(
+                Unit(
+                    name=f"{self.array}-{number:06d}",
+                    outputs=("/".join([self.array, "c", str(number), *("0" * len(shape))]),),
+                    inputs=[described[first : last + 1], block, shape, len(rows)],
+                    work=(number, len(rows), shape, [(*found[i], frame) for i, frame in block]),
+                )
+            )
+        return [layout, *blocks]
+
+    def vectors(self, samples: list[Sample]) -> dict[str, NDArray[Any]]:
+        """The small arrays, ``[N]`` unless said otherwise."""
+        return {
+            "key": np.array([sample.key for sample in samples]),
+            "label": np.array([sample.label for sample in samples], np.int64),
+        }
+
+    def run(self, unit: Unit, scratch: Path) -> Outcome:
+        """Writes the layout or one shard of the array."""
+        import zarr
+
+        group = zarr.create_group(scratch, zarr_format=3)
+        if unit.work is None:
+            _, shape, rows = unit.inputs
+            self._create_array(group, rows, shape)
+            samples = [sample for _, sample in read_shards(self.shards)]
+            for name, vector in self.vectors(samples).items():
+                _create_vector(group, name, vector)
+            return Outcome()
+        number, rows, shape, block = unit.work
+        array = self._create_array(group, rows, shape)
+        values = np.stack([self.read(*row, shape) for row in block])
+        start = number * ROWS_PER_SHARD
+        array[start : start + len(values)] = values
+        return Outcome(written=sum(frame == 0 for _, _, frame in block))
+
+    def _create_array(
+        self, group: "zarr.Group", rows: int, shape: tuple[int, ...]
+    ) -> "zarr.Array[Any]":
+        from zarr.codecs import Crc32cCodec
+
+        row_bytes = int(np.prod(shape)) * np.dtype(self.dtype()).itemsize
+        in_chunk = 1
+        while in_chunk < ROWS_PER_SHARD and 2 * in_chunk * row_bytes <= CHUNK_BYTES:
+            in_chunk *= 2
+        return group.create_array(
+            self.array,
+            shape=(rows, *shape),
+            dtype=self.dtype(),
+            chunks=(in_chunk, *shape),
+            shards=(ROWS_PER_SHARD, *shape),
+            compressors=[Crc32cCodec()],
+            fill_value=0,
+            # A chunk that was left out reads as zeros; every one is written, so none can be lost
+            # unseen.
+            config={"write_empty_chunks": True},
+        )
+
+
+@dataclass(frozen=True)
+class FrameCache(Cache):
+    """``frames`` u8 ``[sum K, 3, H, W]`` RGB, ``offsets`` i64 ``[N + 1]``, ``key``, ``label``."""
+
+    name: ClassVar[str] = "frames"
+    array: ClassVar[str] = "frames"
+
+    chosen: FrameSettings
+
+    def settings(self) -> Any:
+        """All of them change the frames."""
+        return self.chosen.model_dump()
+
+    def dtype(self) -> str:
+        """Bytes, as decoded."""
+        return "uint8"
+
+    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+        """The frames' own shape; where clips differ in it, a square as large as the smallest."""
+        sizes = {(sample.height, sample.width) for sample in samples}
+        if len(sizes) == 1:
+            return (3, *self._shrunk(*sizes.pop()))
+        side = min(self.chosen.shorter_side, *(min(size) for size in sizes))
+        return (3, side, side)
+
+    def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
+        """All frames of all clips."""
+        return [(i, frame) for i, sample in enumerate(samples) for frame in range(sample.frames)]
+
+    def vectors(self, samples: list[Sample]) -> dict[str, NDArray[Any]]:
+        """Also where each clip's frames start."""
+        counts = [sample.frames for sample in samples]
+        return super().vectors(samples) | {"offsets": np.cumsum([0, *counts], dtype=np.int64)}
+
+    def read(
+        self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """One frame ``[3, H, W]``; its centre square where clips differ in shape."""
+        name = next(name for name in sample.members if name.startswith(f"{frame}."))
+        pixels = video.decode_image(read_member(shard, sample.members[name]))
+        _, height, width = shape
+        if self._shrunk(*pixels.shape[:2]) != (height, width):
+            side = min(pixels.shape[:2])
+            top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+            pixels = pixels[top : top + side, left : left + side]
+        return video.resize(pixels, height, width).transpose(2, 0, 1)
+
+    def _shrunk(self, height: int, width: int) -> tuple[int, int]:
+        scale = min(1.0, self.chosen.shorter_side / min(height, width))
+        return round(height * scale), round(width * scale)
+
+
+@dataclass(frozen=True)
+class AudioCache(Cache):
+    """``audio`` f32 ``[N, 1, F, F]``, the log-STFT image of each clip, with ``key``, ``label``."""
+
+    name: ClassVar[str] = "audio"
+    array: ClassVar[str] = "audio"
+
+    chosen: AudioSettings
+
+    def settings(self) -> Any:
+        """All of them change the image."""
+        return self.chosen.model_dump()
+
+    def dtype(self) -> str:
+        """Log magnitudes."""
+        return "float32"
+
+    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+        """One channel, square."""
+        return (1, self.chosen.size, self.chosen.size)
+
+    def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
+        """One per clip."""
+        return [(i, 0) for i in range(len(samples))]
+
+    def read(
+        self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """The clip's audio image ``[1, F, F]``."""
+        sound = audio.read(read_member(shard, sample.members["flac"]))
+        return audio.log_stft_image(sound, **self.chosen.model_dump())
+
+
+def _create_vector(group: "zarr.Group", name: str, values: NDArray[Any]) -> None:
+    from zarr.codecs import Crc32cCodec
+
+    dtype: Any = str if values.dtype.kind == "U" else values.dtype
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=dtype,
+        chunks=values.shape,
+        compressors=[Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
+    array[:] = values

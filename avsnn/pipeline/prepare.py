@@ -1,0 +1,263 @@
+"""fetch → index → extract → featurize: from a data set's name to caches that training reads."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from avsnn.datasets_manifest import Manifest, load
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.executor import Workers, start_workers
+from avsnn.pipeline.extract import Extract, ExtractSettings
+from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
+from avsnn.pipeline.fetch import Fetch
+from avsnn.pipeline.index import Index, select
+from avsnn.pipeline.settings import Settings
+from avsnn.pipeline.stage import (
+    Failure,
+    Plan,
+    Progress,
+    Stage,
+    Summary,
+    fingerprint,
+    only_writer,
+    plan,
+    records,
+    run_stage,
+    write_atomically,
+)
+
+
+class PrepareSettings(Settings):
+    """Everything that changes what is prepared."""
+
+    extract: ExtractSettings = ExtractSettings()
+    frames: FrameSettings = FrameSettings()
+    audio: AudioSettings = AudioSettings()
+    limit: int | None = Field(default=None, ge=1, description="that many clips, evenly chosen")
+
+
+class Prepared(BaseModel):
+    """``prepared.json``: what the last finished prepare left for training."""
+
+    dataset: str
+    settings: PrepareSettings
+    fingerprint: str
+    frames: str
+    audio: str
+    index: str
+    clips: int
+    failed: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class House:
+    """The stages of one data set with one choice of settings, in the order data flow."""
+
+    folder: Path
+    manifest: Manifest
+    settings: PrepareSettings
+    fetch: Fetch
+    index: Index
+    extract: Extract
+    frames: FrameCache
+    audio: AudioCache
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All five."""
+        return (self.fetch, self.index, self.extract, self.frames, self.audio)
+
+
+def build_stages(
+    dataset: str, settings: PrepareSettings, *, root: Path, source: Path | None = None
+) -> House:
+    """Lays out the stages and their folders; touches nothing.
+
+    Raises:
+        UserError: no such data set, or the source folder does not exist.
+    """
+    manifest = load(dataset)
+    if source is not None and not source.is_dir():
+        raise UserError(f"--source {source} is not a folder; give the one that holds the files.")
+    folder = root / dataset
+    state = folder / "state"
+    clips = select(manifest, settings.limit)
+    table = fingerprint([asdict(clip) for clip in clips])
+    fetch = Fetch(folder / "raw", state, manifest, clips, source)
+    index = Index(folder / "index", state, manifest, fetch)
+    rules = [Extract.version, table, index.settings()]
+    shards = fingerprint([*rules, settings.extract.model_dump()])[:8]
+    extract = Extract(
+        folder / "shards" / shards,
+        state,
+        raw=fetch.folder,
+        index=index.folder,
+        visual=manifest.visual,
+        chosen=settings.extract,
+    )
+
+    def cache(kind: type[FrameCache] | type[AudioCache], chosen: Settings) -> Path:
+        mark = fingerprint([kind.version, shards, chosen.model_dump()])[:8]
+        return folder / "cache" / f"{kind.name}-{mark}.zarr"
+
+    return House(
+        folder=folder,
+        manifest=manifest,
+        settings=settings,
+        fetch=fetch,
+        index=index,
+        extract=extract,
+        frames=FrameCache(
+            cache(FrameCache, settings.frames), state, extract.folder, settings.frames
+        ),
+        audio=AudioCache(cache(AudioCache, settings.audio), state, extract.folder, settings.audio),
+    )
+
+
+def prepare(
+    house: House,
+    *,
+    workers: int | None,
+    progress: Progress,
+    max_failures: float = 0.01,
+    retry_failed: bool = False,
+    on_stage: Callable[[Summary], None] = lambda _: None,
+) -> Prepared:
+    """Runs what is not done of the five stages.
+
+    Args:
+        house: the stages.
+        workers: processes that decode; None takes one per core, 0 works in this process.
+        progress: told of every unit.
+        max_failures: share of a stage's inputs that may fail before the run ends.
+        retry_failed: try again what failed before.
+        on_stage: called as each stage ends.
+
+    Raises:
+        RunError: a stage failed, or more clips than allowed did.
+        UserError: the disk is full or too small, or another run writes here.
+    """
+    with only_writer(house.folder), start_workers(workers) as pools:
+        _require_space(house)
+        summaries = []
+        for stage in house.stages:
+            summary = run_stage(
+                stage,
+                executor=_place(stage, pools),
+                progress=progress,
+                retry_failed=retry_failed,
+            )
+            summaries.append(summary)
+            if summary.units_done_now:
+                write_failures(house)
+            on_stage(summary)
+            _require_few_failures(house, stage, summary, max_failures)
+        return _conclude(house, summaries)
+
+
+def plan_stages(house: House, *, retry_failed: bool = False) -> list[tuple[Stage, Plan]]:
+    """What is done and to do; later stages are planned from what earlier ones left so far."""
+    return [(stage, plan(stage, retry_failed=retry_failed)) for stage in house.stages]
+
+
+def missing_bytes(house: House) -> int:
+    """Bytes that fetch has yet to bring, as far as the manifest knows sizes."""
+    brought = records(house.fetch)
+    return sum(
+        file.size or 0
+        for clip in house.fetch.clips
+        for file in clip.files
+        if file.path not in brought
+    )
+
+
+def failures(house: House) -> list[Failure]:
+    """Everything that failed, stage by stage, sorted by key."""
+    return [
+        failure
+        for stage in house.stages
+        for _, record in sorted(records(stage).items())
+        for failure in record.failures
+    ]
+
+
+def write_failures(house: House) -> None:
+    """Writes ``failures.jsonl``."""
+    rows = [json.dumps(asdict(failure)) + "\n" for failure in failures(house)]
+    write_atomically(house.folder / "failures.jsonl", "".join(rows).encode())
+
+
+def load_prepared(root: Path, dataset: str) -> Prepared | None:
+    """What the last finished prepare left, or None."""
+    path = root / load(dataset).name / "prepared.json"
+    return Prepared.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def _place(stage: Stage, pools: Workers) -> Any:
+    return pools.threads if isinstance(stage, Fetch | Index) else pools.processes
+
+
+def _require_space(house: House) -> None:
+    """Refuses early what would fill the disk: the files, and about as much again twice over."""
+    needed = 3 * missing_bytes(house)
+    free = shutil.disk_usage(house.folder).free
+    if needed > free:
+        raise UserError(
+            f"{house.manifest.name}: about {needed / 1e9:.1f} GB are needed in {house.folder}, "
+            f"{free / 1e9:.1f} GB are free. Free some space, or choose another --root or --limit."
+        )
+
+
+def _require_few_failures(
+    house: House, stage: Stage, summary: Summary, max_failures: float
+) -> None:
+    if summary.inputs and not summary.written:
+        raise RunError(
+            f"{house.manifest.name}: {stage.name}: none of {summary.inputs:,} inputs could be used "
+            f"({_first_failure(house, stage)})."
+        )
+    if summary.failed > max_failures * summary.inputs:
+        raise RunError(
+            f"{house.manifest.name}: {stage.name}: {summary.failed:,} of {summary.inputs:,} inputs "
+            f"failed ({_first_failure(house, stage)}). All reasons: "
+            f"{house.folder / 'failures.jsonl'}. Mend them and add --retry-failed, or accept them "
+            "with --max-failures."
+        )
+
+
+def _first_failure(house: House, stage: Stage) -> str:
+    mine = [failure for failure in failures(house) if failure.stage == stage.name]
+    if not mine:
+        return "all were skipped, since their files failed before"
+    return f"first: {mine[0].path or mine[0].key} {mine[0].reason}"
+
+
+def _conclude(house: House, summaries: list[Summary]) -> Prepared:
+    outputs = [
+        (stage.name, output.path, output.sha256)
+        for stage in (house.frames, house.audio)
+        for record in records(stage).values()
+        for output in record.outputs
+    ]
+    prepared = Prepared(
+        dataset=house.manifest.name,
+        settings=house.settings,
+        fingerprint=fingerprint(sorted(outputs)),
+        frames=str(house.frames.folder.relative_to(house.folder)),
+        audio=str(house.audio.folder.relative_to(house.folder)),
+        index=str(house.index.folder.relative_to(house.folder)),
+        clips=summaries[-1].written,
+        failed=sum(summary.failed for summary in summaries),
+        bytes=sum(summary.bytes for summary in summaries),
+    )
+    target = house.folder / "prepared.json"
+    text = prepared.model_dump_json(indent=1).encode()
+    if not target.exists() or target.read_bytes() != text:
+        write_atomically(target, text)
+    return prepared

@@ -1,0 +1,86 @@
+"""Typed settings: from presets and ``--set key=value`` words to a checked model and back."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from avsnn.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of all settings: fixed once made, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def build_settings(kind: type[S], preset: Mapping[str, Any], assignments: Iterable[str]) -> S:
+    """Defaults, overlaid by a preset, overlaid by ``key.sub=value`` words (values are YAML).
+
+    Raises:
+        UserError: a word is no assignment, a key is unknown, or a value is not allowed; names the
+            key, the value and what is allowed.
+    """
+    tree = _copy(preset)
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {word!r} is not of the form key=value.")
+        _place(tree, key, yaml.safe_load(value))
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_sentence(kind, error)) from None
+
+
+def flatten(settings: BaseModel) -> dict[str, Any]:
+    """All settings as ``{"optimizer.lr": 0.001, ...}``."""
+    flat: dict[str, Any] = {}
+
+    def walk(tree: Mapping[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+
+    walk(settings.model_dump(mode="json"), "")
+    return flat
+
+
+def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+
+
+def _place(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        branch = tree.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise UserError(f"--set {key}: {parent} is a value, not a group of settings.")
+        tree = branch
+    tree[leaf] = value
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        *parents, _ = (str(part) for part in first["loc"])
+        allowed = ", ".join(_keys(kind, parents))
+        return f"there is no setting {key} (value {first['input']!r}); there are: {allowed}."
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"setting {key} cannot be {first['input']!r}: {message.removeprefix('value error, ')}."
+
+
+def _keys(kind: type[BaseModel], parents: list[str]) -> list[str]:
+    for parent in parents:
+        inner = kind.model_fields[parent].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)  # noqa: S101, PT018
+        kind = inner
+    prefix = "".join(f"{parent}." for parent in parents)
+    return [prefix + name for name in kind.model_fields]

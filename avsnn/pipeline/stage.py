@@ -1,0 +1,410 @@
+"""The stage engine: what idempotent and resumable mean here.
+
+A stage turns inputs into files by independent units. A unit writes into a scratch folder; its
+files are flushed and renamed into place, then its record is appended to the stage's journal. The
+journal is the only proof that a unit is done: that a file exists proves nothing. Output files
+depend on nothing but the unit, so any number of kills, workers or reruns gives the same bytes.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, ClassVar, Protocol
+
+from filelock import FileLock, Timeout
+
+from avsnn.errors import RunError, UserError
+
+
+class Progress(Protocol):
+    """Where long work reports to; the command line draws it, a log prints it."""
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        """Work of ``total`` units begins."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """``count`` more units are done; ``note`` says how it stands."""
+
+    def stop(self) -> None:
+        """The work ended."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The smallest piece of work that is done or not done.
+
+    Attributes:
+        name: unique in its stage.
+        outputs: files it publishes, relative to the stage's folder.
+        inputs: everything the outputs depend on besides the stage's settings, as JSON values.
+        work: what ``run`` needs; where None, ``inputs`` is all of it.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    inputs: Any
+    work: Any = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip or file that could not be used, and why."""
+
+    stage: str
+    key: str
+    reason: str
+    path: str = ""
+
+
+@dataclass
+class Outcome:
+    """What a unit did with its inputs: inputs = written + skipped + failed."""
+
+    written: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A published file as its record knows it."""
+
+    path: str
+    size: int
+    sha256: str
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """Proof that a unit is done, one line of the journal."""
+
+    unit: str
+    fingerprint: str
+    outputs: tuple[Output, ...]
+    written: int
+    skipped: int
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    @classmethod
+    def from_json(cls, line: str) -> "Record":
+        """Parses one journal line; KeyError, TypeError or ValueError where it is torn."""
+        raw = json.loads(line)
+        raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
+        raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a stage stands after a run: the row it gets in the final table."""
+
+    stage: str
+    units: int
+    units_done_now: int
+    written: int
+    skipped: int
+    failed: int
+    bytes: int
+    seconds: float
+
+    @property
+    def inputs(self) -> int:
+        """Everything that went in."""
+        return self.written + self.skipped + self.failed
+
+
+class Stage(ABC):
+    """One stage. Subclasses are frozen dataclasses, so that a worker process can be handed one."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    prunes: ClassVar[bool] = True
+
+    folder: Path
+    state: Path
+
+    @abstractmethod
+    def settings(self) -> Any:
+        """The settings that change the outputs, as JSON values."""
+
+    @abstractmethod
+    def units(self) -> list[Unit]:
+        """All units, in a fixed order. Reads what earlier stages published."""
+
+    @abstractmethod
+    def run(self, unit: Unit, scratch: Path) -> Outcome:
+        """Writes the unit's outputs below ``scratch``. A clip's failure is part of the outcome."""
+
+    def fingerprint(self, unit: Unit) -> str:
+        """Changes exactly when the unit's outputs would."""
+        return fingerprint([self.name, self.version, self.settings(), unit.name, unit.inputs])
+
+    @property
+    def journal(self) -> Path:
+        """File that holds the records."""
+        return self.state / f"{self.folder.name}.jsonl"
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def records(stage: Stage) -> dict[str, Record]:
+    """The journal, last record of each unit; a line torn by a kill counts as never written."""
+    found: dict[str, Record] = {}
+    if stage.journal.exists():
+        for line in stage.journal.read_text(encoding="utf-8").splitlines():
+            with suppress(KeyError, TypeError, ValueError):
+                record = Record.from_json(line)
+                found[record.unit] = record
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage has done and has to do, in the units' own order."""
+
+    units: list[Unit]
+    todo: list[Unit]
+    done: dict[str, Record]
+
+
+def plan(stage: Stage, *, retry_failed: bool = False) -> Plan:
+    """Finds the units that are not done, were done from other inputs, or whose files changed."""
+    known = records(stage)
+    units = stage.units()
+    todo = [
+        unit
+        for unit in units
+        if not _is_done(stage, unit, known.get(unit.name), retry_failed=retry_failed)
+    ]
+    return Plan(units=units, todo=todo, done=known)
+
+
+def run_stage(
+    stage: Stage,
+    *,
+    executor: Callable[[], Executor],
+    progress: Progress,
+    retry_failed: bool = False,
+) -> Summary:
+    """Does what is not done. A unit that raises is left undone and does not stop the rest.
+
+    Args:
+        stage: what to run.
+        executor: gives the place where units run; only asked when there is work.
+        progress: told of every unit that ends.
+        retry_failed: do units again that recorded failures.
+
+    Raises:
+        RunError: a unit could not be done at all; says which and why.
+        UserError: the disk is full.
+    """
+    began = time.monotonic()
+    current = plan(stage, retry_failed=retry_failed)
+    known = current.done
+    if current.todo:
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        stage.state.mkdir(parents=True, exist_ok=True)
+        broken = _run_units(stage, current.todo, executor(), progress)
+        if broken:
+            raise _as_error(stage, broken, len(current.units))
+        known = records(stage)
+    if stage.prunes:
+        _prune(stage, known, {unit.name for unit in current.units})
+    mine = [known[unit.name] for unit in current.units]
+    return Summary(
+        stage=stage.name,
+        units=len(current.units),
+        units_done_now=len(current.todo),
+        written=sum(record.written for record in mine),
+        skipped=sum(record.skipped for record in mine),
+        failed=sum(len(record.failures) for record in mine),
+        bytes=sum(output.size for record in mine for output in record.outputs),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _as_error(stage: Stage, broken: dict[str, BaseException], units: int) -> Exception:
+    name, error = next(iter(broken.items()))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"{stage.name}: the disk that holds {stage.folder} is full. What is done is safe: "
+            "free some space and run the same command again."
+        )
+    return RunError(
+        f"{stage.name}: {len(broken)} of {units} units could not be done (first: {name}: "
+        f"{type(error).__name__}: {error}). The rest is safe: run the same command again."
+    )
+
+
+def _run_units(
+    stage: Stage, todo: list[Unit], executor: Executor, progress: Progress
+) -> dict[str, BaseException]:
+    broken: dict[str, BaseException] = {}
+    failed = 0
+    progress.start(stage.name, len(todo), "units")
+    try:
+        futures = {executor.submit(run_unit, stage, unit): unit for unit in todo}
+        with _append(stage.journal) as journal:
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is None:
+                    record = future.result()
+                    journal(json.dumps(asdict(record)))
+                    failed += len(record.failures)
+                else:
+                    broken[futures[future].name] = error
+                progress.advance(note=f"{failed} failed" if failed else "")
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    finally:
+        progress.stop()
+    return broken
+
+
+def run_unit(stage: Stage, unit: Unit) -> Record:
+    """Runs one unit in a worker and publishes its outputs; all of them or none."""
+    began = time.monotonic()
+    partial = stage.state / "partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    scratch = Path(mkdtemp(dir=partial))
+    try:
+        outcome = stage.run(unit, scratch)
+        outputs = unit.outputs if outcome.written or not outcome.failures else ()
+        published = tuple(publish(scratch / name, stage.folder, name) for name in outputs)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Record(
+        unit=unit.name,
+        fingerprint=stage.fingerprint(unit),
+        outputs=published,
+        written=outcome.written,
+        skipped=outcome.skipped,
+        failures=tuple(outcome.failures),
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def publish(source: Path, folder: Path, name: str) -> Output:
+    """Moves a whole file to its final name, safe against power loss, and says what it holds."""
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = sha256(source)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    _sync_folder(target.parent)
+    stat = target.stat()
+    return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """A small file, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.write_bytes(data)
+    publish(partial, target.parent, target.name)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; removes what a killed run left half done.
+
+    Raises:
+        UserError: another run holds it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        with lock.acquire(timeout=0):
+            shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
+            yield
+    except Timeout:
+        raise UserError(
+            f"another avsnn run is writing to {folder}. Wait for it, or use another --root."
+        ) from None
+    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+        if error.filename is None or not folder.is_relative_to(error.filename):
+            raise
+        raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another.") from None
+
+
+def _is_done(stage: Stage, unit: Unit, record: Record | None, *, retry_failed: bool) -> bool:
+    if record is None or record.fingerprint != stage.fingerprint(unit):
+        return False
+    if retry_failed and record.failures:
+        return False
+    return all(_is_intact(stage.folder / output.path, output) for output in record.outputs)
+
+
+def _is_intact(path: Path, output: Output) -> bool:
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    if stat.st_size != output.size:
+        return False
+    # A copied tree has new times: the bytes decide, not the clock.
+    return stat.st_mtime_ns == output.mtime_ns or sha256(path) == output.sha256
+
+
+def _prune(stage: Stage, known: dict[str, Record], planned: set[str]) -> None:
+    """Removes files that only units of an earlier plan wrote."""
+    wanted = {output.path for name in planned for output in known[name].outputs}
+    for name, record in known.items():
+        if name not in planned:
+            for output in record.outputs:
+                if output.path not in wanted:
+                    (stage.folder / output.path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _append(journal: Path) -> Iterator[Any]:
+    """Appends lines, each in one write; on the disk at least once a second and at the end."""
+    with journal.open("ab+") as file:
+        # A kill can leave a torn last line; starting on a fresh one keeps the next record whole.
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+        synced = time.monotonic()
+
+        def append(line: str) -> None:
+            nonlocal synced
+            file.write(line.encode() + b"\n")
+            file.flush()
+            if time.monotonic() - synced > 1:
+                os.fsync(file.fileno())
+                synced = time.monotonic()
+
+        yield append
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,343 @@
+"""6. The trainer: one readable loop around one model, resumable at every epoch."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from avsnn.errors import UserError
+from avsnn.models.losses import training_loss
+from avsnn.models.neuron import spike_rates
+from avsnn.models.zoo import build
+from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
+from avsnn.pipeline.evaluate import load_model, open_data, predict, rows_of
+from avsnn.pipeline.run import (
+    OptimizerSettings,
+    RunConfig,
+    TrainSettings,
+    read_metrics,
+    require_same,
+    save_config,
+)
+from avsnn.pipeline.stage import Progress, only_writer, write_atomically
+from avsnn.pipeline.stream import Batch, ZarrSource, sample_draws, stream_epoch
+
+Device = Literal["auto", "cpu", "cuda"]
+
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        folder: the run.
+        epochs: epochs trained in this call; 0 where all was done before.
+        best_epoch: the epoch that ``best.safetensors`` holds, from 1.
+        accuracy: its share of correct clips on the part it was chosen on; None for ``last``.
+    """
+
+    folder: Path
+    epochs: int
+    best_epoch: int
+    accuracy: float | None
+
+
+def train(
+    config: RunConfig,
+    *,
+    folder: Path,
+    device: Device,
+    resume: bool,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Trained:
+    """Trains a run to its end.
+
+    Args:
+        config: what to train.
+        folder: the run folder; made here.
+        device: ``auto`` takes a GPU where there is one.
+        resume: go on with a run that was cut off.
+        progress: told of every step.
+        say: given one sentence at a time that a person should read.
+
+    Raises:
+        UserError: the folder holds another run, or an unfinished one and ``resume`` is off; there
+            is no such device; a batch is larger than the training part.
+    """
+    where = choose_device(device)
+    with only_writer(folder):
+        if (folder / "config.yaml").exists():
+            require_same(config, folder)
+            done = len(read_metrics(folder))
+            if done < config.settings.epochs and not resume:
+                raise UserError(
+                    f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} "
+                    "epochs); add --resume to go on with it, or choose another --run."
+                )
+        else:
+            save_config(folder, config)
+        return _Training(config, folder, where, progress, say).run()
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        UserError: cuda was asked for and is not there.
+    """
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu.")
+    return torch.device("cuda" if there and device != "cpu" else "cpu")
+
+
+def learning_rate(settings: OptimizerSettings, *, epoch: int, epochs: int, batch_size: int) -> float:
+    """The rate of an epoch: linear warm-up, then cosine to ``min_lr`` (published recipe)."""
+    peak = settings.base_lr * batch_size / 1024
+    if epoch < settings.warmup_epochs:
+        return settings.warmup_lr + (peak - settings.warmup_lr) * epoch / settings.warmup_epochs
+    return settings.min_lr + (peak - settings.min_lr) * (1 + cos(pi * epoch / epochs)) / 2
+
+
+class _Training:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        device: torch.device,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.settings: TrainSettings = config.settings
+        self.folder = folder
+        self.device = device
+        self.progress = progress
+        self.say = say
+
+    def run(self) -> Trained:
+        metrics = read_metrics(self.folder)
+        if len(metrics) == self.settings.epochs and self._checkpoint("best").exists():
+            return self._trained(metrics, epochs=0)
+        source = open_data(self.config)
+        rows = rows_of(self.config, source, *self.settings.train_parts)
+        monitored = self._monitored(source)
+        torch.manual_seed(self.settings.seed)
+        model = build(self.settings.model, classes=len(self.config.manifest.classes))
+        model = model.to(self.device)
+        optimizer = make_optimizer(model, self.settings.optimizer)
+        start = self._restore(model, optimizer)
+        metrics = metrics[:start]
+        writer = self._tensorboard(start)
+        for epoch in range(start, self.settings.epochs):
+            line = self._epoch(epoch, model, optimizer, source, rows)
+            if monitored is not None:
+                scores = predict(
+                    model, source, monitored, self.settings, device=self.device
+                )
+                line |= {
+                    f"{self.settings.selection}_loss": scores.loss,
+                    f"{self.settings.selection}_accuracy": scores.accuracy,
+                }
+            metrics.append(line)
+            self._save(model, optimizer, metrics)
+            self._report(writer, line)
+        writer.close()
+        return self._trained(metrics, epochs=self.settings.epochs - start)
+
+    def _epoch(
+        self,
+        epoch: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        source: ZarrSource,
+        rows: NDArray[np.int64],
+    ) -> dict[str, Any]:
+        """One pass over the training part; returns the epoch's line of ``metrics.jsonl``."""
+        settings = self.settings
+        lr = learning_rate(
+            settings.optimizer, epoch=epoch, epochs=settings.epochs, batch_size=settings.batch_size
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        steps = len(rows) // settings.batch_size
+        sums: dict[str, float] = defaultdict(float)
+        rates: dict[str, float] = {}
+        began = time.monotonic()
+        model.train()
+        self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps, "steps")
+        batches = stream_epoch(
+            source, rows, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch
+        )
+        for step, batch in enumerate(batches):
+            if step + 1 < steps:
+                parts = self._step(model, optimizer, batch, epoch)
+            else:
+                with spike_rates(model) as measured:
+                    parts = self._step(model, optimizer, batch, epoch)
+                rates = {name: round(float(rate), 6) for name, rate in measured.items()}
+            for name, value in parts.items():
+                sums[name] += value
+            seconds = time.monotonic() - began
+            self.progress.advance(
+                note=f"loss {sums['loss'] / (step + 1):.3f}  "
+                f"accuracy {sums['accuracy'] / (step + 1):.1%}  "
+                f"{(step + 1) * settings.batch_size / seconds:.0f} samples/s"
+            )
+        self.progress.stop()
+        seconds = time.monotonic() - began
+        return {
+            "epoch": epoch + 1,
+            "lr": lr,
+            **{name: value / steps for name, value in sums.items()},
+            "samples_per_second": round(steps * settings.batch_size / seconds, 1),
+            "spike_rates": rates,
+        }
+
+    def _step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, epoch: int
+    ) -> dict[str, float]:
+        settings = self.settings
+        draws = sample_draws(seed=settings.seed, epoch=epoch, rows=batch.rows, count=DRAWS + 1)
+        # The first draw chose the frame.
+        frames = augment_frames(
+            batch.frames.to(self.device),
+            draws[:, 1:],
+            settings=settings.data.augment,
+            size=settings.data.size,
+        )
+        audio = resize_audio(batch.audio.to(self.device), size=settings.data.size)
+        labels = batch.labels.to(self.device)
+        output = model(audio, frames)
+        losses = training_loss(
+            output,
+            labels,
+            label_smoothing=settings.loss.label_smoothing,
+            temperature=settings.loss.temperature,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+        correct = (output.logits.argmax(1) == labels).float().mean()
+        values = [losses.total, losses.cross_entropy, losses.alignment, losses.auxiliary, correct]
+        numbers = torch.stack([value.detach() for value in values]).tolist()
+        names = ("loss", "cross_entropy", "alignment", "auxiliary", "accuracy")
+        return dict(zip(names, numbers, strict=True))
+
+    def _monitored(self, source: ZarrSource) -> NDArray[np.int64] | None:
+        if self.settings.selection == "last":
+            return None
+        return rows_of(self.config, source, self.settings.selection)
+
+    def _trained(self, metrics: list[dict[str, Any]], *, epochs: int) -> Trained:
+        best = self._best(metrics)
+        return Trained(
+            folder=self.folder,
+            epochs=epochs,
+            best_epoch=best["epoch"],
+            accuracy=best.get(f"{self.settings.selection}_accuracy"),
+        )
+
+    def _best(self, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+        """The chosen epoch: highest accuracy, the lower loss among equals; or the last."""
+        part = self.settings.selection
+        if part == "last":
+            return metrics[-1]
+        return max(metrics, key=lambda line: (line[f"{part}_accuracy"], -line[f"{part}_loss"]))
+
+    def _save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, metrics: list[dict[str, Any]]
+    ) -> None:
+        """Checkpoints and metrics; the resume file last, since it is what a resume starts from."""
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        epoch = str(metrics[-1]["epoch"])
+        data = save(weights, metadata={"epoch": epoch, "run": self.config.fingerprint})
+        write_atomically(self._checkpoint("last"), data)
+        if self._best(metrics) is metrics[-1]:
+            write_atomically(self._checkpoint("best"), data)
+        lines = "".join(json.dumps(line) + "\n" for line in metrics)
+        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        state = {f"model.{name}": tensor for name, tensor in weights.items()}
+        for index, moments in optimizer.state_dict()["state"].items():
+            for name, tensor in moments.items():
+                state[f"optimizer.{index}.{name}"] = tensor.contiguous()
+        metadata = {"epoch": epoch, "run": self.config.fingerprint}
+        write_atomically(self._checkpoint("resume"), save(state, metadata=metadata))
+
+    def _restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        """Loads the resume file, if there is one; returns how many epochs are done."""
+        path = self._checkpoint("resume")
+        if not path.exists():
+            return 0
+        with safe_open(path, framework="pt") as file:
+            epoch = int(file.metadata()["epoch"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights, moments = {}, defaultdict(dict)
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "model":
+                weights[rest] = tensor
+            else:
+                index, _, moment = rest.partition(".")
+                moments[int(index)][moment] = tensor
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
+        self.say(f"resumed after epoch {epoch} of {self.settings.epochs}")
+        return epoch
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.folder / "checkpoints" / f"{name}.safetensors"
+
+    def _tensorboard(self, start: int) -> Any:
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(logdir=str(self.folder / "tensorboard"), purge_step=start + 1)
+
+    def _report(self, writer: Any, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name == "spike_rates":
+                for layer, rate in value.items():
+                    writer.add_scalar(f"spike_rate/{layer}", rate, line["epoch"])
+            elif name != "epoch":
+                writer.add_scalar(name, value, line["epoch"])
+        writer.flush()
+        part = self.settings.selection
+        chosen = "" if part == "last" else f", {part} accuracy {line[f'{part}_accuracy']:.1%}"
+        self.say(
+            f"epoch {line['epoch']}/{self.settings.epochs}: loss {line['loss']:.4f}, "
+            f"accuracy {line['accuracy']:.1%}{chosen}, {line['samples_per_second']:.0f} samples/s"
+        )
+        silent = [name for name, rate in line["spike_rates"].items() if rate == 0]
+        cross = [name for name in silent if name.startswith("fusion.")]
+        if cross and line["epoch"] == 1:
+            self.say(
+                f"{len(cross)} cross-modal layers fired no spike in epoch 1 ({', '.join(cross)}); "
+                "their rates are in metrics.jsonl"
+            )
+
+
+def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices and filters only."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
+    plain = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
