@@ -30,15 +30,27 @@ class _Neuron(NamedTuple):
     detach_membrane: bool
 
 
-#: Elements of one time step that are worked on together on a CPU. All passes over a slab then run
-#: in its cache; on other devices, where launches count instead, a slab is everything.
-_SLAB = 1 << 16
+#: The most elements that torch passes over in one thread.
+_GRAIN = 1 << 15
+
+
+def _slab_size(device: torch.device, everything: int) -> int:
+    """Elements of one time step that are worked on together.
+
+    On a CPU all passes over a slab run in its cache. With few cores a slab stays small enough for
+    one thread: waking the others for every pass costs more than it gains, above all where cores
+    are shared. On other devices launches are what costs, and a slab is everything.
+    """
+    if device.type != "cpu":
+        return max(1, everything)
+    threads = torch.get_num_threads()
+    return _GRAIN if threads <= 4 else _GRAIN * threads
 
 
 def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut contiguous ``[T, ...]`` tensors of equal trailing size into ``[T, M]`` views."""
     flat = [tensor.view(tensor.shape[0], -1) for tensor in tensors]
-    size = _SLAB if tensors[0].device.type == "cpu" else max(1, flat[0].shape[1])
+    size = _slab_size(flat[0].device, flat[0].shape[1])
     return zip(*(torch.split(tensor, size, dim=1) for tensor in flat), strict=True)
 
 
