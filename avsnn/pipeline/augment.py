@@ -96,9 +96,7 @@ def crop_resize(
     return rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
 
 
-def _filters(
-    start: NDArray[np.int64], length: NDArray[np.int64], extent: int, size: int
-) -> Tensor:
+def _filters(start: NDArray[np.int64], length: NDArray[np.int64], extent: int, size: int) -> Tensor:
     """Weights ``[B, size, extent]`` of a triangle filter, as wide as one output pixel or more."""
     scale = length / size
     centre = start[:, None] + (np.arange(size) + 0.5) * scale[:, None]
@@ -117,14 +115,14 @@ def _random_boxes(
     log_ratio = (2 * draws[:, ATTEMPTS : 2 * ATTEMPTS] - 1) * math.log(settings.max_ratio)
     wide = np.round(np.sqrt(area * height * width * np.exp(log_ratio))).astype(np.int64)
     high = np.round(np.sqrt(area * height * width / np.exp(log_ratio))).astype(np.int64)
-    fits = (0 < wide) & (wide <= width) & (0 < high) & (high <= height)
+    fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
     first = np.argmax(fits, axis=1)
     every = np.arange(len(draws))
     side = min(height, width)
-    found = fits.any(axis=1)
-    high = np.where(found, high[every, first], side)
-    wide = np.where(found, wide[every, first], side)
-    centred = np.where(found[:, None], draws[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
+    found = np.any(fits, axis=1, keepdims=True)
+    high = np.where(found[:, 0], high[every, first], side)
+    wide = np.where(found[:, 0], wide[every, first], side)
+    centred = np.where(found, draws[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
     top = (centred[:, 0] * (height - high + 1)).astype(np.int64)
     left = (centred[:, 1] * (width - wide + 1)).astype(np.int64)
     return np.stack([top, left, high, wide], axis=1)

@@ -48,8 +48,11 @@ class Scores(NamedTuple):
 
 
 class ClassReport(BaseModel):
-    """One class: of the clips called so, how many are (precision); of those that are, how many
-    were called so (recall); their harmonic mean; how many clips it has."""
+    """One class.
+
+    Precision: of the clips called so, the share that are. Recall: of the clips that are, the share
+    called so. F1: their harmonic mean.
+    """
 
     name: str
     precision: float

@@ -88,9 +88,10 @@ class Extract(Stage):
         samples: list[Sample] = []
         tar = scratch / f"{unit.name}.tar"
         # Fixed owner and time: the same clips give the same bytes.
-        with tar.open("wb") as stream, TarWriter(
-            stream, encoder=False, user="avsnn", group="avsnn", mtime=0.0
-        ) as writer:
+        with (
+            tar.open("wb") as stream,
+            TarWriter(stream, encoder=False, user="avsnn", group="avsnn", mtime=0.0) as writer,
+        ):
             for row in map(IndexRow.model_validate, unit.inputs):
                 try:
                     sample, files = self._read(row)
@@ -162,10 +163,12 @@ def _read_video(
     path: Path, chosen: ExtractSettings, audio_seconds: float
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
     decoded = video.decode_video(path, chosen.frames)
-    seconds = decoded.count / decoded.fps if decoded.fps else audio_seconds
+    seconds = decoded.total / decoded.fps if decoded.fps else audio_seconds
     # A cut file decodes short in every library without a word; its sound is the witness.
     if seconds < 0.8 * audio_seconds - 0.2:
-        raise MediaError(f"is truncated: {seconds:.1f} s of picture for {audio_seconds:.1f} s sound")
+        raise MediaError(
+            f"is truncated: {seconds:.1f} s of picture for {audio_seconds:.1f} s sound"
+        )
     files = {
         f"{i}.jpg": video.encode_jpeg(frame, chosen.jpeg_quality)
         for i, frame in enumerate(decoded.frames)

@@ -67,9 +67,7 @@ class Cache(Stage):
         """Of every row of the array, the sample it comes from and which of its frames."""
 
     @abstractmethod
-    def read(
-        self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]
-    ) -> NDArray[Any]:
+    def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
         """One row of that shape, from its shard."""
 
     @abstractmethod
@@ -85,7 +83,9 @@ class Cache(Stage):
         # Offsets, sizes and parts say which bytes of the shards a row is made of.
         described = [(shard.name, sample.model_dump()) for shard, sample in found]
         shape, rows = self.row_shape(samples), self.rows(samples)
-        small = [f"{name}/{file}" for name in self.vectors(samples) for file in ("zarr.json", "c/0")]
+        small = [
+            f"{name}/{file}" for name in self.vectors(samples) for file in ("zarr.json", "c/0")
+        ]
         layout = Unit(
             name="layout",
             outputs=("zarr.json", f"{self.array}/zarr.json", *small),
@@ -126,7 +126,9 @@ class Cache(Stage):
             return Outcome()
         number, rows, shape, block = unit.work
         array = self._create_array(group, rows, shape)
-        values = np.stack([self.read(*row, shape) for row in block])
+        values = np.stack(
+            [self.read(shard, sample, frame, shape) for shard, sample, frame in block]
+        )
         start = number * ROWS_PER_SHARD
         array[start : start + len(values)] = values
         return Outcome(written=sum(frame == 0 for _, _, frame in block))
@@ -188,9 +190,7 @@ class FrameCache(Cache):
         counts = [sample.frames for sample in samples]
         return super().vectors(samples) | {"offsets": np.cumsum([0, *counts], dtype=np.int64)}
 
-    def read(
-        self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]
-    ) -> NDArray[Any]:
+    def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
         """One frame ``[3, H, W]``; its centre square where clips differ in shape."""
         name = next(name for name in sample.members if name.startswith(f"{frame}."))
         pixels = video.decode_image(read_member(shard, sample.members[name]))
@@ -231,9 +231,7 @@ class AudioCache(Cache):
         """One per clip."""
         return [(i, 0) for i in range(len(samples))]
 
-    def read(
-        self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]
-    ) -> NDArray[Any]:
+    def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
         """The clip's audio image ``[1, F, F]``."""
         sound = audio.read(read_member(shard, sample.members["flac"]))
         return audio.log_stft_image(sound, **self.chosen.model_dump())

@@ -145,6 +145,8 @@ def prepare(
     """
     with only_writer(house.folder), start_workers(workers) as pools:
         _require_space(house)
+        request = house.settings.model_dump_json(indent=1).encode()
+        _write_if_changed(house.fetch.state / "request.json", request)
         summaries = []
         for stage in house.stages:
             summary = run_stage(
@@ -197,6 +199,12 @@ def load_prepared(root: Path, dataset: str) -> Prepared | None:
     """What the last finished prepare left, or None."""
     path = root / load(dataset).name / "prepared.json"
     return Prepared.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def load_request(root: Path, dataset: str) -> PrepareSettings | None:
+    """The settings of the last prepare that was begun, or None."""
+    path = root / load(dataset).name / "state" / "request.json"
+    return PrepareSettings.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
 def _place(stage: Stage, pools: Workers) -> Any:
@@ -256,8 +264,10 @@ def _conclude(house: House, summaries: list[Summary]) -> Prepared:
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
     )
-    target = house.folder / "prepared.json"
-    text = prepared.model_dump_json(indent=1).encode()
-    if not target.exists() or target.read_bytes() != text:
-        write_atomically(target, text)
+    _write_if_changed(house.folder / "prepared.json", prepared.model_dump_json(indent=1).encode())
     return prepared
+
+
+def _write_if_changed(target: Path, data: bytes) -> None:
+    if not target.exists() or target.read_bytes() != data:
+        write_atomically(target, data)

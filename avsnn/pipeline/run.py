@@ -137,7 +137,9 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         )
     prepared = load_prepared(root, dataset)
     if prepared is None:
-        raise UserError(f"{dataset} is not prepared in {root}; run 'avsnn prepare {dataset}' first.")
+        raise UserError(
+            f"{dataset} is not prepared in {root}; run 'avsnn prepare {dataset}' first."
+        )
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, settings.model_dump(mode="json")]
     return RunConfig(
         fingerprint=fingerprint(identity),
@@ -163,7 +165,9 @@ def load_config(folder: Path) -> RunConfig:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it has no config.yaml; give one of train's.")
+        raise UserError(
+            f"{folder} is not a run folder: it has no config.yaml; give one of train's."
+        )
     try:
         return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -181,7 +185,11 @@ def require_same(ours: RunConfig, folder: Path) -> None:
     if theirs.fingerprint == ours.fingerprint:
         return
     here, there = flatten(ours.settings), flatten(theirs.settings)
-    differing = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if here[key] != there.get(key)]
+    differing = [
+        f"{key} {there.get(key)} there, {here[key]} here"
+        for key in here
+        if here[key] != there.get(key)
+    ]
     if ours.dataset != theirs.dataset:
         differing.insert(0, f"data set {theirs.dataset} there, {ours.dataset} here")
     elif ours.data.fingerprint != theirs.data.fingerprint:

@@ -53,7 +53,9 @@ class ZarrSource:
         self.labels = torch.from_numpy(_read(images, "label").astype(np.int64))
         self._offsets = _read(images, "offsets").astype(np.int64)
         if self.keys != [str(key) for key in _read(sounds, "key")]:
-            raise UserError(f"{frames} and {audio} hold different clips; run 'avsnn prepare' again.")
+            raise UserError(
+                f"{frames} and {audio} hold different clips; run 'avsnn prepare' again."
+            )
         self._frames = _load_if_small(images, "frames")
         self._audio = _load_if_small(sounds, "audio")
 
@@ -117,9 +119,7 @@ def stream_epoch(
     )
 
 
-def stream_once(
-    source: ZarrSource, rows: NDArray[np.int64], *, batch_size: int
-) -> Iterator[Batch]:
+def stream_once(source: ZarrSource, rows: NDArray[np.int64], *, batch_size: int) -> Iterator[Batch]:
     """Evaluation batches: every row once, in order, the middle frame of each clip."""
     blocks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     yield from _read_ahead(source, [(block, np.full(len(block), 0.5)) for block in blocks])

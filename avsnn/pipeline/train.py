@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from avsnn.models.losses import training_loss
 from avsnn.models.neuron import spike_rates
 from avsnn.models.zoo import build
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
-from avsnn.pipeline.evaluate import load_model, open_data, predict, rows_of
+from avsnn.pipeline.evaluate import open_data, predict, rows_of
 from avsnn.pipeline.run import (
     OptimizerSettings,
     RunConfig,
@@ -32,8 +32,6 @@ from avsnn.pipeline.run import (
 )
 from avsnn.pipeline.stage import Progress, only_writer, write_atomically
 from avsnn.pipeline.stream import Batch, ZarrSource, sample_draws, stream_epoch
-
-Device = Literal["auto", "cpu", "cuda"]
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -60,7 +58,7 @@ def train(
     config: RunConfig,
     *,
     folder: Path,
-    device: Device,
+    device: torch.device,
     resume: bool,
     progress: Progress,
     say: Callable[[str], None],
@@ -70,16 +68,15 @@ def train(
     Args:
         config: what to train.
         folder: the run folder; made here.
-        device: ``auto`` takes a GPU where there is one.
+        device: where to compute.
         resume: go on with a run that was cut off.
         progress: told of every step.
         say: given one sentence at a time that a person should read.
 
     Raises:
-        UserError: the folder holds another run, or an unfinished one and ``resume`` is off; there
-            is no such device; a batch is larger than the training part.
+        UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
+            network cannot take the images; a batch is larger than the training part.
     """
-    where = choose_device(device)
     with only_writer(folder):
         if (folder / "config.yaml").exists():
             require_same(config, folder)
@@ -91,22 +88,24 @@ def train(
                 )
         else:
             save_config(folder, config)
-        return _Training(config, folder, where, progress, say).run()
+        return _Training(config, folder, device, progress, say).run()
 
 
-def choose_device(device: Device) -> torch.device:
-    """The device to compute on.
+def choose_device(name: str) -> torch.device:
+    """The device to compute on; ``auto`` takes a GPU where there is one.
 
     Raises:
         UserError: cuda was asked for and is not there.
     """
     there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+    if name == "cuda" and not there:
         raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu.")
-    return torch.device("cuda" if there and device != "cpu" else "cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
-def learning_rate(settings: OptimizerSettings, *, epoch: int, epochs: int, batch_size: int) -> float:
+def learning_rate(
+    settings: OptimizerSettings, *, epoch: int, epochs: int, batch_size: int
+) -> float:
     """The rate of an epoch: linear warm-up, then cosine to ``min_lr`` (published recipe)."""
     peak = settings.base_lr * batch_size / 1024
     if epoch < settings.warmup_epochs:
@@ -138,8 +137,7 @@ class _Training:
         rows = rows_of(self.config, source, *self.settings.train_parts)
         monitored = self._monitored(source)
         torch.manual_seed(self.settings.seed)
-        model = build(self.settings.model, classes=len(self.config.manifest.classes))
-        model = model.to(self.device)
+        model = self._build()
         optimizer = make_optimizer(model, self.settings.optimizer)
         start = self._restore(model, optimizer)
         metrics = metrics[:start]
@@ -147,9 +145,7 @@ class _Training:
         for epoch in range(start, self.settings.epochs):
             line = self._epoch(epoch, model, optimizer, source, rows)
             if monitored is not None:
-                scores = predict(
-                    model, source, monitored, self.settings, device=self.device
-                )
+                scores = predict(model, source, monitored, self.settings, device=self.device)
                 line |= {
                     f"{self.settings.selection}_loss": scores.loss,
                     f"{self.settings.selection}_accuracy": scores.accuracy,
@@ -159,6 +155,17 @@ class _Training:
             self._report(writer, line)
         writer.close()
         return self._trained(metrics, epochs=self.settings.epochs - start)
+
+    def _build(self) -> nn.Module:
+        """The untrained network, once it has shown that it can take the images."""
+        size = self.settings.data.size
+        try:
+            model = build(self.settings.model, classes=len(self.config.manifest.classes)).eval()
+            with torch.no_grad():
+                model(torch.zeros(1, 1, size, size), torch.zeros(1, 3, size, size))
+        except ValueError as error:
+            raise UserError(f"these settings make no network: {error}") from None
+        return model.to(self.device)
 
     def _epoch(
         self,
@@ -287,7 +294,8 @@ class _Training:
         with safe_open(path, framework="pt") as file:
             epoch = int(file.metadata()["epoch"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        weights, moments = {}, defaultdict(dict)
+        weights: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "model":

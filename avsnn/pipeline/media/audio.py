@@ -79,11 +79,13 @@ def log_stft_image(
 
 
 def _refuse_truncated_wav(path: Path) -> None:
-    """libsndfile reads what is left of a cut file without a word; its own header knows better."""
+    """Libsndfile reads what is left of a cut file without a word; its own header knows better."""
     start = refuse_stub(path)
     size = path.stat().st_size
     if start.startswith(b"RIFF"):
         promised = int.from_bytes(start[4:8], "little")
         # Writers that stream leave 0 or all ones here.
         if promised not in (0, 0xFFFFFFFF) and size < promised + 8:
-            raise MediaError(f"is truncated: {size} of the {promised + 8} bytes its header promises")
+            raise MediaError(
+                f"is truncated: {size} of the {promised + 8} bytes its header promises"
+            )

@@ -2,15 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+# Read when OpenCV and its ffmpeg start: reasons are recorded, not printed.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.media import MediaError, refuse_stub
 
-if TYPE_CHECKING:
-    import cv2
+# One core per worker: more threads would only fight over it.
+cv2.setNumThreads(1)
 
 FrameRule = int | Literal["1fps"]
 Frame = NDArray[np.uint8]
@@ -20,7 +25,7 @@ class Video(NamedTuple):
     """Some frames of a video, ``[H, W, 3]`` RGB each, and what was counted on the way."""
 
     frames: list[Frame]
-    count: int
+    total: int
     fps: float
 
 
@@ -50,7 +55,6 @@ def decode_image(data: bytes) -> Frame:
     Raises:
         MediaError: it is no image, or its data end early.
     """
-    cv2 = _cv2()
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if pixels is None:
         raise MediaError("is not an image that can be decoded")
@@ -72,7 +76,6 @@ def image_suffix(data: bytes) -> str:
 
 def encode_jpeg(frame: Frame, quality: int) -> bytes:
     """A frame ``[H, W, 3]`` RGB as JPEG."""
-    cv2 = _cv2()
     bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     return bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 
@@ -81,12 +84,10 @@ def resize(frame: Frame, height: int, width: int) -> Frame:
     """A frame ``[H, W, 3]`` at another size, by area averaging, as suits shrinking."""
     if frame.shape[:2] == (height, width):
         return frame
-    cv2 = _cv2()
     return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _by_opencv(path: Path, rule: FrameRule) -> Video | None:
-    cv2 = _cv2()
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
@@ -109,8 +110,7 @@ def _by_opencv(path: Path, rule: FrameRule) -> Video | None:
     return Video(frames, count, fps) if frames else None
 
 
-def _grab(capture: "cv2.VideoCapture", wanted: set[int] | None, step: int) -> tuple[list[Frame], int]:
-    cv2 = _cv2()
+def _grab(capture: cv2.VideoCapture, wanted: set[int] | None, step: int) -> tuple[list[Frame], int]:
     frames: list[Frame] = []
     count = 0
     while capture.grab():
@@ -147,13 +147,3 @@ def _repeats(count: int, frames: int) -> list[int]:
     spread = _spread(count, frames)
     distinct = sorted(set(spread))
     return [distinct.index(i) for i in spread]
-
-
-def _cv2() -> "cv2":  # type: ignore[valid-type]
-    # Both are read when the module or its ffmpeg starts; reasons are recorded, not printed.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    cv2.setNumThreads(1)
-    return cv2

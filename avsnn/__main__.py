@@ -1,0 +1,6 @@
+"""``python -m avsnn``."""
+
+from avsnn.cli.main import main
+
+if __name__ == "__main__":
+    main()

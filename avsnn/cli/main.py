@@ -1,0 +1,254 @@
+"""The ``avsnn`` command. Heavy imports stay inside commands, so that help is instant."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+
+from avsnn.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.stage import Summary
+
+EPILOG = """
+**A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate` with the run
+folder that train names.
+
+**Files:** `data/DATASET/` holds a data set (raw files, shards, caches, failures.jsonl), `runs/`
+one folder per training (config.yaml, metrics.jsonl, checkpoints, tensorboard, report).
+
+**Again and again:** every command can be killed at any time and run again; it goes on where it was
+and does nothing where nothing is left to do.
+
+**Exit codes:** 0 done, 1 the work failed, 2 bad input, 130 interrupted.
+"""
+
+app = typer.Typer(
+    help="Train audio-visual spiking neural networks: data sets in, measured models out.",
+    epilog=EPILOG,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Dataset = Annotated[str, typer.Argument(help="Its name; 'avsnn datasets' lists all.")]
+Root = Annotated[Path, typer.Option(metavar="DIR", help="Where data sets are kept.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from avsnn import __version__
+
+        typer.echo(f"avsnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _avsnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def prepare(
+    dataset: Dataset,
+    root: Root = Path("data"),
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder that holds the files as published; no download."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only N clips, in equal shares of parts and classes.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; one per core, 0 for none besides this.")
+    ] = None,
+    assignments: Assignments = None,
+    max_failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of clips that may fail.")
+    ] = 0.01,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+) -> None:
+    """Bring a data set, decode it into shards, compute the caches that training reads.
+
+    Files are checked against published checksums. A clip that cannot be used is written to
+    DIR/DATASET/failures.jsonl with its reason, and the rest goes on.
+
+    Settings for --set: extract.frames (1fps or a number), extract.jpeg_quality,
+    extract.clips_per_shard, frames.shorter_side, audio.sample_rate, audio.n_fft, audio.hop,
+    audio.size.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline import prepare as stages
+    from avsnn.pipeline.settings import build_settings
+
+    settings = build_settings(stages.PrepareSettings, {"limit": limit}, assignments or ())
+    house = stages.build_stages(dataset, settings, root=root, source=source)
+    if dry_run:
+        show.plan(house, stages.plan_stages(house, retry_failed=retry_failed))
+        return
+    summaries: list[Summary] = []
+    try:
+        prepared = stages.prepare(
+            house,
+            workers=workers,
+            progress=show.progress(),
+            max_failures=max_failures,
+            retry_failed=retry_failed,
+            on_stage=summaries.append,
+        )
+    finally:
+        show.summaries(dataset, summaries)
+    show.prepared(house, prepared, summaries)
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings to start from; the data set's own.")
+    ] = None,
+    assignments: Assignments = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder; runs/<name made from settings>.")
+    ] = None,
+    root: Root = Path("data"),
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut off.")
+    ] = False,
+) -> None:
+    """Train a network on a prepared data set.
+
+    The run folder holds config.yaml (every setting), metrics.jsonl, checkpoints/, tensorboard/.
+    A run that is finished is left alone; one that was cut off goes on with --resume.
+
+    Settings for --set are those in config.yaml: model.method (s-cmrl, add, concat, audio, visual,
+    weight-attention, sca, cmci), model.channels, model.alpha, data.split, epochs, batch_size,
+    seed, selection (val, test, last), optimizer.base_lr and so on.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline import run as runs
+    from avsnn.pipeline import train as trainer
+    from avsnn.pipeline.settings import build_settings
+
+    where = trainer.choose_device(device)
+    settings = build_settings(
+        runs.TrainSettings, runs.load_preset(preset, dataset), assignments or ()
+    )
+    config = runs.make_config(dataset, settings, root=root)
+    trained = trainer.train(
+        config,
+        folder=run or Path("runs") / config.folder_name,
+        device=where,
+        resume=resume,
+        progress=show.progress(lines=False),
+        say=show.say,
+    )
+    show.trained(trained, config)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder of 'avsnn train'.")],
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="Which part of the split to measure on.")
+    ] = "test",
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the data are, if they moved.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure the best checkpoint of a run, and draw its report.
+
+    Top-1, top-5, loss, per-class precision, recall and F1, confusion matrix: on screen, in
+    RUN/report/<part>.json, and as pictures in RUN/report/index.html.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline.evaluate import evaluate as measure
+    from avsnn.pipeline.report import write_report
+    from avsnn.pipeline.train import choose_device
+
+    result, again = measure(
+        run, part=split, root=root, device=choose_device(device), progress=show.progress()
+    )
+    page = write_report(run)
+    if as_json:
+        typer.echo(result.model_dump_json(indent=1))
+    else:
+        show.evaluation(result, again=again, page=page)
+
+
+@app.command()
+def datasets(root: Root = Path("data"), as_json: AsJson = False) -> None:
+    """List the data sets: licence, size, clips, classes, splits, and what is prepared here."""
+    from avsnn.cli import show
+    from avsnn.pipeline.survey import survey_datasets
+
+    found = survey_datasets(root)
+    if as_json:
+        show.as_json(found)
+    else:
+        show.datasets(found)
+
+
+@app.command()
+def status(
+    root: Root = Path("data"),
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders are.")] = Path(
+        "runs"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Show what is done here: stages with sizes and failures, and runs with their epochs."""
+    from avsnn.cli import show
+    from avsnn.pipeline.survey import survey_runs, survey_stages
+
+    stages, trainings = survey_stages(root), survey_runs(runs)
+    if as_json:
+        show.as_json({"stages": stages, "runs": trainings})
+    else:
+        show.status(stages, trainings)
+
+
+def main() -> None:
+    """Runs the command line; every foreseen end is one sentence and an exit code."""
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.TyperException as error:
+        _end(error.format_message(), 2)
+    except UserError as error:
+        _end(str(error), 2)
+    except RunError as error:
+        _end(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("interrupted; what is done is safe, run the same command again to go on.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    typer.echo(f"avsnn: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Tables, sentences and progress. Results go to stdout, how it is going to stderr."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from avsnn.pipeline.evaluate import Evaluation
+from avsnn.pipeline.prepare import House, Prepared, missing_bytes
+from avsnn.pipeline.run import RunConfig
+from avsnn.pipeline.stage import Plan, Stage, Summary
+from avsnn.pipeline.train import Trained
+
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+LINES_PER_STAGE = 10
+
+PEEKED = "; chosen on the test part itself, as the published numbers were"
+
+
+class Bar:
+    """A live bar with rate and time left, for a terminal."""
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        """Shows the bar."""
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=total, unit=unit, note="", rate="")
+        self._bar.start()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Moves it."""
+        self._bar.advance(self._task, count)
+        speed = self._bar.tasks[0].speed
+        self._bar.update(self._task, note=note, rate=f"{speed:,.1f}/s" if speed else "")
+
+    def stop(self) -> None:
+        """Removes it; what it did is said otherwise."""
+        self._bar.stop()
+
+
+class Lines:
+    """A plain line per tenth of the work, for a log."""
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        """Begins to count."""
+        self._title, self._total, self._unit = title, total, unit
+        self._done, self._began = 0, time.monotonic()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Prints a line where a tenth is full."""
+        before, self._done = self._done, self._done + count
+        if self._done * LINES_PER_STAGE // self._total > before * LINES_PER_STAGE // self._total:
+            rate = self._done / max(1e-9, time.monotonic() - self._began)
+            left = (self._total - self._done) / rate
+            err.print(
+                f"{self._title}: {self._done:,} of {self._total:,} {self._unit}, "
+                f"{rate:,.1f}/s, {left:.0f} s left{', ' if note else ''}{note}"
+            )
+
+    def stop(self) -> None:
+        """Nothing to remove."""
+
+
+class Quiet:
+    """Nothing, where a log gets its lines elsewhere."""
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        """Silent."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Silent."""
+
+    def stop(self) -> None:
+        """Silent."""
+
+
+def progress(*, lines: bool = True) -> Bar | Lines | Quiet:
+    """A bar on a terminal; elsewhere lines, or nothing where ``lines`` is off."""
+    if err.is_terminal:
+        return Bar()
+    return Lines() if lines else Quiet()
+
+
+def say(sentence: str) -> None:
+    """One line about how it is going."""
+    err.print(sentence)
+
+
+def as_json(value: Any) -> None:
+    """JSON for machines."""
+    print(json.dumps(value, indent=1))
+
+
+def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
+    """What prepare would do."""
+    table = Table(title=f"{house.manifest.name}: plan", title_justify="left")
+    for heading in ("stage", "units", "done", "to do"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    waiting = False
+    for stage, current in planned:
+        if waiting:
+            table.add_row(stage.name, "known once the stages before are done", "", "")
+            continue
+        todo = len(current.todo)
+        table.add_row(
+            stage.name, *(f"{n:,}" for n in (len(current.units), len(current.units) - todo, todo))
+        )
+        waiting = todo > 0
+    out.print(table)
+    folder = next(
+        path for path in (house.folder, *house.folder.absolute().parents) if path.exists()
+    )
+    out.print(
+        f"{size(missing_bytes(house))} to fetch into {house.folder}, "
+        f"{size(shutil.disk_usage(folder).free)} free there."
+    )
+
+
+def summaries(dataset: str, rows: list[Summary]) -> None:
+    """What every stage did; inputs = written + skipped + failed."""
+    table = Table(title=f"{dataset}: prepared", title_justify="left")
+    table.add_column("stage")
+    for heading in ("inputs", "written", "skipped", "failed", "done now", "size", "seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.stage,
+            *(f"{n:,}" for n in (row.inputs, row.written, row.skipped, row.failed)),
+            f"{row.units_done_now:,}/{row.units:,}",
+            size(row.bytes),
+            f"{row.seconds:.1f}",
+        )
+    if rows:
+        out.print(table)
+
+
+def prepared(house: House, result: Prepared, rows: list[Summary]) -> None:
+    """Where it stands now."""
+    if not any(row.units_done_now for row in rows):
+        out.print(f"{result.dataset}: nothing to do, all of it was prepared before.")
+    out.print(f"{result.dataset}: {result.clips:,} clips are ready in {house.folder}.")
+    if result.failed:
+        out.print(f"{result.failed:,} failed; reasons: {house.folder / 'failures.jsonl'}")
+
+
+def trained(result: Trained, config: RunConfig) -> None:
+    """How a training ended."""
+    if not result.epochs:
+        out.print(f"{result.folder}: nothing to do, this run was finished before.")
+    chosen = "the last epoch" if result.accuracy is None else f"epoch {result.best_epoch}"
+    part = config.settings.selection
+    why = "" if result.accuracy is None else f" ({part} accuracy {result.accuracy:.2%})"
+    out.print(f"best checkpoint: {chosen}{why}{PEEKED if part == 'test' else ''}")
+    out.print(f"next: avsnn evaluate {result.folder}")
+
+
+def evaluation(result: Evaluation, *, again: bool, page: Path) -> None:
+    """The measures of one run."""
+    table = Table(
+        title=f"{result.run}: {result.part} part of {result.dataset}, split {result.split}",
+        title_justify="left",
+    )
+    table.add_column("class")
+    for heading in ("precision", "recall", "F1", "clips"):
+        table.add_column(heading, justify="right")
+    for row in result.classes:
+        figures = (row.precision, row.recall, row.f1)
+        table.add_row(row.name, *(f"{figure:.3f}" for figure in figures), f"{row.clips:,}")
+    out.print(table)
+    top5 = "" if result.top5 is None else f", top-5 {result.top5:.2%}"
+    out.print(
+        f"top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f}, {result.clips:,} clips, "
+        f"epoch {result.epoch} (chosen on {result.selection})"
+        f"{PEEKED if result.selection == 'test' else ''}"
+    )
+    if again:
+        out.print("measured before; same checkpoint, same data, same numbers.")
+    out.print(f"report: {page}")
+
+
+def datasets(found: list[dict[str, Any]]) -> None:
+    """What exists."""
+    for row in found:
+        splits = (f"{s} (default)" if s == row["default_split"] else s for s in row["splits"])
+        here = f"{row['prepared_clips']:,} clips, {size(row['prepared_bytes'])}"
+        clips = f"{row['clips']:,} clips, {size(row['bytes']) if row['bytes'] else 'made here'}"
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, text in {
+            "": row["description"],
+            "size": clips,
+            "classes": ", ".join(row["classes"]),
+            "splits": ", ".join(splits),
+            "licence": row["licence"],
+            "home": row["homepage"],
+            "prepared here": here if row["prepared_clips"] else "no",
+        }.items():
+            table.add_row(name, text)
+        out.print(f"[bold]{row['name']}[/bold]: {row['title']}")
+        out.print(table)
+        out.print()
+
+
+def status(stages: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
+    """What is done."""
+    if not stages:
+        out.print("No data set was begun here; start with 'avsnn prepare demo'.")
+    else:
+        table = Table(title="stages", title_justify="left")
+        for heading in ("data set", "stage"):
+            table.add_column(heading)
+        for heading in ("units done", "written", "skipped", "failed", "size"):
+            table.add_column(heading, justify="right")
+        for row in stages:
+            table.add_row(
+                row["dataset"],
+                row["stage"],
+                f"{row['done']:,} of {row['units']:,}",
+                *(f"{row[name]:,}" for name in ("written", "skipped", "failed")),
+                size(row["bytes"]),
+            )
+        out.print(table)
+    if runs:
+        table = Table(title="runs", title_justify="left")
+        for heading in ("run", "method", "epochs", "best"):
+            table.add_column(heading, overflow="fold")
+        for row in runs:
+            best = row["best_accuracy"]
+            table.add_row(
+                row["run"],
+                row["method"],
+                f"{row['epochs']} of {row['epochs_planned']}",
+                "" if best is None else f"{best:.2%} on {row['selection']}",
+            )
+        out.print(table)
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

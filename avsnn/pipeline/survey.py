@@ -1,0 +1,86 @@
+"""What exists: data sets, how far their stages are, and runs. Reads, never writes."""
+
+from pathlib import Path
+from typing import Any
+
+from avsnn.datasets_manifest import load, names
+from avsnn.errors import UserError
+from avsnn.pipeline.prepare import build_stages, load_prepared, load_request
+from avsnn.pipeline.run import load_config, read_metrics
+from avsnn.pipeline.stage import plan
+
+
+def survey_datasets(root: Path) -> list[dict[str, Any]]:
+    """One row per data set, with what is prepared of it below ``root``."""
+    found = []
+    for name in names():
+        manifest = load(name)
+        prepared = load_prepared(root, name)
+        found.append(
+            {
+                "name": name,
+                "title": manifest.title,
+                "description": manifest.description,
+                "licence": manifest.licence,
+                "homepage": manifest.homepage,
+                "clips": len(manifest.clips),
+                "bytes": sum(file.size or 0 for clip in manifest.clips for file in clip.files),
+                "classes": list(manifest.classes),
+                "splits": list(manifest.splits),
+                "default_split": manifest.default_split,
+                "prepared_clips": prepared.clips if prepared else 0,
+                "prepared_bytes": prepared.bytes if prepared else 0,
+            }
+        )
+    return found
+
+
+def survey_stages(root: Path) -> list[dict[str, Any]]:
+    """One row per stage of every data set that was begun below ``root``."""
+    found = []
+    for name in names():
+        request = load_request(root, name)
+        if request is None:
+            continue
+        for stage in build_stages(name, request, root=root).stages:
+            current = plan(stage)
+            done = [current.done[unit.name] for unit in current.units if unit not in current.todo]
+            found.append(
+                {
+                    "dataset": name,
+                    "stage": stage.name,
+                    "units": len(current.units),
+                    "done": len(current.units) - len(current.todo),
+                    "written": sum(record.written for record in done),
+                    "skipped": sum(record.skipped for record in done),
+                    "failed": sum(len(record.failures) for record in done),
+                    "bytes": sum(output.size for record in done for output in record.outputs),
+                    "folder": str(stage.folder),
+                }
+            )
+    return found
+
+
+def survey_runs(runs: Path) -> list[dict[str, Any]]:
+    """One row per run folder directly below ``runs``."""
+    found = []
+    for path in sorted(runs.glob("*/config.yaml")):
+        try:
+            config = load_config(path.parent)
+        except UserError:
+            continue
+        metrics = read_metrics(path.parent)
+        part = config.settings.selection
+        scores = [line[f"{part}_accuracy"] for line in metrics if f"{part}_accuracy" in line]
+        found.append(
+            {
+                "run": str(path.parent),
+                "dataset": config.dataset,
+                "method": config.settings.model.method,
+                "epochs": len(metrics),
+                "epochs_planned": config.settings.epochs,
+                "selection": part,
+                "best_accuracy": max(scores, default=None),
+            }
+        )
+    return found
