@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class _Neuron(NamedTuple):
+class NeuronConstants(NamedTuple):
+    """What all neurons of a layer have in common."""
+
     tau: float
     threshold: float
     slope: float
@@ -47,14 +49,16 @@ def _slab_size(device: torch.device, everything: int) -> int:
     return _GRAIN if threads <= 4 else _GRAIN * threads
 
 
-def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut contiguous ``[T, ...]`` tensors of equal trailing size into ``[T, M]`` views."""
     flat = [tensor.view(tensor.shape[0], -1) for tensor in tensors]
     size = _slab_size(flat[0].device, flat[0].shape[1])
     return zip(*(torch.split(tensor, size, dim=1) for tensor in flat), strict=True)
 
 
-def _charge(current: Tensor, membrane: Tensor | None, neuron: _Neuron, out: Tensor) -> Tensor:
+def charge(
+    current: Tensor, membrane: Tensor | None, neuron: NeuronConstants, out: Tensor
+) -> Tensor:
     """Write ``-h[t]`` to ``out`` and return it, from ``x[t]`` and ``-v[t-1]``.
 
     Potentials are kept negated all through: what stays of them after the reset is then what lies
@@ -66,10 +70,9 @@ def _charge(current: Tensor, membrane: Tensor | None, neuron: _Neuron, out: Tens
     return torch.add(membrane, out, alpha=-1.0 / neuron.tau, out=out)
 
 
-def _times_surrogate(grad: Tensor, negated: Tensor, neuron: _Neuron, out: Tensor) -> Tensor:
+def times_surrogate(grad: Tensor, negated: Tensor, neuron: NeuronConstants, out: Tensor) -> Tensor:
     """``out = grad * ds/dh / tau`` from ``-h``."""
-    bias = negated.new_tensor(-neuron.slope * neuron.threshold)
-    sigmoid = torch.add(bias, negated, alpha=-neuron.slope).sigmoid_()
+    sigmoid = torch.rsub(negated, -neuron.slope * neuron.threshold, alpha=neuron.slope).sigmoid_()
     torch.ops.aten.sigmoid_backward.grad_input(grad, sigmoid, grad_input=out)
     return out.mul_(neuron.slope / neuron.tau)
 
@@ -78,15 +81,15 @@ class _LIF(torch.autograd.Function):
     """A current that changes over time. Saves the negated potentials ``[T, ...]``, nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, neuron: _Neuron) -> Tensor:
+    def forward(ctx: Any, current: Tensor, neuron: NeuronConstants) -> Tensor:
         current = current.contiguous()
         learns = ctx.needs_input_grad[0]
         spikes = torch.empty_like(current)
         potentials = torch.empty_like(current if learns else current[:1])
-        for x, s, kept in _slabs(current, spikes, potentials):
+        for x, s, kept in slabs(current, spikes, potentials):
             membrane: Tensor | None = None
             for t in range(x.shape[0]):
-                h = _charge(x[t], membrane, neuron, kept[t if learns else 0])
+                h = charge(x[t], membrane, neuron, kept[t if learns else 0])
                 torch.le(h, -neuron.threshold, out=s[t])
                 if t + 1 < x.shape[0]:
                     membrane = torch.threshold(h, -neuron.threshold, 0.0)
@@ -99,11 +102,11 @@ class _LIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (potentials,) = ctx.saved_tensors
-        neuron: _Neuron = ctx.neuron
+        neuron: NeuronConstants = ctx.neuron
         out = torch.empty_like(potentials)
-        for g, h, x in _slabs(grad.contiguous(), potentials, out):
+        for g, h, x in slabs(grad.contiguous(), potentials, out):
             for t in reversed(range(h.shape[0])):
-                _times_surrogate(g[t], h[t], neuron, x[t])
+                times_surrogate(g[t], h[t], neuron, x[t])
                 if not neuron.detach_membrane and t + 1 < h.shape[0]:
                     leaked = x[t + 1] * (1.0 - 1.0 / neuron.tau)
                     x[t].add_(leaked.masked_fill_(h[t] <= -neuron.threshold, 0.0))
@@ -114,13 +117,13 @@ class _ConstantLIF(torch.autograd.Function):
     """One current for all steps. Saves that current ``[...]``; backward redoes the potentials."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, steps: int, neuron: _Neuron) -> Tensor:
+    def forward(ctx: Any, current: Tensor, steps: int, neuron: NeuronConstants) -> Tensor:
         current = current.contiguous()
         spikes = current.new_empty((steps, *current.shape))
-        for x, s in _slabs(current.unsqueeze(0), spikes):
+        for x, s in slabs(current.unsqueeze(0), spikes):
             membrane, h = None, torch.empty_like(x[0])
             for t in range(steps):
-                h = _charge(x[0], membrane, neuron, h)
+                h = charge(x[0], membrane, neuron, h)
                 torch.le(h, -neuron.threshold, out=s[t])
                 membrane = torch.threshold(h, -neuron.threshold, 0.0)
         if ctx.needs_input_grad[0]:
@@ -132,16 +135,16 @@ class _ConstantLIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (current,) = ctx.saved_tensors
-        neuron: _Neuron = ctx.neuron
+        neuron: NeuronConstants = ctx.neuron
         total = torch.zeros_like(current)
-        for x, g, out in _slabs(current.unsqueeze(0), grad.contiguous(), total.unsqueeze(0)):
+        for x, g, out in slabs(current.unsqueeze(0), grad.contiguous(), total.unsqueeze(0)):
             membrane, h, part = None, torch.empty_like(x[0]), torch.empty_like(x[0])
             # tau * dh[t]/dx: 1 when the membrane is detached, otherwise the sum of the leak since
             # the last reset, so that one pass forward replaces a pass back in time
             reach = torch.ones_like(x[0]) if not neuron.detach_membrane else None
             for t in range(g.shape[0]):
-                h = _charge(x[0], membrane, neuron, h)
-                _times_surrogate(g[t], h, neuron, part)
+                h = charge(x[0], membrane, neuron, h)
+                times_surrogate(g[t], h, neuron, part)
                 membrane = torch.threshold(h, -neuron.threshold, 0.0)
                 if reach is not None:
                     part.mul_(reach)
@@ -182,7 +185,7 @@ def lif(
         raise ValueError(f"tau must be at least 1 step, not {tau}.")
     if steps == 0 or (steps is None and current.shape[0] == 0):
         raise ValueError("A neuron needs at least one time step.")
-    neuron = _Neuron(tau, threshold, slope, detach_membrane)
+    neuron = NeuronConstants(tau, threshold, slope, detach_membrane)
     if steps is None:
         return _LIF.apply(current, neuron)  # type: ignore[no-any-return, no-untyped-call]
     return _ConstantLIF.apply(current, steps, neuron)  # type: ignore[no-any-return, no-untyped-call]
@@ -219,6 +222,16 @@ class LIF(nn.Module):
             slope=self.slope,
             detach_membrane=self.detach_membrane,
         )
+
+    @property
+    def constants(self) -> NeuronConstants:
+        """What all neurons of this layer have in common."""
+        return NeuronConstants(self.tau, self.threshold, self.slope, self.detach_membrane)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody hooked on to this layer and so has to see its spikes."""
+        return bool(self._forward_hooks or self._forward_pre_hooks)
 
     def extra_repr(self) -> str:
         """Say what ``print(model)`` shows."""

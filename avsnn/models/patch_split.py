@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from avsnn.models.layers import batch_norm_of_copies
+from avsnn.models.spike_pool import fire_and_pool
 
 if TYPE_CHECKING:
     from avsnn.models.layers import NeuronFactory
@@ -31,16 +32,29 @@ class SpikingConv3x3(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
         self.lif = lif
 
-    def forward(self, frames: Tensor, steps: int) -> Tensor:
-        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to spikes ``[T, B, C', H, W]``.
+    def current(self, frames: Tensor, steps: int) -> Tensor:
+        """``[T, B, C, H, W]`` or ``[B, C, H, W]`` to what drives the neurons, with or without T.
 
         A static image is convolved and normalised once; T appears first in the spikes.
         """
         if frames.dim() == 4:
-            current = batch_norm_of_copies(self.norm, self.conv(frames), copies=steps)
-            return self.lif(current, steps)  # type: ignore[no-any-return]
+            return batch_norm_of_copies(self.norm, self.conv(frames), copies=steps)
         current = self.norm(self.conv(frames.flatten(0, 1)))
-        return self.lif(current.view(steps, -1, *current.shape[1:]))  # type: ignore[no-any-return]
+        return current.view(steps, -1, *current.shape[1:])  # type: ignore[no-any-return]
+
+    def forward(self, frames: Tensor, steps: int) -> Tensor:
+        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to spikes ``[T, B, C', H, W]``."""
+        constant = steps if frames.dim() == 4 else None
+        return self.lif(self.current(frames, steps), constant)  # type: ignore[no-any-return]
+
+
+class PooledSpikingConv3x3(SpikingConv3x3):
+    """The same with max pooling behind it, which halves both sides."""
+
+    def forward(self, frames: Tensor, steps: int) -> Tensor:
+        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to ``[T, B, C', H / 2, W / 2]``."""
+        constant = steps if frames.dim() == 4 else None
+        return fire_and_pool(self.lif, self.current(frames, steps), constant)
 
 
 class PatchSplit(nn.Module):
@@ -67,10 +81,9 @@ class PatchSplit(nn.Module):
             )
         widths = [inputs, *(channels // divisor for divisor in divisors)]
         self.stages = nn.ModuleList(
-            SpikingConv3x3(inputs=before, outputs=after, lif=neuron())
+            PooledSpikingConv3x3(inputs=before, outputs=after, lif=neuron())
             for before, after in pairwise(widths)
         )
-        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.position = SpikingConv3x3(inputs=channels, outputs=channels, lif=neuron())
         self.patch = 2 ** len(divisors)
 
@@ -98,8 +111,6 @@ class PatchSplit(nn.Module):
                 f"not {height} x {width}."
             )
         for stage in self.stages:
-            spikes = stage(frames, steps)
-            pooled = self.pool(spikes.flatten(0, 1))
-            frames = pooled.view(steps, -1, *pooled.shape[1:])
+            frames = stage(frames, steps)
         tokens = frames + self.position(frames, steps)
         return tokens.flatten(3)  # type: ignore[no-any-return]

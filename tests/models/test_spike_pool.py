@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from avsnn.models.neuron import LIF, spike_rates
+from avsnn.models.spike_pool import fire_and_pool
+
+
+def plainly(lif: LIF, current: torch.Tensor, steps: int | None) -> torch.Tensor:
+    spikes = lif(current, steps)
+    return functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1).unflatten(0, spikes.shape[:2])
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("sides", [(8, 12), (7, 5)])
+def test_pooling_in_one_operation_changes_neither_spikes_nor_gradients(
+    detach, steps, constant, sides
+):
+    torch.manual_seed(steps)
+    lif = LIF(detach_membrane=detach)
+    shape = (3, 4, *sides) if constant else (steps, 3, 4, *sides)
+    current = torch.randn(shape, dtype=torch.float64) + 0.7
+    ours, theirs = current.clone().requires_grad_(), current.clone().requires_grad_()
+    given = steps if constant else None
+    pooled, expected = fire_and_pool(lif, ours, given), plainly(lif, theirs, given)
+    assert torch.equal(pooled, expected)
+    grad = torch.randn_like(pooled)
+    pooled.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_layer_that_is_watched_shows_its_spikes_before_pooling():
+    lif, current = LIF(), torch.randn(4, 2, 3, 8, 8) + 1
+    with spike_rates(lif) as rates:
+        watched = fire_and_pool(lif, current)
+    assert rates[""].size == current.numel()
+    assert torch.equal(watched, fire_and_pool(lif, current))
+
+
+def test_only_the_winners_of_pooling_are_kept_for_the_backward_pass():
+    saved = []
+    current = torch.randn(2, 3, 8, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        fire_and_pool(LIF(), current, 5)
+    assert [(tuple(t.shape), t.element_size()) for t in saved] == [((5, 2, 3, 4, 4), 4)] * 2
