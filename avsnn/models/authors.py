@@ -7,7 +7,7 @@ no place here and are reported. Thresholds are stored as scalars and become sett
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from avsnn.models.settings import ModelSettings
 
@@ -26,6 +26,15 @@ _STREAM = {"0": "audio", "1": "visual"}
 _UNIT = {"q": "query", "k": "key", "v": "value", "proj": "projection"}
 _MLP = {"1": "expand", "2": "contract"}
 _SURROGATE_SLOPE = 4.0
+
+
+Attention = Literal["spatio-temporal", "spatial", "temporal"]
+
+
+class _Thresholds(TypedDict):
+    threshold: float
+    attention_threshold: float
+    alignment_threshold: float
 
 
 class AuthorsState(NamedTuple):
@@ -150,6 +159,37 @@ def never_called(module: str, *, method: str) -> bool:
     )
 
 
+class _Shape(NamedTuple):
+    """What the sizes of the weights say."""
+
+    channels: int
+    image_channels: int
+    hidden: int
+    classes: int
+    concatenated: bool
+    deep: bool
+
+
+def _shape(tensors: Mapping[str, Tensor]) -> _Shape:
+    alone = "patch_embed.rpe_conv.weight" in tensors
+    stem = "patch_embed" if alone else "audio_patch_embed"
+    try:
+        channels = tensors[f"{stem}.rpe_conv.weight"].shape[0]
+        image_channels = tensors[f"{stem}.proj_conv.weight"].shape[1]
+        hidden = tensors[f"{'block' if alone else 'mlp'}.0.mlp.fc1_conv.weight"].shape[0]
+        head = tensors["head.0.weight" if "head.0.weight" in tensors else "head.weight"]
+    except KeyError as missing:
+        raise ValueError("This is no state dict of the authors' networks.") from missing
+    return _Shape(
+        channels=channels,
+        image_channels=image_channels,
+        hidden=hidden,
+        classes=head.shape[0],
+        concatenated=head.shape[1] == 2 * channels,
+        deep=f"{stem}.proj_conv2.weight" in tensors,
+    )
+
+
 def _infer_method(names: Iterable[str], image_channels: int) -> str:
     names = set(names)
     if any(name.startswith("patch_embed.") for name in names):
@@ -170,32 +210,40 @@ def _infer_method(names: Iterable[str], image_channels: int) -> str:
     )
 
 
-def _infer_attention(method: str, names: set[str], given: str | None) -> str:
+def _infer_attention(method: str, names: set[str], given: str | None) -> Attention:
     both = "block.0.attn.spatial_attn.q_conv" in names
+    fitting: set[Attention] = {"spatio-temporal"} if both else {"spatial", "temporal"}
     if method != "s-cmrl":
-        return "spatio-temporal"
+        return "spatio-temporal"  # a default that nothing reads
     if given is not None:
-        if (given == "spatio-temporal") != both:
-            raise ValueError(f"These weights are not those of {given} attention.")
-        return given
-    if both:
-        return "spatio-temporal"
-    raise ValueError(
-        "Spatial and temporal attention have the same weights; say which with attention=..."
-    )
-
-
-def _thresholds(constants: Mapping[str, float]) -> dict[str, float]:
-    kinds: dict[str, set[float]] = {}
-    for name, value in constants.items():
-        kind = {"attn_lif": "attention_threshold", "trans_lif": "alignment_threshold"}.get(
-            name.rsplit(".", 1)[-1], "threshold"
+        fitting = {attention for attention in fitting if attention == given}
+    if not fitting:
+        raise ValueError(f"These weights are not those of {given} attention.")
+    if len(fitting) > 1:
+        raise ValueError(
+            "Spatial and temporal attention have the same weights; say which with attention=..."
         )
-        kinds.setdefault(kind, set()).add(value)
+    return fitting.pop()
+
+
+def _thresholds(constants: Mapping[str, float]) -> _Thresholds:
+    kinds: dict[str, set[float]] = {"attn_lif": set(), "trans_lif": set(), "other": set()}
+    for name, value in constants.items():
+        if name.endswith(".act_fun.alpha"):
+            if value != _SURROGATE_SLOPE:
+                raise ValueError(f"The surrogate gradient has slope {value} in {name}, not 4.")
+            continue
+        layer = name.split(".")[-2]
+        kinds[layer if layer in kinds else "other"].add(value)
     for kind, values in kinds.items():
         if len(values) > 1:
-            raise ValueError(f"Neurons of one kind differ in their {kind}: {sorted(values)}.")
-    return {kind: values.pop() for kind, values in kinds.items()}
+            raise ValueError(f"Thresholds differ within a kind ({kind}): {sorted(values)}.")
+    attention, alignment, other = ((values or {1.0}).pop() for values in kinds.values())
+    return {
+        "threshold": other,
+        "attention_threshold": attention,
+        "alignment_threshold": alignment,
+    }
 
 
 def import_authors_state(
@@ -228,36 +276,11 @@ def import_authors_state(
     """
     parsed = {key: match for key in state if (match := _KEY.fullmatch(key))}
     tensors = {f"{match['module']}.{match['tail']}": state[key] for key, match in parsed.items()}
+    shape = _shape(tensors)
     names = {match["module"] for match in parsed.values()}
-    stem = (
-        "patch_embed" if any(n.startswith("patch_embed.") for n in names) else "audio_patch_embed"
-    )
-    try:
-        channels = tensors[f"{stem}.rpe_conv.weight"].shape[0]
-        image_channels = tensors[f"{stem}.proj_conv.weight"].shape[1]
-        head = tensors["head.0.weight" if "head.0" in names else "head.weight"]
-        hidden = tensors[
-            next(f"{n}.weight" for n in sorted(names) if n.endswith("mlp.fc1_conv"))
-        ].shape[0]
-    except (KeyError, StopIteration) as missing:
-        raise ValueError("This is no state dict of the authors' networks.") from missing
-    if method is None:
-        method = _infer_method(names, image_channels)
-    concatenated = head.shape[1] == 2 * channels
+    method = method or _infer_method(names, shape.image_channels)
     if method in ("add", "concat"):
-        method = "concat" if concatenated else "add"
-    fields: dict[str, Any] = {
-        "method": method,
-        "channels": channels,
-        "steps": steps,
-        "heads": heads,
-        "mlp_ratio": hidden // channels,
-        "patch_split": "deep" if f"{stem}.proj_conv2" in names else "shallow",
-        "alpha": alpha,
-        "attention": _infer_attention(method, names, attention),
-        "alignment": method == "s-cmrl" and "block.0.trans_linear" in names,
-        "fuse": "concat" if concatenated and method != "concat" else "add",
-    }
+        method = "concat" if shape.concatenated else "add"
     converted, dropped, constants = {}, [], {}
     unknown = [key for key in state if key not in parsed]
     for key, match in parsed.items():
@@ -267,12 +290,21 @@ def import_authors_state(
             dropped.append(key)
         elif ours is None:
             unknown.append(key)
-        elif tail == "threshold":
-            constants[module] = float(state[key])
-        elif tail == "act_fun.alpha":
-            if float(state[key]) != _SURROGATE_SLOPE:
-                raise ValueError(f"The surrogate of {module} has slope {float(state[key])}, not 4.")
+        elif tail in ("threshold", "act_fun.alpha"):
+            constants[f"{module}.{tail}"] = float(state[key])
         else:
             converted[f"{ours}.{tail}"] = state[key]
-    settings = ModelSettings.model_validate(fields | _thresholds(constants))
-    return AuthorsState(settings, head.shape[0], converted, dropped, unknown)
+    settings = ModelSettings(
+        method=method,
+        channels=shape.channels,
+        steps=steps,
+        heads=heads,
+        mlp_ratio=shape.hidden // shape.channels,
+        patch_split="deep" if shape.deep else "shallow",
+        alpha=alpha,
+        attention=_infer_attention(method, names, attention),
+        alignment=method == "s-cmrl" and "block.0.trans_linear" in names,
+        fuse="concat" if shape.concatenated and method != "concat" else "add",
+        **_thresholds(constants),
+    )
+    return AuthorsState(settings, shape.classes, converted, dropped, unknown)

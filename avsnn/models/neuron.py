@@ -43,8 +43,8 @@ def _slab_size(device: torch.device, everything: int) -> int:
     one thread: waking the others for every pass costs more than it gains, above all where cores
     are shared. On other devices launches are what costs, and a slab is everything.
     """
-    if device.type != "cpu":
-        return max(1, everything)
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return max(1, everything)  # a compiler makes one pass of all passes by itself
     threads = torch.get_num_threads()
     return _GRAIN if threads <= 4 else _GRAIN * threads
 
