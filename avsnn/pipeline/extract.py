@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, field_validator
 
 from avsnn.pipeline.index import IndexRow, read_index
 from avsnn.pipeline.media import MediaError, audio, sandbox, video
@@ -18,12 +18,19 @@ from avsnn.pipeline.stage import Failure, Outcome, Stage, Unit
 class ExtractSettings(Settings):
     """What of a clip goes into its shard."""
 
-    frames: PositiveInt | Literal["1fps"] = Field(
+    frames: int | str = Field(
         default="1fps",
         description="one frame per second, as published, or that many, spread over the clip",
     )
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     clips_per_shard: int = Field(default=128, ge=1)
+
+    @field_validator("frames")
+    @classmethod
+    def _is_rule(cls, value: int | str) -> int | str:
+        if value != "1fps" and not (isinstance(value, int) and value >= 1):
+            raise ValueError("it is 1fps, or a number of frames from 1 up")
+        return value
 
 
 class Sample(BaseModel):

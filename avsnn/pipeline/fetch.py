@@ -16,7 +16,16 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Fetch(Stage):
-    """One unit per file. A file that cannot be had is a failure; the others go on."""
+    """One unit per file. A file that cannot be had is a failure; the others go on.
+
+    Attributes:
+        folder: where the files go, in their published layout.
+        state: where the journal is kept.
+        manifest: the data set.
+        clips: those whose files are wanted.
+        source: a folder that holds the files already; None downloads or generates them.
+        patience_s: wait before a second attempt, in s; doubled for each further one.
+    """
 
     name: ClassVar[str] = "fetch"
     version: ClassVar[int] = 1
@@ -28,6 +37,7 @@ class Fetch(Stage):
     manifest: Manifest
     clips: tuple[Clip, ...]
     source: Path | None
+    patience_s: float = 1.0
 
     def settings(self) -> Any:
         """Nothing: a file's bytes are the publisher's, wherever they come from."""
@@ -64,7 +74,7 @@ class Fetch(Stage):
         elif self.manifest.generated:
             self._generate(clip, file, target)
         else:
-            _download(self.manifest.url(file.path), target)
+            _download(self.manifest.url(file.path), target, self.patience_s)
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
         shape, contour = self.manifest.classes[clip.label].split("-")
@@ -83,7 +93,7 @@ def _copy(source: Path, path: str, target: Path) -> None:
         raise MediaError(f"cannot be read from the source folder: {error.strerror}") from None
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path, patience_s: float) -> None:
     """Streams a file down; tries again, ever later, while the server is merely busy or away."""
     import httpx
 
@@ -102,7 +112,7 @@ def _download(url: str, target: Path) -> None:
         except httpx.TransportError as error:
             reason = f"cannot be downloaded: {type(error).__name__}: {error}"
         if attempt + 1 < ATTEMPTS:
-            time.sleep(2**attempt)
+            time.sleep(patience_s * 2**attempt)
     raise MediaError(f"{reason} ({ATTEMPTS} attempts)")
 
 

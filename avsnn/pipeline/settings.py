@@ -73,8 +73,10 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
         *parents, _ = (str(part) for part in first["loc"])
         allowed = ", ".join(_keys(kind, parents))
         return f"there is no setting {key} (value {first['input']!r}); there are: {allowed}."
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"setting {key} cannot be {first['input']!r}: {message.removeprefix('value error, ')}."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if isinstance(first["input"], dict):
+        return f"settings of {key or 'the whole'} do not go together: {message}."
+    return f"setting {key} cannot be {first['input']!r}: {message}."
 
 
 def _keys(kind: type[BaseModel], parents: list[str]) -> list[str]:

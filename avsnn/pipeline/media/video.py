@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 # Read when OpenCV and its ffmpeg start: reasons are recorded, not printed.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -17,7 +17,7 @@ from avsnn.pipeline.media import MediaError, refuse_stub
 # One core per worker: more threads would only fight over it.
 cv2.setNumThreads(1)
 
-FrameRule = int | Literal["1fps"]
+FrameRule = int | str
 Frame = NDArray[np.uint8]
 
 
@@ -94,7 +94,7 @@ def _by_opencv(path: Path, rule: FrameRule) -> Video | None:
             return None
         fps = float(capture.get(cv2.CAP_PROP_FPS))
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if rule == "1fps":
+        if not isinstance(rule, int):
             frames, count = _grab(capture, None, max(1, int(fps)))
         else:
             # A header's count cannot be trusted: count first, then read the frames.
@@ -131,7 +131,7 @@ def _by_decord(path: Path, rule: FrameRule) -> Video | None:
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         count, fps = len(reader), float(reader.get_avg_fps())
-        wanted = range(0, count, max(1, int(fps))) if rule == "1fps" else _spread(count, rule)
+        wanted = range(0, count, max(1, int(fps))) if not isinstance(rule, int) else _spread(count, rule)
         frames = list(reader.get_batch(list(wanted)).asnumpy())
     except (RuntimeError, decord.DECORDError) as error:
         raise MediaError(f"cannot be decoded: {str(error).splitlines()[0]}") from None

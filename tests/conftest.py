@@ -1,0 +1,98 @@
+"""What several test files share: the recorded data beside the project, and the command itself."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+SHARED = PROJECT.parent / "shared"
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real small data that stands beside the project where it is developed."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the recorded data in {folder}, which only developers have")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def avsnn_path() -> str:
+    """The installed command."""
+    beside = Path(sys.executable).with_name("avsnn")
+    found = str(beside) if beside.exists() else shutil.which("avsnn")
+    assert found, "avsnn is not installed; see the README"
+    return found
+
+
+@pytest.fixture
+def avsnn(avsnn_path: str, tmp_path: Path) -> Command:
+    """Runs ``avsnn …`` in an empty folder, as a person would."""
+
+    def run(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [avsnn_path, *map(str, words)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "COLUMNS": "100"},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_demo(avsnn_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that holds 72 prepared demo clips, many shards, read by tests and never written."""
+    root = tmp_path_factory.mktemp("small") / "data"
+    words = ["prepare", "demo", "--limit", "72", "--root", str(root), *SMALL_SHARDS]
+    done = subprocess.run([avsnn_path, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+SMALL_SHARDS = ("--set", "extract.clips_per_shard=8")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of everything a data set's folder holds, but for the journals and the lock."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "state" not in path.relative_to(folder).parts and path.name != ".lock"
+    }
+
+
+class NoProgress:
+    """Progress nobody looks at."""
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        pass
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A mounted file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

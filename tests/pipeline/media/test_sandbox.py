@@ -1,0 +1,45 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from avsnn.pipeline.media import MediaError, sandbox
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def refuse() -> None:
+    raise MediaError("is odd")
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang() -> None:
+    threading.Event().wait()
+
+
+def test_a_decoder_that_crashes_is_a_reason_and_the_next_call_works() -> None:
+    with pytest.raises(MediaError, match="crashed"):
+        sandbox.call(crash)
+    assert sandbox.call(add, 1, 2) == 3
+
+
+def test_a_decoder_that_hangs_is_stopped_and_the_next_call_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sandbox.call(add, 1, 2)
+    monkeypatch.setattr(sandbox, "DEADLINE_S", 0.5)
+    with pytest.raises(MediaError, match="did not finish"):
+        sandbox.call(hang)
+    monkeypatch.undo()
+    assert sandbox.call(add, 1, 2) == 3
+
+
+def test_a_reason_passes_through() -> None:
+    with pytest.raises(MediaError, match="^is odd$"):
+        sandbox.call(refuse)

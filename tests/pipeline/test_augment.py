@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate
+
+from avsnn.pipeline.augment import (
+    DRAWS,
+    MEAN,
+    STD,
+    AugmentSettings,
+    _random_boxes,
+    augment_frames,
+    centre_frames,
+    crop_resize,
+)
+
+
+def frames(count: int, height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator).to(torch.uint8)
+
+
+boxes = st.tuples(
+    st.integers(0, 20), st.integers(0, 20), st.integers(1, 30), st.integers(1, 30), st.booleans()
+)
+
+
+@settings(deadline=None)
+@given(st.lists(boxes, min_size=1, max_size=3), st.integers(1, 40))
+def test_batched_crops_equal_cropping_and_resizing_one_by_one(
+    chosen: list[tuple[int, int, int, int, bool]], size: int
+) -> None:
+    images = frames(len(chosen), 50, 50)
+    ours = crop_resize(
+        images,
+        np.array([box[:4] for box in chosen]),
+        size=size,
+        flipped=np.array([box[4] for box in chosen]),
+    )
+    for image, (top, left, height, width, flip), result in zip(images, chosen, ours, strict=True):
+        crop = image[None, :, top : top + height, left : left + width].float()
+        expected = interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
+        expected = expected.flip(-1) if flip else expected
+        assert torch.allclose(result, expected, atol=2e-3)
+
+
+draws = st.lists(
+    st.floats(0, 1, exclude_max=True), min_size=DRAWS, max_size=DRAWS
+).map(lambda row: np.array([row]))
+
+
+@given(draws, st.integers(16, 300), st.integers(16, 300))
+def test_random_crops_stay_inside_and_within_the_asked_area(
+    row: np.ndarray, height: int, width: int
+) -> None:
+    chosen = AugmentSettings(min_area=0.3)
+    ((top, left, high, wide),) = _random_boxes(row, torch.Size((height, width)), chosen)
+    assert 0 <= top <= top + high <= height
+    assert 0 <= left <= left + wide <= width
+    # Rounding to whole pixels moves a side by half a pixel at most; a fallback takes the square.
+    assert (high + 1) * (wide + 1) >= 0.3 * height * width or high == wide == min(height, width)
+
+
+def test_a_whole_frame_at_its_own_size_is_only_normalised() -> None:
+    images = frames(2, 32, 32)
+    whole = AugmentSettings(min_area=1, max_ratio=1, flip=False, test_crop=1)
+    expected = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    uniform = np.full((2, DRAWS), 0.5)
+    assert torch.allclose(augment_frames(images, uniform, settings=whole, size=32), expected)
+    assert torch.allclose(centre_frames(images, settings=whole, size=32), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 341), (360, 256)])
+def test_published_evaluation_takes_the_centre_128_of_a_frame_of_256(
+    height: int, width: int
+) -> None:
+    images = frames(1, height, width)
+    top, left = (height - 128) // 2, (width - 128) // 2
+    middle = images[:, :, top : top + 128, left : left + 128]
+    expected = centre_frames(middle, settings=AugmentSettings(test_crop=1), size=128)
+    assert torch.allclose(centre_frames(images, settings=AugmentSettings(), size=128), expected)

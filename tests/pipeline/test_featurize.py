@@ -1,0 +1,91 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avsnn.pipeline.extract import Sample, read_member, read_shards
+from avsnn.pipeline.featurize import FrameCache, FrameSettings
+from avsnn.pipeline.media import audio, video
+from avsnn.pipeline.prepare import PrepareSettings, build_stages, load_prepared, plan_stages
+from avsnn.pipeline.settings import build_settings
+
+
+def cache_paths(root: Path) -> tuple[Path, Path]:
+    prepared = load_prepared(root, "demo")
+    assert prepared is not None
+    return root / "demo" / prepared.frames, root / "demo" / prepared.audio
+
+
+def test_plain_zarr_reads_the_clips_that_the_shards_hold(small_demo: Path) -> None:
+    frames, sounds = (zarr.open_group(path, mode="r") for path in cache_paths(small_demo))
+    found = read_shards(next((small_demo / "demo" / "shards").iterdir()))
+    keys = [sample.key for _, sample in found]
+    assert list(frames["key"][:]) == list(sounds["key"][:]) == keys
+    assert list(frames["label"][:]) == [sample.label for _, sample in found]
+    offsets = frames["offsets"][:]
+    assert list(np.diff(offsets)) == [sample.frames for _, sample in found]
+    for row in (0, len(found) // 2, len(found) - 1):
+        shard, sample = found[row]
+        last = sample.frames - 1
+        pixels = video.decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
+        assert np.array_equal(frames["frames"][offsets[row + 1] - 1], pixels.transpose(2, 0, 1))
+        sound = audio.read(read_member(shard, sample.members["flac"]))
+        image = audio.log_stft_image(sound, sample_rate=22050, n_fft=512, hop=353, size=128)
+        assert np.array_equal(sounds["audio"][row], image)
+
+
+@pytest.mark.parametrize("name", ["frames", "audio", "label", "key", "offsets"])
+def test_a_flipped_bit_anywhere_in_the_cache_is_an_error_not_a_value(
+    small_demo: Path, tmp_path: Path, name: str
+) -> None:
+    source = cache_paths(small_demo)[name == "audio"]
+    shutil.copytree(source, tmp_path / "cache.zarr")
+    chunk = max((tmp_path / "cache.zarr" / name / "c").rglob("0"), key=lambda p: len(p.parts))
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 3] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(ValueError, match="(?i)checksum|crc"):
+        zarr.open_group(tmp_path / "cache.zarr", mode="r")[name][:]
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ("audio.hop=200", {"audio"}),
+        ("frames.shorter_side=48", {"frames"}),
+        ("extract.jpeg_quality=80", {"extract"}),
+    ],
+)
+def test_a_setting_makes_only_what_depends_on_it_stale(
+    small_demo: Path, change: str, stale: set[str]
+) -> None:
+    words = ["extract.clips_per_shard=8", "limit=72", change]
+    house = build_stages("demo", build_settings(PrepareSettings, {}, words), root=small_demo)
+    planned = plan_stages(house)
+    assert {stage.name for stage, plan in planned if plan.todo} == stale
+
+
+sizes = st.tuples(st.integers(16, 400), st.integers(16, 400))
+
+
+@settings(deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=4), st.integers(16, 300))
+def test_frames_of_any_sizes_fit_one_array(
+    shapes: list[tuple[int, int]], shorter_side: int
+) -> None:
+    stage = FrameCache(Path("x"), Path("x"), Path("x"), FrameSettings(shorter_side=shorter_side))
+    samples = [
+        Sample.model_construct(height=height, width=width, frames=1, members={"0.png": (0, 0)})
+        for height, width in shapes
+    ]
+    shape = stage.row_shape(samples)
+    assert min(shape[1:]) == min(shorter_side, *(min(size) for size in shapes))
+    if len(set(shapes)) == 1:
+        height, width = shapes[0]
+        assert abs(shape[2] / shape[1] - width / height) <= width / height / min(shape[1:])
+    else:
+        assert shape[1] == shape[2]
