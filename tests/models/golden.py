@@ -90,7 +90,7 @@ def arrays(name: str) -> dict[str, np.ndarray]:
         if (path := place / f"{name}.npz").exists():
             with np.load(path) as file:
                 return {key: file[key] for key in file.files}
-    pytest.skip(f"golden file {name}.npz is not in {' or '.join(p.name for p in PLACES)}")
+    pytest.skip(f"{name}.npz is neither in tests/golden nor in ../shared/golden")
 
 
 @cache
