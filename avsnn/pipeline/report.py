@@ -72,7 +72,7 @@ def draw_confusion(result: Evaluation) -> "Figure":
     for y, row in enumerate(result.confusion):
         for x, count in enumerate(row):
             colour = "white" if shares[y][x] > 0.5 else "black"
-            axes.text(x, y, str(count), ha="center", va="center", color=colour, fontsize=9)
+            axes.text(x, y, str(count or ""), ha="center", va="center", color=colour, fontsize=9)
     slanted = max(map(len, names)) > 3
     axes.set_xticks(
         range(len(names)), names, rotation=45 if slanted else 0, ha="right" if slanted else "center"
@@ -95,9 +95,11 @@ def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
                 values = [line[key] for line in metrics]
                 axes.plot(epochs, values, label=part, color=PART_COLOURS[part], marker=".")
         axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
+    left.set_ylabel("loss (train: with smoothing and alignment)")
+    right.set_ylabel("accuracy")
     right.set_ylim(0, 1.02)
     return figure
 
@@ -114,6 +116,7 @@ def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
     image = axes.imshow(rates, aspect="auto", cmap="viridis", vmin=0, extent=extent)
     axes.set_yticks(range(len(layers)), labels, fontsize=8)
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, ax=axes, label="spikes per neuron and step")
     return figure
 

@@ -30,7 +30,10 @@ def build_settings(kind: type[S], preset: Mapping[str, Any], assignments: Iterab
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UserError(f"--set {word!r} is not of the form key=value.")
-        _place(tree, key, yaml.safe_load(value))
+        try:
+            _place(tree, key, yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise UserError(f"--set {key!r}: the value {value!r} is not valid YAML.") from None
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

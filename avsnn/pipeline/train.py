@@ -128,6 +128,7 @@ class _Training:
         self.device = device
         self.progress = progress
         self.say = say
+        self.silent: list[str] = []
 
     def run(self) -> Trained:
         metrics = read_metrics(self.folder)
@@ -330,13 +331,16 @@ class _Training:
             f"epoch {line['epoch']}/{self.settings.epochs}: loss {line['loss']:.4f}, "
             f"accuracy {line['accuracy']:.1%}{chosen}, {line['samples_per_second']:.0f} samples/s"
         )
-        silent = [name for name, rate in line["spike_rates"].items() if rate == 0]
-        cross = [name for name in silent if name.startswith("fusion.")]
-        if cross and line["epoch"] == 1:
-            self.say(
-                f"{len(cross)} cross-modal layers fired no spike in epoch 1 ({', '.join(cross)}); "
-                "their rates are in metrics.jsonl"
-            )
+        self._tell_silence(line["spike_rates"])
+
+    def _tell_silence(self, rates: dict[str, float]) -> None:
+        """Says which cross-modal layers fire no spike, whenever that changes."""
+        cross = {name: rate for name, rate in rates.items() if name.startswith("fusion.")}
+        silent = [name for name, rate in cross.items() if rate == 0]
+        if silent != self.silent:
+            first = f" (first: {silent[0]})" if silent else ""
+            self.say(f"{len(silent)} of {len(cross)} cross-modal layers fire no spike{first}")
+        self.silent = silent
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:

@@ -46,9 +46,9 @@ def test_batched_crops_equal_cropping_and_resizing_one_by_one(
         assert torch.allclose(result, expected, atol=2e-3)
 
 
-draws = st.lists(
-    st.floats(0, 1, exclude_max=True), min_size=DRAWS, max_size=DRAWS
-).map(lambda row: np.array([row]))
+draws = st.lists(st.floats(0, 1, exclude_max=True), min_size=DRAWS, max_size=DRAWS).map(
+    lambda row: np.array([row])
+)
 
 
 @given(draws, st.integers(16, 300), st.integers(16, 300))

@@ -1,0 +1,155 @@
+import json
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import SMALL_SHARDS, Command
+
+BAD_INPUT = {
+    "unknown data set": (["prepare", "nope"], "av-digits, demo"),
+    "missing source folder": (["prepare", "av-digits", "--source", "/nope"], "/nope"),
+    "root that cannot be written": (["prepare", "demo", "--root", "/proc/nope"], "/proc/nope"),
+    "root that is a file": (["prepare", "demo", "--root", "file"], "file"),
+    "wrong type": (["prepare", "demo", "--limit", "many"], "--limit"),
+    "value out of range": (["prepare", "demo", "--limit", "0"], "--limit"),
+    "unknown option": (["prepare", "demo", "--fast"], "--fast"),
+    "unknown command": (["prepair", "demo"], "prepair"),
+    "missing argument": (["train"], "dataset"),
+    "unknown setting": (["prepare", "demo", "--set", "audio.hops=1"], "audio.hop"),
+    "train before prepare": (["train", "demo"], "avsnn prepare demo"),
+    "unknown preset": (["train", "demo", "--preset", "x"], "av-digits, demo"),
+    "folder that is no run": (["evaluate", "."], "is not a run folder"),
+    "unknown part": (["evaluate", ".", "--split", "dev"], "--split"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    avsnn: Command, tmp_path: Path, words: list[str], told: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = avsnn(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"avsnn: [^\n]+\n", done.stderr), done.stderr
+    assert told in done.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_done_stays(
+    avsnn: Command, tiny_disk: Path
+) -> None:
+    done = avsnn("prepare", "demo", "--limit", "60", "--root", tiny_disk)
+    assert done.returncode == 2
+    assert "is full" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    kept = list((tiny_disk / "demo" / "raw").rglob("*.*"))
+    assert kept
+    again = avsnn("prepare", "demo", "--limit", "1", "--root", tiny_disk, "--dry-run")
+    assert again.returncode == 0
+
+
+@pytest.mark.parametrize("command", ["", "prepare", "train", "evaluate", "datasets", "status"])
+def test_help_explains_every_command(avsnn: Command, command: str) -> None:
+    done = avsnn(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage: avsnn" in done.stdout
+
+
+def test_help_imports_nothing_heavy(avsnn_path: str) -> None:
+    program = (
+        "import sys, avsnn.cli.main\n"
+        "heavy = {'torch', 'numpy', 'zarr', 'distributed', 'cv2', 'librosa', 'pydantic'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    python = Path(avsnn_path).with_name("python")
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(avsnn: Command, tmp_path: Path) -> None:
+    done = avsnn("prepare", "av-digits", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "6,000" in done.stdout
+    assert "22.0 MB to fetch" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_datasets_and_status_tell_what_is_here(avsnn: Command, small_demo: Path) -> None:
+    root = ("--root", small_demo)
+    shown = json.loads(avsnn("datasets", *root, "--json").stdout)
+    here = {row["name"]: row["prepared_clips"] for row in shown}
+    assert here == {"av-digits": 0, "demo": 72}
+    stages = json.loads(avsnn("status", *root, "--json").stdout)["stages"]
+    assert [row["stage"] for row in stages] == ["fetch", "index", "extract", "frames", "audio"]
+    assert all(row["done"] == row["units"] > 0 for row in stages)
+    assert "CC BY-SA 4.0" in avsnn("datasets").stdout
+    assert "10 of 10" in avsnn("status", *root).stdout
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(avsnn_path: str, tmp_path: Path) -> None:
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [avsnn_path, "prepare", "demo", "--limit", "30", "--workers", "0", *SMALL_SHARDS],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=secondary,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(secondary)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(primary, 65536)
+        except OSError:
+            break
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert re.search(r"fetch .*60/60 units +[\d.,]+/s", text), text
+    assert re.search(r"\d+:\d\d:\d\d", text)
+
+
+def test_training_and_evaluation_leave_all_that_is_needed_to_repeat_them(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    words = ["--set", "model.channels=16", "--set", "epochs=2", "--set", "batch_size=16"]
+    trained = avsnn("train", "demo", "--root", small_demo, "--run", "r", *words)
+    assert trained.returncode == 0, trained.stderr
+    config = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    assert config["settings"]["model"]["channels"] == 16
+    assert config["settings"]["optimizer"]["weight_decay"] == 1e-4
+    assert config["made_with"]["command"].startswith("avsnn train demo")
+    assert list((tmp_path / "r" / "tensorboard").iterdir())
+    first = avsnn("evaluate", "r", "--json")
+    result = json.loads(first.stdout)
+    assert result["clips"] == sum(map(sum, result["confusion"])) == 16
+    correct = sum(row[i] for i, row in enumerate(result["confusion"]))
+    assert result["top1"] == pytest.approx(correct / 16)
+    assert result["top5"] >= result["top1"]
+    again = avsnn("evaluate", "r", "--json")
+    assert again.stdout == first.stdout
+    (tmp_path / "r" / "report" / "test.json").unlink()
+    assert avsnn("evaluate", "r", "--json").stdout == first.stdout
+    page = (tmp_path / "r" / "report" / "index.html").read_text()
+    assert f"{result['top1']:.2%}" in page
+    assert {path.name for path in (tmp_path / "r" / "report").glob("*.png")} == {
+        "confusion-test.png",
+        "curves.png",
+        "spikes.png",
+    }
+
+
+def test_evaluating_on_data_prepared_anew_with_other_content_is_refused(
+    avsnn: Command, tmp_path: Path
+) -> None:
+    assert avsnn("prepare", "demo", "--limit", "60").returncode == 0
+    words = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
+    assert avsnn("train", "demo", "--run", "r", *words).returncode == 0
+    assert avsnn("prepare", "demo", "--limit", "66").returncode == 0
+    done = avsnn("evaluate", "r")
+    assert done.returncode == 2
+    assert "is not what this run was trained on" in done.stderr
