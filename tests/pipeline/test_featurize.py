@@ -48,7 +48,7 @@ def test_a_flipped_bit_anywhere_in_the_cache_is_an_error_not_a_value(
     data = bytearray(chunk.read_bytes())
     data[len(data) // 3] ^= 1
     chunk.write_bytes(data)
-    with pytest.raises(ValueError, match="(?i)checksum|crc"):
+    with pytest.raises(ValueError, match=r"(?i)checksum|crc"):
         zarr.open_group(tmp_path / "cache.zarr", mode="r")[name][:]
 
 

@@ -131,9 +131,8 @@ def _by_decord(path: Path, rule: FrameRule) -> Video | None:
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         count, fps = len(reader), float(reader.get_avg_fps())
-        wanted = (
-            range(0, count, max(1, int(fps))) if not isinstance(rule, int) else _spread(count, rule)
-        )
+        seconds = range(0, count, max(1, int(fps)))
+        wanted = _spread(count, rule) if isinstance(rule, int) else seconds
         frames = list(reader.get_batch(list(wanted)).asnumpy())
     except (RuntimeError, decord.DECORDError) as error:
         raise MediaError(f"cannot be decoded: {str(error).splitlines()[0]}") from None

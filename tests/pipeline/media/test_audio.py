@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 
 from avsnn.pipeline.media import MediaError, audio
 from avsnn.pipeline.media.synthesize import audio_bytes
@@ -81,9 +82,7 @@ def test_audio_image_is_the_published_formula_as_torch_computes_it() -> None:
         return_complex=True,
     )
     log = (spectrum.abs() + 1e-7).log()[None, None]
-    expected = torch.nn.functional.interpolate(
-        log, size=(128, 128), mode="bilinear", antialias=True
-    )
+    expected = interpolate(log, size=(128, 128), mode="bilinear", antialias=True)
     # The logarithm of near silence enlarges rounding; magnitudes are what must agree.
     assert np.allclose(np.exp(image), expected[0].exp().numpy(), rtol=1e-3, atol=1e-4)
 

@@ -41,5 +41,5 @@ def test_a_decoder_that_hangs_is_stopped_and_the_next_call_works(
 
 
 def test_a_reason_passes_through() -> None:
-    with pytest.raises(MediaError, match="^is odd$"):
+    with pytest.raises(MediaError, match=r"^is odd$"):
         sandbox.call(refuse)
