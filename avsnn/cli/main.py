@@ -241,7 +241,9 @@ def main() -> None:
     except RunError as error:
         _end(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _end("interrupted; what is done is safe, run the same command again to go on.", 130)
+        _end(
+            "interrupted; what is done is safe. Run it again (train: with --resume) to go on.", 130
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

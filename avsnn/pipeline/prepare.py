@@ -18,7 +18,6 @@ from avsnn.pipeline.fetch import Fetch
 from avsnn.pipeline.index import Index, select
 from avsnn.pipeline.settings import Settings
 from avsnn.pipeline.stage import (
-    Failure,
     Plan,
     Progress,
     Stage,
@@ -147,19 +146,20 @@ def prepare(
         _require_space(house)
         request = house.settings.model_dump_json(indent=1).encode()
         _write_if_changed(house.fetch.state / "request.json", request)
-        summaries = []
-        for stage in house.stages:
-            summary = run_stage(
-                stage,
-                executor=_place(stage, pools),
-                progress=progress,
-                retry_failed=retry_failed,
-            )
-            summaries.append(summary)
-            if summary.units_done_now:
-                write_failures(house)
-            on_stage(summary)
-            _require_few_failures(house, stage, summary, max_failures)
+        summaries: list[Summary] = []
+        try:
+            for stage in house.stages:
+                summary = run_stage(
+                    stage,
+                    executor=_place(stage, pools),
+                    progress=progress,
+                    retry_failed=retry_failed,
+                )
+                summaries.append(summary)
+                on_stage(summary)
+                _require_few_failures(house, summary, max_failures)
+        finally:
+            _write_failures(house, summaries)
         return _conclude(house, summaries)
 
 
@@ -177,22 +177,6 @@ def missing_bytes(house: House) -> int:
         for file in clip.files
         if file.path not in brought
     )
-
-
-def failures(house: House) -> list[Failure]:
-    """Everything that failed, stage by stage, sorted by key."""
-    return [
-        failure
-        for stage in house.stages
-        for _, record in sorted(records(stage).items())
-        for failure in record.failures
-    ]
-
-
-def write_failures(house: House) -> None:
-    """Writes ``failures.jsonl``."""
-    rows = [json.dumps(asdict(failure)) + "\n" for failure in failures(house)]
-    write_atomically(house.folder / "failures.jsonl", "".join(rows).encode())
 
 
 def load_prepared(root: Path, dataset: str) -> Prepared | None:
@@ -222,28 +206,27 @@ def _require_space(house: House) -> None:
         )
 
 
-def _require_few_failures(
-    house: House, stage: Stage, summary: Summary, max_failures: float
-) -> None:
-    if summary.inputs and not summary.written:
-        raise RunError(
-            f"{house.manifest.name}: {stage.name}: none of {summary.inputs:,} inputs could be used "
-            f"({_first_failure(house, stage)})."
-        )
-    if summary.failed > max_failures * summary.inputs:
-        raise RunError(
-            f"{house.manifest.name}: {stage.name}: {summary.failed:,} of {summary.inputs:,} inputs "
-            f"failed ({_first_failure(house, stage)}). All reasons: "
-            f"{house.folder / 'failures.jsonl'}. Mend them and add --retry-failed, or accept them "
-            "with --max-failures."
-        )
+def _require_few_failures(house: House, summary: Summary, max_failures: float) -> None:
+    if summary.failed <= max_failures * summary.inputs and (summary.written or not summary.inputs):
+        return
+    first = summary.failures[0] if summary.failures else None
+    reason = f"first: {first.path or first.key} {first.reason}" if first else "all were skipped"
+    raise RunError(
+        f"{house.manifest.name}: {summary.stage}: {summary.failed:,} of {summary.inputs:,} inputs "
+        f"failed ({reason}). All reasons: {house.folder / 'failures.jsonl'}. Mend them and add "
+        "--retry-failed, or accept them with --max-failures."
+    )
 
 
-def _first_failure(house: House, stage: Stage) -> str:
-    mine = [failure for failure in failures(house) if failure.stage == stage.name]
-    if not mine:
-        return "all were skipped, since their files failed before"
-    return f"first: {mine[0].path or mine[0].key} {mine[0].reason}"
+def _write_failures(house: House, summaries: list[Summary]) -> None:
+    """``failures.jsonl``: of every stage, also of those that this run did not come to."""
+    rows = [failure for summary in summaries for failure in summary.failures]
+    for stage in house.stages[len(summaries) :]:
+        rows += [failure for record in records(stage).values() for failure in record.failures]
+    flow = [stage.name for stage in house.stages]
+    rows.sort(key=lambda failure: (flow.index(failure.stage), failure.key, failure.path))
+    lines = [json.dumps(asdict(failure)) + "\n" for failure in rows]
+    _write_if_changed(house.folder / "failures.jsonl", "".join(lines).encode())
 
 
 def _conclude(house: House, summaries: list[Summary]) -> Prepared:

@@ -115,9 +115,14 @@ class Summary:
     units_done_now: int
     written: int
     skipped: int
-    failed: int
+    failures: tuple[Failure, ...]
     bytes: int
     seconds: float
+
+    @property
+    def failed(self) -> int:
+        """How many inputs could not be used."""
+        return len(self.failures)
 
     @property
     def inputs(self) -> int:
@@ -233,7 +238,7 @@ def run_stage(
         units_done_now=len(current.todo),
         written=sum(record.written for record in mine),
         skipped=sum(record.skipped for record in mine),
-        failed=sum(len(record.failures) for record in mine),
+        failures=tuple(failure for record in mine for failure in record.failures),
         bytes=sum(output.size for record in mine for output in record.outputs),
         seconds=time.monotonic() - began,
     )

@@ -141,6 +141,12 @@ class _Training:
         model = self._build()
         optimizer = make_optimizer(model, self.settings.optimizer)
         start = self._restore(model, optimizer)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        chosen = "" if monitored is None else f", {len(monitored):,} to choose the epoch by"
+        self.say(
+            f"{self.folder}: {self.settings.model.method} with {count:,} parameters on "
+            f"{self.device}, {len(rows):,} clips to train on{chosen}"
+        )
         metrics = metrics[:start]
         writer = self._tensorboard(start)
         for epoch in range(start, self.settings.epochs):
