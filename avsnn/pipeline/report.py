@@ -22,7 +22,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; } th, td { padding: .15rem .9rem .15rem 0; text-align: left; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } .headline { font-size: 2.2rem; font-weight: 600; }
+img { max-width: 100%; }
+img.square { max-width: 36rem; display: block; margin-top: 1rem; }
+ .headline { font-size: 2.2rem; font-weight: 600; }
 .note { color: #a33; } details { margin-top: 1rem; }
 """
 
@@ -136,9 +138,9 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _image(png: bytes, caption: str) -> str:
+def _image(png: bytes, caption: str, *, kind: str = "wide") -> str:
     data = b64encode(png).decode()
-    return f"<img alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
+    return f"<img class={kind} alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
 
 
 def _header(config: RunConfig) -> str:
@@ -171,7 +173,8 @@ def _evaluation_section(result: Evaluation, picture: bytes) -> str:
         f"<p class=headline>{result.top1:.2%}</p>"
         f"<p>top-1 of {result.clips:,} clips{top5}, loss {result.loss:.4f}, epoch {result.epoch}, "
         f"chosen on {escape(result.selection)}.</p>{peeked}"
-        f"<table><tr><th>class{headings}{rows}</table>{_image(picture, 'confusion matrix')}"
+        f"<table><tr><th>class{headings}{rows}</table>"
+        + _image(picture, "confusion matrix", kind="square")
     )
 
 
