@@ -12,11 +12,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from avsnn.errors import UserError
-from avsnn.models.zoo import build
 from avsnn.pipeline.augment import centre_frames, resize_audio
 from avsnn.pipeline.index import read_index
 from avsnn.pipeline.prepare import load_prepared
-from avsnn.pipeline.run import RunConfig, TrainSettings, load_config
+from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config
 from avsnn.pipeline.stage import Progress, fingerprint, sha256, write_atomically
 from avsnn.pipeline.stream import ZarrSource, stream_once
 
@@ -126,6 +125,8 @@ def predict(
     progress: Progress | None = None,
 ) -> Scores:
     """The model's logits for some rows, in their order, without augmentation."""
+    # For networks that draw numbers even here (SCA, as published): the same ones every time.
+    torch.manual_seed(settings.seed)
     model.eval()
     logits, labels = [], []
     size = settings.data.size
@@ -188,7 +189,7 @@ def load_model(config: RunConfig, checkpoint: Path) -> tuple[nn.Module, int]:
     """
     from safetensors import SafetensorError, safe_open
 
-    model = build(config.settings.model, classes=len(config.manifest.classes))
+    model = build_network(config)
     try:
         with safe_open(checkpoint, framework="pt") as file:
             epoch = int(file.metadata()["epoch"])

@@ -12,10 +12,12 @@ from typing import Any, Literal
 import torch
 import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from torch import nn
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
-from avsnn.models.zoo import ModelSettings
+from avsnn.models.patch_split import PATCH_SPLITS
+from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.augment import AugmentSettings
 from avsnn.pipeline.prepare import Prepared, load_prepared
 from avsnn.pipeline.settings import Settings, flatten
@@ -149,6 +151,25 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         settings=settings,
         made_with=_made_with(),
     )
+
+
+def build_network(config: RunConfig) -> nn.Module:
+    """The run's network, untrained; its weights come from torch's default generator.
+
+    Raises:
+        UserError: the settings make no network, or one that cannot take images of their size.
+    """
+    chosen, size = config.settings.model, config.settings.data.size
+    patch = 2 ** len(PATCH_SPLITS[chosen.patch_split])
+    try:
+        model = build(
+            chosen, classes=len(config.manifest.classes), tokens=(size // patch) ** 2
+        ).eval()
+        with torch.no_grad():
+            model(torch.zeros(1, 1, size, size), torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        raise UserError(f"these settings make no network: {error}") from None
+    return model
 
 
 def save_config(folder: Path, config: RunConfig) -> None:

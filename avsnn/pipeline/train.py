@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from avsnn.errors import UserError
 from avsnn.models.losses import training_loss
 from avsnn.models.neuron import spike_rates
-from avsnn.models.zoo import build
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
 from avsnn.pipeline.evaluate import open_data, predict, rows_of
 from avsnn.pipeline.run import (
     OptimizerSettings,
     RunConfig,
     TrainSettings,
+    build_network,
     read_metrics,
     require_same,
     save_config,
@@ -138,7 +138,7 @@ class _Training:
         rows = rows_of(self.config, source, *self.settings.train_parts)
         monitored = self._monitored(source)
         torch.manual_seed(self.settings.seed)
-        model = self._build()
+        model = build_network(self.config).to(self.device)
         optimizer = make_optimizer(model, self.settings.optimizer)
         start = self._restore(model, optimizer)
         count = sum(parameter.numel() for parameter in model.parameters())
@@ -163,17 +163,6 @@ class _Training:
         writer.close()
         return self._trained(metrics, epochs=self.settings.epochs - start)
 
-    def _build(self) -> nn.Module:
-        """The untrained network, once it has shown that it can take the images."""
-        size = self.settings.data.size
-        try:
-            model = build(self.settings.model, classes=len(self.config.manifest.classes)).eval()
-            with torch.no_grad():
-                model(torch.zeros(1, 1, size, size), torch.zeros(1, 3, size, size))
-        except ValueError as error:
-            raise UserError(f"these settings make no network: {error}") from None
-        return model.to(self.device)
-
     def _epoch(
         self,
         epoch: int,
@@ -192,6 +181,9 @@ class _Training:
         steps = len(rows) // settings.batch_size
         sums: dict[str, float] = defaultdict(float)
         rates: dict[str, float] = {}
+        # A network may draw numbers of its own (SCA's position bias, as published): from here they
+        # depend on the epoch alone, so that a resumed run draws the same.
+        torch.manual_seed(settings.seed + epoch)
         began = time.monotonic()
         model.train()
         self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps, "steps")
