@@ -230,6 +230,27 @@ def status(
         show.status(stages, trainings)
 
 
+@app.command()
+def convert_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A .pth.tar or a bare state dict.")],
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    assignments: Assignments = None,
+) -> None:
+    """Turn a checkpoint of the authors' code into one of ours.
+
+    Method, width C, classes and thresholds follow from the weights. What does not is said with
+    --set: steps (T, 4), heads (16), alpha (1.5), and where the weights fit more than one network,
+    method or attention.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline.convert import ConvertSettings
+    from avsnn.pipeline.convert import convert_checkpoint as convert
+    from avsnn.pipeline.settings import build_settings
+
+    settings = build_settings(ConvertSettings, {}, assignments or ())
+    show.converted(convert(file, out, settings), out)
+
+
 def main() -> None:
     """Runs the command line; every foreseen end is one sentence and an exit code."""
     try:

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from avsnn.models.zoo import AuthorsState
 from avsnn.pipeline.evaluate import Evaluation
 from avsnn.pipeline.prepare import House, Prepared, missing_bytes
 from avsnn.pipeline.run import RunConfig
@@ -259,6 +260,17 @@ def status(stages: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
                 "" if best is None else f"{best:.2%} on {row['selection']}",
             )
         out.print(table)
+
+
+def converted(found: AuthorsState, target: Path) -> None:
+    """What a foreign checkpoint held."""
+    model = found.settings
+    out.print(
+        f"{target}: {model.method}, C = {model.channels}, {found.classes} classes, "
+        f"T = {model.steps}, {len(found.state)} tensors"
+    )
+    for name, keys in (("never called, dropped", found.dropped), ("unknown", found.unknown)):
+        out.print(f"{len(keys)} keys {name}{': ' if keys else ''}{', '.join(keys)}")
 
 
 def size(count: float) -> str:

@@ -1,0 +1,66 @@
+"""Checkpoints of the authors' code to ours."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import save
+
+from avsnn.errors import UserError
+from avsnn.models.zoo import AuthorsState, import_authors_state
+from avsnn.pipeline.settings import Settings
+from avsnn.pipeline.stage import write_atomically
+
+
+class ConvertSettings(Settings):
+    """What the weights do not tell by themselves."""
+
+    steps: int = Field(default=4, ge=1, description="T; no weight depends on it")
+    heads: int = Field(default=16, ge=1, description="attention heads")
+    alpha: float = Field(default=1.5, ge=0, description="share of the cross-modal residual")
+    method: str | None = Field(default=None, description="where the weights fit more than one")
+    attention: Literal["spatio-temporal", "spatial", "temporal"] | None = Field(
+        default=None, description="spatial and temporal attention have the same weights"
+    )
+
+
+def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> AuthorsState:
+    """Reads a ``.pth.tar`` or a bare state dict, writes safetensors with the model's settings.
+
+    The metadata of the result hold ``settings`` (JSON of ``ModelSettings``) and ``classes``:
+    ``build(ModelSettings.model_validate_json(…), classes=…)`` takes its tensors strictly.
+
+    Raises:
+        UserError: the file is missing, is no checkpoint that is safe to read, or holds the weights
+            of another network.
+    """
+    state = _read(file)
+    try:
+        found = import_authors_state(state, **settings.model_dump())
+    except ValueError as error:
+        raise UserError(f"{file} cannot be converted: {error}") from None
+    metadata = {"settings": found.settings.model_dump_json(), "classes": str(found.classes)}
+    weights = {name: tensor.contiguous() for name, tensor in found.state.items()}
+    write_atomically(target, save(weights, metadata=metadata))
+    return found
+
+
+def _read(file: Path) -> Mapping[str, torch.Tensor]:
+    if not file.is_file():
+        raise UserError(f"there is no file {file}; give a checkpoint of the authors' code.")
+    try:
+        # A pickle can run code when it is read; this reads tensors and plain containers only.
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # What a reader of hostile bytes may raise is anything at all.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} is no checkpoint that is safe to read ({reason}).") from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    tensors = isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    )
+    if not tensors or not state:
+        raise UserError(f"{file} holds no state dict; give a checkpoint of the authors' code.")
+    return dict(state)
