@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons with hard reset, and a way to watch them fire.
+"""Leaky integrate-and-fire neurons, and a way to watch them fire.
 
 The neuron (arXiv 2502.12488, section 3.1) in discrete time, ``v[-1] = 0`` for every input::
 
@@ -8,16 +8,23 @@ The neuron (arXiv 2502.12488, section 3.1) in discrete time, ``v[-1] = 0`` for e
 
 and in the backward pass ``ds/dh = slope * sig(slope * u) * (1 - sig(slope * u))`` with
 ``u = h - threshold``; no gradient passes through the reset.
+
+This one, detached from the past or not, has operations of its own here. Other resets and
+surrogates, and a time constant that is learned, run on ``plain_neuron.py``.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from avsnn.models.plain_neuron import RESETS, plain_lif
+from avsnn.models.surrogate import slope_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +37,25 @@ class NeuronConstants(NamedTuple):
     threshold: float
     slope: float
     detach_membrane: bool
+    reset: str = "hard"
+    surrogate: str = "sigmoid"
+    learn_tau: bool = False
+
+    @property
+    def has_operation(self) -> bool:
+        """Whether this is the neuron whose spikes and gradients are written out in this file."""
+        return self.reset == "hard" and self.surrogate == "sigmoid" and not self.learn_tau
+
+    def check(self) -> None:
+        """Refuse a neuron that there is not.
+
+        Raises:
+            ValueError: tau < 1, or an unknown reset.
+        """
+        if self.tau < 1.0:
+            raise ValueError(f"tau must be at least 1 step, not {self.tau}.")
+        if self.reset not in RESETS:
+            raise ValueError(f"There is no reset '{self.reset}'; there are {', '.join(RESETS)}.")
 
 
 #: The most elements that torch passes over in one thread.
@@ -71,10 +97,18 @@ def charge(
 
 
 def times_surrogate(grad: Tensor, negated: Tensor, neuron: NeuronConstants, out: Tensor) -> Tensor:
-    """``out = grad * ds/dh / tau`` from ``-h``."""
+    """``out = grad * ds/dh / tau`` from ``-h``.
+
+    In the order in which the published code multiplies, ``(grad * sig) * (1 - sig)``, which torch's
+    own derivative of the sigmoid does not keep. The constants go into the last factor: exactly,
+    where ``slope / tau`` is a power of 2.
+    """
     sigmoid = torch.rsub(negated, -neuron.slope * neuron.threshold, alpha=neuron.slope).sigmoid_()
-    torch.ops.aten.sigmoid_backward.grad_input(grad, sigmoid, grad_input=out)
-    return out.mul_(neuron.slope / neuron.tau)
+    torch.mul(grad, sigmoid, out=out)
+    scale = neuron.slope / neuron.tau
+    # a tensor without axes, because only with two tensors torch can write over one of them
+    torch.sub(torch.tensor(scale), sigmoid, alpha=scale, out=sigmoid)
+    return out.mul_(sigmoid)
 
 
 class _LIF(torch.autograd.Function):
@@ -160,56 +194,89 @@ def lif(
     steps: int | None = None,
     tau: float = 2.0,
     threshold: float = 1.0,
-    slope: float = 4.0,
     detach_membrane: bool = True,
+    reset: str = "hard",
+    surrogate: str = "sigmoid",
+    slope: float | None = None,
+    rate: Tensor | None = None,
 ) -> Tensor:
-    """Spikes of leaky integrate-and-fire neurons with hard reset, starting from rest.
+    """Spikes of leaky integrate-and-fire neurons, starting from rest.
 
     Args:
         current: input current ``[T, ...]``; or ``[...]``, the same at every step, with ``steps``.
         steps: T of a constant current; None where ``current`` has its own T axis.
         tau: membrane time constant, in steps.
         threshold: potential at which a neuron fires.
-        slope: steepness of the sigmoid whose derivative replaces that of the step function.
         detach_membrane: cut the gradient through time, as the published code does; False is full
             back-propagation through time.
+        reset: ``hard`` to rest, or ``soft``, by one threshold.
+        surrogate: whose derivative replaces that of the step function (``surrogate.SURROGATES``).
+        slope: steepness of the surrogate, or width of the rectangular one; None is its paper's.
+        rate: ``1 / tau`` as a scalar tensor that gets a gradient; ``tau`` is then not read.
 
     Returns:
         spikes ``[T, ...]``, 0 or 1, dtype of ``current``. Saved for backward: the potentials
-        ``[T, ...]``, or for a constant current only the current.
+        ``[T, ...]``, or for a constant current only the current; other neurons than the published
+        one save what :func:`plain_neuron.plain_lif` says.
 
     Raises:
-        ValueError: T is 0, or tau < 1.
+        ValueError: T is 0, tau < 1, a slope that is not positive, an unknown reset or surrogate.
     """
-    if tau < 1.0:
-        raise ValueError(f"tau must be at least 1 step, not {tau}.")
     if steps == 0 or (steps is None and current.shape[0] == 0):
         raise ValueError("A neuron needs at least one time step.")
-    neuron = NeuronConstants(tau, threshold, slope, detach_membrane)
+    slope = slope_of(surrogate, slope)
+    learn_tau = rate is not None
+    neuron = NeuronConstants(tau, threshold, slope, detach_membrane, reset, surrogate, learn_tau)
+    neuron.check()
+    if not neuron.has_operation:
+        return plain_lif(
+            current, steps=steps, neuron=neuron, rate=1.0 / tau if rate is None else rate
+        )
     if steps is None:
         return _LIF.apply(current, neuron)  # type: ignore[no-any-return, no-untyped-call]
     return _ConstantLIF.apply(current, steps, neuron)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class LIF(nn.Module):
-    """:func:`lif` as a layer without weights and without state between calls."""
+    """:func:`lif` as a layer without state between calls.
+
+    Its only weight is there with ``learn_tau``: ``w``, common to its neurons, with
+    ``1 / tau = sigmoid(w)``, so that tau stays above 1 (PLIF, arXiv 2007.05785). It starts at
+    ``tau``.
+
+    Raises:
+        ValueError: as :func:`lif`, or tau is learned and starts at 1, where w is infinite.
+    """
 
     def __init__(
         self,
         *,
         tau: float = 2.0,
         threshold: float = 1.0,
-        slope: float = 4.0,
         detach_membrane: bool = True,
+        reset: str = "hard",
+        surrogate: str = "sigmoid",
+        slope: float | None = None,
+        learn_tau: bool = False,
     ) -> None:
         super().__init__()
         self.tau = tau
         self.threshold = threshold
-        self.slope = slope
         self.detach_membrane = detach_membrane
+        self.reset = reset
+        self.surrogate = surrogate
+        self.slope = slope_of(surrogate, slope)
+        self.learn_tau = learn_tau
+        self.constants.check()
+        if learn_tau:
+            if tau == 1.0:
+                raise ValueError("A learned time constant must start above 1 step.")
+            self.w = nn.Parameter(torch.tensor(-math.log(tau - 1.0)))
 
     def forward(self, current: Tensor, steps: int | None = None) -> Tensor:
         """``[T, ...]`` to spikes ``[T, ...]``; or with ``steps``, ``[...]`` to ``[steps, ...]``.
+
+        Saved for backward: as :func:`lif`.
 
         Raises:
             ValueError: as :func:`lif`.
@@ -219,14 +286,25 @@ class LIF(nn.Module):
             steps=steps,
             tau=self.tau,
             threshold=self.threshold,
-            slope=self.slope,
             detach_membrane=self.detach_membrane,
+            reset=self.reset,
+            surrogate=self.surrogate,
+            slope=self.slope,
+            rate=torch.sigmoid(self.w) if self.learn_tau else None,
         )
 
     @property
     def constants(self) -> NeuronConstants:
         """What all neurons of this layer have in common."""
-        return NeuronConstants(self.tau, self.threshold, self.slope, self.detach_membrane)
+        return NeuronConstants(
+            tau=self.tau,
+            threshold=self.threshold,
+            slope=self.slope,
+            detach_membrane=self.detach_membrane,
+            reset=self.reset,
+            surrogate=self.surrogate,
+            learn_tau=self.learn_tau,
+        )
 
     @property
     def watched(self) -> bool:
@@ -235,7 +313,7 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         """Say what ``print(model)`` shows."""
-        return f"tau={self.tau}, threshold={self.threshold}, detach={self.detach_membrane}"
+        return ", ".join(f"{name}={value}" for name, value in self.constants._asdict().items())
 
 
 class SpikeRate(float):

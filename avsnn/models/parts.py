@@ -30,6 +30,10 @@ def neuron(settings: ModelSettings, *, threshold: float | None = None) -> Neuron
         tau=settings.tau,
         threshold=settings.threshold if threshold is None else threshold,
         detach_membrane=settings.detach_membrane,
+        reset=settings.reset,
+        surrogate=settings.surrogate,
+        slope=settings.surrogate_slope,
+        learn_tau=settings.learn_tau,
     )
 
 

@@ -49,6 +49,22 @@ class ModelSettings(BaseModel):
         default=True, description="No gradient through time, as published; false is full BPTT"
     )
     tau: float = Field(default=2.0, ge=1.0, le=1e6, description="Membrane time constant, in steps")
+    learn_tau: bool = Field(
+        default=False, description="One learned time constant for each layer, which starts at tau"
+    )
+    reset: Literal["hard", "soft"] = Field(
+        default="hard", description="After a spike: back to rest, or down by one threshold"
+    )
+    surrogate: Literal["sigmoid", "atan", "rectangular"] = Field(
+        default="sigmoid", description="Whose derivative replaces that of the step function"
+    )
+    surrogate_slope: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1e6,
+        description="Slope of the surrogate, or width of the rectangular one; "
+        "unset is what its paper uses: sigmoid 4, atan 2, rectangular 1",
+    )
     threshold: float = Field(default=1.0, gt=0.0, le=1e6, description="Firing threshold")
     attention_threshold: float = Field(
         default=1.0,
@@ -101,6 +117,8 @@ def check(settings: ModelSettings) -> None:
         raise ValueError(
             f"Method '{settings.method}' joins its streams in its own way (leave fuse at 'add')."
         )
+    if settings.learn_tau and settings.tau == 1.0:
+        raise ValueError("A learned time constant must start above 1 step (raise tau).")
     if settings.channels % settings.heads:
         raise ValueError(f"{settings.channels} channels do not split into {settings.heads} heads.")
     widest = max(PATCH_SPLITS[settings.patch_split])

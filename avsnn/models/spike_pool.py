@@ -95,8 +95,8 @@ class _FireAndPool(torch.autograd.Function):
 def fire_and_pool(lif: LIF, current: Tensor, steps: int | None = None) -> Tensor:
     """Spikes of ``lif``, then 3x3 max pooling with stride 2 over each frame.
 
-    Where the spikes themselves are looked at, or gradients flow through time, the layer is called
-    and pooled like any other; the result is the same.
+    Where the spikes themselves are looked at, gradients flow through time, or the neuron is not the
+    published one, the layer is called and pooled like any other; the result is the same.
 
     Args:
         lif: the layer.
@@ -104,9 +104,10 @@ def fire_and_pool(lif: LIF, current: Tensor, steps: int | None = None) -> Tensor
         steps: T of a constant current.
 
     Returns:
-        ``[T, B, C, ceil(H / 2), ceil(W / 2)]``. Saved for backward: 8 bytes for each of its values.
+        ``[T, B, C, ceil(H / 2), ceil(W / 2)]``. Saved for backward: 8 bytes for each of its values;
+        in the cases named, what the layer saves, its spikes, and the places of the winners.
     """
-    if lif.watched or not lif.detach_membrane:
+    if lif.watched or not (lif.detach_membrane and lif.constants.has_operation):
         spikes = lif(current, steps)
         pooled = functional.max_pool2d(spikes.flatten(0, 1), _KERNEL, _STRIDE, _PADDING)
         return pooled.view(*spikes.shape[:2], *pooled.shape[1:])

@@ -32,6 +32,23 @@ def test_pooling_in_one_operation_changes_neither_spikes_nor_gradients(
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("choice", [{"reset": "soft"}, {"surrogate": "atan"}, {"learn_tau": True}])
+@pytest.mark.parametrize("given", [5, None])
+def test_pooling_serves_neurons_that_it_has_no_operation_for(choice, given):
+    torch.manual_seed(3)
+    lif = LIF(**choice)
+    current = torch.randn((2, 3, 8, 6) if given else (5, 2, 3, 8, 6), dtype=torch.float64) + 0.7
+    results = []
+    for pool in (fire_and_pool, plainly):
+        x = current.clone().requires_grad_()
+        pooled = pool(lif, x, given)
+        pooled.square().sum().backward()
+        results.append((pooled, x.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    published = fire_and_pool(LIF(), current, given)
+    assert torch.equal(published, results[0][0]) == (choice != {"reset": "soft"})
+
+
 def test_a_layer_that_is_watched_shows_its_spikes_before_pooling():
     lif, current = LIF(), torch.randn(4, 2, 3, 8, 8) + 1
     with spike_rates(lif) as rates:

@@ -266,6 +266,38 @@ def test_thresholds_reach_the_neurons_they_name():
     assert {m.tau for m in model.modules() if isinstance(m, LIF)} == {3.0}
 
 
+NEURONS = [
+    {"reset": "soft"},
+    {"surrogate": "atan", "detach_membrane": False},
+    {"surrogate": "rectangular", "surrogate_slope": 2.0},
+    {"learn_tau": True, "tau": 3.0},
+]
+
+
+@each_method
+@pytest.mark.parametrize("choice", NEURONS)
+def test_every_method_learns_with_every_choice_of_neuron(method, choice):
+    model = awake(small(method, tokens=16, **choice))
+    neurons = [m for m in model.modules() if isinstance(m, LIF)]
+    assert not any(neuron.constants.has_operation for neuron in neurons)
+    model(*clips(side=64)).logits.square().sum().backward()
+    first = [p for n, p in model.named_parameters() if n.endswith("stages.0.conv.weight")]
+    assert first
+    assert all(p.grad.abs().sum() > 0 for p in first)
+
+
+def test_each_layer_learns_a_time_constant_of_its_own():
+    model = awake(small(learn_tau=True, tau=3.0))
+    names = {n for n, m in model.named_modules() if isinstance(m, LIF)}
+    learned = {n.removesuffix(".w"): p for n, p in model.named_parameters() if n.endswith(".w")}
+    assert set(learned) == names
+    model(*clips()).logits.square().sum().backward()
+    assert all(p.grad is not None for p in learned.values())
+    assert sum(bool(p.grad) for p in learned.values()) > len(names) / 2
+    with pytest.raises(ValidationError, match="must start above 1 step"):
+        ModelSettings(learn_tau=True, tau=1.0)
+
+
 def test_spike_rates_name_every_layer_of_a_network():
     model = small()
     with spike_rates(model) as rates:
