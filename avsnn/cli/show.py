@@ -1,12 +1,14 @@
 """Tables, sentences and progress. Results go to stdout, how it is going to stderr."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,12 +21,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from avsnn.models.zoo import AuthorsState
-from avsnn.pipeline.evaluate import Evaluation
-from avsnn.pipeline.prepare import House, Prepared, missing_bytes
-from avsnn.pipeline.run import RunConfig
-from avsnn.pipeline.stage import Plan, Stage, Summary
-from avsnn.pipeline.train import Trained
+from avsnn.pipeline.prepare import missing_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from avsnn.models.zoo import AuthorsState
+    from avsnn.pipeline.evaluate import Evaluation
+    from avsnn.pipeline.prepare import House, Prepared
+    from avsnn.pipeline.run import RunConfig
+    from avsnn.pipeline.stage import Plan, Stage, Summary
+    from avsnn.pipeline.train import Trained
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
@@ -146,15 +153,15 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
 
 def summaries(dataset: str, rows: list[Summary]) -> None:
     """What every stage did; inputs = written + skipped + failed."""
-    table = Table(title=f"{dataset}: prepared", title_justify="left")
-    table.add_column("stage")
-    for heading in ("inputs", "written", "skipped", "failed", "done now", "size", "seconds"):
-        table.add_column(heading, justify="right")
+    table = Table(title=f"{dataset}: prepared", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("stage", no_wrap=True)
+    for heading in ("inputs", "written", "skipped", "failed", "new units", "size", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.stage,
             *(f"{n:,}" for n in (row.inputs, row.written, row.skipped, row.failed)),
-            f"{row.units_done_now:,}/{row.units:,}",
+            f"{row.units_done_now:,}",
             size(row.bytes),
             f"{row.seconds:.1f}",
         )

@@ -1,5 +1,6 @@
 """Where units run: threads of this process, or worker processes on local Dask."""
 
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -32,13 +33,14 @@ class Workers:
         import dask
         from distributed import Client, LocalCluster
 
+        # Its warnings are about its own workers coming and going, not about the data.
+        logging.getLogger("distributed").setLevel(logging.ERROR)
         # A worker decodes in a child process of its own, which Dask's default forbids.
         self._stack.enter_context(
             dask.config.set(
                 {
                     "distributed.worker.daemon": False,
                     "distributed.scheduler.allowed-failures": 3,
-                    "distributed.logging.distributed": "error",
                 }
             )
         )

@@ -44,13 +44,8 @@ def _pool() -> ProcessPool:
         max_workers=1, context=context, initializer=_leave_with, initargs=(os.getpid(),)
     )
     # A multiprocessing child runs these before it waits for its own children; atexit comes after.
-    util.Finalize(None, _stop, args=(pool,), exitpriority=100)
+    util.Finalize(None, pool.stop, exitpriority=100)
     return pool
-
-
-def _stop(pool: ProcessPool) -> None:
-    pool.stop()
-    pool.join(timeout=5)
 
 
 def _leave_with(parent: int) -> None:

@@ -1,0 +1,71 @@
+"""What the pages tell a reader to do, done."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avsnn.models.methods import METHODS
+from tests.conftest import PROJECT, Command
+
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/add-a-fusion-method.md"]
+
+TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
+
+
+def test_the_fusion_method_of_the_page_trains_through_the_command(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    page = "docs/add-a-fusion-method.md"
+    (shell,) = blocks(page, "sh")
+    words = [*shlex.split(shell), *TINY, "--root", str(small_demo), "--run", "r"]
+    program = [
+        *blocks(page, "python"),
+        f"import sys; sys.argv = {words!r}",
+        "from avsnn.cli.main import main; main()",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mean-exchange with" in done.stderr
+    assert (tmp_path / "r" / "checkpoints" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_registered_method_trains_and_is_evaluated_through_the_command(
+    avsnn: Command, small_demo: Path, method: str
+) -> None:
+    chosen = ["--set", f"model.method={method}", "--root", small_demo, "--run", "r"]
+    trained = avsnn("train", "demo", *TINY, *chosen)
+    assert trained.returncode == 0, trained.stderr
+    measured = avsnn("evaluate", "r", "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert f'"method": "{method}"' in measured.stdout
+
+
+def test_the_tree_of_the_architecture_page_is_the_tree() -> None:
+    tree = (PROJECT / "docs" / "ARCHITECTURE.md").read_text().split("```")[1]
+    named = set(re.findall(r"\b\w+\.py\b", tree))
+    there = {path.name for path in (PROJECT / "avsnn").rglob("*.py")}
+    assert there - named == {"__init__.py", "__main__.py", "errors.py", "schema.py"}
+    assert named <= there
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = (PROJECT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith("http"):
+            assert ((PROJECT / page).parent / target).exists(), target
