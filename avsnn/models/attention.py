@@ -194,12 +194,29 @@ class SpikingAttention(nn.Module):
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """Query from ``own``, key and value from ``other``, both ``[T, B, C, N]``, to spikes.
 
-        The paper's figure draws the query on the other side; the published code is as here.
+        Saved for backward: what its five neurons and four convolutions and norms save, and the
+        spikes of query, key and value with one product of two of them, ``[D, D]`` or ``[L, L]`` for
+        each head, never the scores of all tokens where D is smaller.
         """
         query = split_heads(self.query(own), self.heads)
         key = split_heads(self.key(other), self.heads)
         value = split_heads(self.value(other), self.heads)
         return self.projection(self.lif(self.mix(query, key, value)))  # type: ignore[no-any-return]
+
+
+class OtherQueryAttention(SpikingAttention):
+    """The same with the query from the other stream, as the paper's figure draws it."""
+
+    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+        """Query from ``other``, key and value from ``own``, both ``[T, B, C, N]``, to spikes."""
+        return super().forward(other, own)
+
+
+#: Attention by the stream that the ``query`` setting takes the query from.
+QUERY_SIDES: dict[str, type[SpikingAttention]] = {
+    "own": SpikingAttention,
+    "other": OtherQueryAttention,
+}
 
 
 class SpatioTemporalAttention(nn.Module):

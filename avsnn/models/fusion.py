@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avsnn.models import parts
 from avsnn.models.attention import BiasedSpatialMix, LearnedBias, RandomBias, SpikingAttention
-from avsnn.models.layers import SpikingMLP, channel_linear, over_channels
+from avsnn.models.layers import ChannelLinear, SpikingMLP, published_linear
 
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF
@@ -68,17 +68,18 @@ class NoFusion(Fusion):
 class Alignment(nn.Module):
     """``LIF(Linear(r))`` over channels: residuals as spikes, for the semantic alignment loss.
 
-    (arXiv 2502.12488, section 3.4.)
+    (arXiv 2502.12488, section 3.4.) Saved for backward: the residual and the potentials of the
+    neurons, each ``[T, B, C, N]``.
     """
 
     def __init__(self, *, channels: int, lif: LIF) -> None:
         super().__init__()
-        self.linear = channel_linear(inputs=channels, outputs=channels)
+        self.linear = ChannelLinear(inputs=channels, outputs=channels)
         self.lif = lif
 
     def forward(self, residual: Tensor) -> Tensor:
         """Real ``[T, B, C, N]`` to spikes ``[T, B, C, N]``."""
-        return self.lif(over_channels(self.linear, residual))  # type: ignore[no-any-return]
+        return self.lif(self.linear(residual))  # type: ignore[no-any-return]
 
 
 class CrossModalResidual(Fusion):
@@ -148,8 +149,8 @@ class StreamWeight(nn.Module):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
-        self.mix = channel_linear(inputs=2 * channels, outputs=channels)
-        self.weight = channel_linear(inputs=channels, outputs=1)
+        self.mix = published_linear(inputs=2 * channels, outputs=channels)
+        self.weight = published_linear(inputs=channels, outputs=1)
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """``[T, B, C, N]`` each, to ``own`` times its weight."""
@@ -222,8 +223,8 @@ class CurrentIntegration(Fusion):
 
     def __init__(self, *, channels: int, lif: LIF, mlp: SpikingMLP) -> None:
         super().__init__()
-        self.audio_current = channel_linear(inputs=channels, outputs=channels)
-        self.visual_current = channel_linear(inputs=channels, outputs=channels)
+        self.audio_current = ChannelLinear(inputs=channels, outputs=channels)
+        self.visual_current = ChannelLinear(inputs=channels, outputs=channels)
         self.lif = lif
         self.mlp = mlp
 
@@ -236,7 +237,5 @@ class CurrentIntegration(Fusion):
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
         """Return the streams as they are, and the third."""
-        current = over_channels(self.audio_current, audio)
-        current = current + over_channels(self.visual_current, visual)
-        spikes = self.lif(current)
+        spikes = self.lif(self.audio_current(audio) + self.visual_current(visual))
         return Fused(audio, visual, third=spikes + self.mlp(spikes))

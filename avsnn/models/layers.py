@@ -14,26 +14,45 @@ if TYPE_CHECKING:
     NeuronFactory = Callable[[], LIF]
 
 
-def channel_linear(*, inputs: int, outputs: int) -> nn.Linear:
-    """Make a linear layer that starts as published: truncated normal 0.02, bias 0."""
-    layer = nn.Linear(inputs, outputs)
+def start_as_published(layer: nn.Linear) -> None:
+    """Set the weights of a new linear layer: truncated normal 0.02, bias 0."""
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
+
+
+def published_linear(*, inputs: int, outputs: int) -> nn.Linear:
+    """Make a linear layer on the last axis that starts as published."""
+    layer = nn.Linear(inputs, outputs)
+    start_as_published(layer)
     return layer
 
 
-def over_channels(layer: nn.Linear, features: Tensor) -> Tensor:
-    """Apply ``layer`` along the channel axis: ``[T, B, C, N]`` to ``[T, B, C', N]``."""
-    T, B, C, N = features.shape
-    # as a 1x1 convolution: the channel axis stays where it is and nothing is transposed
-    out = nn.functional.conv1d(
-        features.reshape(T * B, C, N), layer.weight.unsqueeze(-1), layer.bias
-    )
-    return out.view(T, B, -1, N)
+class ChannelLinear(nn.Linear):
+    """A linear layer along the channel axis: ``[T, B, C, N]`` to ``[T, B, C', N]``.
+
+    Saved for backward: its input.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        start_as_published(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[T, B, C, N]`` to ``[T, B, C', N]``."""
+        T, B, C, N = features.shape
+        # as a 1x1 convolution: the channel axis stays where it is and nothing is transposed
+        out = nn.functional.conv1d(
+            features.reshape(T * B, C, N), self.weight.unsqueeze(-1), self.bias
+        )
+        return out.view(T, B, -1, N)
 
 
 class SpikingConv1x1(nn.Module):
-    """1x1 convolution, batch norm, LIF: ``[T, B, C, N]`` to spikes ``[T, B, C', N]``."""
+    """1x1 convolution, batch norm, LIF: ``[T, B, C, N]`` to spikes ``[T, B, C', N]``.
+
+    Saved for backward: the input, what the convolution gave, and the potentials of the neurons, so
+    ``C + 2 C'`` values for each step, clip and token.
+    """
 
     def __init__(self, *, inputs: int, outputs: int, bias: bool, lif: LIF) -> None:
         super().__init__()
@@ -50,7 +69,11 @@ class SpikingConv1x1(nn.Module):
 
 
 class SpikingMLP(nn.Module):
-    """Two :class:`SpikingConv1x1`, C to ratio * C and back (arXiv 2502.12488, section 3.2)."""
+    """Two :class:`SpikingConv1x1`, C to ratio * C and back (arXiv 2502.12488, section 3.2).
+
+    Saved for backward: ``3 C + 3 ratio C`` values for each step, clip and token, the input among
+    them.
+    """
 
     def __init__(self, *, channels: int, ratio: int, neuron: NeuronFactory) -> None:
         super().__init__()

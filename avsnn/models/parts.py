@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from avsnn.models.attention import (
+    QUERY_SIDES,
     TEMPORAL_LAYOUTS,
     SpatialMix,
     SpatioTemporalAttention,
-    SpikingAttention,
 )
 from avsnn.models.layers import SpikingMLP
 from avsnn.models.neuron import LIF
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from avsnn.models.attention import SpikingAttention
     from avsnn.models.layers import NeuronFactory
     from avsnn.models.settings import ModelSettings
 
@@ -44,7 +45,7 @@ def mlp(settings: ModelSettings) -> SpikingMLP:
 
 def attention_over(settings: ModelSettings, mix: nn.Module) -> SpikingAttention:
     """Attention of any kind, by what it mixes."""
-    return SpikingAttention(
+    return QUERY_SIDES[settings.query](
         channels=settings.channels,
         heads=settings.heads,
         neuron=neuron(settings),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from avsnn.models.layers import channel_linear
+from avsnn.models.layers import published_linear
 
 
 class Scores(NamedTuple):
@@ -27,7 +27,7 @@ class SumReadout(nn.Module):
 
     def __init__(self, *, channels: int, classes: int) -> None:
         super().__init__()
-        self.head = channel_linear(inputs=channels, outputs=classes)
+        self.head = published_linear(inputs=channels, outputs=classes)
 
     def forward(self, audio: Tensor, visual: Tensor, _third: Tensor | None) -> Scores:
         """Streams ``[T, B, C, N]``."""
@@ -39,7 +39,7 @@ class ConcatReadout(nn.Module):
 
     def __init__(self, *, channels: int, classes: int) -> None:
         super().__init__()
-        self.head = channel_linear(inputs=2 * channels, outputs=classes)
+        self.head = published_linear(inputs=2 * channels, outputs=classes)
 
     def forward(self, audio: Tensor, visual: Tensor, _third: Tensor | None) -> Scores:
         """Streams ``[T, B, C, N]``."""
@@ -51,9 +51,9 @@ class StreamReadout(nn.Module):
 
     def __init__(self, *, channels: int, classes: int) -> None:
         super().__init__()
-        self.head = channel_linear(inputs=channels, outputs=classes)
-        self.audio_head = channel_linear(inputs=channels, outputs=classes)
-        self.visual_head = channel_linear(inputs=channels, outputs=classes)
+        self.head = published_linear(inputs=channels, outputs=classes)
+        self.audio_head = published_linear(inputs=channels, outputs=classes)
+        self.visual_head = published_linear(inputs=channels, outputs=classes)
 
     def forward(self, audio: Tensor, visual: Tensor, third: Tensor | None) -> Scores:
         """Streams ``[T, B, C, N]``.

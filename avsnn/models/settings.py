@@ -37,6 +37,11 @@ class ModelSettings(BaseModel):
         default="add",
         description="How the head joins two streams; 'add' and 'concat' as methods have their own",
     )
+    query: Literal["own", "other"] = Field(
+        default="own",
+        description="Stream that asks in cross-modal attention: the one that gains, as published, "
+        "or the other, as the paper's figure draws it (s-cmrl, sca)",
+    )
     temporal_layout: Literal["published", "corrected"] = Field(
         default="published",
         description="Heads and time interleaved after attention over time, as published, or apart",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from avsnn.models.layers import channel_linear
+from avsnn.models.layers import published_linear
 from avsnn.models.readout import pooled
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class SingleSpikformer(nn.Module, ABC):
         self.patch = patch
         self.attention = attention
         self.mlp = mlp
-        self.head = channel_linear(inputs=channels, outputs=classes)
+        self.head = published_linear(inputs=channels, outputs=classes)
 
     @staticmethod
     @abstractmethod

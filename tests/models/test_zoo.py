@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from avsnn.models.attention import QUERY_SIDES
 from avsnn.models.losses import training_loss
 from avsnn.models.methods import READOUTS
 from avsnn.models.neuron import LIF, spike_rates
@@ -116,6 +117,28 @@ def test_both_temporal_layouts_agree_where_heads_cannot_interleave():
         for layout in ("published", "corrected")
     ]
     assert not torch.equal(*many)
+
+
+@pytest.mark.parametrize("method", ["s-cmrl", "sca"])
+def test_the_query_comes_from_the_side_that_the_settings_name(method):
+    own, other = torch.zeros(2, 4, 3, 32, 4).bernoulli_(0.5).unbind(0)
+    read = {}
+    for side in QUERY_SIDES:
+        fusion = awake(small(method, query=side, attention="spatial", rpb="learned")).fusion
+        for name in ("query", "key", "value"):
+
+            def keep(_module, inputs, name=name, side=side):
+                read[side, name] = "own" if inputs[0] is own else "other"
+
+            getattr(fusion.audio, name).register_forward_pre_hook(keep)
+        read[side, "out"] = fusion.eval().audio(own, other)
+    asked, answered = (QUERY_SIDES, reversed(QUERY_SIDES))
+    for side, opposite in zip(asked, answered, strict=True):
+        assert read[side, "query"] == side
+        assert read[side, "key"] == read[side, "value"] == opposite
+    assert not torch.equal(read["own", "out"], read["other", "out"])
+    turned = awake(small(method, attention="spatial", rpb="learned")).fusion.eval()
+    assert torch.equal(read["other", "out"], turned.audio(other, own))
 
 
 @each_method
