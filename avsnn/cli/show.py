@@ -153,9 +153,11 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
 
 def summaries(dataset: str, rows: list[Summary]) -> None:
     """What every stage did; inputs = written + skipped + failed."""
-    table = Table(title=f"{dataset}: prepared", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"{dataset}: prepared", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("stage", no_wrap=True)
-    for heading in ("inputs", "written", "skipped", "failed", "new units", "size", "seconds"):
+    for heading in ("inputs", "written", "skipped", "failed", "done now", "size", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
