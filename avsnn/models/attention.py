@@ -194,9 +194,9 @@ class SpikingAttention(nn.Module):
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """Query from ``own``, key and value from ``other``, both ``[T, B, C, N]``, to spikes.
 
-        Saved for backward: what its five neurons and four convolutions and norms save, and the
-        spikes of query, key and value with one product of two of them, ``[D, D]`` or ``[L, L]`` for
-        each head, never the scores of all tokens where D is smaller.
+        Saved for backward: both inputs, 13 C values for each step, clip and token, and the product
+        of two of query, key and value: ``[D, D]`` or ``[L, L]``, whichever is smaller, for each
+        head and each place that is not attended over.
         """
         query = split_heads(self.query(own), self.heads)
         key = split_heads(self.key(other), self.heads)

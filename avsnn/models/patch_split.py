@@ -24,7 +24,10 @@ PATCH_SPLITS: dict[str, tuple[int, ...]] = {"deep": (8, 4, 2, 1), "shallow": (2,
 
 
 class SpikingConv3x3(nn.Module):
-    """3x3 convolution (no bias), batch norm, LIF, on frames."""
+    """3x3 convolution (no bias), batch norm, LIF, on frames.
+
+    Saved for backward: the input, what the convolution gave, and what the neurons save.
+    """
 
     def __init__(self, *, inputs: int, outputs: int, lif: LIF) -> None:
         super().__init__()
@@ -49,7 +52,11 @@ class SpikingConv3x3(nn.Module):
 
 
 class PooledSpikingConv3x3(SpikingConv3x3):
-    """The same with max pooling behind it, which halves both sides."""
+    """The same with max pooling behind it, which halves both sides.
+
+    Saved for backward: the input, what the convolution gave, and what
+    :func:`spike_pool.fire_and_pool` saves.
+    """
 
     def forward(self, frames: Tensor, steps: int) -> Tensor:
         """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to ``[T, B, C', H / 2, W / 2]``."""
@@ -59,6 +66,10 @@ class PooledSpikingConv3x3(SpikingConv3x3):
 
 class PatchSplit(nn.Module):
     """An image or T frames to tokens.
+
+    Saved for backward by each stage: its input, what the convolution gave, and 8 bytes for each of
+    the values behind pooling, not the potentials of all neurons. A static image has no T before the
+    first pooling. The position branch, which does not pool, saves all its potentials.
 
     Args:
         inputs: channels of the image.
@@ -105,7 +116,7 @@ class PatchSplit(nn.Module):
                 f"Input has {frames.shape[0]} time steps, but the model was built for {steps}."
             )
         height, width = frames.shape[-2:]
-        if height % self.patch or width % self.patch:
+        if min(height, width) < self.patch or height % self.patch or width % self.patch:
             raise ValueError(
                 f"Both sides of the input must be multiples of {self.patch}, "
                 f"not {height} x {width}."

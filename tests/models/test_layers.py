@@ -1,0 +1,75 @@
+"""What layers keep for the backward pass, counted."""
+
+import torch
+from torch import nn
+
+from avsnn.models.attention import SpatialMix, SpikingAttention, TemporalMix
+from avsnn.models.fusion import Alignment
+from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP
+from avsnn.models.neuron import LIF
+from avsnn.models.patch_split import PooledSpikingConv3x3, SpikingConv3x3
+
+T, B, C, N = 3, 2, 8, 16
+HEADS, D = 2, 4
+
+
+def saved(module: nn.Module, *inputs: object) -> int:
+    """Bytes that the backward pass keeps, of what has more values than there are channels."""
+    own = {parameter.data_ptr() for parameter in module.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        _output = module(*inputs)  # alive, so that no memory is used twice
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for place, tensor in kept.items()
+        if place not in own and tensor.numel() > 4 * C
+    )
+
+
+def features() -> torch.Tensor:
+    return torch.randn(T, B, C, N, requires_grad=True)
+
+
+def floats(channels: int) -> int:
+    return 4 * T * B * channels * N
+
+
+def test_a_1x1_layer_saves_its_input_its_sums_and_its_potentials():
+    layer = SpikingConv1x1(inputs=C, outputs=2 * C, bias=False, lif=LIF())
+    assert saved(layer, features()) == floats(C + 2 * 2 * C)
+
+
+def test_an_mlp_saves_three_times_its_widths():
+    mlp = SpikingMLP(channels=C, ratio=4, neuron=LIF)
+    assert saved(mlp, features()) == floats(3 * C + 3 * 4 * C)
+
+
+def test_a_channel_linear_saves_its_input():
+    assert saved(ChannelLinear(inputs=C, outputs=2 * C), features()) == floats(C)
+
+
+def test_alignment_saves_the_residual_and_its_potentials():
+    assert saved(Alignment(channels=C, lif=LIF()), features()) == floats(2 * C)
+
+
+def test_attention_saves_thirteen_times_its_width_and_the_smaller_product():
+    for mix, product in (
+        (SpatialMix(), T * B * HEADS * D * D),  # D < N
+        (TemporalMix(), B * HEADS * N * T * T),  # T < D
+    ):
+        attention = SpikingAttention(channels=C, heads=HEADS, neuron=LIF, lif=LIF(), mix=mix)
+        assert saved(attention, features(), features()) == floats(2 * C + 13 * C) + 4 * product
+
+
+def test_a_stage_saves_the_winners_of_pooling_and_not_its_potentials():
+    frames = torch.randn(T, B, C, 8, 8, requires_grad=True)
+    stage = PooledSpikingConv3x3(inputs=C, outputs=C, lif=LIF())
+    plane, pooled = 4 * B * C * 8 * 8, 8 * T * B * C * 4 * 4
+    assert saved(stage, frames, T) == T * (plane + plane) + pooled
+    assert saved(stage, frames[0], T) == plane + plane + pooled
+    assert saved(SpikingConv3x3(inputs=C, outputs=C, lif=LIF()), frames, T) == T * 3 * plane
