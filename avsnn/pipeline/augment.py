@@ -25,6 +25,12 @@ class AugmentSettings(Settings):
     min_area: float = Field(default=0.08, gt=0, le=1, description="smallest crop, share of frame")
     max_ratio: float = Field(default=4 / 3, ge=1, description="crop width to height, at most")
     flip: bool = Field(default=True, description="mirror half of the training frames")
+    noise_snr: float | None = Field(
+        default=None, description="dB; Gaussian noise on the normalised training frames"
+    )
+    noise_in_evaluation: bool = Field(
+        default=False, description="the same noise in evaluation; published runs had none there"
+    )
     test_crop: float = Field(
         default=0.5,
         gt=0,
@@ -60,6 +66,18 @@ def centre_frames(frames: Tensor, *, settings: AugmentSettings, size: int) -> Te
     box = ((height - side) // 2, (width - side) // 2, side, side)
     boxes = np.tile(box, (len(frames), 1))
     return _normalise(crop_resize(frames, boxes, size=size, flipped=np.zeros(len(frames), bool)))
+
+
+def add_noise(images: Tensor, noise: NDArray[np.float32], *, snr: float) -> Tensor:
+    """Adds noise of power ``mean(x ** 2) / 10 ** (snr / 10)``, the mean over each image.
+
+    Args:
+        images: ``[B, C, H, W]``.
+        noise: standard normal, of the same shape.
+        snr: signal to noise ratio in dB.
+    """
+    power = images.square().mean(dim=(1, 2, 3), keepdim=True) / 10 ** (snr / 10)
+    return images + torch.from_numpy(noise).to(images.device) * power.sqrt()
 
 
 def resize_audio(images: Tensor, *, size: int) -> Tensor:

@@ -8,18 +8,21 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from avsnn.errors import UserError
-from avsnn.pipeline.augment import centre_frames, resize_audio
+from avsnn.pipeline.augment import add_noise, centre_frames, resize_audio
 from avsnn.pipeline.index import read_index
 from avsnn.pipeline.prepare import load_prepared
 from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config
 from avsnn.pipeline.stage import Progress, fingerprint, sha256, write_atomically
-from avsnn.pipeline.stream import ZarrSource, stream_once
+from avsnn.pipeline.stream import ZarrSource, sample_noise, stream_once
 
 EVALUATE_VERSION = 1
+
+# A number that no training epoch has: evaluation draws noise of its own, the same every time.
+EVALUATION_EPOCH = 2**63
 
 Part = Literal["train", "val", "test"]
 
@@ -135,12 +138,26 @@ def predict(
             frames = centre_frames(
                 batch.frames.to(device), settings=settings.data.augment, size=size
             )
+            if settings.data.augment.noise_in_evaluation:
+                frames = with_noise(frames, batch.rows, settings, epoch=EVALUATION_EPOCH)
             output = model(resize_audio(batch.audio.to(device), size=size), frames)
             logits.append(output.logits.cpu())
             labels.append(batch.labels)
             if progress is not None:
                 progress.advance(len(batch.rows))
     return Scores(torch.cat(logits).float(), torch.cat(labels))
+
+
+def with_noise(
+    frames: Tensor, rows: NDArray[np.int64], settings: TrainSettings, *, epoch: int
+) -> Tensor:
+    """Frames ``[B, 3, H, W]`` with the noise that the settings ask for, if any."""
+    snr = settings.data.augment.noise_snr
+    if snr is None:
+        return frames
+    shape = tuple(frames.shape[1:])
+    noise = sample_noise(seed=settings.seed, epoch=epoch, rows=rows, shape=shape)
+    return add_noise(frames, noise, snr=snr)
 
 
 def open_data(config: RunConfig) -> ZarrSource:

@@ -42,6 +42,10 @@ class AudioSettings(Settings):
     n_fft: int = Field(default=512, ge=16)
     hop: int = Field(default=353, ge=1, description="samples")
     size: int = Field(default=128, ge=16, description="px, height and width")
+    noise_snr: float | None = Field(
+        default=None,
+        description="dB; white noise added to the waveform of every clip, to compare methods on it",
+    )
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,16 @@ class AudioCache(Cache):
     def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
         """The clip's audio image ``[1, F, F]``."""
         sound = audio.read(read_member(shard, sample.members["flac"]))
-        return audio.log_stft_image(sound, **self.chosen.model_dump())
+        chosen = self.chosen
+        if chosen.noise_snr is not None:
+            sound = audio.add_noise(sound, snr=chosen.noise_snr, key=sample.key)
+        return audio.log_stft_image(
+            sound,
+            sample_rate=chosen.sample_rate,
+            n_fft=chosen.n_fft,
+            hop=chosen.hop,
+            size=chosen.size,
+        )
 
 
 def _create_vector(group: "zarr.Group", name: str, values: NDArray[Any]) -> None:

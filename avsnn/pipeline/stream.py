@@ -94,6 +94,16 @@ def sample_draws(
     return np.stack([np.random.Generator(stream).random(count) for stream in streams])
 
 
+def sample_noise(
+    *, seed: int, epoch: int, rows: NDArray[np.int64], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Standard normal noise for each sample, ``[B, *shape]``; as :func:`sample_draws`."""
+    streams = (np.random.Philox(key=[seed, epoch], counter=[0, 0, 2, int(row)]) for row in rows)
+    return np.stack(
+        [np.random.Generator(s).standard_normal(shape, dtype=np.float32) for s in streams]
+    )
+
+
 def stream_epoch(
     source: ZarrSource, rows: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int
 ) -> Iterator[Batch]:

@@ -20,7 +20,7 @@ from avsnn.errors import UserError
 from avsnn.models.losses import training_loss
 from avsnn.models.neuron import spike_rates
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
-from avsnn.pipeline.evaluate import open_data, predict, rows_of
+from avsnn.pipeline.evaluate import open_data, predict, rows_of, with_noise
 from avsnn.pipeline.run import (
     OptimizerSettings,
     RunConfig,
@@ -227,6 +227,7 @@ class _Training:
             settings=settings.data.augment,
             size=settings.data.size,
         )
+        frames = with_noise(frames, batch.rows, settings, epoch=epoch)
         audio = resize_audio(batch.audio.to(self.device), size=settings.data.size)
         labels = batch.labels.to(self.device)
         output = model(audio, frames)

@@ -11,10 +11,12 @@ from avsnn.pipeline.augment import (
     STD,
     AugmentSettings,
     _random_boxes,
+    add_noise,
     augment_frames,
     centre_frames,
     crop_resize,
 )
+from avsnn.pipeline.stream import sample_noise
 
 
 def frames(count: int, height: int, width: int) -> torch.Tensor:
@@ -81,3 +83,18 @@ def test_published_evaluation_takes_the_centre_128_of_a_frame_of_256(
     middle = images[:, :, top : top + 128, left : left + 128]
     expected = centre_frames(middle, settings=AugmentSettings(test_crop=1), size=128)
     assert torch.allclose(centre_frames(images, settings=AugmentSettings(), size=128), expected)
+
+
+@pytest.mark.parametrize("snr", [-6.0, 0.0, 10.0])
+def test_noise_has_the_asked_ratio_to_each_image(snr: float) -> None:
+    images = torch.randn(3, 3, 64, 64) * torch.tensor([0.1, 1, 10]).view(3, 1, 1, 1)
+    noise = sample_noise(seed=0, epoch=0, rows=np.arange(3), shape=(3, 64, 64))
+    added = add_noise(images, noise, snr=snr) - images
+    ratio = 10 * torch.log10(images.square().mean((1, 2, 3)) / added.square().mean((1, 2, 3)))
+    assert torch.allclose(ratio, torch.full((3,), snr), atol=0.2)
+
+
+def test_noise_of_a_sample_does_not_depend_on_its_batch() -> None:
+    together = sample_noise(seed=1, epoch=2, rows=np.array([5, 9]), shape=(4,))
+    alone = sample_noise(seed=1, epoch=2, rows=np.array([9]), shape=(4,))
+    assert np.array_equal(together[1], alone[0])

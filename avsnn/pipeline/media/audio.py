@@ -1,5 +1,6 @@
 """Sound files, and the spectrogram image that the networks read."""
 
+import hashlib
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +55,20 @@ def read(data: bytes) -> Sound:
 
     samples, rate = soundfile.read(BytesIO(data), dtype="float32", always_2d=True)
     return Sound(samples.mean(axis=1), rate)
+
+
+def add_noise(sound: Sound, *, snr: float, key: str) -> Sound:
+    """White noise of power ``mean(x ** 2) / 10 ** (snr / 10)``, the same for a key every time.
+
+    Args:
+        sound: the recording.
+        snr: signal to noise ratio in dB.
+        key: of the clip; the noise is drawn from it.
+    """
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    noise = np.random.Generator(np.random.Philox(seed)).standard_normal(len(sound.samples))
+    power = float(np.mean(np.square(sound.samples, dtype=np.float64))) / 10 ** (snr / 10)
+    return Sound((sound.samples + noise * power**0.5).astype(np.float32), sound.rate)
 
 
 def log_stft_image(

@@ -95,3 +95,13 @@ def test_the_shortest_real_recording_has_an_image(shared_data: Path) -> None:
     )
     assert image.shape == (1, 128, 128)
     assert np.isfinite(image).all()
+
+
+def test_noise_on_a_waveform_has_the_asked_ratio_and_repeats() -> None:
+    sound = audio.read(audio_bytes(key="any", contour="falling"))
+    noisy = audio.add_noise(sound, snr=-5, key="any")
+    added = noisy.samples - sound.samples
+    ratio = 10 * np.log10(np.mean(sound.samples**2) / np.mean(added**2))
+    assert ratio == pytest.approx(-5, abs=0.1)
+    assert np.array_equal(noisy.samples, audio.add_noise(sound, snr=-5, key="any").samples)
+    assert not np.array_equal(noisy.samples, audio.add_noise(sound, snr=-5, key="other").samples)
