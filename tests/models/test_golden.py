@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from avsnn.models.losses import training_loss
+from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.neuron import LIF, spike_rates
 
 from .golden import HINTS, Golden, feeds_batch_norm, golden
@@ -72,7 +72,7 @@ def test_spike_trains_are_the_published_ones_bit_by_bit(recorded):
 
 def test_losses_are_the_published_ones(recorded):
     output = recorded.run(recorded.model(training=True))
-    losses = training_loss(output, recorded.labels, label_smoothing=0.1, temperature=0.07)
+    losses = training_loss(output, recorded.labels, LossSettings())
     parts = recorded.arrays
     auxiliary = parts.get("loss_ce_audio", 0.0) + parts.get("loss_ce_visual", 0.0)
     assert float(losses.total.detach()) == pytest.approx(float(parts["loss"]), abs=1e-5)
@@ -85,9 +85,7 @@ def test_losses_are_the_published_ones(recorded):
 
 def test_gradients_of_every_parameter_are_the_published_ones(recorded):
     model = recorded.model(training=True)
-    losses = training_loss(
-        recorded.run(model), recorded.labels, label_smoothing=0.1, temperature=0.07
-    )
+    losses = training_loss(recorded.run(model), recorded.labels, LossSettings())
     losses.total.backward()
     ours = {name: p.grad for name, p in model.named_parameters()}
     names = recorded.arrays["gradstat_names"].tolist()
@@ -130,9 +128,7 @@ def test_static_input_gives_what_its_copies_give(name):
     torch.testing.assert_close(once.logits, often.logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(once.audio_residual, often.audio_residual, rtol=0, atol=0)
     for output, model in ((once, static), (often, repeated)):
-        training_loss(
-            output, recorded.labels, label_smoothing=0.1, temperature=0.07
-        ).total.backward()
+        training_loss(output, recorded.labels, LossSettings()).total.backward()
         assert all(p.grad is not None for p in model.parameters())
     for (key, a), b in zip(static.named_parameters(), repeated.parameters(), strict=True):
         if not key.endswith(("expand.conv.bias", "contract.conv.bias")):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from avsnn.models.losses import training_loss
+from avsnn.models.losses import LossSettings, training_loss
 
 from .golden import golden
 
@@ -26,15 +26,13 @@ def run(steps: int) -> np.ndarray:
         eps=float(arrays["eps"]),
         weight_decay=float(arrays["weight_decay"]),
     )
+    loss = LossSettings(
+        label_smoothing=float(arrays["smoothing"]), temperature=float(arrays["temperature"])
+    )
     parts = []
     for batch in arrays["batches"][:steps]:
         output = model(audio[batch], visual[batch])
-        losses = training_loss(
-            output,
-            recorded.labels[batch],
-            label_smoothing=float(arrays["smoothing"]),
-            temperature=float(arrays["temperature"]),
-        )
+        losses = training_loss(output, recorded.labels[batch], loss)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from avsnn.models.attention import QUERY_SIDES
-from avsnn.models.losses import training_loss
+from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.methods import READOUTS
 from avsnn.models.neuron import LIF, spike_rates
 from avsnn.models.parts import ATTENTIONS
@@ -47,7 +47,7 @@ def test_every_parameter_of_every_method_gets_a_gradient(method):
     output = model(*clips())
     assert output.logits.shape == (3, CLASSES)
     labels = torch.tensor([0, 1, 1])
-    training_loss(output, labels, label_smoothing=0.1, temperature=0.07).total.backward()
+    training_loss(output, labels, LossSettings()).total.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
