@@ -11,6 +11,9 @@ from avsnn.errors import RunError, UserError
 if TYPE_CHECKING:
     from avsnn.pipeline.stage import Summary
 
+# What Typer makes of Ctrl-C.
+INTERRUPTED = 130
+
 EPILOG = """
 **A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate` with the run
 folder that train names.
@@ -71,10 +74,12 @@ def prepare(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only N clips, in equal shares of parts and classes.")
+        int | None,
+        typer.Option(min=1, help="Only N clips, with the proportions of parts and classes kept."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; one per core, 0 for none besides this.")
+        int | None,
+        typer.Option(min=0, help="Worker processes; else one per core. 0 works in this process."),
     ] = None,
     assignments: Assignments = None,
     max_failures: Annotated[
@@ -115,8 +120,10 @@ def prepare(
             retry_failed=retry_failed,
             on_stage=summaries.append,
         )
-    finally:
+    except RunError:
         show.summaries(dataset, summaries)
+        raise
+    show.summaries(dataset, summaries)
     show.prepared(house, prepared, summaries)
 
 
@@ -124,11 +131,18 @@ def prepare(
 def train(
     dataset: Dataset,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Settings to start from; the data set's own.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Settings to start from; else those named as the data set."
+        ),
     ] = None,
     assignments: Assignments = None,
     run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run folder; runs/<name made from settings>.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Run folder; else one in runs/, named after data set, method, seed and settings.",
+        ),
     ] = None,
     root: Root = Path("data"),
     device: Device = "auto",
@@ -181,7 +195,7 @@ def evaluate(
     """Measure the best checkpoint of a run, and draw its report.
 
     Top-1, top-5, loss, per-class precision, recall and F1, confusion matrix: on screen, in
-    RUN/report/<part>.json, and as pictures in RUN/report/index.html.
+    RUN/report/PART.json, and as pictures in RUN/report/index.html.
     """
     from avsnn.cli import show
     from avsnn.pipeline.evaluate import evaluate as measure
@@ -261,9 +275,9 @@ def main() -> None:
         _end(str(error), 2)
     except RunError as error:
         _end(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
+    if code == INTERRUPTED:
         _end(
-            "interrupted; what is done is safe. Run it again (train: with --resume) to go on.", 130
+            "interrupted; what is done is safe. Run it again (train: with --resume) to go on.", code
         )
     sys.exit(code if isinstance(code, int) else 0)
 

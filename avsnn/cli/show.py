@@ -134,7 +134,7 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
     waiting = False
     for stage, current in planned:
         if waiting:
-            table.add_row(stage.name, "known once the stages before are done", "", "")
+            table.add_row(stage.name, "", "", "known then")
             continue
         todo = len(current.todo)
         table.add_row(
@@ -154,7 +154,7 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
 def summaries(dataset: str, rows: list[Summary]) -> None:
     """What every stage did; inputs = written + skipped + failed."""
     table = Table(
-        title=f"{dataset}: prepared", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        title=f"{dataset}: stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("stage", no_wrap=True)
     for heading in ("inputs", "written", "skipped", "failed", "done now", "size", "seconds"):
@@ -228,7 +228,7 @@ def datasets(found: list[dict[str, Any]]) -> None:
             "classes": ", ".join(row["classes"]),
             "splits": ", ".join(splits),
             "licence": row["licence"],
-            "home": row["homepage"],
+            "home": row["homepage"] or "none",
             "prepared here": here if row["prepared_clips"] else "no",
         }.items():
             table.add_row(name, text)
@@ -251,14 +251,14 @@ def status(stages: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
             table.add_row(
                 row["dataset"],
                 row["stage"],
-                f"{row['done']:,} of {row['units']:,}",
+                f"{row['done']:,} of {row['units']:,}" if row["units"] else "not yet known",
                 *(f"{row[name]:,}" for name in ("written", "skipped", "failed")),
                 size(row["bytes"]),
             )
         out.print(table)
     if runs:
         table = Table(title="runs", title_justify="left")
-        for heading in ("run", "method", "epochs", "best"):
+        for heading in ("run", "method", "epochs", "best epoch", "test"):
             table.add_column(heading, overflow="fold")
         for row in runs:
             best = row["best_accuracy"]
@@ -267,6 +267,7 @@ def status(stages: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
                 row["method"],
                 f"{row['epochs']} of {row['epochs_planned']}",
                 "" if best is None else f"{best:.2%} on {row['selection']}",
+                "" if row["test_top1"] is None else f"{row['test_top1']:.2%}",
             )
         out.print(table)
 

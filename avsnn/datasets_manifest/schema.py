@@ -54,7 +54,7 @@ class Manifest(_Facts):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     title: str
     description: str
-    homepage: str
+    homepage: str | None = None
     licence: str
     visual: Literal["image", "video"]
     group: str = Field(description="what a group is: speaker, actor, recording, ...")

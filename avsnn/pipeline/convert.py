@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from avsnn.errors import UserError
 from avsnn.models.zoo import AuthorsState, import_authors_state
+from avsnn.pipeline.run import pack
 from avsnn.pipeline.settings import Settings
 from avsnn.pipeline.stage import write_atomically
 
@@ -29,8 +30,8 @@ class ConvertSettings(Settings):
 def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> AuthorsState:
     """Reads a ``.pth.tar`` or a bare state dict, writes safetensors with the model's settings.
 
-    The metadata of the result hold ``settings`` (JSON of ``ModelSettings``) and ``classes``:
-    ``build(ModelSettings.model_validate_json(…), classes=…)`` takes its tensors strictly.
+    The metadata of the result hold, as JSON under ``avsnn``, ``settings`` and ``classes``:
+    ``build(ModelSettings(**settings), classes=classes)`` takes its tensors strictly.
 
     Raises:
         UserError: the file is missing, is no checkpoint that is safe to read, or holds the weights
@@ -41,7 +42,7 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         found = import_authors_state(state, **settings.model_dump())
     except ValueError as error:
         raise UserError(f"{file} cannot be converted: {error}") from None
-    metadata = {"settings": found.settings.model_dump_json(), "classes": str(found.classes)}
+    metadata = pack({"settings": found.settings.model_dump(), "classes": found.classes})
     weights = {name: tensor.contiguous() for name, tensor in found.state.items()}
     write_atomically(target, save(weights, metadata=metadata))
     return found

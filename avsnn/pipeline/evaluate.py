@@ -15,7 +15,7 @@ from avsnn.errors import UserError
 from avsnn.pipeline.augment import add_noise, centre_frames, resize_audio
 from avsnn.pipeline.index import read_index
 from avsnn.pipeline.prepare import load_prepared
-from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config
+from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config, unpack
 from avsnn.pipeline.stage import Progress, fingerprint, sha256, write_atomically
 from avsnn.pipeline.stream import ZarrSource, sample_noise, stream_once
 
@@ -209,9 +209,9 @@ def load_model(config: RunConfig, checkpoint: Path) -> tuple[nn.Module, int]:
     model = build_network(config)
     try:
         with safe_open(checkpoint, framework="pt") as file:
-            epoch = int(file.metadata()["epoch"])
+            epoch = int(unpack(file.metadata())["epoch"])
         model.load_state_dict(load(checkpoint.read_bytes()))
-    except (SafetensorError, RuntimeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint} does not fit its run ({reason}); train it again.") from None
     return model, epoch

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -41,21 +43,35 @@ class Workers:
                 {
                     "distributed.worker.daemon": False,
                     "distributed.scheduler.allowed-failures": 3,
+                    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
                 }
             )
         )
-        cluster = self._stack.enter_context(
-            LocalCluster(
+        with _deaf_to_interrupts():
+            cluster = LocalCluster(
                 n_workers=self._processes,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
                 memory_limit=0,
             )
-        )
+        self._stack.enter_context(cluster)
         client = self._stack.enter_context(Client(cluster))
         executor: Executor = client.get_executor(pure=False)
         return executor
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Children from here ignore Ctrl-C, which a terminal sends to all; this process ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from avsnn.pipeline.stage import (
     plan,
     records,
     run_stage,
-    write_atomically,
+    write_if_changed,
 )
 
 
@@ -145,7 +145,7 @@ def prepare(
     with only_writer(house.folder), start_workers(workers) as pools:
         _require_space(house)
         request = house.settings.model_dump_json(indent=1).encode()
-        _write_if_changed(house.fetch.state / "request.json", request)
+        write_if_changed(house.fetch.state / "request.json", request)
         summaries: list[Summary] = []
         try:
             for stage in house.stages:
@@ -226,7 +226,7 @@ def _write_failures(house: House, summaries: list[Summary]) -> None:
     flow = [stage.name for stage in house.stages]
     rows.sort(key=lambda failure: (flow.index(failure.stage), failure.key, failure.path))
     lines = [json.dumps(asdict(failure)) + "\n" for failure in rows]
-    _write_if_changed(house.folder / "failures.jsonl", "".join(lines).encode())
+    write_if_changed(house.folder / "failures.jsonl", "".join(lines).encode())
 
 
 def _conclude(house: House, summaries: list[Summary]) -> Prepared:
@@ -247,10 +247,5 @@ def _conclude(house: House, summaries: list[Summary]) -> Prepared:
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
     )
-    _write_if_changed(house.folder / "prepared.json", prepared.model_dump_json(indent=1).encode())
+    write_if_changed(house.folder / "prepared.json", prepared.model_dump_json(indent=1).encode())
     return prepared
-
-
-def _write_if_changed(target: Path, data: bytes) -> None:
-    if not target.exists() or target.read_bytes() != data:
-        write_atomically(target, data)

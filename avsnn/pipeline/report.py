@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from avsnn.pipeline.evaluate import Evaluation
 from avsnn.pipeline.run import RunConfig, load_config, read_metrics
 from avsnn.pipeline.settings import flatten
-from avsnn.pipeline.stage import write_atomically
+from avsnn.pipeline.stage import write_if_changed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +43,11 @@ def write_report(folder: Path) -> Path:
     sections = [_header(config)]
     for result in evaluations:
         picture = _png(draw_confusion(result))
-        write_atomically(report / f"confusion-{result.part}.png", picture)
+        write_if_changed(report / f"confusion-{result.part}.png", picture)
         sections.append(_evaluation_section(result, picture))
     for name, figure in (("curves", draw_curves(metrics)), ("spikes", draw_spike_rates(metrics))):
         picture = _png(figure)
-        write_atomically(report / f"{name}.png", picture)
+        write_if_changed(report / f"{name}.png", picture)
         sections.append(f"<h2>{CAPTIONS[name]}</h2>{_image(picture, CAPTIONS[name])}")
     sections.append(_settings_section(config))
     page = (
@@ -55,7 +55,7 @@ def write_report(folder: Path) -> Path:
         "<meta name=viewport content='width=device-width'>"
         f"<title>{escape(folder.name)}</title><style>{STYLE}</style>{''.join(sections)}</html>\n"
     )
-    write_atomically(report / "index.html", page.encode())
+    write_if_changed(report / "index.html", page.encode())
     return report / "index.html"
 
 
@@ -99,7 +99,7 @@ def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right" if axes is left else "lower right")
     left.set_ylabel("loss (train: with smoothing and alignment)")
     right.set_ylabel("accuracy")
     right.set_ylim(0, 1.02)
@@ -147,8 +147,8 @@ def _header(config: RunConfig) -> str:
     model = config.settings.model
     return (
         f"<h1>{escape(config.manifest.title)}: {escape(model.method)}</h1>"
-        f"<p>{config.data.clips:,} clips, split {escape(config.split)}, C = {model.channels}, "
-        f"T = {model.steps}, seed {config.settings.seed}</p>"
+        f"<p>{config.data.clips:,} clips in all parts, split {escape(config.split)}, "
+        f"C = {model.channels}, T = {model.steps}, seed {config.settings.seed}</p>"
     )
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch import nn
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
+from avsnn.models.losses import LossSettings
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.augment import AugmentSettings
@@ -47,13 +49,6 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(
         default=1e-4, ge=0, description="none on biases and other 1-D parameters"
     )
-
-
-class LossSettings(Settings):
-    """The training loss."""
-
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    temperature: float = Field(default=0.07, gt=0, description="of the semantic alignment")
 
 
 class TrainSettings(Settings):
@@ -140,7 +135,8 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     prepared = load_prepared(root, dataset)
     if prepared is None:
         raise UserError(
-            f"{dataset} is not prepared in {root}; run 'avsnn prepare {dataset}' first."
+            f"{dataset} is not prepared in {root}; "
+            f"run 'avsnn prepare {dataset} --root {root}' first."
         )
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, settings.model_dump(mode="json")]
     return RunConfig(
@@ -170,6 +166,17 @@ def build_network(config: RunConfig) -> nn.Module:
     except ValueError as error:
         raise UserError(f"these settings make no network: {error}") from None
     return model
+
+
+def pack(facts: dict[str, Any]) -> dict[str, str]:
+    """Facts as metadata of a safetensors file; one entry, since it keeps several in no order."""
+    return {"avsnn": json.dumps(facts, sort_keys=True)}
+
+
+def unpack(metadata: dict[str, str]) -> dict[str, Any]:
+    """The facts of :func:`pack`; KeyError or ValueError where there are none."""
+    facts: dict[str, Any] = json.loads(metadata["avsnn"])
+    return facts
 
 
 def save_config(folder: Path, config: RunConfig) -> None:
@@ -232,6 +239,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _made_with() -> dict[str, str]:
     return {
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["avsnn", *sys.argv[1:]]),
         "avsnn": version("avsnn"),
         "git_commit": _git_commit(),

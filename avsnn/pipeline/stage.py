@@ -328,6 +328,12 @@ def write_atomically(target: Path, data: bytes) -> None:
     publish(partial, target.parent, target.name)
 
 
+def write_if_changed(target: Path, data: bytes) -> None:
+    """The same, unless it holds just that already."""
+    if not target.exists() or target.read_bytes() != data:
+        write_atomically(target, data)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

@@ -81,6 +81,20 @@ def epoch_order(*, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Whole batches in ``count`` samples.
+
+    Raises:
+        UserError: there is none.
+    """
+    if count < batch_size:
+        raise UserError(
+            f"batch_size is {batch_size} but only {count} clips are there to train on; "
+            "lower it with --set batch_size=N."
+        )
+    return count // batch_size
+
+
 def sample_draws(
     *, seed: int, epoch: int, rows: NDArray[np.int64], count: int
 ) -> NDArray[np.float64]:
@@ -112,14 +126,9 @@ def stream_epoch(
     Raises:
         UserError: there are fewer rows than one batch takes.
     """
-    if len(rows) < batch_size:
-        raise UserError(
-            f"batch_size is {batch_size} but only {len(rows)} clips are there to train on; "
-            "lower it with --set batch_size=N."
-        )
+    steps = steps_per_epoch(len(rows), batch_size)
     shuffled = rows[epoch_order(seed=seed, epoch=epoch, count=len(rows))]
-    whole = len(rows) // batch_size * batch_size
-    blocks = np.split(shuffled[:whole], whole // batch_size)
+    blocks = np.split(shuffled[: steps * batch_size], steps)
     yield from _read_ahead(
         source,
         [

@@ -5,6 +5,7 @@ from typing import Any
 
 from avsnn.datasets_manifest import load, names
 from avsnn.errors import UserError
+from avsnn.pipeline.evaluate import Evaluation
 from avsnn.pipeline.prepare import build_stages, load_prepared, load_request
 from avsnn.pipeline.run import load_config, read_metrics
 from avsnn.pipeline.stage import plan
@@ -81,6 +82,12 @@ def survey_runs(runs: Path) -> list[dict[str, Any]]:
                 "epochs_planned": config.settings.epochs,
                 "selection": part,
                 "best_accuracy": max(scores, default=None),
+                "test_top1": _test_top1(path.parent),
             }
         )
     return found
+
+
+def _test_top1(run: Path) -> float | None:
+    path = run / "report" / "test.json"
+    return Evaluation.model_validate_json(path.read_bytes()).top1 if path.exists() else None

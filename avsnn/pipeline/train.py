@@ -3,7 +3,8 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
@@ -26,12 +27,14 @@ from avsnn.pipeline.run import (
     RunConfig,
     TrainSettings,
     build_network,
+    pack,
     read_metrics,
     require_same,
     save_config,
+    unpack,
 )
 from avsnn.pipeline.stage import Progress, only_writer, write_atomically
-from avsnn.pipeline.stream import Batch, ZarrSource, sample_draws, stream_epoch
+from avsnn.pipeline.stream import Batch, sample_draws, steps_per_epoch, stream_epoch
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -77,18 +80,53 @@ def train(
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
             network cannot take the images; a batch is larger than the training part.
     """
+    done = _epochs_done(config, folder, resume=resume)
+    if done == config.settings.epochs:
+        return _trained(config, folder, read_metrics(folder), epochs=0)
+    if resume and not done:
+        say(f"nothing to resume in {folder}: starting from the first epoch")
+    # Settings that make no network, or more than the data give, are refused before a file is made.
+    training = _Training(config, folder, device, progress, say)
     with only_writer(folder):
-        if (folder / "config.yaml").exists():
-            require_same(config, folder)
-            done = len(read_metrics(folder))
-            if done < config.settings.epochs and not resume:
-                raise UserError(
-                    f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} "
-                    "epochs); add --resume to go on with it, or choose another --run."
-                )
-        else:
+        if not (folder / "config.yaml").exists():
             save_config(folder, config)
-        return _Training(config, folder, device, progress, say).run()
+        return training.run()
+
+
+def _epochs_done(config: RunConfig, folder: Path, *, resume: bool) -> int:
+    """Finished epochs of this run in that folder, once it is clear that it may go on there."""
+    if not (folder / "config.yaml").exists():
+        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise UserError(f"{folder} holds other files and is no run; choose another --run.")
+        return 0
+    require_same(config, folder)
+    done = len(read_metrics(folder))
+    if done < config.settings.epochs and not resume:
+        raise UserError(
+            f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} epochs); "
+            "add --resume to go on with it, or choose another --run."
+        )
+    return done
+
+
+def _trained(
+    config: RunConfig, folder: Path, metrics: list[dict[str, Any]], *, epochs: int
+) -> Trained:
+    best = _best(config, metrics)
+    return Trained(
+        folder=folder,
+        epochs=epochs,
+        best_epoch=best["epoch"],
+        accuracy=best.get(f"{config.settings.selection}_accuracy"),
+    )
+
+
+def _best(config: RunConfig, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The chosen epoch: highest accuracy, the lower loss among equals; or the last."""
+    part = config.settings.selection
+    if part == "last":
+        return metrics[-1]
+    return max(metrics, key=lambda line: (line[f"{part}_accuracy"], -line[f"{part}_loss"]))
 
 
 def choose_device(name: str) -> torch.device:
@@ -128,75 +166,69 @@ class _Training:
         self.device = device
         self.progress = progress
         self.say = say
-        self.silent: list[str] = []
+        self.source = open_data(config)
+        self.rows = rows_of(config, self.source, *self.settings.train_parts)
+        self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
+        self.monitored = self._monitored()
+        torch.manual_seed(self.settings.seed)
+        self.model = build_network(config).to(device)
+        self.optimizer = make_optimizer(self.model, self.settings.optimizer)
 
     def run(self) -> Trained:
-        metrics = read_metrics(self.folder)
-        if len(metrics) == self.settings.epochs and self._checkpoint("best").exists():
-            return self._trained(metrics, epochs=0)
-        source = open_data(self.config)
-        rows = rows_of(self.config, source, *self.settings.train_parts)
-        monitored = self._monitored(source)
-        torch.manual_seed(self.settings.seed)
-        model = build_network(self.config).to(self.device)
-        optimizer = make_optimizer(model, self.settings.optimizer)
-        start = self._restore(model, optimizer)
-        count = sum(parameter.numel() for parameter in model.parameters())
-        chosen = "" if monitored is None else f", {len(monitored):,} to choose the epoch by"
-        self.say(
-            f"{self.folder}: {self.settings.model.method} with {count:,} parameters on "
-            f"{self.device}, {len(rows):,} clips to train on{chosen}"
-        )
-        metrics = metrics[:start]
+        start = self._restore()
+        metrics = read_metrics(self.folder)[:start]
+        self._introduce(start)
         writer = self._tensorboard(start)
         for epoch in range(start, self.settings.epochs):
-            line = self._epoch(epoch, model, optimizer, source, rows)
-            if monitored is not None:
-                scores = predict(model, source, monitored, self.settings, device=self.device)
-                line |= {
-                    f"{self.settings.selection}_loss": scores.loss,
-                    f"{self.settings.selection}_accuracy": scores.accuracy,
-                }
+            line = self._epoch(epoch)
+            if self.monitored is not None:
+                scores = predict(
+                    self.model, self.source, self.monitored, self.settings, device=self.device
+                )
+                part = self.settings.selection
+                line |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
             metrics.append(line)
-            self._save(model, optimizer, metrics)
+            self._save(metrics)
             self._report(writer, line)
         writer.close()
-        return self._trained(metrics, epochs=self.settings.epochs - start)
+        return _trained(self.config, self.folder, metrics, epochs=self.settings.epochs - start)
 
-    def _epoch(
-        self,
-        epoch: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        source: ZarrSource,
-        rows: NDArray[np.int64],
-    ) -> dict[str, Any]:
+    def _introduce(self, start: int) -> None:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        chosen = ""
+        if self.monitored is not None:
+            chosen = f", {len(self.monitored):,} of {self.settings.selection} to choose the epoch"
+        done = f", {start} of {self.settings.epochs} epochs done before" if start else ""
+        self.say(
+            f"{self.folder}: {self.settings.model.method} with {count:,} parameters on "
+            f"{self.device}, {len(self.rows):,} clips to train on{chosen}{done}"
+        )
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training part; returns the epoch's line of ``metrics.jsonl``."""
-        settings = self.settings
+        settings, steps = self.settings, self.steps
         lr = learning_rate(
             settings.optimizer, epoch=epoch, epochs=settings.epochs, batch_size=settings.batch_size
         )
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        steps = len(rows) // settings.batch_size
         sums: dict[str, float] = defaultdict(float)
-        rates: dict[str, float] = {}
+        rates: Mapping[str, float] = {}
         # A network may draw numbers of its own (SCA's position bias, as published): from here they
         # depend on the epoch alone, so that a resumed run draws the same.
         torch.manual_seed(settings.seed + epoch)
         began = time.monotonic()
-        model.train()
+        self.model.train()
         self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps, "steps")
         batches = stream_epoch(
-            source, rows, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch
+            self.source, self.rows, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch
         )
         for step, batch in enumerate(batches):
-            if step + 1 < steps:
-                parts = self._step(model, optimizer, batch, epoch)
-            else:
-                with spike_rates(model) as measured:
-                    parts = self._step(model, optimizer, batch, epoch)
-                rates = {name: round(float(rate), 6) for name, rate in measured.items()}
+            # Counting spikes costs time; the last step stands for its epoch.
+            with ExitStack() as counting:
+                if step + 1 == steps:
+                    rates = counting.enter_context(spike_rates(self.model))
+                parts = self._step(batch, epoch)
             for name, value in parts.items():
                 sums[name] += value
             seconds = time.monotonic() - began
@@ -212,12 +244,10 @@ class _Training:
             "lr": lr,
             **{name: value / steps for name, value in sums.items()},
             "samples_per_second": round(steps * settings.batch_size / seconds, 1),
-            "spike_rates": rates,
+            "spike_rates": {name: round(float(rate), 6) for name, rate in rates.items()},
         }
 
-    def _step(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, epoch: int
-    ) -> dict[str, float]:
+    def _step(self, batch: Batch, epoch: int) -> dict[str, float]:
         settings = self.settings
         draws = sample_draws(seed=settings.seed, epoch=epoch, rows=batch.rows, count=DRAWS + 1)
         # The first draw chose the frame.
@@ -230,69 +260,45 @@ class _Training:
         frames = with_noise(frames, batch.rows, settings, epoch=epoch)
         audio = resize_audio(batch.audio.to(self.device), size=settings.data.size)
         labels = batch.labels.to(self.device)
-        output = model(audio, frames)
-        losses = training_loss(
-            output,
-            labels,
-            label_smoothing=settings.loss.label_smoothing,
-            temperature=settings.loss.temperature,
-        )
-        optimizer.zero_grad(set_to_none=True)
+        output = self.model(audio, frames)
+        losses = training_loss(output, labels, settings.loss)
+        self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        optimizer.step()
+        self.optimizer.step()
         correct = (output.logits.argmax(1) == labels).float().mean()
         values = [losses.total, losses.cross_entropy, losses.alignment, losses.auxiliary, correct]
         numbers = torch.stack([value.detach() for value in values]).tolist()
         names = ("loss", "cross_entropy", "alignment", "auxiliary", "accuracy")
         return dict(zip(names, numbers, strict=True))
 
-    def _monitored(self, source: ZarrSource) -> NDArray[np.int64] | None:
+    def _monitored(self) -> NDArray[np.int64] | None:
         if self.settings.selection == "last":
             return None
-        return rows_of(self.config, source, self.settings.selection)
+        return rows_of(self.config, self.source, self.settings.selection)
 
-    def _trained(self, metrics: list[dict[str, Any]], *, epochs: int) -> Trained:
-        best = self._best(metrics)
-        return Trained(
-            folder=self.folder,
-            epochs=epochs,
-            best_epoch=best["epoch"],
-            accuracy=best.get(f"{self.settings.selection}_accuracy"),
-        )
-
-    def _best(self, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-        """The chosen epoch: highest accuracy, the lower loss among equals; or the last."""
-        part = self.settings.selection
-        if part == "last":
-            return metrics[-1]
-        return max(metrics, key=lambda line: (line[f"{part}_accuracy"], -line[f"{part}_loss"]))
-
-    def _save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, metrics: list[dict[str, Any]]
-    ) -> None:
+    def _save(self, metrics: list[dict[str, Any]]) -> None:
         """Checkpoints and metrics; the resume file last, since it is what a resume starts from."""
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        epoch = str(metrics[-1]["epoch"])
-        data = save(weights, metadata={"epoch": epoch, "run": self.config.fingerprint})
+        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        facts = {"epoch": metrics[-1]["epoch"], "run": self.config.fingerprint}
+        data = save(weights, metadata=pack(facts))
         write_atomically(self._checkpoint("last"), data)
-        if self._best(metrics) is metrics[-1]:
+        if _best(self.config, metrics) is metrics[-1]:
             write_atomically(self._checkpoint("best"), data)
         lines = "".join(json.dumps(line) + "\n" for line in metrics)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
         state = {f"model.{name}": tensor for name, tensor in weights.items()}
-        for index, moments in optimizer.state_dict()["state"].items():
+        for index, moments in self.optimizer.state_dict()["state"].items():
             for name, tensor in moments.items():
                 state[f"optimizer.{index}.{name}"] = tensor.contiguous()
-        metadata = {"epoch": epoch, "run": self.config.fingerprint}
-        write_atomically(self._checkpoint("resume"), save(state, metadata=metadata))
+        write_atomically(self._checkpoint("resume"), save(state, metadata=pack(facts)))
 
-    def _restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    def _restore(self) -> int:
         """Loads the resume file, if there is one; returns how many epochs are done."""
         path = self._checkpoint("resume")
         if not path.exists():
             return 0
         with safe_open(path, framework="pt") as file:
-            epoch = int(file.metadata()["epoch"])
+            epoch = int(unpack(file.metadata())["epoch"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         weights: dict[str, Tensor] = {}
         moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
@@ -303,9 +309,8 @@ class _Training:
             else:
                 index, _, moment = rest.partition(".")
                 moments[int(index)][moment] = tensor
-        model.load_state_dict(weights)
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
-        self.say(f"resumed after epoch {epoch} of {self.settings.epochs}")
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": dict(moments)})
         return epoch
 
     def _checkpoint(self, name: str) -> Path:
@@ -326,20 +331,13 @@ class _Training:
         writer.flush()
         part = self.settings.selection
         chosen = "" if part == "last" else f", {part} accuracy {line[f'{part}_accuracy']:.1%}"
+        cross = [rate for name, rate in line["spike_rates"].items() if name.startswith("fusion.")]
+        silent = f", {cross.count(0)} of {len(cross)} fusion layers silent" if 0 in cross else ""
         self.say(
             f"epoch {line['epoch']}/{self.settings.epochs}: loss {line['loss']:.4f}, "
             f"accuracy {line['accuracy']:.1%}{chosen}, {line['samples_per_second']:.0f} samples/s"
+            f"{silent}"
         )
-        self._tell_silence(line["spike_rates"])
-
-    def _tell_silence(self, rates: dict[str, float]) -> None:
-        """Says which cross-modal layers fire no spike, whenever that changes."""
-        cross = {name: rate for name, rate in rates.items() if name.startswith("fusion.")}
-        silent = [name for name, rate in cross.items() if rate == 0]
-        if silent != self.silent:
-            first = f" (first: {silent[0]})" if silent else ""
-            self.say(f"{len(silent)} of {len(cross)} cross-modal layers fire no spike{first}")
-        self.silent = silent
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:

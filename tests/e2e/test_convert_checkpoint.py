@@ -1,5 +1,6 @@
 """Weights of the authors' code through the command, into a network that gives their logits."""
 
+import json
 import os
 from pathlib import Path
 
@@ -36,10 +37,9 @@ def test_a_converted_checkpoint_gives_the_authors_logits(
     assert "keys never called, dropped: " in done.stdout
     assert "0 keys unknown" in done.stdout
     with safe_open(tmp_path / "ours.safetensors", framework="pt") as file:
-        metadata = file.metadata()
+        facts = json.loads(file.metadata()["avsnn"])
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    settings = ModelSettings.model_validate_json(metadata["settings"])
-    model = build(settings, classes=int(metadata["classes"]))
+    model = build(ModelSettings(**facts["settings"]), classes=facts["classes"])
     model.load_state_dict(weights)
     with np.load(GOLDEN / f"{name}.npz") as arrays, torch.no_grad():
         audio, visual = (
