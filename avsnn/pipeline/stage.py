@@ -25,6 +25,8 @@ from filelock import FileLock, Timeout
 
 from avsnn.errors import RunError, UserError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Progress(Protocol):
     """Where long work reports to; the command line draws it, a log prints it."""
@@ -246,11 +248,8 @@ def run_stage(
 
 def _as_error(stage: Stage, broken: dict[str, BaseException], units: int) -> Exception:
     name, error = next(iter(broken.items()))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{stage.name}: the disk that holds {stage.folder} is full. What is done is safe: "
-            "free some space and run the same command again."
-        )
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return _disk_full(stage.folder)
     return RunError(
         f"{stage.name}: {len(broken)} of {units} units could not be done (first: {name}: "
         f"{type(error).__name__}: {error}). The rest is safe: run the same command again."
@@ -345,7 +344,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Holds the folder's lock; removes what a killed run left half done.
 
     Raises:
-        UserError: another run holds it, or the folder cannot be made.
+        UserError: another run holds it, the folder cannot be made, or its disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -357,10 +356,21 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise UserError(
             f"another avsnn run is writing to {folder}. Wait for it, or use another --root."
         ) from None
-    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
-        if error.filename is None or not folder.is_relative_to(error.filename):
-            raise
-        raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another.") from None
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise _disk_full(folder) from None
+        named = error.filename is not None and folder.is_relative_to(str(error.filename))
+        if named and isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError):
+            reason = f"cannot write to {folder}: {error.strerror}. Choose another."
+            raise UserError(reason) from None
+        raise
+
+
+def _disk_full(folder: Path) -> UserError:
+    return UserError(
+        f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
+        "same command again."
+    )
 
 
 def _is_done(stage: Stage, unit: Unit, record: Record | None, *, retry_failed: bool) -> bool:

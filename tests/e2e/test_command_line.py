@@ -53,6 +53,18 @@ def test_a_full_disk_is_one_sentence_and_what_was_done_stays(
     assert again.returncode == 0
 
 
+def test_a_disk_that_fills_up_in_training_is_one_sentence(
+    avsnn: Command, small_demo: Path, tiny_disk: Path
+) -> None:
+    words = ["--set", "model.channels=64", "--set", "epochs=1", "--set", "batch_size=16"]
+    done = avsnn("train", "demo", "--root", small_demo, "--run", tiny_disk / "r", *words)
+    assert done.returncode == 2
+    # The TensorBoard writer adds words of its own when its thread meets the full disk.
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("avsnn: ")]
+    assert "is full" in sentence
+    assert not list((tiny_disk / "r" / "checkpoints").glob("resume*"))
+
+
 @pytest.mark.parametrize("command", ["", "prepare", "train", "evaluate", "datasets", "status"])
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:
     done = avsnn(*command.split(), "--help")
