@@ -14,7 +14,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -262,8 +262,10 @@ def _run_units(
     broken: dict[str, BaseException] = {}
     failed = 0
     progress.start(stage.name, len(todo), "units")
+    futures: dict[Future[Record], Unit] = {}
     try:
-        futures = {executor.submit(run_unit, stage, unit): unit for unit in todo}
+        for unit in todo:
+            futures[executor.submit(run_unit, stage, unit)] = unit
         with _append(stage.journal) as journal:
             for future in as_completed(futures):
                 error = future.exception()
@@ -293,6 +295,9 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
         outcome = stage.run(unit, scratch)
         outputs = unit.outputs if outcome.written or not outcome.failures else ()
         published = tuple(publish(scratch / name, stage.folder, name) for name in outputs)
+        for name in set(unit.outputs) - set(outputs):
+            # What an earlier run made of inputs that now fail.
+            (stage.folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Record(

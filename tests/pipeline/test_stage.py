@@ -178,6 +178,12 @@ def test_retry_failed_redoes_only_what_failed(tmp_path: Path) -> None:
     assert (plain.ran, retrying.ran, summary.failed) == ([], ["b"], 0)
 
 
+def test_a_unit_that_now_fails_takes_its_old_output_with_it(tmp_path: Path) -> None:
+    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    go(stage_in(tmp_path, {"a": "1", "b": "changed"}, failing=frozenset("b")))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
 def test_nothing_is_left_in_scratch(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         go(stage_in(tmp_path, {"a": "1", "b": "2"}, raising=frozenset("a")))
