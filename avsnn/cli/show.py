@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from avsnn.pipeline.train import Trained
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
 
 LINES_PER_STAGE = 10
 
@@ -134,7 +134,7 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
     waiting = False
     for stage, current in planned:
         if waiting:
-            table.add_row(stage.name, "", "", "known then")
+            table.add_row(stage.name, "", "", "known later")
             continue
         todo = len(current.todo)
         table.add_row(

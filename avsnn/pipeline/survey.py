@@ -45,13 +45,14 @@ def survey_stages(root: Path) -> list[dict[str, Any]]:
             continue
         for stage in build_stages(name, request, root=root).stages:
             current = plan(stage)
-            done = [current.done[unit.name] for unit in current.units if unit not in current.todo]
+            todo = {unit.name for unit in current.todo}
+            done = [current.done[unit.name] for unit in current.units if unit.name not in todo]
             found.append(
                 {
                     "dataset": name,
                     "stage": stage.name,
                     "units": len(current.units),
-                    "done": len(current.units) - len(current.todo),
+                    "done": len(done),
                     "written": sum(record.written for record in done),
                     "skipped": sum(record.skipped for record in done),
                     "failed": sum(len(record.failures) for record in done),
