@@ -263,19 +263,29 @@ def _run_units(
     failed = 0
     progress.start(stage.name, len(todo), "units")
     futures: dict[Future[Record], Unit] = {}
+    unrecorded: list[Record] = []
     try:
-        for unit in todo:
-            futures[executor.submit(run_unit, stage, unit)] = unit
         with _append(stage.journal) as journal:
+            for unit in todo:
+                futures[executor.submit(run_unit, stage, unit)] = unit
             for future in as_completed(futures):
                 error = future.exception()
                 if error is None:
                     record = future.result()
-                    journal(json.dumps(asdict(record)))
+                    try:
+                        journal(record)
+                    except OSError:
+                        unrecorded.append(record)
                     failed += len(record.failures)
                 else:
                     broken[futures[future].name] = error
                 progress.advance(note=f"{failed} failed" if failed else "")
+            # A unit that filled the disk has by now given its scratch space back.
+            for record in unrecorded:
+                try:
+                    journal(record)
+                except OSError as error:
+                    broken[record.unit] = error
     except BaseException:
         for future in futures:
             future.cancel()
@@ -408,18 +418,21 @@ def _prune(stage: Stage, known: dict[str, Record], planned: set[str]) -> None:
 
 
 @contextmanager
-def _append(journal: Path) -> Iterator[Any]:
-    """Appends lines, each in one write; on the disk at least once a second and at the end."""
-    with journal.open("ab+") as file:
+def _append(journal: Path) -> Iterator[Callable[[Record], None]]:
+    """Appends records, each whole or not at all; synced to disk once a second and at the end."""
+    with journal.open("ab+", buffering=0) as file:
         # A kill can leave a torn last line; starting on a fresh one keeps the next record whole.
         if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             file.write(b"\n")
         synced = time.monotonic()
 
-        def append(line: str) -> None:
+        def append(record: Record) -> None:
             nonlocal synced
-            file.write(line.encode() + b"\n")
-            file.flush()
+            size = file.seek(0, os.SEEK_END)
+            line = json.dumps(asdict(record)).encode() + b"\n"
+            if file.write(line) != len(line):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))
             if time.monotonic() - synced > 1:
                 os.fsync(file.fileno())
                 synced = time.monotonic()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,8 +59,8 @@ class Copy(Stage):
         return Outcome(written=1)
 
 
-def go(stage: Stage, **kwargs: Any) -> Summary:
-    with ThreadPoolExecutor(2) as pool:
+def go(stage: Stage, workers: int = 2, **kwargs: Any) -> Summary:
+    with ThreadPoolExecutor(workers) as pool:
 
         def executor() -> Executor:
             return pool
@@ -210,7 +211,29 @@ def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tiny_disk: Path) -> None:
     texts = {"a": "small", "b": "x" * 2_000_000}
     with pytest.raises(UserError, match="is full"):
-        go(stage_in(tiny_disk, texts))
+        go(stage_in(tiny_disk, texts), workers=1)
     roomy = stage_in(tiny_disk, {"a": "small", "b": "fits now"})
     go(roomy)
     assert roomy.ran == ["b"]
+
+
+def test_a_journal_without_room_is_a_full_disk_too(tiny_disk: Path) -> None:
+    recorded = tiny_disk / "state" / "out.jsonl"
+
+    @dataclass(frozen=True)
+    class Crowded(Copy):
+        """Fills the disk before the first record is written, and leaves it full."""
+
+        def run(self, unit: Unit, scratch: Path) -> Outcome:
+            outcome = super().run(unit, scratch)
+            with suppress(OSError), (tiny_disk / "filler").open("ab", buffering=0) as filler:
+                while filler.write(b"x" * 4096):
+                    pass
+            return outcome
+
+    stage = Crowded(folder=tiny_disk / "out", state=tiny_disk / "state", texts={"a": "x" * 5000})
+    with pytest.raises(UserError, match="is full"):
+        go(stage)
+    assert recorded.read_text() == ""
+    (tiny_disk / "filler").unlink()
+    assert go(stage_in(tiny_disk, stage.texts)).written == 1
