@@ -105,7 +105,7 @@ def prepare(
     from avsnn.pipeline import prepare as stages
     from avsnn.pipeline.settings import build_settings
 
-    settings = build_settings(stages.PrepareSettings, {"limit": limit}, assignments or ())
+    settings = build_settings(stages.PrepareSettings, [{"limit": limit}], assignments or ())
     house = stages.build_stages(dataset, settings, root=root, source=source)
     if dry_run:
         show.plan(house, stages.plan_stages(house, retry_failed=retry_failed))
@@ -131,9 +131,10 @@ def prepare(
 def train(
     dataset: Dataset,
     preset: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="NAME", help="Settings to start from; else those named as the data set."
+            metavar="NAME",
+            help="Settings over those of the data set, such as 'healthy'; may be repeated.",
         ),
     ] = None,
     assignments: Assignments = None,
@@ -166,7 +167,7 @@ def train(
 
     where = trainer.choose_device(device)
     settings = build_settings(
-        runs.TrainSettings, runs.load_preset(preset, dataset), assignments or ()
+        runs.TrainSettings, runs.load_presets(dataset, preset or ()), assignments or ()
     )
     config = runs.make_config(dataset, settings, root=root)
     trained = trainer.train(
@@ -261,7 +262,7 @@ def convert_checkpoint(
     from avsnn.pipeline.convert import convert_checkpoint as convert
     from avsnn.pipeline.settings import build_settings
 
-    settings = build_settings(ConvertSettings, {}, assignments or ())
+    settings = build_settings(ConvertSettings, (), assignments or ())
     show.converted(convert(file, out, settings), out)
 
 

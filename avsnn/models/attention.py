@@ -41,7 +41,10 @@ def split_heads(features: Tensor, heads: int) -> Tensor:
 
 
 class SpatialMix(nn.Module):
-    """Attention over the N tokens of each time step."""
+    """Attention over the N tokens of each time step (arXiv 2502.12488, section 3.3).
+
+    Saved for backward: query, key and value, and the product of two of them.
+    """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
@@ -49,7 +52,10 @@ class SpatialMix(nn.Module):
 
 
 class TemporalMix(nn.Module):
-    """Attention over the T steps of each token, heads kept apart."""
+    """Attention over the T steps of each token, heads kept apart (arXiv 2502.12488, section 3.3).
+
+    Saved for backward: query, key and value, and the product of two of them.
+    """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
@@ -86,7 +92,8 @@ class BiasedSpatialMix(nn.Module):
     """Attention over tokens with a relative position bias, whose scores are spikes themselves.
 
     ``LIF(Q K^T + bias) V * 0.25`` (the visual block of SCA). The scores ``[T, B, heads, N, N]``
-    have to exist here, because a neuron stands between the two products.
+    have to exist here, because a neuron stands between the two products. Saved for backward: query,
+    key and value, and the scores twice: as potentials and as spikes.
     """
 
     def __init__(self, *, bias: nn.Module, lif: LIF) -> None:
@@ -168,6 +175,7 @@ class SpikingAttention(nn.Module):
         channels: C.
         heads: number of heads.
         neuron: makes a LIF for query, key, value and projection.
+        norm: stands between the mixed values and their neuron; ``nn.Identity()`` as published.
         lif: the neuron on the mixed values; the paper's code asks for a threshold of its own here.
         mix: what is attended over, on ``[T, B, heads, D, N]``.
 
@@ -176,7 +184,14 @@ class SpikingAttention(nn.Module):
     """
 
     def __init__(
-        self, *, channels: int, heads: int, neuron: NeuronFactory, lif: LIF, mix: nn.Module
+        self,
+        *,
+        channels: int,
+        heads: int,
+        neuron: NeuronFactory,
+        norm: nn.Module,
+        lif: LIF,
+        mix: nn.Module,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -188,6 +203,7 @@ class SpikingAttention(nn.Module):
 
         self.query, self.key, self.value = layer(), layer(), layer()
         self.mix = mix
+        self.norm = norm
         self.lif = lif
         self.projection = layer()
 
@@ -201,7 +217,7 @@ class SpikingAttention(nn.Module):
         query = split_heads(self.query(own), self.heads)
         key = split_heads(self.key(other), self.heads)
         value = split_heads(self.value(other), self.heads)
-        return self.projection(self.lif(self.mix(query, key, value)))  # type: ignore[no-any-return]
+        return self.projection(self.lif(self.norm(self.mix(query, key, value))))  # type: ignore[no-any-return]
 
 
 class OtherQueryAttention(SpikingAttention):
@@ -220,7 +236,12 @@ QUERY_SIDES: dict[str, type[SpikingAttention]] = {
 
 
 class SpatioTemporalAttention(nn.Module):
-    """Cross-modal complementary attention: a share of each step times a share of each token."""
+    """Cross-modal complementary attention: a share of each step times a share of each token.
+
+    The mean over N of attention over tokens times the mean over T of attention over time (CCSSA,
+    arXiv 2502.12488, section 3.3). Saved for backward: what both attentions save, and the two
+    means, ``[T, B, C]`` and ``[B, C, N]``.
+    """
 
     def __init__(self, *, spatial: SpikingAttention, temporal: SpikingAttention) -> None:
         super().__init__()

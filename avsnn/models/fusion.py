@@ -66,26 +66,28 @@ class NoFusion(Fusion):
 
 
 class Alignment(nn.Module):
-    """``LIF(Linear(r))`` over channels: residuals as spikes, for the semantic alignment loss.
+    """``LIF(norm(Linear(r)))`` over channels: residuals as spikes, for semantic alignment.
 
-    (arXiv 2502.12488, section 3.4.) Saved for backward: the residual and the potentials of the
-    neurons, each ``[T, B, C, N]``.
+    (arXiv 2502.12488, section 3.4, where there is no norm.) Saved for backward: the residual and
+    the potentials of the neurons, each ``[T, B, C, N]``, and as much again for a norm.
     """
 
-    def __init__(self, *, channels: int, lif: LIF) -> None:
+    def __init__(self, *, channels: int, norm: nn.Module, lif: LIF) -> None:
         super().__init__()
         self.linear = ChannelLinear(inputs=channels, outputs=channels)
+        self.norm = norm
         self.lif = lif
 
     def forward(self, residual: Tensor) -> Tensor:
         """Real ``[T, B, C, N]`` to spikes ``[T, B, C, N]``."""
-        return self.lif(self.linear(residual))  # type: ignore[no-any-return]
+        return self.lif(self.norm(self.linear(residual)))  # type: ignore[no-any-return]
 
 
 class CrossModalResidual(Fusion):
     """S-CMRL: each stream gains ``alpha`` times what it attends to in the other.
 
     ``a' = a + alpha * r(a; v)``, ``v' = v + alpha * r(v; a)`` (arXiv 2502.12488, section 3.3).
+    Saved for backward: what attention and alignment save; the sums need nothing.
 
     Args:
         audio: attention of the audio stream, ``(own, other) -> residual``.
@@ -122,7 +124,8 @@ class CrossModalResidual(Fusion):
         def alignment() -> nn.Module:
             if not settings.alignment:
                 return nn.Identity()
-            return Alignment(channels=settings.channels, lif=fire())
+            norm = parts.norm(settings, wanted=settings.alignment_norm)
+            return Alignment(channels=settings.channels, norm=norm, lif=fire())
 
         return cls(
             audio=attention(settings),
@@ -145,7 +148,10 @@ class CrossModalResidual(Fusion):
 
 
 class StreamWeight(nn.Module):
-    """One number for each step and clip from the token means of both streams, no non-linearity."""
+    """One number for each step and clip from the token means of both streams, no non-linearity.
+
+    Saved for backward: the stream it scales, ``[T, B, C, N]``, and vectors for each step and clip.
+    """
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -159,7 +165,11 @@ class StreamWeight(nn.Module):
 
 
 class WeightAttention(Fusion):
-    """Each stream is scaled by a weight computed from both (WeightAttention)."""
+    """Each stream is scaled by a weight computed from both (WeightAttention).
+
+    ``w = fc2(fc1(concat(mean_N x, mean_N y)))``, ``x' = w x``, compared with in arXiv
+    2502.12488, section 4.
+    """
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -179,6 +189,8 @@ class WeightAttention(Fusion):
 
 class SpikingCrossAttention(Fusion):
     """SCA: spatial cross attention takes the place of each stream, without a residual.
+
+    (SMMT's block, as compared with in arXiv 2502.12488, section 4.)
 
     The visual side adds a relative position bias to its scores and fires on the sum. As published
     the bias is random and new at every call; ``rpb: learned`` makes it a parameter.
@@ -218,7 +230,9 @@ class CurrentIntegration(Fusion):
 
     ``x = LIF(fc1(audio) + fc2(visual))``, third stream ``x + MLP(x)``; the two streams stay as they
     are, and each of the three has a head. The published network computes a fourth, mirrored one
-    that nothing reads; it is not built here.
+    that nothing reads; it is not built here. Compared with in arXiv 2502.12488, section 4. Saved
+    for backward: both streams and the potentials of the neurons, ``3 C`` values for each step, clip
+    and token, and what the MLP saves.
     """
 
     def __init__(self, *, channels: int, lif: LIF, mlp: SpikingMLP) -> None:

@@ -47,6 +47,17 @@ class ChannelLinear(nn.Linear):
         return out.view(T, B, -1, N)
 
 
+class TokenNorm(nn.BatchNorm1d):
+    """Batch norm of each channel over T, B and N together, on ``[T, B, C, N]``.
+
+    Saved for backward: its input.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[T, B, C, N]`` to the same shape."""
+        return super().forward(features.flatten(0, 1)).view_as(features)
+
+
 class SpikingConv1x1(nn.Module):
     """1x1 convolution, batch norm, LIF: ``[T, B, C, N]`` to spikes ``[T, B, C', N]``.
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from avsnn.models.attention import (
     QUERY_SIDES,
     TEMPORAL_LAYOUTS,
     SpatialMix,
     SpatioTemporalAttention,
 )
-from avsnn.models.layers import SpikingMLP
+from avsnn.models.layers import SpikingMLP, TokenNorm
 from avsnn.models.neuron import LIF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
     from avsnn.models.attention import SpikingAttention
     from avsnn.models.layers import NeuronFactory
@@ -43,12 +43,18 @@ def mlp(settings: ModelSettings) -> SpikingMLP:
     return SpikingMLP(channels=settings.channels, ratio=settings.mlp_ratio, neuron=neuron(settings))
 
 
+def norm(settings: ModelSettings, *, wanted: bool) -> nn.Module:
+    """Make a batch norm of tokens, or nothing."""
+    return TokenNorm(settings.channels) if wanted else nn.Identity()
+
+
 def attention_over(settings: ModelSettings, mix: nn.Module) -> SpikingAttention:
     """Attention of any kind, by what it mixes."""
     return QUERY_SIDES[settings.query](
         channels=settings.channels,
         heads=settings.heads,
         neuron=neuron(settings),
+        norm=norm(settings, wanted=settings.attention_norm),
         lif=neuron(settings, threshold=settings.attention_threshold)(),
         mix=mix,
     )

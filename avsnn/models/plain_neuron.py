@@ -25,7 +25,10 @@ def hard_reset(potential: Tensor, spikes: Tensor, threshold: float) -> Tensor:
 
 
 def soft_reset(potential: Tensor, spikes: Tensor, threshold: float) -> Tensor:
-    """``h - threshold * s``: a neuron that fired keeps what lay above its threshold."""
+    """``h - threshold * s``: a neuron that fired keeps what lay above its threshold.
+
+    Reset by subtraction (Rueckauer et al. 2017, section 2.2).
+    """
     return potential - threshold * spikes
 
 

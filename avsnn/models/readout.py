@@ -1,4 +1,7 @@
-"""From streams of tokens to class scores: means over tokens and time, then linear heads."""
+"""From streams of tokens to class scores: means over tokens and time, then linear heads.
+
+Saved for backward: the means ``[B, C]`` only; a mean needs nothing of what it was taken over.
+"""
 
 from __future__ import annotations
 

@@ -84,6 +84,15 @@ class ModelSettings(BaseModel):
         description="Threshold of the alignment neurons (published: 1.0; the paper's: 0.5)",
     )
 
+    attention_norm: bool = Field(
+        default=False,
+        description="Batch norm in front of the attention neurons, as all others have one; "
+        "as published these have none, and few of them fire",
+    )
+    alignment_norm: bool = Field(
+        default=False, description="The same in front of the alignment neurons"
+    )
+
     @field_validator("method")
     @classmethod
     def _registered(cls, method: str) -> str:

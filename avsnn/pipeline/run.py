@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -105,19 +106,18 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load_preset(name: str | None, dataset: str) -> dict[str, Any]:
-    """A preset's settings; without a name that of the data set, or else the defaults.
+def load_presets(dataset: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Settings to lay over the defaults in turn: the data set's own, then those named.
 
     Raises:
-        UserError: no preset has that name.
+        UserError: no preset has such a name.
     """
-    if name is None and dataset not in presets():
-        return {}
-    path = PRESETS / f"{name or dataset}.yaml"
-    if (name or dataset) not in presets():
-        raise UserError(f"no preset is called {name!r}; there are: {', '.join(presets())}.")
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return loaded
+    known = presets()
+    for name in names:
+        if name not in known:
+            raise UserError(f"no preset is called {name!r}; there are: {', '.join(known)}.")
+    own = [dataset] if dataset in known else []
+    return [yaml.safe_load((PRESETS / f"{name}.yaml").read_text()) for name in [*own, *names]]
 
 
 def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConfig:

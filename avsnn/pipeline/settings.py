@@ -18,14 +18,18 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=BaseModel)
 
 
-def build_settings(kind: type[S], preset: Mapping[str, Any], assignments: Iterable[str]) -> S:
-    """Defaults, overlaid by a preset, overlaid by ``key.sub=value`` words (values are YAML).
+def build_settings(
+    kind: type[S], presets: Iterable[Mapping[str, Any]], assignments: Iterable[str]
+) -> S:
+    """Defaults, overlaid by presets in turn and by ``key.sub=value`` words (values are YAML).
 
     Raises:
         UserError: a word is no assignment, a key is unknown, or a value is not allowed; names the
             key, the value and what is allowed.
     """
-    tree = _copy(preset)
+    tree: dict[str, Any] = {}
+    for preset in presets:
+        _overlay(tree, preset)
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key:
@@ -55,8 +59,12 @@ def flatten(settings: BaseModel) -> dict[str, Any]:
     return flat
 
 
-def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+def _overlay(tree: dict[str, Any], preset: Mapping[str, Any]) -> None:
+    for key, value in preset.items():
+        if isinstance(value, Mapping):
+            _overlay(tree.setdefault(key, {}), value)
+        else:
+            tree[key] = value
 
 
 def _place(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
+from avsnn.models.energy import count_operations
 from avsnn.models.methods import METHODS
+from avsnn.models.zoo import ModelSettings, build
 from tests.conftest import PROJECT, Command
 
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/add-a-fusion-method.md"]
@@ -69,3 +73,15 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not target.startswith("http"):
             assert ((PROJECT / page).parent / target).exists(), target
+
+
+def test_the_table_of_methods_holds_what_the_code_counts() -> None:
+    row = re.compile(r"^\| `([\w-]+)`(?: `(\w+)=(\w+)`)? \|.*\| ([\d,]+) \| ([\d.]+) \|$", re.M)
+    rows = row.findall((PROJECT / "README.md").read_text())
+    assert {name for name, *_ in rows} == set(METHODS)
+    audio, visual = torch.zeros(1, 1, 128, 128), torch.zeros(1, 3, 128, 128)
+    for name, key, value, parameters, operations in rows:
+        changes = {key: yaml.safe_load(value)} if key else {}
+        model = build(ModelSettings(method=name, **changes), classes=6, tokens=64)
+        counted = count_operations(model, audio, visual)
+        assert (f"{counted.parameters:,}", f"{counted.dense / 1e9:.3f}") == (parameters, operations)

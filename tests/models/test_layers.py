@@ -5,7 +5,7 @@ from torch import nn
 
 from avsnn.models.attention import SpatialMix, SpikingAttention, TemporalMix
 from avsnn.models.fusion import Alignment
-from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP
+from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP, TokenNorm
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import PooledSpikingConv3x3, SpikingConv3x3
 
@@ -54,7 +54,12 @@ def test_a_channel_linear_saves_its_input():
 
 
 def test_alignment_saves_the_residual_and_its_potentials():
-    assert saved(Alignment(channels=C, lif=LIF()), features()) == floats(2 * C)
+    assert saved(Alignment(channels=C, norm=nn.Identity(), lif=LIF()), features()) == floats(2 * C)
+
+
+def test_a_norm_in_front_of_the_alignment_neurons_saves_its_input_too():
+    aligned = Alignment(channels=C, norm=TokenNorm(C), lif=LIF())
+    assert saved(aligned, features()) == floats(3 * C)
 
 
 def test_attention_saves_thirteen_times_its_width_and_the_smaller_product():
@@ -62,7 +67,9 @@ def test_attention_saves_thirteen_times_its_width_and_the_smaller_product():
         (SpatialMix(), T * B * HEADS * D * D),  # D < N
         (TemporalMix(), B * HEADS * N * T * T),  # T < D
     ):
-        attention = SpikingAttention(channels=C, heads=HEADS, neuron=LIF, lif=LIF(), mix=mix)
+        attention = SpikingAttention(
+            channels=C, heads=HEADS, neuron=LIF, norm=nn.Identity(), lif=LIF(), mix=mix
+        )
         assert saved(attention, features(), features()) == floats(2 * C + 13 * C) + 4 * product
 
 

@@ -150,6 +150,22 @@ def test_a_network_that_is_awake_fires_everywhere(method):
     assert min(rates.values()) > 0
 
 
+def test_with_a_norm_every_layer_fires_from_the_start_at_the_thresholds_of_the_paper():
+    # the settings of the preset 'healthy'; as published the attention and alignment are silent
+    thresholds = {"attention_threshold": 0.5, "alignment_threshold": 0.5}
+    norms = {"attention_norm": True, "alignment_norm": True}
+
+    def silent(**fields) -> set[str]:
+        model = small(channels=64, heads=16, **fields)
+        with spike_rates(model) as rates:
+            model(*clips(batch=16, side=64))
+        return {name for name, rate in rates.items() if rate == 0}
+
+    assert not silent(**thresholds, **norms)
+    assert any("alignment" in name for name in silent())
+    assert any("alignment" in name for name in silent(**thresholds))
+
+
 def test_alpha_zero_cuts_the_branch_from_the_logits():
     model = awake(small(alpha=0.0)).eval()
     with torch.no_grad():

@@ -64,7 +64,7 @@ def test_a_setting_makes_only_what_depends_on_it_stale(
     small_demo: Path, change: str, stale: set[str]
 ) -> None:
     words = ["extract.clips_per_shard=8", "limit=72", change]
-    house = build_stages("demo", build_settings(PrepareSettings, {}, words), root=small_demo)
+    house = build_stages("demo", build_settings(PrepareSettings, (), words), root=small_demo)
     planned = plan_stages(house)
     assert {stage.name for stage, plan in planned if plan.todo} == stale
 

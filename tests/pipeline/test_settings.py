@@ -5,22 +5,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avsnn.errors import UserError
-from avsnn.pipeline.run import PRESETS, TrainSettings, load_preset, presets
+from avsnn.pipeline.run import PRESETS, TrainSettings, load_presets, presets
 from avsnn.pipeline.settings import build_settings, flatten
 
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_makes_settings(name: str) -> None:
-    settings = build_settings(TrainSettings, load_preset(name, "any"), ())
+    settings = build_settings(TrainSettings, load_presets("any", [name]), ())
     assert (PRESETS / f"{name}.yaml").exists()
     assert settings.epochs > 0
 
 
 def test_an_assignment_overrides_the_preset_and_leaves_the_rest() -> None:
-    preset = load_preset("demo", "demo")
+    preset = load_presets("demo", [])
     plain = flatten(build_settings(TrainSettings, preset, ()))
     changed = flatten(build_settings(TrainSettings, preset, ["model.channels=64", "seed=7"]))
     assert {key for key in plain if plain[key] != changed[key]} == {"model.channels", "seed"}
+
+
+def test_a_named_preset_is_laid_over_that_of_the_data_set() -> None:
+    plain = flatten(build_settings(TrainSettings, load_presets("demo", []), ()))
+    healthy = flatten(build_settings(TrainSettings, load_presets("demo", ["healthy"]), ()))
+    assert healthy["model.attention_threshold"] == 0.5
+    assert healthy["epochs"] == plain["epochs"] != TrainSettings().epochs
 
 
 @pytest.mark.parametrize(
@@ -41,7 +48,7 @@ def test_a_bad_setting_is_one_sentence_with_key_value_and_what_is_allowed(
     word: str, parts: list[str]
 ) -> None:
     with pytest.raises(UserError) as error:
-        build_settings(TrainSettings, {"epochs": 3}, [word])
+        build_settings(TrainSettings, [{"epochs": 3}], [word])
     sentence = str(error.value)
     assert "\n" not in sentence
     assert sentence.endswith(".")
@@ -53,4 +60,4 @@ def test_a_bad_setting_is_one_sentence_with_key_value_and_what_is_allowed(
 @given(st.text())
 def test_no_word_after_set_ends_in_a_traceback(word: str) -> None:
     with suppress(UserError):
-        build_settings(TrainSettings, {}, [word])
+        build_settings(TrainSettings, (), [word])
