@@ -330,12 +330,19 @@ class SpikeRate(float):
 
 
 @contextmanager
-def spike_rates(model: nn.Module) -> Iterator[dict[str, SpikeRate]]:
+def spike_rates(
+    model: nn.Module, inside: tuple[str, ...] = ("",)
+) -> Iterator[dict[str, SpikeRate]]:
     """Measure how often every :class:`LIF` of ``model`` fires while the context is open.
 
     The dictionary is empty inside the context and filled when it closes: module name to the rate
     over all forward passes made meanwhile, in the order of first firing. A layer that was never
-    called is absent. Costs one count per layer and call while open, nothing otherwise.
+    called is absent. Costs one count per layer and call while open, nothing otherwise; layers with
+    pooling behind them lose their joint operation meanwhile (``spike_pool.py``).
+
+    Args:
+        model: the network.
+        inside: only layers whose names begin with one of these.
     """
     counts: dict[str, Tensor] = {}
     sizes: dict[str, int] = {}
@@ -350,7 +357,8 @@ def spike_rates(model: nn.Module) -> Iterator[dict[str, SpikeRate]]:
 
         return module.register_forward_hook(count)
 
-    handles = [watch(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
+    handles = [watch(n, m) for n, m in layers if n.startswith(inside)]
     try:
         yield rates
     finally:

@@ -36,6 +36,10 @@ from avsnn.pipeline.run import (
 from avsnn.pipeline.stage import Progress, only_writer, write_atomically
 from avsnn.pipeline.stream import Batch, sample_draws, steps_per_epoch, stream_epoch
 
+# Where attention and alignment stand: layers that may fall silent for good, and what they feed then
+# stays as it is.
+MAY_FALL_SILENT = ("fusion.", "attention.")
+
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
@@ -170,6 +174,7 @@ class _Training:
         self.rows = rows_of(config, self.source, *self.settings.train_parts)
         self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
         self.monitored = self._monitored()
+        self.silent: set[str] = set()
         torch.manual_seed(self.settings.seed)
         self.model = build_network(config).to(device)
         self.optimizer = make_optimizer(self.model, self.settings.optimizer)
@@ -213,7 +218,6 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         sums: dict[str, float] = defaultdict(float)
-        rates: Mapping[str, float] = {}
         # A network may draw numbers of its own (SCA's position bias, as published): from here they
         # depend on the epoch alone, so that a resumed run draws the same.
         torch.manual_seed(settings.seed + epoch)
@@ -223,28 +227,31 @@ class _Training:
         batches = stream_epoch(
             self.source, self.rows, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch
         )
-        for step, batch in enumerate(batches):
-            # Counting spikes costs time; the last step stands for its epoch.
-            with ExitStack() as counting:
+        # Counting in the large layers costs time; the last step stands for its epoch there.
+        sampled: Mapping[str, float] = {}
+        with ExitStack() as counting:
+            counted = counting.enter_context(spike_rates(self.model, MAY_FALL_SILENT))
+            for step, batch in enumerate(batches):
                 if step + 1 == steps:
-                    rates = counting.enter_context(spike_rates(self.model))
-                parts = self._step(batch, epoch)
-            for name, value in parts.items():
-                sums[name] += value
-            seconds = time.monotonic() - began
-            self.progress.advance(
-                note=f"loss {sums['loss'] / (step + 1):.3f}  "
-                f"accuracy {sums['accuracy'] / (step + 1):.1%}  "
-                f"{(step + 1) * settings.batch_size / seconds:.0f} samples/s"
-            )
+                    sampled = counting.enter_context(spike_rates(self.model))
+                for name, value in self._step(batch, epoch).items():
+                    sums[name] += value
+                seconds = time.monotonic() - began
+                self.progress.advance(
+                    note=f"loss {sums['loss'] / (step + 1):.3f}  "
+                    f"accuracy {sums['accuracy'] / (step + 1):.1%}  "
+                    f"{(step + 1) * settings.batch_size / seconds:.0f} samples/s"
+                )
         self.progress.stop()
         seconds = time.monotonic() - began
+        rates = {**sampled, **counted}
         return {
             "epoch": epoch + 1,
             "lr": lr,
             **{name: value / steps for name, value in sums.items()},
             "samples_per_second": round(steps * settings.batch_size / seconds, 1),
-            "spike_rates": {name: round(float(rate), 6) for name, rate in rates.items()},
+            # Significant digits: a rate is 0 only where there was no spike at all.
+            "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
 
     def _step(self, batch: Batch, epoch: int) -> dict[str, float]:
@@ -331,13 +338,23 @@ class _Training:
         writer.flush()
         part = self.settings.selection
         chosen = "" if part == "last" else f", {part} accuracy {line[f'{part}_accuracy']:.1%}"
-        cross = [rate for name, rate in line["spike_rates"].items() if name.startswith("fusion.")]
-        silent = f", {cross.count(0)} of {len(cross)} fusion layers silent" if 0 in cross else ""
         self.say(
             f"epoch {line['epoch']}/{self.settings.epochs}: loss {line['loss']:.4f}, "
             f"accuracy {line['accuracy']:.1%}{chosen}, {line['samples_per_second']:.0f} samples/s"
-            f"{silent}"
         )
+        self._report_silence(line["spike_rates"])
+
+    def _report_silence(self, rates: Mapping[str, float]) -> None:
+        """Says which attention and alignment layers had no spike all epoch, where that changed."""
+        watched = [name for name in rates if name.startswith(MAY_FALL_SILENT)]
+        silent = [name for name in watched if not rates[name]]
+        if set(silent) != self.silent:
+            self.silent = set(silent)
+            layers = ", ".join(name.removesuffix(".lif") for name in silent) or "none"
+            self.say(
+                f"silent all epoch: {len(silent)} of {len(watched)} attention and alignment layers "
+                f"({layers})"
+            )
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:

@@ -65,6 +65,17 @@ def test_a_disk_that_fills_up_in_training_is_one_sentence(
     assert not list((tiny_disk / "r" / "checkpoints").glob("resume*"))
 
 
+def test_silent_layers_are_named_and_the_healthy_preset_has_none(
+    avsnn: Command, small_demo: Path
+) -> None:
+    words = ["train", "demo", "--root", small_demo, "--set", "epochs=1", "--set", "batch_size=16"]
+    published = avsnn(*words, "--run", "published").stderr
+    assert re.search(r"silent all epoch: \d+ of 22 .*fusion.audio_alignment", published)
+    words += ["--preset", "healthy", "--set", "model.channels=64"]
+    healthy = avsnn(*words, "--run", "healthy")
+    assert (healthy.returncode, "silent" in healthy.stderr) == (0, False), healthy.stderr
+
+
 @pytest.mark.parametrize("command", ["", "prepare", "train", "evaluate", "datasets", "status"])
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:
     done = avsnn(*command.split(), "--help")
