@@ -1,6 +1,7 @@
 """The ``avsnn`` command. Heavy imports stay inside commands, so that help is instant."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -38,6 +39,16 @@ app = typer.Typer(
 
 Dataset = Annotated[str, typer.Argument(help="Its name; 'avsnn datasets' lists all.")]
 Root = Annotated[Path, typer.Option(metavar="DIR", help="Where data sets are kept.")]
+Source = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A folder that holds the files as published; no download."),
+]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="Worker processes; else one per core. 0 works in this process."
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
@@ -67,20 +78,12 @@ def _avsnn(
 def prepare(
     dataset: Dataset,
     root: Root = Path("data"),
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="A folder that holds the files as published; no download."
-        ),
-    ] = None,
+    source: Source = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Only N clips, with the proportions of parts and classes kept."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Worker processes; else one per core. 0 works in this process."),
-    ] = None,
+    workers: WorkerCount = None,
     assignments: Assignments = None,
     max_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of clips that may fail.")
@@ -90,6 +93,9 @@ def prepare(
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="The same, and why each unit has to be done.")
     ] = False,
 ) -> None:
     """Bring a data set, decode it into shards, compute the caches that training reads.
@@ -107,8 +113,11 @@ def prepare(
 
     settings = build_settings(stages.PrepareSettings, [{"limit": limit}], assignments or ())
     house = stages.build_stages(dataset, settings, root=root, source=source)
-    if dry_run:
-        show.plan(house, stages.plan_stages(house, retry_failed=retry_failed))
+    if dry_run or explain:
+        planned = stages.plan_stages(house, retry_failed=retry_failed)
+        show.plan(house, planned)
+        if explain:
+            show.reasons(stages.changed_settings(house, root), planned)
         return
     summaries: list[Summary] = []
     try:
@@ -120,10 +129,64 @@ def prepare(
             retry_failed=retry_failed,
             on_stage=summaries.append,
         )
-    except RunError:
+    finally:
         show.summaries(dataset, summaries)
-        raise
-    show.summaries(dataset, summaries)
+    show.prepared(house, prepared, summaries)
+
+
+@app.command()
+def verify(
+    dataset: Dataset,
+    root: Root = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Read every prepared file again and compare it with what was written.
+
+    Finds flipped bits, cut or missing files, units that were never finished or were made with
+    other settings, and what a killed run left over. Exit code 1 where there is any of it; 'avsnn
+    repair' mends it.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline import verify as verification
+    from avsnn.pipeline.prepare import build_as_requested
+
+    house = build_as_requested(dataset, root=root)
+    verdict = verification.verify(house, progress=show.progress())
+    if as_json:
+        show.as_json(asdict(verdict))
+    else:
+        show.verdict(house, verdict)
+    verification.require_sound(house, verdict)
+
+
+@app.command()
+def repair(
+    dataset: Dataset,
+    root: Root = Path("data"),
+    source: Source = None,
+    workers: WorkerCount = None,
+) -> None:
+    """Verify, and make again exactly what is damaged, to the same bytes.
+
+    Files that have to be brought again come from where 'avsnn prepare' took them: give the same
+    --source.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline import verify as verification
+    from avsnn.pipeline.prepare import build_as_requested
+
+    house = build_as_requested(dataset, root=root, source=source)
+    verdict = verification.verify(house, progress=show.progress())
+    show.verdict(house, verdict)
+    if not verdict.damages:
+        return
+    summaries: list[Summary] = []
+    try:
+        prepared = verification.repair(
+            house, verdict, workers=workers, progress=show.progress(), on_stage=summaries.append
+        )
+    finally:
+        show.summaries(dataset, summaries)
     show.prepared(house, prepared, summaries)
 
 

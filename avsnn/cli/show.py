@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from avsnn.pipeline.run import RunConfig
     from avsnn.pipeline.stage import Plan, Stage, Summary
     from avsnn.pipeline.train import Trained
+    from avsnn.pipeline.verify import Verdict
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
@@ -149,6 +150,40 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
         f"{size(missing_bytes(house))} to fetch into {house.folder}, "
         f"{size(shutil.disk_usage(folder).free)} free there."
     )
+
+
+def reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:
+    """Why units have to be done, those with one reason together."""
+    for change in changed:
+        out.print(f"changed since the last prepare: {change}")
+    for stage, current in planned:
+        units: dict[str, list[str]] = {}
+        for name, why in current.reasons.items():
+            units.setdefault(why, []).append(name)
+        for why, names in units.items():
+            more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+            out.print(f"{stage.name}: {', '.join(names[:3])}{more}: {why}")
+        if current.todo:
+            # What comes after it is planned from what it leaves.
+            return
+    if not any(current.todo for _, current in planned):
+        out.print("nothing to do.")
+
+
+def verdict(house: House, found: Verdict) -> None:
+    """What a verification found."""
+    if found.damages:
+        table = Table(title=f"{house.manifest.name}: damage", title_justify="left")
+        for heading in ("stage", "unit", "file", "what is wrong"):
+            table.add_column(heading, overflow="fold")
+        for damage in found.damages:
+            table.add_row(damage.stage, damage.unit, damage.path, damage.reason)
+        out.print(table)
+    else:
+        out.print(
+            f"{house.manifest.name}: {found.files:,} files, {size(found.bytes)}: "
+            "all as they were written."
+        )
 
 
 def summaries(dataset: str, rows: list[Summary]) -> None:

@@ -68,7 +68,7 @@ class Extract(Stage):
     visual: Literal["image", "video"]
     chosen: ExtractSettings
 
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         """All of them change the shards."""
         return self.chosen.model_dump()
 
@@ -82,7 +82,7 @@ class Extract(Stage):
             Unit(
                 name=name,
                 outputs=(f"{name}.tar", f"{name}.json"),
-                inputs=[row.model_dump() for row in shards[name]],
+                inputs={row.key: row.model_dump() for row in shards[name]},
             )
             for name in sorted(shards)
         ]
@@ -99,7 +99,7 @@ class Extract(Stage):
             tar.open("wb") as stream,
             TarWriter(stream, encoder=False, user="avsnn", group="avsnn", mtime=0.0) as writer,
         ):
-            for row in map(IndexRow.model_validate, unit.inputs):
+            for row in map(IndexRow.model_validate, unit.inputs.values()):
                 try:
                     sample, files = self._read(row)
                 except MediaError as error:

@@ -26,6 +26,9 @@ ROWS_PER_SHARD = 256
 # likes.
 CHUNK_BYTES = 2**18
 
+# Inputs of a unit beside its clips; no key of a clip holds a space.
+ROW_SHAPE, ROW_COUNT, ROWS_OF_BLOCK = "shape of a row", "count of rows", "rows of a block"
+
 
 class FrameSettings(Settings):
     """The cached frames."""
@@ -85,7 +88,7 @@ class Cache(Stage):
         if not samples:
             return []
         # Offsets, sizes and parts say which bytes of the shards a row is made of.
-        described = [(shard.name, sample.model_dump()) for shard, sample in found]
+        described = {sample.key: [shard.name, sample.model_dump()] for shard, sample in found}
         shape, rows = self.row_shape(samples), self.rows(samples)
         small = [
             f"{name}/{file}" for name in self.vectors(samples) for file in ("zarr.json", "c/0")
@@ -93,17 +96,22 @@ class Cache(Stage):
         layout = Unit(
             name="layout",
             outputs=("zarr.json", f"{self.array}/zarr.json", *small),
-            inputs=[described, shape, len(rows)],
+            inputs={**described, ROW_SHAPE: shape, ROW_COUNT: len(rows)},
         )
         blocks = []
         for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
             block = rows[start : start + ROWS_PER_SHARD]
-            first, last = block[0][0], block[-1][0]
+            keys = [samples[i].key for i, _ in block]
             blocks.append(
                 Unit(
                     name=f"{self.array}-{number:06d}",
                     outputs=("/".join([self.array, "c", str(number), *("0" * len(shape))]),),
-                    inputs=[described[first : last + 1], block, shape, len(rows)],
+                    inputs={
+                        **{key: described[key] for key in keys},
+                        ROWS_OF_BLOCK: block,
+                        ROW_SHAPE: shape,
+                        ROW_COUNT: len(rows),
+                    },
                     work=(number, len(rows), shape, [(*found[i], frame) for i, frame in block]),
                 )
             )
@@ -122,8 +130,7 @@ class Cache(Stage):
 
         group = zarr.create_group(scratch, zarr_format=3)
         if unit.work is None:
-            _, shape, rows = unit.inputs
-            self._create_array(group, rows, shape)
+            self._create_array(group, unit.inputs[ROW_COUNT], unit.inputs[ROW_SHAPE])
             samples = [sample for _, sample in read_shards(self.shards)]
             for name, vector in self.vectors(samples).items():
                 _create_vector(group, name, vector)
@@ -169,7 +176,7 @@ class FrameCache(Cache):
 
     chosen: FrameSettings
 
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         """All of them change the frames."""
         return self.chosen.model_dump()
 
@@ -219,7 +226,7 @@ class AudioCache(Cache):
 
     chosen: AudioSettings
 
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         """All of them change the image."""
         return self.chosen.model_dump()
 

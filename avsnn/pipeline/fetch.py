@@ -39,7 +39,7 @@ class Fetch(Stage):
     source: Path | None
     patience_s: float = 1.0
 
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         """Nothing: a file's bytes are the publisher's, wherever they come from."""
         return {}
 

@@ -46,25 +46,26 @@ class Index(Stage):
     manifest: Manifest
     fetch: Fetch
 
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         """The splits, since every row names its parts."""
         return {split: rule.model_dump() for split, rule in self.manifest.splits.items()}
 
     def units(self) -> list[Unit]:
         """The table as a whole."""
         brought = records(self.fetch)
-        digests = {
-            file.path: record.outputs[0].sha256
+
+        def digest(path: str) -> str | None:
+            record = brought.get(path)
+            return record.outputs[0].sha256 if record and record.outputs else None
+
+        inputs = {
+            clip.key: {file.path: digest(file.path) for file in clip.files}
             for clip in self.fetch.clips
-            for file in clip.files
-            if (record := brought.get(file.path)) and record.outputs
         }
-        inputs = {"clips": [clip.key for clip in self.fetch.clips], "sha256": digests}
         return [Unit(name="clips", outputs=("clips.jsonl",), inputs=inputs)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Writes ``clips.jsonl``, in an order that mixes classes."""
-        digests: dict[str, str] = unit.inputs["sha256"]
         parts = {name: assign_parts(self.manifest, name) for name in self.manifest.splits}
         default = parts[self.manifest.default_split]
         positions: dict[str, int] = defaultdict(int)
@@ -73,7 +74,8 @@ class Index(Stage):
             part = default[clip.key]
             position = positions[part]
             positions[part] += 1
-            if any(file.path not in digests for file in clip.files):
+            digests: dict[str, str | None] = unit.inputs[clip.key]
+            if None in digests.values():
                 skipped += 1
                 continue
             row = IndexRow(
@@ -86,7 +88,7 @@ class Index(Stage):
                 splits={split: table[clip.key] for split, table in parts.items()},
                 audio=clip.audio.path,
                 visual=clip.visual.path,
-                sha256={file.path: digests[file.path] for file in clip.files},
+                sha256={path: digest for path, digest in digests.items() if digest},
             )
             rows.append(row.model_dump_json())
         (scratch / "clips.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")

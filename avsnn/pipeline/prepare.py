@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import RunError, UserError
@@ -16,8 +17,9 @@ from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
 from avsnn.pipeline.fetch import Fetch
 from avsnn.pipeline.index import Index, select
-from avsnn.pipeline.settings import Settings
+from avsnn.pipeline.settings import Settings, flatten
 from avsnn.pipeline.stage import (
+    NOTHING,
     Plan,
     Progress,
     Stage,
@@ -29,6 +31,8 @@ from avsnn.pipeline.stage import (
     run_stage,
     write_if_changed,
 )
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class PrepareSettings(Settings):
@@ -52,6 +56,10 @@ class Prepared(BaseModel):
     clips: int
     failed: int
     bytes: int
+
+    def as_text(self) -> str:
+        """The file's content."""
+        return self.model_dump_json(indent=1)
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,18 @@ def build_stages(
     )
 
 
+def build_as_requested(dataset: str, *, root: Path, source: Path | None = None) -> House:
+    """The stages with the settings of the last prepare.
+
+    Raises:
+        UserError: nothing was prepared there; otherwise as :func:`build_stages`.
+    """
+    request = load_request(root, dataset)
+    if request is None:
+        raise not_prepared(dataset, root)
+    return build_stages(dataset, request, root=root, source=source)
+
+
 def prepare(
     house: House,
     *,
@@ -126,6 +146,7 @@ def prepare(
     progress: Progress,
     max_failures: float = 0.01,
     retry_failed: bool = False,
+    redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     on_stage: Callable[[Summary], None] = lambda _: None,
 ) -> Prepared:
     """Runs what is not done of the five stages.
@@ -136,6 +157,7 @@ def prepare(
         progress: told of every unit.
         max_failures: share of a stage's inputs that may fail before the run ends.
         retry_failed: try again what failed before.
+        redo: units to do again in any case, ``{stage: {unit: reason}}``.
         on_stage: called as each stage ends.
 
     Raises:
@@ -154,18 +176,30 @@ def prepare(
                     executor=_place(stage, pools),
                     progress=progress,
                     retry_failed=retry_failed,
+                    redo=redo.get(stage.name, NOTHING),
                 )
                 summaries.append(summary)
                 on_stage(summary)
                 _require_few_failures(house, summary, max_failures)
         finally:
-            _write_failures(house, summaries)
-        return _conclude(house, summaries)
+            later = house.stages[len(summaries) :]
+            known = [*summaries, *(plan(stage).standing(stage) for stage in later)]
+            write_if_changed(house.folder / "failures.jsonl", failure_lines(known))
+        prepared = conclude(house, summaries)
+        write_if_changed(house.folder / "prepared.json", prepared.as_text().encode())
+        return prepared
 
 
 def plan_stages(house: House, *, retry_failed: bool = False) -> list[tuple[Stage, Plan]]:
     """What is done and to do; later stages are planned from what earlier ones left so far."""
     return [(stage, plan(stage, retry_failed=retry_failed)) for stage in house.stages]
+
+
+def changed_settings(house: House, root: Path) -> list[str]:
+    """What differs from the last prepare, one ``key was …, is …`` each; settings name folders."""
+    last = load_request(root, house.manifest.name)
+    then, now = flatten(last or house.settings), flatten(house.settings)
+    return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
 
 
 def missing_bytes(house: House) -> int:
@@ -179,16 +213,40 @@ def missing_bytes(house: House) -> int:
     )
 
 
+def not_prepared(dataset: str, root: Path) -> UserError:
+    """What to say where something needs a prepared data set."""
+    return UserError(
+        f"{dataset} is not prepared in {root}; run 'avsnn prepare {dataset} --root {root}' first."
+    )
+
+
 def load_prepared(root: Path, dataset: str) -> Prepared | None:
-    """What the last finished prepare left, or None."""
+    """What the last finished prepare left, or None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = root / load(dataset).name / "prepared.json"
-    return Prepared.model_validate_json(path.read_bytes()) if path.exists() else None
+    return _read_file(Prepared, path, dataset) if path.exists() else None
 
 
 def load_request(root: Path, dataset: str) -> PrepareSettings | None:
-    """The settings of the last prepare that was begun, or None."""
+    """The settings of the last prepare that was begun, or None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = root / load(dataset).name / "state" / "request.json"
-    return PrepareSettings.model_validate_json(path.read_bytes()) if path.exists() else None
+    return _read_file(PrepareSettings, path, dataset) if path.exists() else None
+
+
+def _read_file(kind: type[S], path: Path, dataset: str) -> S:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise UserError(
+            f"{path} is damaged; run 'avsnn prepare {dataset}' again, which writes it anew."
+        ) from None
 
 
 def _place(stage: Stage, pools: Workers) -> Any:
@@ -218,25 +276,23 @@ def _require_few_failures(house: House, summary: Summary, max_failures: float) -
     )
 
 
-def _write_failures(house: House, summaries: list[Summary]) -> None:
-    """``failures.jsonl``: of every stage, also of those that this run did not come to."""
+def failure_lines(summaries: list[Summary]) -> bytes:
+    """What ``failures.jsonl`` holds, in the order of the flow."""
+    flow = [summary.stage for summary in summaries]
     rows = [failure for summary in summaries for failure in summary.failures]
-    for stage in house.stages[len(summaries) :]:
-        rows += [failure for record in records(stage).values() for failure in record.failures]
-    flow = [stage.name for stage in house.stages]
     rows.sort(key=lambda failure: (flow.index(failure.stage), failure.key, failure.path))
-    lines = [json.dumps(asdict(failure)) + "\n" for failure in rows]
-    write_if_changed(house.folder / "failures.jsonl", "".join(lines).encode())
+    return "".join(json.dumps(asdict(failure)) + "\n" for failure in rows).encode()
 
 
-def _conclude(house: House, summaries: list[Summary]) -> Prepared:
+def conclude(house: House, summaries: list[Summary]) -> Prepared:
+    """What ``prepared.json`` holds once every stage is done."""
     outputs = [
-        (stage.name, output.path, output.sha256)
-        for stage in (house.frames, house.audio)
-        for record in records(stage).values()
-        for output in record.outputs
+        (summary.stage, output.path, output.sha256)
+        for summary in summaries
+        if summary.stage in (house.frames.name, house.audio.name)
+        for output in summary.outputs
     ]
-    prepared = Prepared(
+    return Prepared(
         dataset=house.manifest.name,
         settings=house.settings,
         fingerprint=fingerprint(sorted(outputs)),
@@ -247,5 +303,3 @@ def _conclude(house: House, summaries: list[Summary]) -> Prepared:
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
     )
-    write_if_changed(house.folder / "prepared.json", prepared.model_dump_json(indent=1).encode())
-    return prepared

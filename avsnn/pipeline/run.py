@@ -22,7 +22,7 @@ from avsnn.models.losses import LossSettings
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.augment import AugmentSettings
-from avsnn.pipeline.prepare import Prepared, load_prepared
+from avsnn.pipeline.prepare import Prepared, load_prepared, not_prepared
 from avsnn.pipeline.settings import Settings, flatten
 from avsnn.pipeline.stage import fingerprint, write_atomically
 
@@ -134,10 +134,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         )
     prepared = load_prepared(root, dataset)
     if prepared is None:
-        raise UserError(
-            f"{dataset} is not prepared in {root}; "
-            f"run 'avsnn prepare {dataset} --root {root}' first."
-        )
+        raise not_prepared(dataset, root)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, settings.model_dump(mode="json")]
     return RunConfig(
         fingerprint=fingerprint(identity),

@@ -13,17 +13,20 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from filelock import FileLock, Timeout
 
 from avsnn.errors import RunError, UserError
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -48,13 +51,13 @@ class Unit:
     Attributes:
         name: unique in its stage.
         outputs: files it publishes, relative to the stage's folder.
-        inputs: everything the outputs depend on besides the stage's settings, as JSON values.
+        inputs: everything the outputs depend on besides the stage's settings: JSON values by name.
         work: what ``run`` needs; where None, ``inputs`` is all of it.
     """
 
     name: str
     outputs: tuple[str, ...]
-    inputs: Any
+    inputs: dict[str, Any]
     work: Any = None
 
 
@@ -89,10 +92,17 @@ class Output:
 
 @dataclass(frozen=True)
 class Record:
-    """Proof that a unit is done, one line of the journal."""
+    """Proof that a unit is done, one line of the journal.
+
+    The fingerprint says whether it still holds; version, settings and a short hash of each input
+    say afterwards what changed.
+    """
 
     unit: str
     fingerprint: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
     outputs: tuple[Output, ...]
     written: int
     skipped: int
@@ -110,26 +120,47 @@ class Record:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a stage stands after a run: the row it gets in the final table."""
+    """How a stage stands: the records of its units, and what the run did that made it."""
 
     stage: str
-    units: int
-    units_done_now: int
-    written: int
-    skipped: int
-    failures: tuple[Failure, ...]
-    bytes: int
-    seconds: float
+    records: tuple[Record, ...]
+    units_done_now: int = 0
+    seconds: float = 0.0
+
+    @property
+    def written(self) -> int:
+        """Inputs that are in the outputs."""
+        return sum(record.written for record in self.records)
+
+    @property
+    def skipped(self) -> int:
+        """Inputs left out because an earlier stage counted them as failed."""
+        return sum(record.skipped for record in self.records)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Inputs that could not be used."""
+        return [failure for record in self.records for failure in record.failures]
 
     @property
     def failed(self) -> int:
-        """How many inputs could not be used."""
-        return len(self.failures)
+        """How many these are."""
+        return sum(len(record.failures) for record in self.records)
 
     @property
     def inputs(self) -> int:
         """Everything that went in."""
         return self.written + self.skipped + self.failed
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All published files."""
+        return [output for record in self.records for output in record.outputs]
+
+    @property
+    def bytes(self) -> int:
+        """Size of these."""
+        return sum(output.size for record in self.records for output in record.outputs)
 
 
 class Stage(ABC):
@@ -143,7 +174,7 @@ class Stage(ABC):
     state: Path
 
     @abstractmethod
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         """The settings that change the outputs, as JSON values."""
 
     @abstractmethod
@@ -183,23 +214,43 @@ def records(stage: Stage) -> dict[str, Record]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage has done and has to do, in the units' own order."""
+    """What a stage has done and has to do, in the units' own order.
+
+    Attributes:
+        units: all of them.
+        todo: those to run.
+        reasons: why each of these has to run, by name.
+        done: the last record of each unit that has one.
+    """
 
     units: list[Unit]
     todo: list[Unit]
+    reasons: dict[str, str]
     done: dict[str, Record]
 
+    def standing(self, stage: Stage) -> Summary:
+        """What is done and still holds."""
+        kept = (unit.name for unit in self.units if unit.name not in self.reasons)
+        return Summary(stage.name, tuple(self.done[name] for name in kept))
 
-def plan(stage: Stage, *, retry_failed: bool = False) -> Plan:
-    """Finds the units that are not done, were done from other inputs, or whose files changed."""
+
+def plan(stage: Stage, *, retry_failed: bool = False, redo: Mapping[str, str] = NOTHING) -> Plan:
+    """Finds the units that are not done, were done from other inputs, or whose files changed.
+
+    Args:
+        stage: whose units.
+        retry_failed: also those that recorded failures.
+        redo: also these, by name, each with its reason.
+    """
     known = records(stage)
     units = stage.units()
-    todo = [
-        unit
-        for unit in units
-        if not _is_done(stage, unit, known.get(unit.name), retry_failed=retry_failed)
-    ]
-    return Plan(units=units, todo=todo, done=known)
+    reasons = {}
+    for unit in units:
+        why = redo.get(unit.name) or _why_run(stage, unit, known.get(unit.name), retry_failed)
+        if why:
+            reasons[unit.name] = why
+    todo = [unit for unit in units if unit.name in reasons]
+    return Plan(units=units, todo=todo, reasons=reasons, done=known)
 
 
 def run_stage(
@@ -208,6 +259,7 @@ def run_stage(
     executor: Callable[[], Executor],
     progress: Progress,
     retry_failed: bool = False,
+    redo: Mapping[str, str] = NOTHING,
 ) -> Summary:
     """Does what is not done. A unit that raises is left undone and does not stop the rest.
 
@@ -216,13 +268,14 @@ def run_stage(
         executor: gives the place where units run; only asked when there is work.
         progress: told of every unit that ends.
         retry_failed: do units again that recorded failures.
+        redo: units to do again in any case, by name, each with its reason.
 
     Raises:
         RunError: a unit could not be done at all; says which and why.
         UserError: the disk is full.
     """
     began = time.monotonic()
-    current = plan(stage, retry_failed=retry_failed)
+    current = plan(stage, retry_failed=retry_failed, redo=redo)
     known = current.done
     if current.todo:
         stage.folder.mkdir(parents=True, exist_ok=True)
@@ -233,15 +286,10 @@ def run_stage(
         known = records(stage)
     if stage.prunes:
         _prune(stage, known, {unit.name for unit in current.units})
-    mine = [known[unit.name] for unit in current.units]
     return Summary(
-        stage=stage.name,
-        units=len(current.units),
+        stage.name,
+        tuple(known[unit.name] for unit in current.units),
         units_done_now=len(current.todo),
-        written=sum(record.written for record in mine),
-        skipped=sum(record.skipped for record in mine),
-        failures=tuple(failure for record in mine for failure in record.failures),
-        bytes=sum(output.size for record in mine for output in record.outputs),
         seconds=time.monotonic() - began,
     )
 
@@ -313,6 +361,9 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
     return Record(
         unit=unit.name,
         fingerprint=stage.fingerprint(unit),
+        version=stage.version,
+        settings=stage.settings(),
+        inputs=_digests(unit),
         outputs=published,
         written=outcome.written,
         skipped=outcome.skipped,
@@ -355,8 +406,8 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; removes what a killed run left half done.
+def only_writer(folder: Path, *, tidy: bool = True) -> Iterator[None]:
+    """Holds the folder's lock; removes what a killed run left half done, where ``tidy``.
 
     Raises:
         UserError: another run holds it, the folder cannot be made, or its disk is full.
@@ -365,7 +416,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         with lock.acquire(timeout=0):
-            shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
+            if tidy:
+                shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
             yield
     except Timeout:
         raise UserError(
@@ -388,23 +440,55 @@ def _disk_full(folder: Path) -> UserError:
     )
 
 
-def _is_done(stage: Stage, unit: Unit, record: Record | None, *, retry_failed: bool) -> bool:
-    if record is None or record.fingerprint != stage.fingerprint(unit):
-        return False
+def _digests(unit: Unit) -> dict[str, str]:
+    return {name: fingerprint(value)[:8] for name, value in unit.inputs.items()}
+
+
+def _why_run(stage: Stage, unit: Unit, record: Record | None, retry_failed: bool) -> str:
+    """The reason to run a unit, cheapest check first; empty where there is none."""
+    why = why_stale(stage, unit, record)
+    if why or record is None:
+        return why
     if retry_failed and record.failures:
-        return False
-    return all(_is_intact(stage.folder / output.path, output) for output in record.outputs)
+        return f"failed before: {record.failures[0].reason}"
+    for output in record.outputs:
+        if why := why_damaged(stage.folder / output.path, output):
+            return f"{output.path} {why}"
+    return ""
 
 
-def _is_intact(path: Path, output: Output) -> bool:
+def why_stale(stage: Stage, unit: Unit, record: Record | None) -> str:
+    """What makes a unit's record not hold any more; empty where it holds."""
+    if record is None:
+        return "not done yet"
+    if record.fingerprint == stage.fingerprint(unit):
+        return ""
+    if record.version != stage.version:
+        return f"this version of avsnn does it differently ({record.version}, now {stage.version})"
+    # As the journal holds them: a tuple comes back from it as a list.
+    then, now = record.settings, json.loads(json.dumps(stage.settings()))
+    if then != now:
+        keys = [key for key in now if then.get(key) != now[key]] or ["settings"]
+        return ", ".join(f"{key} was {then.get(key)}, is {now.get(key)}" for key in keys)
+    then, now = record.inputs, _digests(unit)
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+    kind = "new" if changed[0] not in then else "gone" if changed[0] not in now else "changed"
+    return f"input {changed[0]} is {kind}{more}"
+
+
+def why_damaged(path: Path, output: Output, *, rehash: bool = False) -> str:
+    """What is wrong with a published file, by size and time, or by its bytes; empty if nothing."""
     try:
         stat = path.stat()
     except OSError:
-        return False
+        return "is missing"
     if stat.st_size != output.size:
-        return False
+        return f"has {stat.st_size:,} bytes, {output.size:,} were written"
     # A copied tree has new times: the bytes decide, not the clock.
-    return stat.st_mtime_ns == output.mtime_ns or sha256(path) == output.sha256
+    if (rehash or stat.st_mtime_ns != output.mtime_ns) and sha256(path) != output.sha256:
+        return "holds other bytes than were written"
+    return ""
 
 
 def _prune(stage: Stage, known: dict[str, Record], planned: set[str]) -> None:

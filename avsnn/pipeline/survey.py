@@ -45,18 +45,17 @@ def survey_stages(root: Path) -> list[dict[str, Any]]:
             continue
         for stage in build_stages(name, request, root=root).stages:
             current = plan(stage)
-            todo = {unit.name for unit in current.todo}
-            done = [current.done[unit.name] for unit in current.units if unit.name not in todo]
+            standing = current.standing(stage)
             found.append(
                 {
                     "dataset": name,
                     "stage": stage.name,
                     "units": len(current.units),
-                    "done": len(done),
-                    "written": sum(record.written for record in done),
-                    "skipped": sum(record.skipped for record in done),
-                    "failed": sum(len(record.failures) for record in done),
-                    "bytes": sum(output.size for record in done for output in record.outputs),
+                    "done": len(standing.records),
+                    "written": standing.written,
+                    "skipped": standing.skipped,
+                    "failed": standing.failed,
+                    "bytes": standing.bytes,
                     "folder": str(stage.folder),
                 }
             )

@@ -43,15 +43,18 @@ class Copy(Stage):
     failing: frozenset[str] = frozenset()
     ran: list[str] = field(default_factory=list)
 
-    def settings(self) -> Any:
+    def settings(self) -> dict[str, Any]:
         return {"suffix": self.suffix}
 
     def units(self) -> list[Unit]:
-        return [Unit(name, (f"{name}.txt",), text) for name, text in sorted(self.texts.items())]
+        return [
+            Unit(name, (f"{name}.txt",), {"text": text})
+            for name, text in sorted(self.texts.items())
+        ]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         self.ran.append(unit.name)
-        (scratch / f"{unit.name}.txt").write_text(unit.inputs + self.suffix)
+        (scratch / f"{unit.name}.txt").write_text(unit.inputs["text"] + self.suffix)
         if unit.name in self.raising:
             raise RuntimeError("half way")
         if unit.name in self.failing:
