@@ -84,6 +84,20 @@ def prepare(
         typer.Option(min=1, help="Only N clips, with the proportions of parts and classes kept."),
     ] = None,
     workers: WorkerCount = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running Dask cluster to work on, such as tcp://host:8786 (docs/cluster.md).",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where shards and caches go, such as s3://bucket/folder; else DIR/DATASET.",
+        ),
+    ] = None,
     assignments: Assignments = None,
     max_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of clips that may fail.")
@@ -112,7 +126,8 @@ def prepare(
     from avsnn.pipeline.settings import build_settings
 
     settings = build_settings(stages.PrepareSettings, [{"limit": limit}], assignments or ())
-    house = stages.build_stages(dataset, settings, root=root, source=source)
+    request = stages.Request(settings=settings, source=source and source.absolute(), store=store)
+    house = stages.build_stages(dataset, request, root=root)
     if dry_run or explain:
         planned = stages.plan_stages(house, retry_failed=retry_failed)
         show.plan(house, planned)
@@ -124,6 +139,7 @@ def prepare(
         prepared = stages.prepare(
             house,
             workers=workers,
+            scheduler=scheduler,
             progress=show.progress(),
             max_failures=max_failures,
             retry_failed=retry_failed,

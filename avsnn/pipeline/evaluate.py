@@ -16,7 +16,7 @@ from avsnn.pipeline.augment import add_noise, centre_frames, resize_audio
 from avsnn.pipeline.index import read_index
 from avsnn.pipeline.prepare import load_prepared
 from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config, unpack
-from avsnn.pipeline.stage import Progress, fingerprint, sha256, write_atomically
+from avsnn.pipeline.stage import Progress, fingerprint, locate, sha256, write_atomically
 from avsnn.pipeline.stream import ZarrSource, sample_noise, stream_once
 
 EVALUATE_VERSION = 1
@@ -178,7 +178,7 @@ def open_data(config: RunConfig) -> ZarrSource:
             "with the settings in the run's config.yaml (data.settings)."
         )
     folder = config.root / config.dataset
-    return ZarrSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
+    return ZarrSource(frames=locate(folder, prepared.frames), audio=locate(folder, prepared.audio))
 
 
 def rows_of(config: RunConfig, source: ZarrSource, *parts: str) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Where units run: threads of this process, or worker processes on local Dask."""
+"""Where units run: threads of this process, local Dask processes, or a Dask cluster."""
 
 import logging
 import os
@@ -8,17 +8,28 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from avsnn.errors import UserError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Many small files are fetched at once even on two cores: waiting for a server costs no core.
 CONNECTIONS = 8
+
+# For a scheduler to answer.
+PATIENCE_S = 5
 
 
 class Workers:
     """Starts executors when first asked for, so that a run with nothing to do starts none."""
 
-    def __init__(self, stack: ExitStack, processes: int) -> None:
+    def __init__(self, stack: ExitStack, processes: int, scheduler: str | None) -> None:
         self._stack = stack
         self._processes = processes
+        self._scheduler = scheduler
         self.threads = cache(self._start_threads)
         self.processes = cache(self._start_processes)
 
@@ -28,6 +39,8 @@ class Workers:
         return pool
 
     def _start_processes(self) -> Executor:
+        if self._scheduler is not None:
+            return self._executor_of(_connect(self._scheduler))
         if self._processes == 0:
             pool = ThreadPoolExecutor(1)
             self._stack.callback(pool.shutdown, cancel_futures=True)
@@ -37,11 +50,9 @@ class Workers:
 
         # Its warnings are about its own workers coming and going, not about the data.
         logging.getLogger("distributed").setLevel(logging.ERROR)
-        # A worker decodes in a child process of its own, which Dask's default forbids.
         self._stack.enter_context(
             dask.config.set(
                 {
-                    "distributed.worker.daemon": False,
                     "distributed.scheduler.allowed-failures": 3,
                     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
                 }
@@ -56,9 +67,44 @@ class Workers:
                 memory_limit=0,
             )
         self._stack.enter_context(cluster)
-        client = self._stack.enter_context(Client(cluster))
+        return self._executor_of(Client(cluster))
+
+    def _executor_of(self, client: "Client") -> Executor:
+        self._stack.enter_context(client)
         executor: Executor = client.get_executor(pure=False)
         return executor
+
+
+def _connect(scheduler: str) -> "Client":
+    """A client of a running cluster whose workers have this very avsnn.
+
+    Raises:
+        UserError: nothing answers there, it has no workers, or theirs is another avsnn.
+    """
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    try:
+        client = Client(scheduler, timeout=PATIENCE_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there ({type(error).__name__}); "
+            "give the address that it printed when it started, such as tcp://host:8786."
+        ) from None
+    theirs = client.run(_their_version)
+    wrong = {worker: found for worker, found in theirs.items() if found != version("avsnn")}
+    if theirs and not wrong:
+        return client
+    client.close()
+    reason = "it has no workers"
+    if wrong:
+        worker, found = next(iter(wrong.items()))
+        reason = f"worker {worker} has avsnn {found}, this is {version('avsnn')}"
+    raise UserError(f"--scheduler {scheduler}: {reason}; mend that and run the same command again.")
+
+
+def _their_version() -> str:
+    return version("avsnn")
 
 
 @contextmanager
@@ -75,7 +121,13 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def start_workers(processes: int | None) -> Iterator[Workers]:
-    """Workers for the stages of one run; ``None`` takes one process per core, 0 none at all."""
+def start_workers(processes: int | None, scheduler: str | None = None) -> Iterator[Workers]:
+    """Workers for the stages of one run.
+
+    Args:
+        processes: on this machine; None takes one per core, 0 none at all.
+        scheduler: address of a Dask cluster to use in their place.
+    """
     with ExitStack() as stack:
-        yield Workers(stack, os.cpu_count() or 1 if processes is None else processes)
+        count = os.cpu_count() or 1 if processes is None else processes
+        yield Workers(stack, count, scheduler)

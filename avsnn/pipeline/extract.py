@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator
+from upath import UPath
 
 from avsnn.pipeline.index import IndexRow, read_index
 from avsnn.pipeline.media import MediaError, audio, sandbox, video
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import Failure, Outcome, Stage, Unit
+from avsnn.pipeline.stage import Failure, Folder, Outcome, Stage, Unit
 
 
 class ExtractSettings(Settings):
@@ -61,7 +62,7 @@ class Extract(Stage):
     name: ClassVar[str] = "extract"
     version: ClassVar[int] = 1
 
-    folder: Path
+    folder: Folder
     state: Path
     raw: Path
     index: Path
@@ -143,18 +144,22 @@ class Extract(Stage):
         return sandbox.call(_read_video, path, self.chosen, seconds)
 
 
-def read_shards(folder: Path) -> list[tuple[Path, Sample]]:
+def read_shards(folder: Folder) -> list[tuple[Folder, Sample]]:
     """Every sample of every shard, with the shard that holds it, in a fixed order."""
+    indexes: list[Folder] = [*folder.glob("*.json")]
     return [
         (path.with_suffix(".tar"), sample)
-        for path in sorted(folder.glob("*.json"))
+        for path in sorted(indexes, key=str)
         for sample in ShardIndex.model_validate_json(path.read_bytes()).samples
     ]
 
 
-def read_member(shard: Path, span: tuple[int, int]) -> bytes:
+def read_member(shard: Folder, span: tuple[int, int]) -> bytes:
     """One file of a shard, by its byte offset and size."""
     offset, size = span
+    if isinstance(shard, UPath):
+        found: bytes = shard.fs.cat_file(shard.path, offset, offset + size)
+        return found
     with shard.open("rb") as file:
         file.seek(offset)
         return file.read(size)

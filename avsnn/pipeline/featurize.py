@@ -16,7 +16,7 @@ from pydantic import Field
 from avsnn.pipeline.extract import Sample, read_member, read_shards
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import Outcome, Stage, Unit
+from avsnn.pipeline.stage import Folder, Outcome, Stage, Unit
 
 if TYPE_CHECKING:
     import zarr
@@ -61,9 +61,9 @@ class Cache(Stage):
     array: ClassVar[str]
     version: ClassVar[int] = 1
 
-    folder: Path
+    folder: Folder
     state: Path
-    shards: Path
+    shards: Folder
 
     @abstractmethod
     def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
@@ -74,7 +74,9 @@ class Cache(Stage):
         """Of every row of the array, the sample it comes from and which of its frames."""
 
     @abstractmethod
-    def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    def read(
+        self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
         """One row of that shape, from its shard."""
 
     @abstractmethod
@@ -201,7 +203,9 @@ class FrameCache(Cache):
         counts = [sample.frames for sample in samples]
         return super().vectors(samples) | {"offsets": np.cumsum([0, *counts], dtype=np.int64)}
 
-    def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    def read(
+        self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
         """One frame ``[3, H, W]``; its centre square where clips differ in shape."""
         name = next(name for name in sample.members if name.startswith(f"{frame}."))
         pixels = video.decode_image(read_member(shard, sample.members[name]))
@@ -242,7 +246,9 @@ class AudioCache(Cache):
         """One per clip."""
         return [(i, 0) for i in range(len(samples))]
 
-    def read(self, shard: Path, sample: Sample, frame: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    def read(
+        self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
         """The clip's audio image ``[1, F, F]``."""
         sound = audio.read(read_member(shard, sample.members["flac"]))
         chosen = self.chosen

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
+from upath import UPath
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import RunError, UserError
@@ -20,11 +21,13 @@ from avsnn.pipeline.index import Index, select
 from avsnn.pipeline.settings import Settings, flatten
 from avsnn.pipeline.stage import (
     NOTHING,
+    Folder,
     Plan,
     Progress,
     Stage,
     Summary,
     fingerprint,
+    name_in,
     only_writer,
     plan,
     records,
@@ -44,8 +47,25 @@ class PrepareSettings(Settings):
     limit: int | None = Field(default=None, ge=1, description="that many clips, evenly chosen")
 
 
+class Request(BaseModel):
+    """``request.json``: what the last prepare that was begun was asked for.
+
+    Attributes:
+        settings: what changes the outputs.
+        source: the folder that files were taken from; None where they were downloaded or made.
+        store: the URL that shards and caches went to; None where they are in the data set's folder.
+    """
+
+    settings: PrepareSettings
+    source: Path | None = None
+    store: str | None = None
+
+
 class Prepared(BaseModel):
-    """``prepared.json``: what the last finished prepare left for training."""
+    """``prepared.json``: what the last finished prepare left for training.
+
+    ``frames`` and ``audio`` are caches, by their path below the data set's folder or their URL.
+    """
 
     dataset: str
     settings: PrepareSettings
@@ -68,7 +88,7 @@ class House:
 
     folder: Path
     manifest: Manifest
-    settings: PrepareSettings
+    request: Request
     fetch: Fetch
     index: Index
     extract: Extract
@@ -81,18 +101,18 @@ class House:
         return (self.fetch, self.index, self.extract, self.frames, self.audio)
 
 
-def build_stages(
-    dataset: str, settings: PrepareSettings, *, root: Path, source: Path | None = None
-) -> House:
+def build_stages(dataset: str, request: Request, *, root: Path) -> House:
     """Lays out the stages and their folders; touches nothing.
 
     Raises:
-        UserError: no such data set, or the source folder does not exist.
+        UserError: no such data set, the source folder does not exist, or nothing here knows the
+            kind of URL that the store has.
     """
-    manifest = load(dataset)
+    manifest, settings, source = load(dataset), request.settings, request.source
     if source is not None and not source.is_dir():
         raise UserError(f"--source {source} is not a folder; give the one that holds the files.")
     folder = root / dataset
+    store = folder if request.store is None else _open_store(request.store) / dataset
     state = folder / "state"
     clips = select(manifest, settings.limit)
     table = fingerprint([asdict(clip) for clip in clips])
@@ -101,7 +121,7 @@ def build_stages(
     rules = [Extract.version, table, index.settings()]
     shards = fingerprint([*rules, settings.extract.model_dump()])[:8]
     extract = Extract(
-        folder / "shards" / shards,
+        store / "shards" / shards,
         state,
         raw=fetch.folder,
         index=index.folder,
@@ -109,14 +129,14 @@ def build_stages(
         chosen=settings.extract,
     )
 
-    def cache(kind: type[FrameCache] | type[AudioCache], chosen: Settings) -> Path:
+    def cache(kind: type[FrameCache] | type[AudioCache], chosen: Settings) -> Folder:
         mark = fingerprint([kind.version, shards, chosen.model_dump()])[:8]
-        return folder / "cache" / f"{kind.name}-{mark}.zarr"
+        return store / "cache" / f"{kind.name}-{mark}.zarr"
 
     return House(
         folder=folder,
         manifest=manifest,
-        settings=settings,
+        request=request,
         fetch=fetch,
         index=index,
         extract=extract,
@@ -127,8 +147,19 @@ def build_stages(
     )
 
 
+def _open_store(url: str) -> UPath:
+    try:
+        store = UPath(url)
+        store.fs  # noqa: B018 - makes the library that speaks to it load
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--store {url} cannot be used: {error}.") from None
+    if "://" not in url:
+        raise UserError(f"--store {url} is no URL, such as s3://bucket/folder; --root takes paths.")
+    return store
+
+
 def build_as_requested(dataset: str, *, root: Path, source: Path | None = None) -> House:
-    """The stages with the settings of the last prepare.
+    """The stages as the last prepare was asked for; ``source`` in the place of its source.
 
     Raises:
         UserError: nothing was prepared there; otherwise as :func:`build_stages`.
@@ -136,13 +167,16 @@ def build_as_requested(dataset: str, *, root: Path, source: Path | None = None) 
     request = load_request(root, dataset)
     if request is None:
         raise not_prepared(dataset, root)
-    return build_stages(dataset, request, root=root, source=source)
+    if source is not None:
+        request = request.model_copy(update={"source": source})
+    return build_stages(dataset, request, root=root)
 
 
 def prepare(
     house: House,
     *,
     workers: int | None,
+    scheduler: str | None = None,
     progress: Progress,
     max_failures: float = 0.01,
     retry_failed: bool = False,
@@ -154,6 +188,8 @@ def prepare(
     Args:
         house: the stages.
         workers: processes that decode; None takes one per core, 0 works in this process.
+        scheduler: a Dask cluster that decodes in their place; all its workers must see the folder
+            and source of the data set under the same path.
         progress: told of every unit.
         max_failures: share of a stage's inputs that may fail before the run ends.
         retry_failed: try again what failed before.
@@ -162,11 +198,12 @@ def prepare(
 
     Raises:
         RunError: a stage failed, or more clips than allowed did.
-        UserError: the disk is full or too small, or another run writes here.
+        UserError: the disk is full or too small, another run writes here, or the cluster is not to
+            be had.
     """
-    with only_writer(house.folder), start_workers(workers) as pools:
+    with only_writer(house.folder), start_workers(workers, scheduler) as pools:
         _require_space(house)
-        request = house.settings.model_dump_json(indent=1).encode()
+        request = house.request.model_dump_json(indent=1).encode()
         write_if_changed(house.fetch.state / "request.json", request)
         summaries: list[Summary] = []
         try:
@@ -198,7 +235,8 @@ def plan_stages(house: House, *, retry_failed: bool = False) -> list[tuple[Stage
 def changed_settings(house: House, root: Path) -> list[str]:
     """What differs from the last prepare, one ``key was …, is …`` each; settings name folders."""
     last = load_request(root, house.manifest.name)
-    then, now = flatten(last or house.settings), flatten(house.settings)
+    now = flatten(house.request.settings)
+    then = flatten(last.settings) if last else now
     return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
 
 
@@ -230,14 +268,14 @@ def load_prepared(root: Path, dataset: str) -> Prepared | None:
     return _read_file(Prepared, path, dataset) if path.exists() else None
 
 
-def load_request(root: Path, dataset: str) -> PrepareSettings | None:
-    """The settings of the last prepare that was begun, or None.
+def load_request(root: Path, dataset: str) -> Request | None:
+    """What the last prepare that was begun was asked for, or None.
 
     Raises:
         UserError: the file is damaged.
     """
     path = root / load(dataset).name / "state" / "request.json"
-    return _read_file(PrepareSettings, path, dataset) if path.exists() else None
+    return _read_file(Request, path, dataset) if path.exists() else None
 
 
 def _read_file(kind: type[S], path: Path, dataset: str) -> S:
@@ -294,10 +332,10 @@ def conclude(house: House, summaries: list[Summary]) -> Prepared:
     ]
     return Prepared(
         dataset=house.manifest.name,
-        settings=house.settings,
+        settings=house.request.settings,
         fingerprint=fingerprint(sorted(outputs)),
-        frames=str(house.frames.folder.relative_to(house.folder)),
-        audio=str(house.audio.folder.relative_to(house.folder)),
+        frames=name_in(house.folder, house.frames.folder),
+        audio=name_in(house.folder, house.audio.folder),
         index=str(house.index.folder.relative_to(house.folder)),
         clips=summaries[-1].written,
         failed=sum(summary.failed for summary in summaries),

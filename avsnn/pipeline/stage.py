@@ -23,8 +23,12 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from filelock import FileLock, Timeout
+from upath import UPath
 
 from avsnn.errors import RunError, UserError
+
+#: A folder on this machine, or one that fsspec knows by its URL.
+Folder = Path | UPath
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -170,7 +174,7 @@ class Stage(ABC):
     version: ClassVar[int]
     prunes: ClassVar[bool] = True
 
-    folder: Path
+    folder: Folder
     state: Path
 
     @abstractmethod
@@ -193,6 +197,16 @@ class Stage(ABC):
     def journal(self) -> Path:
         """File that holds the records."""
         return self.state / f"{self.folder.name}.jsonl"
+
+
+def locate(folder: Path, name: str) -> Folder:
+    """What :func:`name_in` names: a place below the folder, or one with a URL of its own."""
+    return UPath(name) if "://" in name else folder / name
+
+
+def name_in(folder: Path, place: Folder) -> str:
+    """A place by its path below the folder, or by its URL."""
+    return str(place) if isinstance(place, UPath) else str(place.relative_to(folder))
 
 
 def fingerprint(value: Any) -> str:
@@ -278,7 +292,6 @@ def run_stage(
     current = plan(stage, retry_failed=retry_failed, redo=redo)
     known = current.done
     if current.todo:
-        stage.folder.mkdir(parents=True, exist_ok=True)
         stage.state.mkdir(parents=True, exist_ok=True)
         broken = _run_units(stage, current.todo, executor(), progress)
         if broken:
@@ -372,17 +385,30 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
     )
 
 
-def publish(source: Path, folder: Path, name: str) -> Output:
+def publish(source: Path, folder: Folder, name: str) -> Output:
     """Moves a whole file to its final name, safe against power loss, and says what it holds."""
     target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest = sha256(source)
+    if isinstance(target, UPath):
+        return _upload(source, target, Output(name, source.stat().st_size, digest, mtime_ns=0))
+    target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as file:
         os.fsync(file.fileno())
     source.replace(target)
     _sync_folder(target.parent)
     stat = target.stat()
     return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
+
+
+def _upload(source: Path, target: UPath, output: Output) -> Output:
+    """The same to a URL: under another name first, since not every store writes whole files."""
+    partial = f"{target.path}.partial"
+    target.fs.makedirs(target.parent.path, exist_ok=True)
+    target.fs.put_file(str(source), partial)
+    if target.fs.size(partial) != output.size:
+        raise OSError(errno.EIO, "the store kept another size than was sent", str(target))
+    target.fs.mv(partial, target.path)
+    return output
 
 
 def write_atomically(target: Path, data: bytes) -> None:
@@ -399,10 +425,10 @@ def write_if_changed(target: Path, data: bytes) -> None:
         write_atomically(target, data)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Folder) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -433,7 +459,7 @@ def only_writer(folder: Path, *, tidy: bool = True) -> Iterator[None]:
         raise
 
 
-def _disk_full(folder: Path) -> UserError:
+def _disk_full(folder: Folder) -> UserError:
     return UserError(
         f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
         "same command again."
@@ -477,7 +503,7 @@ def why_stale(stage: Stage, unit: Unit, record: Record | None) -> str:
     return f"input {changed[0]} is {kind}{more}"
 
 
-def why_damaged(path: Path, output: Output, *, rehash: bool = False) -> str:
+def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
     """What is wrong with a published file, by size and time, or by its bytes; empty if nothing."""
     try:
         stat = path.stat()
@@ -485,6 +511,8 @@ def why_damaged(path: Path, output: Output, *, rehash: bool = False) -> str:
         return "is missing"
     if stat.st_size != output.size:
         return f"has {stat.st_size:,} bytes, {output.size:,} were written"
+    if isinstance(path, UPath) and not rehash:
+        return ""
     # A copied tree has new times: the bytes decide, not the clock.
     if (rehash or stat.st_mtime_ns != output.mtime_ns) and sha256(path) != output.sha256:
         return "holds other bytes than were written"

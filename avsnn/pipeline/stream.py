@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsnn.errors import UserError
+from avsnn.pipeline.stage import Folder
 
 # Up to here an array is decoded once into memory; beyond it, batch by batch from its shards.
 IN_MEMORY_BYTES = 2 * 2**30
@@ -44,11 +44,11 @@ class ZarrSource:
         UserError: a cache is missing, or they do not hold the same clips.
     """
 
-    def __init__(self, *, frames: Path, audio: Path) -> None:
+    def __init__(self, *, frames: Folder, audio: Folder) -> None:
         for path in (frames, audio):
             if not (path / "zarr.json").exists():
                 raise UserError(f"{path} is not a cache; run 'avsnn prepare' again.")
-        images, sounds = zarr.open_group(frames, mode="r"), zarr.open_group(audio, mode="r")
+        images, sounds = (zarr.open_group(str(path), mode="r") for path in (frames, audio))
         self.keys: list[str] = [str(key) for key in _read(images, "key")]
         self.labels = torch.from_numpy(_read(images, "label").astype(np.int64))
         self._offsets = _read(images, "offsets").astype(np.int64)

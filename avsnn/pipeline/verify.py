@@ -5,17 +5,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from avsnn.errors import RunError
 from avsnn.pipeline.media import LFS_POINTER
 from avsnn.pipeline.prepare import House, Prepared, conclude, failure_lines, prepare
 from avsnn.pipeline.stage import (
+    Folder,
     Output,
     Progress,
     Record,
     Stage,
     Summary,
+    locate,
+    name_in,
     only_writer,
     plan,
     records,
@@ -131,7 +133,7 @@ def repair(
         if damage.unit:
             redo[damage.stage][damage.unit] = damage.reason
         elif not damage.stage:
-            (house.folder / damage.path).unlink(missing_ok=True)
+            locate(house.folder, damage.path).unlink(missing_ok=True)
     return prepare(house, workers=workers, progress=progress, redo=redo, on_stage=on_stage)
 
 
@@ -150,7 +152,7 @@ def _damaged_files(
             whys = pool.map(check, (output for _, output in files))
             for (unit, output), why in zip(files, whys, strict=True):
                 if why:
-                    path = str((stage.folder / output.path).relative_to(house.folder))
+                    path = name_in(house.folder, stage.folder / output.path)
                     found.append(Damage(stage.name, unit, path, why))
                 verdict.files += 1
                 verdict.bytes += output.size
@@ -160,7 +162,7 @@ def _damaged_files(
     return found
 
 
-def _why_damaged(path: Path, output: Output) -> str:
+def _why_damaged(path: Folder, output: Output) -> str:
     why = why_damaged(path, output, rehash=True)
     if why and path.exists():
         with path.open("rb") as file:
@@ -184,13 +186,10 @@ def _wrong_conclusions(house: House, standing: list[Summary]) -> list[Damage]:
 
 def _leftovers(house: House) -> Iterator[str]:
     """Files of a killed run, and files among the outputs that no record knows."""
-    found = {*house.folder.glob("state/partial/**/*"), *house.folder.rglob(".*.partial")}
+    found: set[Folder] = {*house.folder.glob("state/partial/**/*")}
+    found |= {*house.folder.rglob(".*.partial")}
     for stage in house.stages:
         if stage.prunes:
-            known = {output.path for r in records(stage).values() for output in r.outputs}
-            found |= {
-                path
-                for path in stage.folder.rglob("*")
-                if str(path.relative_to(stage.folder)) not in known
-            }
-    return (str(path.relative_to(house.folder)) for path in sorted(found) if path.is_file())
+            outputs = (output for record in records(stage).values() for output in record.outputs)
+            found |= {*stage.folder.rglob("*")} - {stage.folder / o.path for o in outputs}
+    return (name_in(house.folder, path) for path in sorted(found, key=str) if path.is_file())

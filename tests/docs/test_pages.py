@@ -15,7 +15,13 @@ from avsnn.models.methods import METHODS
 from avsnn.models.zoo import ModelSettings, build
 from tests.conftest import PROJECT, Command
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/add-a-fusion-method.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/ARCHITECTURE.md",
+    "docs/add-a-fusion-method.md",
+    "docs/cluster.md",
+]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
 

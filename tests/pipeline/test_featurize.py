@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from avsnn.pipeline.extract import Sample, read_member, read_shards
 from avsnn.pipeline.featurize import FrameCache, FrameSettings
 from avsnn.pipeline.media import audio, video
-from avsnn.pipeline.prepare import PrepareSettings, build_stages, load_prepared, plan_stages
+from avsnn.pipeline.prepare import (
+    PrepareSettings,
+    Request,
+    build_stages,
+    load_prepared,
+    plan_stages,
+)
 from avsnn.pipeline.settings import build_settings
 
 
@@ -64,7 +70,9 @@ def test_a_setting_makes_only_what_depends_on_it_stale(
     small_demo: Path, change: str, stale: set[str]
 ) -> None:
     words = ["extract.clips_per_shard=8", "limit=72", change]
-    house = build_stages("demo", build_settings(PrepareSettings, (), words), root=small_demo)
+    house = build_stages(
+        "demo", Request(settings=build_settings(PrepareSettings, (), words)), root=small_demo
+    )
     planned = plan_stages(house)
     assert {stage.name for stage, plan in planned if plan.todo} == stale
 

@@ -37,7 +37,7 @@ def become_a_pointer(path: Path) -> None:
 
 def become_stale(path: Path) -> None:
     request = json.loads(path.read_text())
-    request["audio"]["hop"] = 256
+    request["settings"]["audio"]["hop"] = 256
     path.write_text(json.dumps(request))
 
 

@@ -38,6 +38,9 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 @cache
 def _pool() -> ProcessPool:
+    # Dask starts its workers as daemons, which may have no children lest these outlive them; ours
+    # leave with their parent.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     # Spawn: a decoder opened before a fork hangs the child.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPool(
