@@ -142,7 +142,8 @@ def prepare(
         RunError: a stage failed, or more clips than allowed did.
         UserError: the disk is full or too small, or another run writes here.
     """
-    with only_writer(house.folder), start_workers(workers) as pools:
+    # Left in reverse: first the downloads that wait for a server, then the threads they are in.
+    with only_writer(house.folder), start_workers(workers) as pools, house.fetch.web:
         _require_space(house)
         request = house.settings.model_dump_json(indent=1).encode()
         write_if_changed(house.fetch.state / "request.json", request)
@@ -172,7 +173,7 @@ def missing_bytes(house: House) -> int:
     """Bytes that fetch has yet to bring, as far as the manifest knows sizes."""
     brought = records(house.fetch)
     return sum(
-        file.size or 0
+        max(0, (file.size or 0) - house.fetch.partial(file).size)
         for clip in house.fetch.clips
         for file in clip.files
         if file.path not in brought
