@@ -7,6 +7,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,10 +22,33 @@ class _Facts(BaseModel):
 
 
 class Source(_Facts):
-    """Where the files whose path starts with ``prefix`` are published."""
+    """A place where the files whose path starts with ``prefix`` are published, of one kind."""
 
     prefix: str = Field(description="start of the path of the files this source holds")
-    url: str = Field(pattern=r"^https://.+/$", description="the prefix is replaced by this")
+    url: str | None = Field(
+        default=None, pattern=r"^https?://.+/$", description="the prefix is replaced by this"
+    )
+    lfs: str | None = Field(
+        default=None,
+        pattern=r"^https?://.+/objects/batch$",
+        description="batch endpoint of a Git LFS server, which knows files by SHA-256 and size",
+    )
+    insecure: bool = Field(default=False, description="plain http is allowed")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Source":
+        given = [place for place in (self.url, self.lfs) if place is not None]
+        if len(given) != 1:
+            raise ValueError("a source has either url or lfs")
+        if given[0].startswith("http://") and not self.insecure:
+            raise ValueError("a source over plain http must say insecure: true")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What a reason calls it: its host, never the whole address, which may hold a secret."""
+        host = urlsplit(self.url or self.lfs or "").hostname
+        return f"{host} (LFS)" if self.lfs else str(host)
 
 
 class ColumnSplit(_Facts):
@@ -60,7 +84,9 @@ class Manifest(_Facts):
     group: str = Field(description="what a group is: speaker, actor, recording, ...")
     classes: tuple[str, ...] = Field(min_length=2)
     table: str
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = Field(
+        default=(), description="a file is taken from the first that has it right"
+    )
     generated: bool = Field(default=False, description="the files are made here, not downloaded")
     default_split: str
     splits: dict[str, ColumnSplit | GroupSplit]
@@ -78,13 +104,17 @@ class Manifest(_Facts):
         """Every clip of the table, in its order.
 
         Raises:
-            UserError: a path leaves the data set's folder, a label or part is unknown, a key
-                occurs twice.
+            UserError: a path leaves the data set's folder or is held by no source, a label or part
+                is unknown, a key occurs twice.
         """
         text = files(__package__).joinpath(self.table).read_text(encoding="utf-8")
         clips = tuple(self._clip(row) for row in csv.DictReader(text.splitlines()))
         if len({clip.key for clip in clips}) != len(clips):
             raise UserError(f"{self.table}: a key occurs twice; every clip needs its own.")
+        prefixes = tuple(source.prefix for source in self.sources)
+        for file in (file for clip in clips for file in clip.files):
+            if self.sources and not file.path.startswith(prefixes):
+                raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
         return clips
 
     def _clip(self, row: dict[str, str]) -> "Clip":
@@ -107,17 +137,6 @@ class Manifest(_Facts):
             audio=_media_file(row, "audio", self.table),
             visual=_media_file(row, "visual", self.table),
         )
-
-    def url(self, path: str) -> str:
-        """Download address of one file.
-
-        Raises:
-            UserError: no source of the manifest holds such a path.
-        """
-        for source in self.sources:
-            if path.startswith(source.prefix):
-                return source.url + path.removeprefix(source.prefix)
-        raise UserError(f"{self.name}: no source in its manifest holds {path}.")
 
 
 @dataclass(frozen=True)
@@ -184,6 +203,7 @@ def _media_file(row: dict[str, str], kind: str, table: str) -> MediaFile:
 def _inside(path: str, table: str) -> str:
     """The path itself, if it names something below the folder it is joined to."""
     pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
+    plain = pure.parts and pure.as_posix() == path and path.isprintable()
+    if not plain or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
         raise UserError(f"{table}: {path!r} is not a path inside the data set's folder.")
     return path

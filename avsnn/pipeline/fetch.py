@@ -1,17 +1,44 @@
 """1. Originals: downloaded, found in a folder, or generated; verified against the manifest."""
 
 import shutil
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
-from avsnn.pipeline.media import LFS_POINTER, MediaError, synthesize
+from avsnn.datasets_manifest.schema import Source
+from avsnn.errors import UserError
+from avsnn.pipeline.download import Partial, download, verify
+from avsnn.pipeline.lfs import Lfs
+from avsnn.pipeline.media import MediaError, synthesize
 from avsnn.pipeline.stage import Failure, Outcome, Stage, Unit, sha256
+from avsnn.pipeline.web import Address, AwayError, Web
 
-ATTEMPTS = 4
-TIMEOUT_S = 30.0
+# A source that was away for so many files in a row is no longer asked, if there is another.
+STRIKES = 3
+
+
+class Origin:
+    """A source of the manifest, and how it behaves in this run."""
+
+    def __init__(self, source: Source, web: Web, files: Sequence[MediaFile], folder: Path) -> None:
+        self.source = source
+        self.strikes = 0
+        if source.lfs is not None:
+            mine = [file for file in files if self.holds(file)]
+            self.locate = Lfs(Address(source.lfs, {}, source.insecure), web, mine, folder).locate
+        else:
+            self.locate = self._below_url
+
+    def holds(self, file: MediaFile) -> bool:
+        """Whether the manifest says that the file is there."""
+        return file.path.startswith(self.source.prefix)
+
+    def _below_url(self, file: MediaFile) -> Address:
+        rest = quote(file.path.removeprefix(self.source.prefix))
+        return Address(f"{self.source.url}{rest}", {}, self.source.insecure)
 
 
 @dataclass(frozen=True)
@@ -20,11 +47,12 @@ class Fetch(Stage):
 
     Attributes:
         folder: where the files go, in their published layout.
-        state: where the journal is kept.
+        state: where the journal is kept, and downloads that are not whole yet.
         manifest: the data set.
         clips: those whose files are wanted.
-        source: a folder that holds the files already; None downloads or generates them.
-        patience_s: wait before a second attempt, in s; doubled for each further one.
+        source: a folder that holds the files already; None downloads or generates them. Links in
+            it are followed.
+        web: the connections that all units share.
     """
 
     name: ClassVar[str] = "fetch"
@@ -37,44 +65,85 @@ class Fetch(Stage):
     manifest: Manifest
     clips: tuple[Clip, ...]
     source: Path | None
-    patience_s: float = 1.0
+    web: Web = field(default_factory=Web, repr=False, compare=False)
+    origins: tuple[Origin, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        files = [file for clip in self.clips for file in clip.files]
+        origins = (Origin(place, self.web, files, self.folder) for place in self.manifest.sources)
+        object.__setattr__(self, "origins", tuple(origins))
 
     def settings(self) -> dict[str, Any]:
         """Nothing: a file's bytes are the publisher's, wherever they come from."""
         return {}
 
     def units(self) -> list[Unit]:
-        """Every file of every clip."""
+        """Every file of every clip; one that several clips share, once."""
+        wanted = {file.path: (clip, file) for clip in self.clips for file in clip.files}
         return [
             Unit(
-                name=file.path,
-                outputs=(file.path,),
+                name=path,
+                outputs=(path,),
                 inputs={"sha256": file.sha256, "size": file.size},
                 work=(clip, file),
             )
-            for clip in self.clips
-            for file in clip.files
+            for path, (clip, file) in wanted.items()
         ]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Brings one file and checks it."""
+        """Brings one file and checks it.
+
+        Raises:
+            UserError: its folder is a link that leads elsewhere, where nothing may be written.
+        """
         clip, file = unit.work
+        home = (self.folder / file.path).parent
+        if not home.resolve().is_relative_to(self.folder.resolve()):
+            raise UserError(
+                f"{home} is a link that leads out of {self.folder}; remove it, and give what it "
+                "leads to as --source."
+            )
         target = scratch / file.path
-        target.parent.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._bring(clip, file, target)
-            _verify(file, target)
         except MediaError as error:
             return Outcome(failures=[Failure(self.name, clip.key, str(error), file.path)])
         return Outcome(written=1)
 
+    def partial(self, file: MediaFile) -> Partial:
+        """What has arrived so far of a download."""
+        return Partial.of(file.path, self.state / "downloads")
+
     def _bring(self, clip: Clip, file: MediaFile, target: Path) -> None:
+        if self.source is None and not self.manifest.generated:
+            self._download(file, target)
+            return
         if self.source is not None:
-            _copy(self.source, file.path, target)
-        elif self.manifest.generated:
-            self._generate(clip, file, target)
+            _copy(self.source / file.path, target)
         else:
-            _download(self.manifest.url(file.path), target, self.patience_s)
+            self._generate(clip, file, target)
+        verify(file, target, sha256(target))
+        self.partial(file).discard()
+
+    def _download(self, file: MediaFile, target: Path) -> None:
+        partial = self.partial(file)
+        origins = [origin for origin in self.origins if origin.holds(file)]
+        reasons = []
+        for origin in origins:
+            if origin.strikes >= STRIKES and origin is not origins[-1]:
+                reasons.append(f"{origin.source.name}: not asked, it was away before")
+                continue
+            try:
+                download(self.web, origin.locate, file, partial)
+            except MediaError as error:
+                origin.strikes = origin.strikes + 1 if isinstance(error, AwayError) else 0
+                reasons.append(f"{origin.source.name}: {error}")
+            else:
+                origin.strikes = 0
+                partial.move(target)
+                return
+        raise MediaError(f"cannot be downloaded: {'; '.join(reasons)}")
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
         shape, contour = self.manifest.classes[clip.label].split("-")
@@ -84,45 +153,10 @@ class Fetch(Stage):
             target.write_bytes(synthesize.audio_bytes(key=clip.key, contour=contour))
 
 
-def _copy(source: Path, path: str, target: Path) -> None:
+def _copy(found: Path, target: Path) -> None:
     try:
-        shutil.copyfile(source / path, target)
-    except FileNotFoundError:
-        raise MediaError("is missing from the source folder") from None
-    except (PermissionError, IsADirectoryError) as error:
+        if not found.is_file():
+            raise MediaError("is missing from the source folder")
+        shutil.copyfile(found, target)
+    except PermissionError as error:
         raise MediaError(f"cannot be read from the source folder: {error.strerror}") from None
-
-
-def _download(url: str, target: Path, patience_s: float) -> None:
-    """Streams a file down; tries again, ever later, while the server is merely busy or away."""
-    import httpx
-
-    for attempt in range(ATTEMPTS):
-        try:
-            with httpx.stream("GET", url, timeout=TIMEOUT_S) as response:
-                response.raise_for_status()
-                with target.open("wb") as file:
-                    for block in response.iter_bytes():
-                        file.write(block)
-            return
-        except httpx.HTTPStatusError as error:
-            reason = f"cannot be downloaded: the server answered {error.response.status_code}"
-            if error.response.status_code not in (429, 500, 502, 503, 504):
-                raise MediaError(reason) from None
-        except httpx.TransportError as error:
-            reason = f"cannot be downloaded: {type(error).__name__}: {error}"
-        if attempt + 1 < ATTEMPTS:
-            time.sleep(patience_s * 2**attempt)
-    raise MediaError(f"{reason} ({ATTEMPTS} attempts)")
-
-
-def _verify(file: MediaFile, target: Path) -> None:
-    with target.open("rb") as opened:
-        start = opened.read(len(LFS_POINTER))
-    size = target.stat().st_size
-    if start == LFS_POINTER:
-        raise MediaError(f"is a Git LFS pointer, {size} bytes; run 'git lfs pull' in the source")
-    if file.size is not None and size != file.size:
-        raise MediaError(f"has {size} bytes where the manifest says {file.size}")
-    if file.sha256 is not None and sha256(target) != file.sha256:
-        raise MediaError("does not match the SHA-256 of the manifest")

@@ -201,7 +201,8 @@ def prepare(
         UserError: the disk is full or too small, another run writes here, or the cluster is not to
             be had.
     """
-    with only_writer(house.folder), start_workers(workers, scheduler) as pools:
+    # Left in reverse: first the downloads that wait for a server, then the threads they are in.
+    with only_writer(house.folder), start_workers(workers, scheduler) as pools, house.fetch.web:
         _require_space(house)
         request = house.request.model_dump_json(indent=1).encode()
         write_if_changed(house.fetch.state / "request.json", request)
@@ -244,7 +245,7 @@ def missing_bytes(house: House) -> int:
     """Bytes that fetch has yet to bring, as far as the manifest knows sizes."""
     brought = records(house.fetch)
     return sum(
-        file.size or 0
+        max(0, (file.size or 0) - house.fetch.partial(file).size)
         for clip in house.fetch.clips
         for file in clip.files
         if file.path not in brought

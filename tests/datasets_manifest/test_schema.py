@@ -1,4 +1,5 @@
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,19 @@ def test_every_downloaded_file_has_an_address_at_a_pinned_commit_and_a_checksum(
         for file in clip.files:
             assert file.sha256 is not None
             assert file.size is not None
-            assert manifest.url(file.path).startswith("https://raw.githubusercontent.com/")
+            (source,) = (place for place in manifest.sources if file.path.startswith(place.prefix))
+            assert re.match(
+                r"https://raw\.githubusercontent\.com/.+/[0-9a-f]{40}/$", source.url or ""
+            )
 
+
+PINNED = r"https://raw\.githubusercontent\.com/.+/[0-9a-f]{40}/"
 
 OUTSIDE = st.one_of(
     st.text().map(lambda text: "/" + text),
     st.tuples(st.text(), st.text()).map(lambda pair: f"{pair[0]}/../{pair[1]}"),
     st.text().map(lambda text: "..\\" + text),
-    st.just("C:/windows"),
-    st.just(""),
+    st.sampled_from(["C:/windows", "", ".", "./a", "a//b", "a/", "a\0b", "a\nb"]),
 )
 
 
@@ -65,8 +70,32 @@ def test_a_misspelt_fact_is_refused() -> None:
         Manifest.model_validate({**facts, "licnce": "MIT"})
 
 
-def test_a_source_over_plain_http_is_refused() -> None:
+LFS = "https://example.org/repo.git/info/lfs/objects/batch"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"url": "http://example.org/"}, "must say insecure: true"),
+        ({"lfs": LFS.replace("https", "http")}, "must say insecure: true"),
+        ({"url": "ftp://example.org/", "insecure": True}, "url"),
+        ({"url": "https://example.org"}, "url"),
+        ({"lfs": "https://example.org/repo.git"}, "lfs"),
+        ({"url": "https://example.org/", "lfs": LFS}, "either url or lfs"),
+        ({}, "either url or lfs"),
+    ],
+)
+def test_a_source_that_is_not_of_one_secure_kind_is_refused(
+    source: dict[str, object], told: str
+) -> None:
     facts = load("av-digits").model_dump()
-    facts["sources"] = [{"prefix": "", "url": "http://example.org/"}]
-    with pytest.raises(ValidationError, match="sources"):
+    facts["sources"] = [{"prefix": "", **source}]
+    with pytest.raises(ValidationError, match=told):
         Manifest.model_validate(facts)
+
+
+def test_a_file_that_no_source_holds_is_refused() -> None:
+    facts = load("av-digits").model_dump()
+    facts["sources"] = [{"prefix": "fsdd/", "url": "https://example.org/"}]
+    with pytest.raises(UserError, match="no source in its manifest holds mnist-pngs/"):
+        _ = Manifest.model_validate(facts).clips

@@ -1,0 +1,50 @@
+"""Servers on this machine."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.pipeline.server import Lfs, Server
+
+
+@contextmanager
+def running(context: ssl.SSLContext | None) -> Iterator[Server]:
+    server = Server(context)
+    thread = threading.Thread(target=server.serve_forever, args=[0.05])
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An https server that the environment vouches for."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with running(context) as server:
+        yield server
+
+
+@pytest.fixture
+def plain_server() -> Iterator[Server]:
+    """The same without TLS."""
+    with running(None) as server:
+        yield server
+
+
+@pytest.fixture
+def lfs(server: Server) -> Lfs:
+    """Git LFS on the https server."""
+    answer = Lfs(server)
+    server.always[answer.path] = answer
+    return answer
