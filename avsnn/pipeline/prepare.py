@@ -1,9 +1,9 @@
-"""fetch → index → extract → featurize: from a data set's name to caches that training reads."""
+"""discover → fetch → index → extract → featurize: from a name to caches that training reads."""
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,12 @@ from pydantic import BaseModel, Field
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.discover import (
+    Discover,
+    discovery,
+    download_from_kaggle,
+    find_folders,
+)
 from avsnn.pipeline.executor import Workers, start_workers
 from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
@@ -18,6 +24,7 @@ from avsnn.pipeline.fetch import Fetch
 from avsnn.pipeline.index import Index, select
 from avsnn.pipeline.settings import Settings
 from avsnn.pipeline.stage import (
+    Failure,
     Plan,
     Progress,
     Stage,
@@ -61,6 +68,7 @@ class House:
     folder: Path
     manifest: Manifest
     settings: PrepareSettings
+    discover: Discover | None
     fetch: Fetch
     index: Index
     extract: Extract
@@ -69,8 +77,9 @@ class House:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All five."""
-        return (self.fetch, self.index, self.extract, self.frames, self.audio)
+        """All of them; a table that was published need not be discovered."""
+        first = (self.discover,) if self.discover else ()
+        return (*first, self.fetch, self.index, self.extract, self.frames, self.audio)
 
 
 def build_stages(
@@ -78,16 +87,26 @@ def build_stages(
 ) -> House:
     """Lays out the stages and their folders; touches nothing.
 
+    The clips of a data set without a published table are those that were discovered so far.
+
     Raises:
-        UserError: no such data set, or the source folder does not exist.
+        UserError: no such data set, or the source folder does not exist or is another.
     """
     manifest = load(dataset)
     if source is not None and not source.is_dir():
         raise UserError(f"--source {source} is not a folder; give the one that holds the files.")
     folder = root / dataset
     state = folder / "state"
+    if manifest.layout is not None and source is not None:
+        source = find_folders(manifest.layout, source)
+    discover = discovery(manifest, folder, source)
+    if discover:
+        manifest = discover.found()
     clips = select(manifest, settings.limit)
-    table = fingerprint([asdict(clip) for clip in clips])
+    # As dataclasses.asdict would say it, which takes ten times as long.
+    table = fingerprint(
+        [{**vars(clip), "audio": vars(clip.audio), "visual": vars(clip.visual)} for clip in clips]
+    )
     fetch = Fetch(folder / "raw", state, manifest, clips, source)
     index = Index(folder / "index", state, manifest, fetch)
     rules = [Extract.version, table, index.settings()]
@@ -109,6 +128,7 @@ def build_stages(
         folder=folder,
         manifest=manifest,
         settings=settings,
+        discover=discover,
         fetch=fetch,
         index=index,
         extract=extract,
@@ -128,7 +148,7 @@ def prepare(
     retry_failed: bool = False,
     on_stage: Callable[[Summary], None] = lambda _: None,
 ) -> Prepared:
-    """Runs what is not done of the five stages.
+    """Runs what is not done of the stages.
 
     Args:
         house: the stages.
@@ -143,21 +163,29 @@ def prepare(
         UserError: the disk is full or too small, or another run writes here.
     """
     with only_writer(house.folder), start_workers(workers) as pools:
-        _require_space(house)
-        request = house.settings.model_dump_json(indent=1).encode()
-        write_if_changed(house.fetch.state / "request.json", request)
         summaries: list[Summary] = []
+
+        def run(stage: Stage) -> Summary:
+            summary = run_stage(
+                stage,
+                executor=_place(stage, pools),
+                progress=progress,
+                retry_failed=retry_failed,
+            )
+            summaries.append(summary)
+            on_stage(summary)
+            _require_few_failures(house, summary, max_failures)
+            return summary
+
         try:
-            for stage in house.stages:
-                summary = run_stage(
-                    stage,
-                    executor=_place(stage, pools),
-                    progress=progress,
-                    retry_failed=retry_failed,
-                )
-                summaries.append(summary)
-                on_stage(summary)
-                _require_few_failures(house, summary, max_failures)
+            house = _with_source(house, retry_failed=retry_failed)
+            if house.discover and run(house.discover).units_done_now:
+                house = _laid_out_again(house, house.fetch.source)
+            _require_space(house)
+            request = house.settings.model_dump_json(indent=1).encode()
+            write_if_changed(house.fetch.state / "request.json", request)
+            for stage in house.stages[len(summaries) :]:
+                run(stage)
         finally:
             _write_failures(house, summaries)
         return _conclude(house, summaries)
@@ -191,8 +219,25 @@ def load_request(root: Path, dataset: str) -> PrepareSettings | None:
     return PrepareSettings.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
+def _with_source(house: House, *, retry_failed: bool) -> House:
+    """The same stages, with the folder that Kaggle's files are in where they are needed."""
+    handle = house.manifest.kaggle
+    if handle is None or house.fetch.source is not None:
+        return house
+    stages = [stage for stage in (house.discover, house.fetch) if stage]
+    if not any(plan(stage, retry_failed=retry_failed).todo for stage in stages):
+        return house
+    return _laid_out_again(house, download_from_kaggle(handle))
+
+
+def _laid_out_again(house: House, source: Path | None) -> House:
+    root = house.folder.parent
+    return build_stages(house.manifest.name, house.settings, root=root, source=source)
+
+
 def _place(stage: Stage, pools: Workers) -> Any:
-    return pools.threads if isinstance(stage, Fetch | Index) else pools.processes
+    light = isinstance(stage, Discover | Fetch | Index)
+    return pools.threads if light else pools.processes
 
 
 def _require_space(house: House) -> None:
@@ -225,8 +270,14 @@ def _write_failures(house: House, summaries: list[Summary]) -> None:
         rows += [failure for record in records(stage).values() for failure in record.failures]
     flow = [stage.name for stage in house.stages]
     rows.sort(key=lambda failure: (flow.index(failure.stage), failure.key, failure.path))
-    lines = [json.dumps(asdict(failure)) + "\n" for failure in rows]
+    known = house.manifest.known_bad
+    lines = [json.dumps(asdict(_with_history(failure, known))) + "\n" for failure in rows]
     write_if_changed(house.folder / "failures.jsonl", "".join(lines).encode())
+
+
+def _with_history(failure: Failure, known_bad: dict[str, str]) -> Failure:
+    why = known_bad.get(failure.key)
+    return replace(failure, reason=f"{failure.reason} (known to be bad: {why})") if why else failure
 
 
 def _conclude(house: House, summaries: list[Summary]) -> Prepared:
