@@ -8,8 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import settings
+
+from avsnn.datasets_manifest import load
 
 # A busy machine is no failure.
 settings.register_profile("avsnn", deadline=None)
@@ -76,6 +81,27 @@ def hashes(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "state" not in path.relative_to(folder).parts and path.name != ".lock"
     }
+
+
+def city_sounds(folder: Path, *, recordings: int, slices: int) -> Path:
+    """Small files in the layout of UrbanSound8K-AV; recordings of class c from 1000 + 100 c on."""
+    manifest = load("urbansound8k-av")
+    assert manifest.layout is not None
+    random = np.random.default_rng(0)
+    for label, name in enumerate(manifest.classes):
+        sound = folder / manifest.layout.audio / name
+        sight = folder / manifest.layout.visual / name
+        sound.mkdir(parents=True)
+        sight.mkdir(parents=True)
+        for recording in range(1000 + 100 * label, 1000 + 100 * label + recordings):
+            for piece in range(slices):
+                stem = f"{recording}-{label}-0-{piece}"
+                samples = random.uniform(-0.5, 0.5, (1600 + 100 * piece, 1 + label % 2))
+                kind = ("PCM_16", "PCM_24", "FLOAT")[label % 3]
+                soundfile.write(sound / f"{stem}.wav", samples, 8000 + 4000 * label, subtype=kind)
+                pixels = random.integers(0, 256, (40, 60, 3), np.uint8)
+                cv2.imwrite(str(sight / f"{stem}.jpg"), pixels)
+    return folder
 
 
 class NoProgress:

@@ -184,14 +184,13 @@ def repair(
 ) -> None:
     """Verify, and make again exactly what is damaged, to the same bytes.
 
-    Files that have to be brought again come from where 'avsnn prepare' took them: give the same
-    --source.
+    Files that have to be brought again come from where 'avsnn prepare' took them.
     """
     from avsnn.cli import show
     from avsnn.pipeline import verify as verification
     from avsnn.pipeline.prepare import build_as_requested
 
-    house = build_as_requested(dataset, root=root, source=source)
+    house = build_as_requested(dataset, root=root, source=source, brings=True)
     verdict = verification.verify(house, progress=show.progress())
     show.verdict(house, verdict)
     if not verdict.damages:
@@ -292,9 +291,17 @@ def evaluate(
         show.evaluation(result, again=again, page=page)
 
 
-@app.command()
-def datasets(root: Root = Path("data"), as_json: AsJson = False) -> None:
+datasets_app = typer.Typer()
+app.add_typer(datasets_app, name="datasets")
+
+
+@datasets_app.callback(invoke_without_command=True)
+def datasets(context: typer.Context, root: Root = Path("data"), as_json: AsJson = False) -> None:
     """List the data sets: licence, size, clips, classes, splits, and what is prepared here."""
+    if context.invoked_subcommand:
+        # Options may stand before the word or after it.
+        context.default_map = {context.invoked_subcommand: {"root": root, "as_json": as_json}}
+        return
     from avsnn.cli import show
     from avsnn.pipeline.survey import survey_datasets
 
@@ -303,6 +310,32 @@ def datasets(root: Root = Path("data"), as_json: AsJson = False) -> None:
         show.as_json(found)
     else:
         show.datasets(found)
+
+
+@datasets_app.command()
+def check(
+    dataset: Dataset,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A split of it; else its default.")
+    ] = None,
+    root: Root = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Count what the parts of a split share: speakers or recordings, and identical files.
+
+    Clips per part and class, groups on both sides, clips with a twin or a byte-identical file on
+    the other side, known bad clips; by the manifest, and by what is prepared here.
+    """
+    from dataclasses import asdict
+
+    from avsnn.cli import show
+    from avsnn.pipeline.check import check_split
+
+    found = check_split(dataset, split, root=root)
+    if as_json:
+        show.as_json(asdict(found))
+    else:
+        show.checked(found)
 
 
 @app.command()

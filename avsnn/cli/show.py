@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from avsnn.models.zoo import AuthorsState
+    from avsnn.pipeline.check import Placed, SplitCheck
     from avsnn.pipeline.evaluate import Evaluation
     from avsnn.pipeline.prepare import House, Prepared
     from avsnn.pipeline.run import RunConfig
@@ -38,6 +39,8 @@ out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
 
 LINES_PER_STAGE = 10
+# More than these are for --json.
+LISTED = 10
 
 PEEKED = "; chosen on the test part itself, as the published numbers were"
 
@@ -256,6 +259,8 @@ def datasets(found: list[dict[str, Any]]) -> None:
         splits = (f"{s} (default)" if s == row["default_split"] else s for s in row["splits"])
         here = f"{row['prepared_clips']:,} clips, {size(row['prepared_bytes'])}"
         clips = f"{row['clips']:,} clips, {size(row['bytes']) if row['bytes'] else 'made here'}"
+        if not row["clips"]:
+            clips = "known once the files are found"
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for name, text in {
             "": row["description"],
@@ -270,6 +275,67 @@ def datasets(found: list[dict[str, Any]]) -> None:
         out.print(f"[bold]{row['name']}[/bold]: {row['title']}")
         out.print(table)
         out.print()
+
+
+def checked(found: SplitCheck) -> None:
+    """A split, taken apart."""
+    out.print(_clips_by_part(found))
+    out.print(_seen_before(found))
+    for kind, clips in found.identical[:LISTED]:
+        out.print(f"identical {kind}: {' = '.join(map(_placed, clips))}", markup=False)
+    if len(found.identical) > LISTED:
+        out.print(f"and {len(found.identical) - LISTED:,} more; --json lists all.")
+    for clip, why in found.known_bad:
+        out.print(f"known to be bad: {_placed(clip)}: {why}", markup=False)
+    if found.unchecked:
+        out.print(f"{found.unchecked:,} files have no known checksum before they are prepared.")
+    if found.disagreeing:
+        out.print(
+            f"{found.disagreeing:,} clips are prepared here under another part, class or group: "
+            f"run 'avsnn prepare {found.dataset}' again."
+        )
+
+
+def _clips_by_part(found: SplitCheck) -> Table:
+    table = Table(title=f"{found.dataset}, split {found.split}: clips", title_justify="left")
+    table.add_column("class")
+    for part in found.clips:
+        table.add_column(part, justify="right")
+    counts = found.clips.values()
+    for name in dict.fromkeys(name for part in counts for name in part):
+        table.add_row(name, *(f"{part.get(name, 0):,}" for part in counts))
+    table.add_section()
+    table.add_row("all", *(f"{sum(part.values()):,}" for part in counts))
+    if found.groups is not None:
+        table.add_row(f"{found.group}s", *(f"{count:,}" for count in found.groups.values()))
+    if bad := [clip.part for clip, _ in found.known_bad]:
+        table.add_row("known bad", *(f"{bad.count(part):,}" for part in found.clips))
+    if found.prepared is not None:
+        table.add_row("prepared here", *(f"{count:,}" for count in found.prepared.values()))
+    return table
+
+
+def _seen_before(found: SplitCheck) -> Table:
+    table = Table(title="seen before", title_justify="left")
+    table.add_column("of the clips in")
+    for row in found.shared:
+        table.add_column(row.part, justify="right")
+    table.add_row("also in", *(" and ".join(row.seen) for row in found.shared))
+    table.add_section()
+    facts: dict[str, list[int | None]] = {
+        f"{found.group}s shared": [row.groups for row in found.shared],
+        f"clips of a shared {found.group}": [row.group_clips for row in found.shared],
+        f"clips with the same {found.twins}": [row.twins for row in found.shared],
+        "clips with an identical file": [row.identical for row in found.shared],
+    }
+    for name, counts in facts.items():
+        if None not in counts:
+            table.add_row(name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _placed(clip: Placed) -> str:
+    return f"{clip.key} ({clip.label}, {clip.part})"
 
 
 def status(stages: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from avsnn.errors import UserError
 
 PARTS = ("train", "val", "test")
+
+COLUMNS = (
+    *("key", "label", "group"),
+    *("audio_path", "audio_sha256", "audio_bytes"),
+    *("visual_path", "visual_sha256", "visual_bytes"),
+)
+
+# WebDataset ends a key at its first dot.
+KEY = re.compile(r"[\w-]+")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _Facts(BaseModel):
@@ -60,11 +70,57 @@ class ColumnSplit(_Facts):
     )
 
 
+class OrderSplit(_Facts):
+    """Of each class the first clips by key are train, the others test, whatever they share."""
+
+    first_train: float = Field(gt=0, lt=1, description="share of each class")
+    val_fraction: float = Field(default=0.0, ge=0, lt=1, description="as in ColumnSplit")
+
+
 class GroupSplit(_Facts):
     """A split without leaks: whole groups (speakers, recordings) go to one part."""
 
     val_groups: tuple[str, ...]
     test_groups: tuple[str, ...]
+
+
+class GroupShareSplit(_Facts):
+    """The same, with groups chosen so that each class is shared out as near as possible."""
+
+    test_share: float = Field(gt=0, lt=1, description="of each class")
+    val_share: float = Field(gt=0, lt=1, description="of each class")
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "GroupShareSplit":
+        if self.test_share + self.val_share >= 1:
+            raise ValueError("test_share and val_share leave nothing to train on")
+        return self
+
+
+Split = ColumnSplit | OrderSplit | GroupSplit | GroupShareSplit
+
+
+class FolderLayout(_Facts):
+    """A folder per class: ``<audio>/<class>/<stem><audio_suffix>``, and the same for ``visual``.
+
+    Files with the same stem are one clip, and the stem is its key.
+    """
+
+    audio: str
+    audio_suffix: str = Field(pattern=r"^\.\w+$")
+    visual: str
+    visual_suffix: str = Field(pattern=r"^\.\w+$")
+    stem: str = Field(
+        description="pattern of every stem; its group named 'group' is the clip's group, one named "
+        "'label', if any, has to be the index of the class"
+    )
+
+
+class Twins(_Facts):
+    """Clips that say the same: those in whose keys the pattern matches the same text."""
+
+    what: str = Field(description="what they share, as a reader would say it")
+    pattern: str
 
 
 class Manifest(_Facts):
@@ -73,6 +129,8 @@ class Manifest(_Facts):
     The table is a CSV beside the YAML with one row per clip: ``key``, ``label`` (index into
     ``classes``), ``group``, the columns that splits name, and for ``audio`` and ``visual`` a
     ``_path``, ``_sha256`` and ``_bytes`` (the latter two empty where nothing was published).
+    Where nobody published one, ``layout`` says how files lie in folders, and the table is written
+    beside the data when they are first found (:meth:`with_table`).
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -83,32 +141,62 @@ class Manifest(_Facts):
     visual: Literal["image", "video"]
     group: str = Field(description="what a group is: speaker, actor, recording, ...")
     classes: tuple[str, ...] = Field(min_length=2)
-    table: str
+    table: str | None = None
+    layout: FolderLayout | None = None
     sources: tuple[Source, ...] = Field(
         default=(), description="a file is taken from the first that has it right"
     )
+    kaggle: str | None = Field(
+        default=None, pattern=r"^[\w-]+/[\w-]+$", description="a Kaggle data set, owner/name"
+    )
     generated: bool = Field(default=False, description="the files are made here, not downloaded")
+    known_bad: dict[str, str] = Field(
+        default_factory=dict,
+        description="clips known to be bad, by key, and why; kept, and named where they fail",
+    )
+    twins: Twins | None = None
     default_split: str
-    splits: dict[str, ColumnSplit | GroupSplit]
+    splits: dict[str, Split]
 
     @model_validator(mode="after")
     def _agrees(self) -> "Manifest":
         if self.default_split not in self.splits:
             raise ValueError(f"default_split {self.default_split!r} is not one of its splits")
-        if bool(self.sources) == self.generated:
-            raise ValueError("a data set is either generated or has sources")
+        if [bool(self.sources), self.kaggle is not None, self.generated].count(True) != 1:
+            raise ValueError("a data set is generated, or has sources, or is on Kaggle")
+        if (self.table is None) == (self.layout is None):
+            raise ValueError("a data set has a table or a layout")
         return self
+
+    def with_table(self, path: Path) -> "Manifest":
+        """The same data set with its clips from a table that is not beside the YAML."""
+        other = self.model_copy(update={"table": str(path.absolute())})
+        # A copy keeps what was computed from the fields as they were.
+        other.__dict__.pop("clips", None)
+        return other
 
     @cached_property
     def clips(self) -> tuple["Clip", ...]:
-        """Every clip of the table, in its order.
+        """Every clip of the table, in its order; none where the table is not written yet.
 
         Raises:
             UserError: a path leaves the data set's folder or is held by no source, a label or part
-                is unknown, a key occurs twice.
+                is unknown, a key occurs twice, or the text is no such table.
         """
+        if self.table is None:
+            return ()
+        # Joined to an absolute path, a folder does not count.
         text = files(__package__).joinpath(self.table).read_text(encoding="utf-8")
-        clips = tuple(self._clip(row) for row in csv.DictReader(text.splitlines()))
+        rows = csv.reader(text.splitlines())
+        header = next(rows, [])
+        parts = [rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)]
+        missing = [name for name in (*COLUMNS, *parts) if name not in header]
+        if missing:
+            raise UserError(f"{self.table}: has no column {missing[0]!r}; restore the file.")
+        # A table has thousands of rows, and is read by every command: by position, not by name.
+        places = [header.index(name) for name in COLUMNS]
+        columns = {name: header.index(name) for name in parts}
+        clips = tuple(self._clip(row, places, columns) for row in rows)
         if len({clip.key for clip in clips}) != len(clips):
             raise UserError(f"{self.table}: a key occurs twice; every clip needs its own.")
         prefixes = tuple(source.prefix for source in self.sources)
@@ -117,25 +205,34 @@ class Manifest(_Facts):
                 raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
         return clips
 
-    def _clip(self, row: dict[str, str]) -> "Clip":
-        columns = {
-            split.column: row[split.column]
-            for split in self.splits.values()
-            if isinstance(split, ColumnSplit)
-        }
-        if not 0 <= int(row["label"]) < len(self.classes):
-            raise UserError(f"{self.table}: clip {row['key']}: label {row['label']} is no class.")
-        if not set(columns.values()) <= set(PARTS):
-            raise UserError(f"{self.table}: clip {row['key']}: a part is one of {PARTS}.")
-        if not re.fullmatch(r"[\w-]+", row["key"]):
-            raise UserError(f"{self.table}: key {row['key']!r} is not letters, digits, _ and -.")
+    def _clip(self, row: list[str], places: list[int], columns: dict[str, int]) -> "Clip":
+        try:
+            key, label, group, *media = (row[place] for place in places)
+            parts = {name: row[place] for name, place in columns.items()}
+        except IndexError:
+            raise UserError(f"{self.table}: a row is cut off after {','.join(row)!r}.") from None
+        if not label.isdecimal() or int(label) >= len(self.classes):
+            raise UserError(f"{self.table}: clip {key}: label {label} is no class.")
+        if not all(part in PARTS for part in parts.values()):
+            raise UserError(f"{self.table}: clip {key}: a part is one of {PARTS}.")
+        if not KEY.fullmatch(key):
+            raise UserError(f"{self.table}: key {key!r} is not letters, digits, _ and -.")
         return Clip(
-            key=row["key"],
-            label=int(row["label"]),
-            group=row["group"],
-            columns=columns,
-            audio=_media_file(row, "audio", self.table),
-            visual=_media_file(row, "visual", self.table),
+            key=key,
+            label=int(label),
+            group=group,
+            columns=parts,
+            audio=self._file(*media[:3]),
+            visual=self._file(*media[3:]),
+        )
+
+    def _file(self, path: str, sha256: str, size: str) -> "MediaFile":
+        if (sha256 and not SHA256.fullmatch(sha256)) or (size and not size.isdecimal()):
+            raise UserError(f"{self.table}: {path} has a checksum or size that is none.")
+        return MediaFile(
+            path=_inside(path, str(self.table)),
+            sha256=sha256 or None,
+            size=int(size) if size else None,
         )
 
 
@@ -191,19 +288,9 @@ def load(name: str) -> Manifest:
         raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
 
 
-def _media_file(row: dict[str, str], kind: str, table: str) -> MediaFile:
-    size = row[f"{kind}_bytes"]
-    return MediaFile(
-        path=_inside(row[f"{kind}_path"], table),
-        sha256=row[f"{kind}_sha256"] or None,
-        size=int(size) if size else None,
-    )
-
-
 def _inside(path: str, table: str) -> str:
     """The path itself, if it names something below the folder it is joined to."""
-    pure = PurePosixPath(path)
-    plain = pure.parts and pure.as_posix() == path and path.isprintable()
-    if not plain or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
+    plain = path.isprintable() and not {"", ".", ".."}.intersection(path.split("/"))
+    if not plain or "\\" in path or ":" in path:
         raise UserError(f"{table}: {path!r} is not a path inside the data set's folder.")
     return path

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,13 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from avsnn.datasets_manifest import Clip, Manifest
-from avsnn.datasets_manifest.schema import ColumnSplit, GroupSplit
+from avsnn.datasets_manifest.schema import (
+    PARTS,
+    ColumnSplit,
+    GroupShareSplit,
+    GroupSplit,
+    OrderSplit,
+)
 from avsnn.pipeline.fetch import Fetch
 from avsnn.pipeline.stage import Outcome, Stage, Unit, records
 
@@ -110,15 +116,17 @@ def assign_parts(manifest: Manifest, split: str) -> dict[str, str]:
     A validation part that the publisher did not give is carved from train, the same share of each
     class; which clips, is a pure function of their keys.
     """
-    rule = manifest.splits[split]
-    if isinstance(rule, GroupSplit):
-        return {clip.key: _part_of_group(rule, clip.group) for clip in manifest.clips}
-    parts = {clip.key: clip.columns[rule.column] for clip in manifest.clips}
-    for clips in _strata(manifest, parts).values():
-        if parts[clips[0].key] == "train":
-            for clip in clips[: _carved(rule, len(clips))]:
-                parts[clip.key] = "val"
-    return parts
+    match manifest.splits[split]:
+        case ColumnSplit() as rule:
+            parts = {clip.key: clip.columns[rule.column] for clip in manifest.clips}
+            return _carve(manifest, parts, rule.val_fraction)
+        case OrderSplit() as rule:
+            return _carve(manifest, _cut_by_order(manifest, rule), rule.val_fraction)
+        case GroupSplit() as rule:
+            return {clip.key: _part_of_group(rule, clip.group) for clip in manifest.clips}
+        case GroupShareSplit() as rule:
+            dealt = _deal_groups(manifest, rule)
+            return {clip.key: dealt[clip.group] for clip in manifest.clips}
 
 
 def select(manifest: Manifest, limit: int | None) -> tuple[Clip, ...]:
@@ -141,14 +149,57 @@ def _strata(manifest: Manifest, parts: dict[str, str]) -> dict[tuple[str, int], 
     return strata
 
 
+def _carve(manifest: Manifest, parts: dict[str, str], fraction: float) -> dict[str, str]:
+    """The same parts, with that share of train made val, class by class."""
+    if not fraction:
+        return parts
+    carved = dict(parts)
+    for (part, _), clips in _strata(manifest, parts).items():
+        if part == "train":
+            carved |= {clip.key: "val" for clip in clips[: round(fraction * len(clips))]}
+    return carved
+
+
+def _cut_by_order(manifest: Manifest, rule: OrderSplit) -> dict[str, str]:
+    classes: dict[int, list[str]] = defaultdict(list)
+    for clip in manifest.clips:
+        classes[clip.label].append(clip.key)
+    return {
+        key: "train" if place < int(rule.first_train * len(keys)) else "test"
+        for keys in classes.values()
+        for place, key in enumerate(sorted(keys))
+    }
+
+
 def _part_of_group(rule: GroupSplit, group: str) -> str:
     if group in rule.test_groups:
         return "test"
     return "val" if group in rule.val_groups else "train"
 
 
-def _carved(rule: ColumnSplit, clips: int) -> int:
-    return round(rule.val_fraction * clips)
+def _deal_groups(manifest: Manifest, rule: GroupShareSplit) -> dict[str, str]:
+    """The part of every group: the largest are dealt first, each to where it is missed most.
+
+    What is missed is counted by class. With groups of a single class, no part ends further from
+    its share of a class than twice the largest group.
+    """
+    shares = {"train": 1 - rule.val_share - rule.test_share}
+    shares |= {"val": rule.val_share, "test": rule.test_share}
+    groups: dict[str, Counter[int]] = defaultdict(Counter)
+    for clip in manifest.clips:
+        groups[clip.group][clip.label] += 1
+    sizes = Counter(clip.label for clip in manifest.clips)
+    missing = {part: {c: shares[part] * n for c, n in sizes.items()} for part in PARTS}
+    dealt = {}
+    for group in sorted(groups, key=lambda group: (-groups[group].total(), _rank(group))):
+        labels = groups[group].items()
+        # Of the parts, the one whose distance from its shares, in squares, grows least.
+        part = dealt[group] = min(
+            PARTS, key=lambda part: sum(n * (n - 2 * missing[part][c]) for c, n in labels)
+        )
+        for c, n in labels:
+            missing[part][c] -= n
+    return dealt
 
 
 def _rank(key: str) -> str:

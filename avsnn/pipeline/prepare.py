@@ -1,9 +1,9 @@
-"""fetch → index → extract → featurize: from a data set's name to caches that training reads."""
+"""discover → fetch → index → extract → featurize: from a name to caches that training reads."""
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -13,6 +13,12 @@ from upath import UPath
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.discover import (
+    Discover,
+    discovery,
+    download_from_kaggle,
+    find_folders,
+)
 from avsnn.pipeline.executor import Workers, start_workers
 from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
@@ -21,6 +27,7 @@ from avsnn.pipeline.index import Index, select
 from avsnn.pipeline.settings import Settings, flatten
 from avsnn.pipeline.stage import (
     NOTHING,
+    Failure,
     Folder,
     Plan,
     Progress,
@@ -89,6 +96,7 @@ class House:
     folder: Path
     manifest: Manifest
     request: Request
+    discover: Discover | None
     fetch: Fetch
     index: Index
     extract: Extract
@@ -97,16 +105,19 @@ class House:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All five."""
-        return (self.fetch, self.index, self.extract, self.frames, self.audio)
+        """All of them; a table that was published need not be discovered."""
+        first = (self.discover,) if self.discover else ()
+        return (*first, self.fetch, self.index, self.extract, self.frames, self.audio)
 
 
 def build_stages(dataset: str, request: Request, *, root: Path) -> House:
     """Lays out the stages and their folders; touches nothing.
 
+    The clips of a data set without a published table are those that were discovered so far.
+
     Raises:
-        UserError: no such data set, the source folder does not exist, or nothing here knows the
-            kind of URL that the store has.
+        UserError: no such data set, the source folder does not exist or is another, or nothing here
+            knows the kind of URL that the store has.
     """
     manifest, settings, source = load(dataset), request.settings, request.source
     if source is not None and not source.is_dir():
@@ -114,8 +125,16 @@ def build_stages(dataset: str, request: Request, *, root: Path) -> House:
     folder = root / dataset
     store = folder if request.store is None else _open_store(request.store) / dataset
     state = folder / "state"
+    if manifest.layout is not None and source is not None:
+        source = find_folders(manifest.layout, source)
+    discover = discovery(manifest, folder, source)
+    if discover:
+        manifest = discover.found()
     clips = select(manifest, settings.limit)
-    table = fingerprint([asdict(clip) for clip in clips])
+    # As dataclasses.asdict would say it, which takes ten times as long.
+    table = fingerprint(
+        [{**vars(clip), "audio": vars(clip.audio), "visual": vars(clip.visual)} for clip in clips]
+    )
     fetch = Fetch(folder / "raw", state, manifest, clips, source)
     index = Index(folder / "index", state, manifest, fetch)
     rules = [Extract.version, table, index.settings()]
@@ -137,6 +156,7 @@ def build_stages(dataset: str, request: Request, *, root: Path) -> House:
         folder=folder,
         manifest=manifest,
         request=request,
+        discover=discover,
         fetch=fetch,
         index=index,
         extract=extract,
@@ -158,8 +178,16 @@ def _open_store(url: str) -> UPath:
     return store
 
 
-def build_as_requested(dataset: str, *, root: Path, source: Path | None = None) -> House:
-    """The stages as the last prepare was asked for; ``source`` in the place of its source.
+def build_as_requested(
+    dataset: str, *, root: Path, source: Path | None = None, brings: bool = False
+) -> House:
+    """The stages as the last prepare was asked for.
+
+    Args:
+        dataset: its name.
+        root: where data sets are kept.
+        source: a folder that holds the files.
+        brings: without one, files may be needed again from the folder that they came from.
 
     Raises:
         UserError: nothing was prepared there; otherwise as :func:`build_stages`.
@@ -167,9 +195,8 @@ def build_as_requested(dataset: str, *, root: Path, source: Path | None = None) 
     request = load_request(root, dataset)
     if request is None:
         raise not_prepared(dataset, root)
-    if source is not None:
-        request = request.model_copy(update={"source": source})
-    return build_stages(dataset, request, root=root)
+    source = source or (request.source if brings else None)
+    return build_stages(dataset, request.model_copy(update={"source": source}), root=root)
 
 
 def prepare(
@@ -183,7 +210,7 @@ def prepare(
     redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     on_stage: Callable[[Summary], None] = lambda _: None,
 ) -> Prepared:
-    """Runs what is not done of the five stages.
+    """Runs what is not done of the stages.
 
     Args:
         house: the stages.
@@ -203,26 +230,36 @@ def prepare(
     """
     # Left in reverse: first the downloads that wait for a server, then the threads they are in.
     with only_writer(house.folder), start_workers(workers, scheduler) as pools, house.fetch.web:
-        _require_space(house)
-        request = house.request.model_dump_json(indent=1).encode()
-        write_if_changed(house.fetch.state / "request.json", request)
         summaries: list[Summary] = []
+
+        def run(stage: Stage) -> Summary:
+            summary = run_stage(
+                stage,
+                executor=_place(stage, pools),
+                progress=progress,
+                retry_failed=retry_failed,
+                redo=redo.get(stage.name, NOTHING),
+            )
+            summaries.append(summary)
+            on_stage(summary)
+            _require_few_failures(house, summary, max_failures)
+            return summary
+
         try:
-            for stage in house.stages:
-                summary = run_stage(
-                    stage,
-                    executor=_place(stage, pools),
-                    progress=progress,
-                    retry_failed=retry_failed,
-                    redo=redo.get(stage.name, NOTHING),
-                )
-                summaries.append(summary)
-                on_stage(summary)
-                _require_few_failures(house, summary, max_failures)
+            request = house.request.model_dump_json(indent=1).encode()
+            house = _with_source(house, retry_failed=retry_failed)
+            if house.discover and run(house.discover).units_done_now:
+                house = _laid_out_again(house, house.fetch.source)
+            _require_space(house)
+            write_if_changed(house.fetch.state / "request.json", request)
+            for stage in house.stages[len(summaries) :]:
+                run(stage)
         finally:
             later = house.stages[len(summaries) :]
             known = [*summaries, *(plan(stage).standing(stage) for stage in later)]
-            write_if_changed(house.folder / "failures.jsonl", failure_lines(known))
+            write_if_changed(
+                house.folder / "failures.jsonl", failure_lines(known, house.manifest.known_bad)
+            )
         prepared = conclude(house, summaries)
         write_if_changed(house.folder / "prepared.json", prepared.as_text().encode())
         return prepared
@@ -288,8 +325,25 @@ def _read_file(kind: type[S], path: Path, dataset: str) -> S:
         ) from None
 
 
+def _with_source(house: House, *, retry_failed: bool) -> House:
+    """The same stages, with the folder that Kaggle's files are in where they are needed."""
+    handle = house.manifest.kaggle
+    if handle is None or house.fetch.source is not None:
+        return house
+    stages = [stage for stage in (house.discover, house.fetch) if stage]
+    if not any(plan(stage, retry_failed=retry_failed).todo for stage in stages):
+        return house
+    return _laid_out_again(house, download_from_kaggle(handle))
+
+
+def _laid_out_again(house: House, source: Path | None) -> House:
+    request = house.request.model_copy(update={"source": source})
+    return build_stages(house.manifest.name, request, root=house.folder.parent)
+
+
 def _place(stage: Stage, pools: Workers) -> Any:
-    return pools.threads if isinstance(stage, Fetch | Index) else pools.processes
+    light = isinstance(stage, Discover | Fetch | Index)
+    return pools.threads if light else pools.processes
 
 
 def _require_space(house: House) -> None:
@@ -315,12 +369,18 @@ def _require_few_failures(house: House, summary: Summary, max_failures: float) -
     )
 
 
-def failure_lines(summaries: list[Summary]) -> bytes:
-    """What ``failures.jsonl`` holds, in the order of the flow."""
+def failure_lines(summaries: list[Summary], known_bad: Mapping[str, str]) -> bytes:
+    """What ``failures.jsonl`` holds, in the order of the flow; what was known of a clip is said."""
     flow = [summary.stage for summary in summaries]
     rows = [failure for summary in summaries for failure in summary.failures]
     rows.sort(key=lambda failure: (flow.index(failure.stage), failure.key, failure.path))
-    return "".join(json.dumps(asdict(failure)) + "\n" for failure in rows).encode()
+    lines = (json.dumps(asdict(_with_history(failure, known_bad))) + "\n" for failure in rows)
+    return "".join(lines).encode()
+
+
+def _with_history(failure: Failure, known_bad: Mapping[str, str]) -> Failure:
+    why = known_bad.get(failure.key)
+    return replace(failure, reason=f"{failure.reason} (known to be bad: {why})") if why else failure
 
 
 def conclude(house: House, summaries: list[Summary]) -> Prepared:

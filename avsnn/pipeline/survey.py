@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from avsnn.datasets_manifest import load, names
+from avsnn.datasets_manifest import names
 from avsnn.errors import UserError
-from avsnn.pipeline.evaluate import Evaluation
-from avsnn.pipeline.prepare import build_stages, load_prepared, load_request
-from avsnn.pipeline.run import load_config, read_metrics
+from avsnn.pipeline.discover import load_found
+from avsnn.pipeline.prepare import build_as_requested, load_prepared, load_request
 from avsnn.pipeline.stage import plan
 
 
@@ -15,7 +14,7 @@ def survey_datasets(root: Path) -> list[dict[str, Any]]:
     """One row per data set, with what is prepared of it below ``root``."""
     found = []
     for name in names():
-        manifest = load(name)
+        manifest = load_found(name, root)
         prepared = load_prepared(root, name)
         found.append(
             {
@@ -40,10 +39,9 @@ def survey_stages(root: Path) -> list[dict[str, Any]]:
     """One row per stage of every data set that was begun below ``root``."""
     found = []
     for name in names():
-        request = load_request(root, name)
-        if request is None:
+        if load_request(root, name) is None:
             continue
-        for stage in build_stages(name, request, root=root).stages:
+        for stage in build_as_requested(name, root=root).stages:
             current = plan(stage)
             standing = current.standing(stage)
             found.append(
@@ -64,6 +62,9 @@ def survey_stages(root: Path) -> list[dict[str, Any]]:
 
 def survey_runs(runs: Path) -> list[dict[str, Any]]:
     """One row per run folder directly below ``runs``."""
+    # They import torch, which a list of data sets need not wait for.
+    from avsnn.pipeline.run import load_config, read_metrics
+
     found = []
     for path in sorted(runs.glob("*/config.yaml")):
         try:
@@ -89,5 +90,7 @@ def survey_runs(runs: Path) -> list[dict[str, Any]]:
 
 
 def _test_top1(run: Path) -> float | None:
+    from avsnn.pipeline.evaluate import Evaluation
+
     path = run / "report" / "test.json"
     return Evaluation.model_validate_json(path.read_bytes()).top1 if path.exists() else None

@@ -174,7 +174,7 @@ def _why_damaged(path: Folder, output: Output) -> str:
 def _wrong_conclusions(house: House, standing: list[Summary]) -> list[Damage]:
     """The two files that are written last, from what the stages recorded."""
     due = {
-        "failures.jsonl": failure_lines(standing),
+        "failures.jsonl": failure_lines(standing, house.manifest.known_bad),
         "prepared.json": conclude(house, standing).as_text().encode(),
     }
     return [

@@ -11,7 +11,10 @@ import yaml
 from tests.conftest import SMALL_SHARDS, Command
 
 BAD_INPUT = {
-    "unknown data set": (["prepare", "nope"], "av-digits, demo"),
+    "unknown data set": (["prepare", "nope"], "av-digits, crema-d, demo, urbansound8k-av"),
+    "unknown split": (["datasets", "check", "crema-d", "--split", "x"], "published, speaker"),
+    "clips not yet known": (["datasets", "check", "urbansound8k-av"], "prepare urbansound8k-av"),
+    "source without the folders": (["prepare", "urbansound8k-av", "--source", "."], "_vision"),
     "missing source folder": (["prepare", "av-digits", "--source", "/nope"], "/nope"),
     "root that cannot be written": (["prepare", "demo", "--root", "/proc/nope"], "/proc/nope"),
     "root that is a file": (["prepare", "demo", "--root", "file"], "file"),
@@ -76,7 +79,9 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
     assert (healthy.returncode, "silent" in healthy.stderr) == (0, False), healthy.stderr
 
 
-@pytest.mark.parametrize("command", ["", "prepare", "train", "evaluate", "datasets", "status"])
+@pytest.mark.parametrize(
+    "command", ["", "prepare", "train", "evaluate", "datasets", "datasets check", "status"]
+)
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:
     done = avsnn(*command.split(), "--help")
     assert done.returncode == 0
@@ -106,7 +111,7 @@ def test_datasets_and_status_tell_what_is_here(avsnn: Command, small_demo: Path)
     root = ("--root", small_demo)
     shown = json.loads(avsnn("datasets", *root, "--json").stdout)
     here = {row["name"]: row["prepared_clips"] for row in shown}
-    assert here == {"av-digits": 0, "demo": 72}
+    assert here == {"av-digits": 0, "crema-d": 0, "demo": 72, "urbansound8k-av": 0}
     stages = json.loads(avsnn("status", *root, "--json").stdout)["stages"]
     assert [row["stage"] for row in stages] == ["fetch", "index", "extract", "frames", "audio"]
     assert all(row["done"] == row["units"] > 0 for row in stages)

@@ -24,18 +24,22 @@ class Sound(NamedTuple):
 
 
 def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
-    """A sound file as FLAC, bit for bit where it holds integers: bytes, duration in s, rate in Hz.
+    """A sound file as FLAC, bit for bit up to 24-bit integers: bytes, duration in s, rate in Hz.
+
+    Floating-point samples are cut off at [-1, 1].
 
     Raises:
-        MediaError: it cannot be decoded, ends before its header says, holds no sample, or is
-            digital silence throughout.
+        MediaError: it cannot be decoded, ends before its header says, holds no sample, is digital
+            silence throughout, or has more channels than 8 or a rate above 655,350 Hz.
     """
     import soundfile
 
     _refuse_truncated_wav(path)
     try:
         subtype = soundfile.info(path).subtype
-        samples, rate = soundfile.read(path, dtype="int32", always_2d=True)
+        # Read as integers, samples of floating point would not be scaled but rounded to -1, 0, 1.
+        kind = "float64" if subtype in ("FLOAT", "DOUBLE") else "int32"
+        samples, rate = soundfile.read(path, dtype=kind, always_2d=True)
     except soundfile.LibsndfileError as error:
         raise MediaError(f"cannot be decoded: {error.error_string}") from None
     if not len(samples):
@@ -45,7 +49,11 @@ def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
     # FLAC holds 24 bits at most; 16 lose nothing of a 16-bit file and half the bytes.
     depth = "PCM_16" if subtype in ("PCM_16", "PCM_U8", "PCM_S8") else "PCM_24"
     buffer = BytesIO()
-    soundfile.write(buffer, samples, rate, subtype=depth, format="FLAC")
+    try:
+        soundfile.write(buffer, samples, rate, subtype=depth, format="FLAC")
+    except soundfile.LibsndfileError:
+        what = f"{samples.shape[1]} channels at {rate:,} Hz"
+        raise MediaError(f"has {what}, which FLAC cannot hold") from None
     return buffer.getvalue(), len(samples) / rate, rate
 
 

@@ -36,6 +36,35 @@ def test_real_recordings_survive_bit_for_bit(shared_data: Path) -> None:
         assert (soundfile.read(BytesIO(flac), dtype="int16")[0] == published).all()
 
 
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "MS_ADPCM"])
+@pytest.mark.parametrize(("channels", "rate"), [(1, 8000), (2, 11024), (2, 192_000)])
+def test_any_wav_of_a_sound_library_becomes_the_same_sound_in_flac(
+    tmp_path: Path, subtype: str, channels: int, rate: int
+) -> None:
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (4000, channels))
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype=subtype)
+    decoded, _ = soundfile.read(tmp_path / "a.wav", always_2d=True)
+    flac, seconds, said = audio.transcode_to_flac(tmp_path / "a.wav")
+    again, kept = soundfile.read(BytesIO(flac), always_2d=True)
+    assert (said, kept, seconds) == (rate, rate, len(decoded) / rate)
+    assert np.abs(again - decoded).max() <= 2**-23
+
+
+def test_floating_point_beyond_full_scale_is_cut_off_not_wrapped(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.5, 3.0, -3.0]), 8000, subtype="DOUBLE")
+    flac, _, _ = audio.transcode_to_flac(tmp_path / "a.wav")
+    assert soundfile.read(BytesIO(flac))[0] == pytest.approx([0.5, 1.0, -1.0], abs=2**-22)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(9, 8000), (1, 2_000_000)])
+def test_a_sound_that_flac_cannot_hold_is_a_failure_with_its_reason(
+    tmp_path: Path, channels: int, rate: int
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full((100, channels), 0.5), rate)
+    with pytest.raises(MediaError, match=f"{channels} channels at {rate:,} Hz"):
+        audio.transcode_to_flac(tmp_path / "a.wav")
+
+
 def test_a_cut_wav_is_refused_though_libsndfile_reads_it(tmp_path: Path) -> None:
     path = wav(tmp_path / "a.wav", noise(4000))
     path.write_bytes(path.read_bytes()[:3000])
