@@ -12,11 +12,16 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 
 from avsnn.datasets_manifest import load
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
+
+# A busy machine is no defect.
+settings.register_profile("avsnn", deadline=None)
+settings.load_profile("avsnn")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

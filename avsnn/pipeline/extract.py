@@ -145,9 +145,10 @@ class Extract(Stage):
 
 def read_shards(folder: Path) -> list[tuple[Path, Sample]]:
     """Every sample of every shard, with the shard that holds it, in a fixed order."""
+    indexes = {path: path.with_suffix(".tar") for path in sorted(folder.glob("*.json"))}
     return [
-        (path.with_suffix(".tar"), sample)
-        for path in sorted(folder.glob("*.json"))
+        (shard, sample)
+        for path, shard in indexes.items()
         for sample in ShardIndex.model_validate_json(path.read_bytes()).samples
     ]
 

@@ -6,6 +6,7 @@ round. Both are Zarr v3 with a crc32c in every chunk, and readable by plain ``za
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from pydantic import Field
 from avsnn.pipeline.extract import Sample, read_member, read_shards
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import Outcome, Stage, Unit
+from avsnn.pipeline.stage import Outcome, Stage, Unit, sha256
 
 if TYPE_CHECKING:
     import zarr
@@ -80,12 +81,12 @@ class Cache(Stage):
 
     def units(self) -> list[Unit]:
         """The layout, then the shards of the array."""
-        found = read_shards(self.shards)
+        # Offsets, sizes and parts in these say which bytes of the shards a row is made of.
+        marks = {path.stem: sha256(path) for path in sorted(self.shards.glob("*.json"))}
+        found = _read_once(self.shards, tuple(marks.values()))
         samples = [sample for _, sample in found]
         if not samples:
             return []
-        # Offsets, sizes and parts say which bytes of the shards a row is made of.
-        described = [(shard.name, sample.model_dump()) for shard, sample in found]
         shape, rows = self.row_shape(samples), self.rows(samples)
         small = [
             f"{name}/{file}" for name in self.vectors(samples) for file in ("zarr.json", "c/0")
@@ -93,17 +94,19 @@ class Cache(Stage):
         layout = Unit(
             name="layout",
             outputs=("zarr.json", f"{self.array}/zarr.json", *small),
-            inputs=[described, shape, len(rows)],
+            inputs=[marks, shape, len(rows)],
         )
         blocks = []
         for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
             block = rows[start : start + ROWS_PER_SHARD]
             first, last = block[0][0], block[-1][0]
+            shards = dict.fromkeys(shard for shard, _ in found[first : last + 1])
+            read = {shard.stem: marks[shard.stem] for shard in shards}
             blocks.append(
                 Unit(
                     name=f"{self.array}-{number:06d}",
                     outputs=("/".join([self.array, "c", str(number), *("0" * len(shape))]),),
-                    inputs=[described[first : last + 1], block, shape, len(rows)],
+                    inputs=[read, block, shape, len(rows)],
                     work=(number, len(rows), shape, [(*found[i], frame) for i, frame in block]),
                 )
             )
@@ -248,6 +251,12 @@ class AudioCache(Cache):
             hop=chosen.hop,
             size=chosen.size,
         )
+
+
+@lru_cache(maxsize=1)
+def _read_once(shards: Path, marks: tuple[str, ...]) -> list[tuple[Path, Sample]]:
+    """Both caches are made of the same shards; ``marks`` are the SHA-256 of what is read."""
+    return read_shards(shards)
 
 
 def _create_vector(group: "zarr.Group", name: str, values: NDArray[Any]) -> None:
