@@ -302,8 +302,8 @@ def _clips_by_part(found: SplitCheck) -> Table:
     for part in found.clips:
         table.add_column(part, justify="right")
     counts = found.clips.values()
-    for name in dict.fromkeys(name for part in counts for name in part):
-        table.add_row(name, *(f"{part.get(name, 0):,}" for part in counts))
+    for name in next(iter(counts)):
+        table.add_row(name, *(f"{part[name]:,}" for part in counts))
     table.add_section()
     table.add_row("all", *(f"{sum(part.values()):,}" for part in counts))
     if found.groups is not None:

@@ -2,9 +2,11 @@
 
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -194,9 +196,9 @@ class Manifest(_Facts):
         if missing:
             raise UserError(f"{self.table}: has no column {missing[0]!r}; restore the file.")
         # A table has thousands of rows, and is read by every command: by position, not by name.
-        places = [header.index(name) for name in COLUMNS]
+        pick = itemgetter(*map(header.index, COLUMNS))
         columns = {name: header.index(name) for name in parts}
-        clips = tuple(self._clip(row, places, columns) for row in rows)
+        clips = tuple([self._clip(row, pick, columns) for row in rows])
         if len({clip.key for clip in clips}) != len(clips):
             raise UserError(f"{self.table}: a key occurs twice; every clip needs its own.")
         prefixes = tuple(source.prefix for source in self.sources)
@@ -205,9 +207,11 @@ class Manifest(_Facts):
                 raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
         return clips
 
-    def _clip(self, row: list[str], places: list[int], columns: dict[str, int]) -> "Clip":
+    def _clip(
+        self, row: list[str], pick: Callable[[list[str]], tuple[str, ...]], columns: dict[str, int]
+    ) -> "Clip":
         try:
-            key, label, group, *media = (row[place] for place in places)
+            key, label, group, *media = pick(row)
             parts = {name: row[place] for name, place in columns.items()}
         except IndexError:
             raise UserError(f"{self.table}: a row is cut off after {','.join(row)!r}.") from None

@@ -114,7 +114,7 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
         group=manifest.group,
         twins=manifest.twins.what if manifest.twins else None,
         clips={
-            part: dict(Counter(placed[clip.key].label for clip in clips))
+            part: _by_class(manifest, [clip.label for clip in clips])
             for part, clips in members.items()
         },
         groups=groups if _has_groups(manifest) else None,
@@ -125,6 +125,10 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
         prepared=prepared,
         disagreeing=disagreeing,
     )
+
+
+def _by_class(manifest: Manifest, labels: list[int]) -> dict[str, int]:
+    return {name: labels.count(label) for label, name in enumerate(manifest.classes)}
 
 
 def _has_groups(manifest: Manifest) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -99,9 +100,15 @@ class Discover(Stage):
         """The data set with its clips; without, where no table is written or it changed since."""
         record, table = records(self).get("table"), self.folder / TABLE
         written = {output.path: output.sha256 for output in record.outputs} if record else {}
-        if not table.exists() or sha256(table) != written.get(TABLE):
+        if not table.exists() or (digest := sha256(table)) != written.get(TABLE):
             return self.manifest
-        return self.manifest.with_table(table)
+        return _with_table(self.manifest.name, table, digest)
+
+
+@lru_cache(maxsize=1)
+def _with_table(dataset: str, table: Path, digest: str) -> Manifest:
+    """Several stages ask for the same table; ``digest`` is the SHA-256 of what is read."""
+    return load(dataset).with_table(table)
 
 
 def discovery(manifest: Manifest, folder: Path, source: Path | None = None) -> Discover | None:

@@ -146,10 +146,11 @@ class Extract(Stage):
 
 def read_shards(folder: Folder) -> list[tuple[Folder, Sample]]:
     """Every sample of every shard, with the shard that holds it, in a fixed order."""
-    indexes: list[Folder] = [*folder.glob("*.json")]
+    found: list[Folder] = [*folder.glob("*.json")]
+    indexes = {path: path.with_suffix(".tar") for path in sorted(found, key=str)}
     return [
-        (path.with_suffix(".tar"), sample)
-        for path in sorted(indexes, key=str)
+        (shard, sample)
+        for path, shard in indexes.items()
         for sample in ShardIndex.model_validate_json(path.read_bytes()).samples
     ]
 

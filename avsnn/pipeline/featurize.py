@@ -6,6 +6,7 @@ round. Both are Zarr v3 with a crc32c in every chunk, and readable by plain ``za
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from pydantic import Field
 from avsnn.pipeline.extract import Sample, read_member, read_shards
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import Folder, Outcome, Stage, Unit
+from avsnn.pipeline.stage import Folder, Outcome, Stage, Unit, sha256
 
 if TYPE_CHECKING:
     import zarr
@@ -26,7 +27,7 @@ ROWS_PER_SHARD = 256
 # likes.
 CHUNK_BYTES = 2**18
 
-# Inputs of a unit beside its clips; no key of a clip holds a space.
+# Inputs of a unit beside its shards, whose names hold no space.
 ROW_SHAPE, ROW_COUNT, ROWS_OF_BLOCK = "shape of a row", "count of rows", "rows of a block"
 
 
@@ -85,12 +86,13 @@ class Cache(Stage):
 
     def units(self) -> list[Unit]:
         """The layout, then the shards of the array."""
-        found = read_shards(self.shards)
+        # Offsets, sizes and parts in these say which bytes of the shards a row is made of.
+        indexes: list[Folder] = [*self.shards.glob("*.json")]
+        marks = {path.stem: sha256(path) for path in sorted(indexes, key=str)}
+        found = _read_once(self.shards, tuple(marks.values()))
         samples = [sample for _, sample in found]
         if not samples:
             return []
-        # Offsets, sizes and parts say which bytes of the shards a row is made of.
-        described = {sample.key: [shard.name, sample.model_dump()] for shard, sample in found}
         shape, rows = self.row_shape(samples), self.rows(samples)
         small = [
             f"{name}/{file}" for name in self.vectors(samples) for file in ("zarr.json", "c/0")
@@ -98,18 +100,19 @@ class Cache(Stage):
         layout = Unit(
             name="layout",
             outputs=("zarr.json", f"{self.array}/zarr.json", *small),
-            inputs={**described, ROW_SHAPE: shape, ROW_COUNT: len(rows)},
+            inputs={**marks, ROW_SHAPE: shape, ROW_COUNT: len(rows)},
         )
         blocks = []
         for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
             block = rows[start : start + ROWS_PER_SHARD]
-            keys = [samples[i].key for i, _ in block]
+            first, last = block[0][0], block[-1][0]
+            shards = dict.fromkeys(shard for shard, _ in found[first : last + 1])
             blocks.append(
                 Unit(
                     name=f"{self.array}-{number:06d}",
                     outputs=("/".join([self.array, "c", str(number), *("0" * len(shape))]),),
                     inputs={
-                        **{key: described[key] for key in keys},
+                        **{shard.stem: marks[shard.stem] for shard in shards},
                         ROWS_OF_BLOCK: block,
                         ROW_SHAPE: shape,
                         ROW_COUNT: len(rows),
@@ -261,6 +264,12 @@ class AudioCache(Cache):
             hop=chosen.hop,
             size=chosen.size,
         )
+
+
+@lru_cache(maxsize=1)
+def _read_once(shards: Folder, marks: tuple[str, ...]) -> list[tuple[Folder, Sample]]:
+    """Both caches are made of the same shards; ``marks`` are the SHA-256 of what is read."""
+    return read_shards(shards)
 
 
 def _create_vector(group: "zarr.Group", name: str, values: NDArray[Any]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from types import MappingProxyType
@@ -33,6 +34,7 @@ Folder = Path | UPath
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Progress(Protocol):
@@ -211,18 +213,26 @@ def name_in(folder: Path, place: Folder) -> str:
 
 def fingerprint(value: Any) -> str:
     """SHA-256 of the canonical JSON of a value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
 def records(stage: Stage) -> dict[str, Record]:
     """The journal, last record of each unit; a line torn by a kill counts as never written."""
+    try:
+        stat = stage.journal.stat()
+    except FileNotFoundError:
+        return {}
+    return dict(_read_journal(stage.journal, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=8)
+def _read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
+    """Several stages ask for the same journal, which has a line per file of a data set."""
     found: dict[str, Record] = {}
-    if stage.journal.exists():
-        for line in stage.journal.read_text(encoding="utf-8").splitlines():
-            with suppress(KeyError, TypeError, ValueError):
-                record = Record.from_json(line)
-                found[record.unit] = record
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        with suppress(KeyError, TypeError, ValueError):
+            record = Record.from_json(line)
+            found[record.unit] = record
     return found
 
 
