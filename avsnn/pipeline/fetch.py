@@ -52,7 +52,7 @@ class Fetch(Stage):
         clips: those whose files are wanted.
         source: a folder that holds the files already; None downloads or generates them. Links in
             it are followed.
-        web: the connections that all units share.
+        web: the connections that all units share, which is why they run as threads.
     """
 
     name: ClassVar[str] = "fetch"
