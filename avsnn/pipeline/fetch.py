@@ -23,12 +23,12 @@ STRIKES = 3
 class Origin:
     """A source of the manifest, and how it behaves in this run."""
 
-    def __init__(self, source: Source, web: Web, files: Sequence[MediaFile], folder: Path) -> None:
+    def __init__(self, source: Source, web: Web, files: Sequence[MediaFile]) -> None:
         self.source = source
         self.strikes = 0
         if source.lfs is not None:
             mine = [file for file in files if self.holds(file)]
-            self.locate = Lfs(Address(source.lfs, {}, source.insecure), web, mine, folder).locate
+            self.locate = Lfs(Address(source.lfs, {}, source.insecure), web, mine).locate
         else:
             self.locate = self._below_url
 
@@ -52,7 +52,7 @@ class Fetch(Stage):
         clips: those whose files are wanted.
         source: a folder that holds the files already; None downloads or generates them. Links in
             it are followed.
-        web: the connections that all units share.
+        web: the connections that all units share, which is why they run as threads.
     """
 
     name: ClassVar[str] = "fetch"
@@ -70,7 +70,7 @@ class Fetch(Stage):
 
     def __post_init__(self) -> None:
         files = [file for clip in self.clips for file in clip.files]
-        origins = (Origin(place, self.web, files, self.folder) for place in self.manifest.sources)
+        origins = (Origin(place, self.web, files) for place in self.manifest.sources)
         object.__setattr__(self, "origins", tuple(origins))
 
     def settings(self) -> dict[str, Any]:

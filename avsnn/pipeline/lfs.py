@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - pydantic reads it
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +17,6 @@ from avsnn.pipeline.web import Address, Web, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from avsnn.datasets_manifest import MediaFile
 
@@ -65,22 +63,20 @@ class _Known:
 class Lfs:
     """The addresses that one Git LFS server gives.
 
-    The thread that misses one asks for it and for the next files of the data set that are not
-    here either, so that a whole data set takes a call per hundred files.
+    The thread that misses one asks for the whole block of a hundred files that it is in, so that
+    a data set takes a call per hundred files, in whatever order its threads get on.
 
     Args:
         batch: the server's endpoint for them.
         web: the connections.
         files: all that may be asked for, in the order in which they are fetched.
-        folder: where those stand that were fetched.
     """
 
-    def __init__(self, batch: Address, web: Web, files: Sequence[MediaFile], folder: Path) -> None:
+    def __init__(self, batch: Address, web: Web, files: Sequence[MediaFile]) -> None:
         self._batch = batch
         self._web = web
         self._files = files
         self._places = {file.path: place for place, file in enumerate(files)}
-        self._folder = folder
         self._known: dict[str, _Known] = {}
         self._lock = threading.Lock()
 
@@ -95,7 +91,7 @@ class Lfs:
             raise MediaError("can only be asked for files whose SHA-256 and size are known")
         with self._lock:
             if not self._is_known(file.sha256):
-                self._ask(self._with_neighbours(file))
+                self._ask(self._block(file))
             found = self._known[file.sha256].found
             if isinstance(found, MediaError):
                 del self._known[file.sha256]
@@ -105,18 +101,15 @@ class Lfs:
     def _is_known(self, digest: str) -> bool:
         return digest in self._known and self._known[digest].lasts
 
-    def _with_neighbours(self, file: MediaFile) -> dict[str, int]:
-        """Size of the file and of the next ones that are still to be had, by SHA-256."""
-        wanted: dict[str, int] = {}
-        for near in islice(self._files, self._places[file.path], None):
-            if len(wanted) == OBJECTS_PER_CALL:
-                break
-            if near.sha256 is None or near.size is None:
-                continue
-            here = self._is_known(near.sha256) or (self._folder / near.path).exists()
-            if near == file or not here:
-                wanted[near.sha256] = near.size
-        return wanted
+    def _block(self, file: MediaFile) -> dict[str, int]:
+        """Size of the file and of those around it that are not known, by SHA-256."""
+        first = self._places[file.path] // OBJECTS_PER_CALL * OBJECTS_PER_CALL
+        return {
+            near.sha256: near.size
+            for near in self._files[first : first + OBJECTS_PER_CALL]
+            if near.sha256 is not None and near.size is not None
+            if not self._is_known(near.sha256)
+        }
 
     def _ask(self, wanted: dict[str, int]) -> None:
         question = {

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,15 @@ import pytest
 
 from avsnn.datasets_manifest import MediaFile
 from avsnn.errors import RunError
-from avsnn.pipeline.prepare import PrepareSettings, Request, build_stages, missing_bytes
-from tests.conftest import PROJECT
+from avsnn.pipeline.prepare import (
+    PrepareSettings,
+    Request,
+    build_stages,
+    missing_bytes,
+    prepare,
+)
+from avsnn.pipeline.web import Web
+from tests.conftest import PROJECT, NoProgress
 from tests.pipeline.server import (
     SECRET,
     Handler,
@@ -127,6 +135,43 @@ def test_a_download_killed_in_the_middle_goes_on_in_the_next_run(
     assert (second.headers["Range"], second.sent) == (f"bytes={kept}-", len(BIG) - kept)
     assert (tmp_path / "raw" / "big.bin").read_bytes() == BIG
     assert not list((tmp_path / "state" / "downloads").iterdir())
+
+
+class Interrupt(NoProgress):
+    """Ctrl-C as the first unit ends."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_does_not_sit_out_what_a_server_asks_to_wait(
+    tmp_path: Path, server: Server
+) -> None:
+    house = build_stages("av-digits", Request(settings=PrepareSettings(limit=1)), root=tmp_path)
+    files = [server.holds(name, BODY) for name in ("a.wav", "b.wav")]
+    refused = threading.Event()
+
+    def refuse(handler: Handler) -> None:
+        status(503, Retry_After="60")(handler)
+        refused.set()
+
+    def serve_then(handler: Handler) -> None:
+        refused.wait()
+        serve(handler)
+
+    server.tell("/files/a.wav", serve_then)
+    server.always["/files/b.wav"] = refuse
+    fetch = replace(fetch_of(house.folder, files, {"url": server.url()}), web=Web())
+
+    def interrupted() -> None:
+        with suppress(KeyboardInterrupt):
+            prepare(replace(house, fetch=fetch), workers=0, progress=Interrupt())
+
+    thread = threading.Thread(target=interrupted)
+    thread.start()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert len(server.requests("/files/b.wav")) == 1
 
 
 def test_what_is_left_to_fetch_counts_what_has_arrived_of_a_file(tmp_path: Path) -> None:
