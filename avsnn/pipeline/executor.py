@@ -48,13 +48,14 @@ class Workers:
         import dask
         from distributed import Client, LocalCluster
 
-        # Its warnings are about its own workers coming and going, not about the data.
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        # What it logs is about its own workers coming and going; what goes wrong in a unit reaches
+        # us as the unit's exception.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._stack.enter_context(
             dask.config.set(
                 {
                     "distributed.scheduler.allowed-failures": 3,
-                    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error",
+                    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
                 }
             )
         )
@@ -83,7 +84,7 @@ def _connect(scheduler: str) -> "Client":
     """
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler, timeout=PATIENCE_S, set_as_default=False)
     except (OSError, ValueError) as error:
