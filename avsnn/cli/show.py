@@ -148,9 +148,10 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
     folder = next(
         path for path in (house.folder, *house.folder.absolute().parents) if path.exists()
     )
+    known = house.fetch.clips or not house.discover
+    wanted = size(missing_bytes(house)) if known else "files yet to be found"
     out.print(
-        f"{size(missing_bytes(house))} to fetch into {house.folder}, "
-        f"{size(shutil.disk_usage(folder).free)} free there."
+        f"{wanted} to fetch into {house.folder}, {size(shutil.disk_usage(folder).free)} free there."
     )
 
 

@@ -110,3 +110,13 @@ def test_clips_that_no_decoder_can_use_are_failures_of_extract(
     assert cut.visual.path in reasons[cut.key]
     assert pointer.visual.path in reasons[pointer.key]
     assert "57 clips are ready" in done.stdout
+
+
+def test_a_known_bad_clip_that_fails_says_so(avsnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = avsnn("prepare", "crema-d", "--source", "empty", "--limit", "200")
+    assert done.returncode == 1
+    text = (tmp_path / "data" / "crema-d" / "failures.jsonl").read_text()
+    told = {row["key"] for row in map(json.loads, text.splitlines()) if "known" in row["reason"]}
+    assert told == {"1064_IEO_DIS_MD"}
+    assert text.count("(known to be bad: the video lasts a minute and shows all emotions)") == 2
