@@ -1,11 +1,13 @@
 """What a data set's YAML and table may say. Everything else about a data set is discovered."""
 
 import csv
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from avsnn.errors import UserError
+
+#: Environment variable that names a folder of the user's own YAML and CSV files.
+OWN = "AVSNN_DATASETS"
 
 PARTS = ("train", "val", "test")
 
@@ -143,7 +148,7 @@ class Manifest(_Facts):
     visual: Literal["image", "video"]
     group: str = Field(description="what a group is: speaker, actor, recording, ...")
     classes: tuple[str, ...] = Field(min_length=2)
-    table: str | None = None
+    table: str | None = Field(default=None, pattern=r"^[\w.-]+\.csv$")
     layout: FolderLayout | None = None
     sources: tuple[Source, ...] = Field(
         default=(), description="a file is taken from the first that has it right"
@@ -188,7 +193,10 @@ class Manifest(_Facts):
         if self.table is None:
             return ()
         # Joined to an absolute path, a folder does not count.
-        text = files(__package__).joinpath(self.table).read_text(encoding="utf-8")
+        table = files(__package__).joinpath(self.table)
+        if not table.is_file():
+            raise UserError(f"{self.name}.yaml: its table {self.table} is not beside it.")
+        text = table.read_text(encoding="utf-8")
         rows = csv.reader(text.splitlines())
         header = next(rows, [])
         parts = [rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)]
@@ -267,12 +275,27 @@ class Clip:
 
 
 def names() -> list[str]:
-    """Names of all data sets, sorted."""
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in files(__package__).iterdir()
+    """Names of all data sets, sorted: those that come with avsnn, and the user's own.
+
+    Raises:
+        UserError: the folder of the user's own is none.
+    """
+    return sorted(_places())
+
+
+def _places() -> dict[str, Traversable]:
+    """The YAML of every data set; one of the user's own takes the place of ours."""
+    folders: list[Traversable] = [files(__package__)]
+    if own := os.environ.get(OWN):
+        if not Path(own).is_dir():
+            raise UserError(f"{OWN}={own} is not a folder; give the one that holds your YAML.")
+        folders.append(Path(own))
+    return {
+        entry.name.removesuffix(".yaml"): entry
+        for folder in folders
+        for entry in folder.iterdir()
         if entry.name.endswith(".yaml")
-    )
+    }
 
 
 def load(name: str) -> Manifest:
@@ -281,15 +304,25 @@ def load(name: str) -> Manifest:
     Raises:
         UserError: there is no such data set, or its YAML does not fit the schema.
     """
-    if name not in names():
-        raise UserError(f"no data set is called {name!r}; there are: {', '.join(names())}.")
-    text = files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    places = _places()
+    if name not in places:
+        raise UserError(f"no data set is called {name!r}; there are: {', '.join(sorted(places))}.")
+    place = places[name]
     try:
-        return Manifest.model_validate(yaml.safe_load(text))
+        manifest = Manifest.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
+    if manifest.name != name:
+        raise UserError(f"{name}.yaml: its name is {manifest.name!r}; name the file after it.")
+    if manifest.table is not None and os.environ.get(OWN):
+        beside = Path(os.environ[OWN]) / manifest.table
+        return manifest.with_table(beside) if beside.is_file() else manifest
+    return manifest
 
 
 def _inside(path: str, table: str) -> str:

@@ -166,3 +166,50 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     table.write_text(text[:5000].rpartition(",")[0])
     with pytest.raises(UserError, match="cut off"):
         _ = load("av-digits").with_table(table).clips
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's own data sets, with one of two clips."""
+    shipped = Path(schema.__file__).parent
+    text = (shipped / "av-digits.yaml").read_text().replace("av-digits", "mine")
+    (tmp_path / "mine.yaml").write_text(text)
+    rows = (shipped / "av-digits.csv").read_text().splitlines()[:3]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_of_ones_own_adds_data_sets_to_ours(own: Path) -> None:
+    assert {"mine", "av-digits", "demo"} <= set(names())
+    assert len(load("mine").clips) == 2
+    assert len(load("av-digits").clips) == 3000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("name: mine", "name: yours", "name the file after it"),
+        ("mine.csv", "other.csv", "other.csv is not beside it"),
+        ("mine.csv", "../mine.csv", "table"),
+        ("visual: image", "visual: [", "is not YAML"),
+        ("visual: image", "visual: smell", "visual"),
+    ],
+)
+def test_a_manifest_of_ones_own_that_makes_no_sense_is_one_sentence(
+    own: Path, old: str, new: str, told: str
+) -> None:
+    text = (own / "mine.yaml").read_text()
+    assert old in text
+    (own / "mine.yaml").write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=told) as error:
+        _ = load("mine").clips
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_ones_own_that_is_none_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(schema.OWN, "/nope")
+    with pytest.raises(UserError, match="AVSNN_DATASETS=/nope is not a folder"):
+        names()
