@@ -331,7 +331,8 @@ def _run_units(
     stage: Stage, todo: list[Unit], executor: Executor, progress: Progress
 ) -> dict[str, BaseException]:
     broken: dict[str, BaseException] = {}
-    failed = 0
+    failed = written = 0
+    began = time.monotonic()
     progress.start(stage.name, len(todo), "units")
     futures: dict[Future[Record], Unit] = {}
     unrecorded: list[Record] = []
@@ -348,9 +349,12 @@ def _run_units(
                     except OSError:
                         unrecorded.append(record)
                     failed += len(record.failures)
+                    written += sum(output.size for output in record.outputs)
                 else:
                     broken[futures[future].name] = error
-                progress.advance(note=f"{failed} failed" if failed else "")
+                rate = written / 1e6 / max(1e-9, time.monotonic() - began)
+                note = f"{written / 1e6:,.1f} MB, {rate:,.1f} MB/s"
+                progress.advance(note=f"{note}, {failed:,} failed" if failed else note)
             # A unit that filled the disk has by now given its scratch space back.
             for record in unrecorded:
                 try:
