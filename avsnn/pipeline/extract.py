@@ -5,13 +5,13 @@ import tarfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, field_validator
 from upath import UPath
 
 from avsnn.pipeline.index import IndexRow, read_index
-from avsnn.pipeline.media import MediaError, audio, sandbox, video
+from avsnn.pipeline.media import MediaError, audio, refuse_stub, sandbox, video
 from avsnn.pipeline.settings import Settings
 from avsnn.pipeline.stage import Failure, Folder, Outcome, Stage, Unit
 
@@ -60,7 +60,7 @@ class Extract(Stage):
     """One unit per shard. ``key.0.jpg key.1.jpg … key.flac key.json``; images stay as published."""
 
     name: ClassVar[str] = "extract"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     folder: Folder
     state: Path
@@ -115,33 +115,34 @@ class Extract(Stage):
         return outcome
 
     def _read(self, row: IndexRow) -> tuple[Sample, dict[str, bytes]]:
-        try:
-            flac, seconds, rate = sandbox.call(audio.transcode_to_flac, self.raw / row.audio)
-        except MediaError as error:
-            raise MediaError(f"audio {row.audio} {error}") from None
-        try:
-            files, shape = self._read_visual(self.raw / row.visual, seconds)
-        except MediaError as error:
-            raise MediaError(f"{self.visual} {row.visual} {error}") from None
+        media = self._decode(row)
+        height, width, _ = media.shape
         sample = Sample(
             key=row.key,
             label=row.label,
             splits=row.splits,
-            frames=len(files),
-            height=shape[0],
-            width=shape[1],
-            audio_seconds=seconds,
-            audio_rate=rate,
+            frames=len(media.images),
+            height=height,
+            width=width,
+            audio_seconds=media.seconds,
+            audio_rate=media.rate,
             members={},
         )
         described = row.model_dump(exclude={"position", "part"})
-        files["json"] = json.dumps(described, sort_keys=True).encode()
-        return sample, files | {"flac": flac}
+        files = media.images | {"json": json.dumps(described, sort_keys=True).encode()}
+        return sample, files | {"flac": media.flac}
 
-    def _read_visual(self, path: Path, seconds: float) -> tuple[dict[str, bytes], tuple[int, ...]]:
-        if self.visual == "image":
-            return sandbox.call(_read_image, path)
-        return sandbox.call(_read_video, path, self.chosen, seconds)
+    def _decode(self, row: IndexRow) -> "Media":
+        """Decodes in the sandbox; after a death there, with each decoder by itself."""
+        attempts = [video.DECODERS, *((name,) for name in video.DECODERS)]
+        for decoders in attempts if self.visual == "video" else attempts[:1]:
+            try:
+                return sandbox.call(
+                    _read_clip, self.raw, row.audio, row.visual, self.visual, self.chosen, decoders
+                )
+            except sandbox.DecoderDiedError as error:
+                died = error
+        raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}")
 
 
 def read_shards(folder: Folder) -> list[tuple[Folder, Sample]]:
@@ -166,22 +167,51 @@ def read_member(shard: Folder, span: tuple[int, int]) -> bytes:
         return file.read(size)
 
 
+class Media(NamedTuple):
+    """A clip's files as a shard holds them, and what was found out on the way."""
+
+    flac: bytes
+    seconds: float
+    rate: int
+    images: dict[str, bytes]
+    shape: tuple[int, ...]
+
+
+def _read_clip(
+    raw: Path,
+    sound: str,
+    visual: str,
+    kind: Literal["image", "video"],
+    chosen: ExtractSettings,
+    decoders: tuple[str, ...],
+) -> Media:
+    try:
+        flac, seconds, rate = audio.transcode_to_flac(raw / sound)
+    except MediaError as error:
+        raise MediaError(f"audio {sound} {error}") from None
+    try:
+        if kind == "image":
+            images, shape = _read_image(raw / visual)
+        else:
+            images, shape = _read_video(raw / visual, chosen, seconds, decoders)
+    except MediaError as error:
+        raise MediaError(f"{kind} {visual} {error}") from None
+    return Media(flac, seconds, rate, images, shape)
+
+
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    refuse_stub(path)
     data = path.read_bytes()
     frame = video.decode_image(data)
     return {f"0.{video.image_suffix(data)}": data}, frame.shape
 
 
 def _read_video(
-    path: Path, chosen: ExtractSettings, audio_seconds: float
+    path: Path, chosen: ExtractSettings, sound_seconds: float, decoders: tuple[str, ...]
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    decoded = video.decode_video(path, chosen.frames)
-    seconds = decoded.total / decoded.fps if decoded.fps else audio_seconds
-    # A cut file decodes short in every library without a word; its sound is the witness.
-    if seconds < 0.8 * audio_seconds - 0.2:
-        raise MediaError(
-            f"is truncated: {seconds:.1f} s of picture for {audio_seconds:.1f} s sound"
-        )
+    decoded = video.decode_video(
+        path, chosen.frames, sound_seconds=sound_seconds, decoders=decoders
+    )
     files = {
         f"{i}.jpg": video.encode_jpeg(frame, chosen.jpeg_quality)
         for i, frame in enumerate(decoded.frames)

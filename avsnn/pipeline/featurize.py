@@ -8,11 +8,11 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from avsnn.pipeline.extract import Sample, read_member, read_shards
 from avsnn.pipeline.media import audio, video
@@ -40,16 +40,30 @@ class FrameSettings(Settings):
 
 
 class AudioSettings(Settings):
-    """The cached log-STFT image; the defaults are the published ones."""
+    """The cached image of the sound; the defaults are the published ones.
 
+    ``log-stft`` is ``log(|STFT| + 1e-7)``, ``log-mel`` is ``log(M |STFT|^2 + 1e-7)`` with
+    ``n_mels`` mel filters ``M``.
+    """
+
+    kind: Literal["log-stft", "log-mel"] = "log-stft"
     sample_rate: int = Field(default=22050, ge=1000, description="Hz")
     n_fft: int = Field(default=512, ge=16)
     hop: int = Field(default=353, ge=1, description="samples")
+    n_mels: int | None = Field(default=None, ge=8, description="of log-mel, say 64")
     size: int = Field(default=128, ge=16, description="px, height and width")
     noise_snr: float | None = Field(
         default=None,
         description="dB; white noise added to the waveform of every clip, to compare methods on it",
     )
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "AudioSettings":
+        if (self.kind == "log-mel") != (self.n_mels is not None):
+            raise ValueError("n_mels goes with kind=log-mel, and log-mel with n_mels (64, say)")
+        if self.n_mels is not None:
+            audio.mel_filters(sample_rate=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels)
+        return self
 
 
 @dataclass(frozen=True)
@@ -226,7 +240,7 @@ class FrameCache(Cache):
 
 @dataclass(frozen=True)
 class AudioCache(Cache):
-    """``audio`` f32 ``[N, 1, F, F]``, the log-STFT image of each clip, with ``key``, ``label``."""
+    """``audio`` f32 ``[N, 1, F, F]``, an image of each clip's sound, with ``key``, ``label``."""
 
     name: ClassVar[str] = "audio"
     array: ClassVar[str] = "audio"
@@ -254,16 +268,22 @@ class AudioCache(Cache):
     ) -> NDArray[Any]:
         """The clip's audio image ``[1, F, F]``."""
         sound = audio.read(read_member(shard, sample.members["flac"]))
-        chosen = self.chosen
-        if chosen.noise_snr is not None:
-            sound = audio.add_noise(sound, snr=chosen.noise_snr, key=sample.key)
-        return audio.log_stft_image(
-            sound,
-            sample_rate=chosen.sample_rate,
-            n_fft=chosen.n_fft,
-            hop=chosen.hop,
-            size=chosen.size,
+        if self.chosen.noise_snr is not None:
+            sound = audio.add_noise(sound, snr=self.chosen.noise_snr, key=sample.key)
+        return audio_image(sound, self.chosen)
+
+
+def audio_image(sound: audio.Sound, chosen: AudioSettings) -> NDArray[np.float32]:
+    """The image ``[1, size, size]`` that the networks read of a sound, without its noise."""
+    bins = audio.stft_magnitudes(
+        sound, sample_rate=chosen.sample_rate, n_fft=chosen.n_fft, hop=chosen.hop
+    )
+    if chosen.n_mels is not None:
+        filters = audio.mel_filters(
+            sample_rate=chosen.sample_rate, n_fft=chosen.n_fft, n_mels=chosen.n_mels
         )
+        bins = filters @ bins**2
+    return audio.log_image(bins, size=chosen.size)
 
 
 @lru_cache(maxsize=1)

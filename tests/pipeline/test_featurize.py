@@ -1,14 +1,18 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avsnn.errors import UserError
 from avsnn.pipeline.extract import Sample, read_member, read_shards
-from avsnn.pipeline.featurize import FrameCache, FrameSettings
+from avsnn.pipeline.featurize import AudioSettings, FrameCache, FrameSettings, audio_image
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.prepare import (
     PrepareSettings,
@@ -40,7 +44,7 @@ def test_plain_zarr_reads_the_clips_that_the_shards_hold(small_demo: Path) -> No
         pixels = video.decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
         assert np.array_equal(frames["frames"][offsets[row + 1] - 1], pixels.transpose(2, 0, 1))
         sound = audio.read(read_member(shard, sample.members["flac"]))
-        image = audio.log_stft_image(sound, sample_rate=22050, n_fft=512, hop=353, size=128)
+        image = audio_image(sound, AudioSettings())
         assert np.array_equal(sounds["audio"][row], image)
 
 
@@ -62,6 +66,7 @@ def test_a_flipped_bit_anywhere_in_the_cache_is_an_error_not_a_value(
     ("change", "stale"),
     [
         ("audio.hop=200", {"audio"}),
+        ("audio.kind=log-mel audio.n_mels=64", {"audio"}),
         ("frames.shorter_side=48", {"frames"}),
         ("extract.jpeg_quality=80", {"extract"}),
     ],
@@ -69,7 +74,7 @@ def test_a_flipped_bit_anywhere_in_the_cache_is_an_error_not_a_value(
 def test_a_setting_makes_only_what_depends_on_it_stale(
     small_demo: Path, change: str, stale: set[str]
 ) -> None:
-    words = ["extract.clips_per_shard=8", "limit=72", change]
+    words = ["extract.clips_per_shard=8", "limit=72", *change.split()]
     house = build_stages(
         "demo", Request(settings=build_settings(PrepareSettings, (), words)), root=small_demo
     )
@@ -97,3 +102,55 @@ def test_frames_of_any_sizes_fit_one_array(
         assert abs(shape[2] / shape[1] - width / height) <= width / height / min(shape[1:])
     else:
         assert shape[1] == shape[2]
+
+
+def test_log_mel_is_the_logarithm_of_mel_power_as_librosa_computes_it(small_demo: Path) -> None:
+    shard, sample = read_shards(next((small_demo / "demo" / "shards").iterdir()))[0]
+    sound = audio.read(read_member(shard, sample.members["flac"]))
+    chosen = AudioSettings(kind="log-mel", n_mels=64)
+    resampled = librosa.resample(sound.samples, orig_sr=sound.rate, target_sr=22050)
+    power = librosa.feature.melspectrogram(
+        y=resampled, sr=22050, n_fft=512, hop_length=353, n_mels=64, pad_mode="constant"
+    )
+    assert np.allclose(audio_image(sound, chosen), audio.log_image(power, size=128), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["audio.kind=log-mel"], "n_mels goes with kind=log-mel"),
+        (["audio.n_mels=64"], "n_mels goes with kind=log-mel"),
+        (["audio.kind=log-mel", "audio.n_mels=400"], "take fewer, or a larger n_fft"),
+        (["audio.kind=mfcc"], "Input should be 'log-stft' or 'log-mel'"),
+    ],
+)
+def test_audio_settings_that_do_not_go_together_are_refused(words: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        build_settings(PrepareSettings, (), words)
+
+
+PLAIN_READER = """
+import sys
+sys.modules["avsnn"] = None  # any import of it fails
+import webdataset, zarr
+frames, audio, shard = sys.argv[1:]
+group, sounds = zarr.open_group(frames, mode="r"), zarr.open_group(audio, mode="r")
+n = group["key"].size
+assert group["frames"].shape == (group["offsets"][n], 3, 96, 96), group["frames"].shape
+assert sounds["audio"].shape == (n, 1, 128, 128)
+for array in (group["frames"], sounds["audio"]):
+    assert array.metadata.zarr_format == 3
+    assert array.shards is not None and array.chunks != array.shards
+    assert "crc32c" in str(array.metadata.codecs).lower()
+    assert array[0].any() and array[-1].any()
+assert set(next(iter(webdataset.WebDataset([shard], shardshuffle=False)))) >= {"0.jpg", "flac"}
+print(n)
+"""
+
+
+def test_caches_and_shards_are_read_by_a_process_that_has_no_avsnn(small_demo: Path) -> None:
+    shard = next((small_demo / "demo" / "shards").glob("*/*.tar"))
+    words = [sys.executable, "-c", PLAIN_READER, *cache_paths(small_demo), shard]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "72"

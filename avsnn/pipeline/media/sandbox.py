@@ -20,19 +20,24 @@ R = TypeVar("R")
 DEADLINE_S = 60.0
 
 
+class DecoderDiedError(MediaError):
+    """A decoder that hung or crashed, so that another one may be tried."""
+
+
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls a decoder in this process's sandbox.
 
     Raises:
-        MediaError: the decoder raised it, did not finish within 60 s, or crashed.
+        DecoderDiedError: it did not finish within 60 s, or crashed.
+        MediaError: it raised that.
     """
     future = _pool().schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
     try:
         result: R = future.result()
     except DeadlineError:
-        raise MediaError(f"its decoder did not finish within {DEADLINE_S:.0f} s") from None
+        raise DecoderDiedError(f"did not finish decoding within {DEADLINE_S:.0f} s") from None
     except ProcessExpired as error:
-        raise MediaError(f"its decoder crashed (exit code {error.exitcode})") from None
+        raise DecoderDiedError(f"crashed its decoder (exit code {error.exitcode})") from None
     return result
 
 
@@ -43,16 +48,17 @@ def _pool() -> ProcessPool:
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     # Spawn: a decoder opened before a fork hangs the child.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(
-        max_workers=1, context=context, initializer=_leave_with, initargs=(os.getpid(),)
-    )
+    pool = ProcessPool(max_workers=1, context=context, initializer=_settle, initargs=(os.getpid(),))
     # A multiprocessing child runs these before it waits for its own children; atexit comes after.
     util.Finalize(None, pool.stop, exitpriority=100)
     return pool
 
 
-def _leave_with(parent: int) -> None:
+def _settle(parent: int) -> None:
     """Ends this process when its parent is gone, even from inside a decoder that hangs."""
+    # Decoders print their complaints; reasons are recorded instead.
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,6 +1,8 @@
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from avsnn.pipeline.media import MediaError, audio
 from avsnn.pipeline.media.synthesize import audio_bytes
+from tests.fake_crema_d import make_clip
 
 
 def wav(path: Path, samples: NDArray[np.int16], rate: int = 8000) -> Path:
@@ -75,13 +78,45 @@ def test_a_cut_wav_is_refused_though_libsndfile_reads_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("samples", "reason"),
-    [(np.zeros(0, np.int16), "no audio sample"), (np.zeros(900, np.int16), "digital silence")],
+    [
+        (np.zeros(0, np.int16), "no audio sample"),
+        (np.zeros(900, np.int16), "digital silence"),
+        (np.tile(np.array([0, 1], np.int16), 900), "is silent: its peak is -90 dBFS"),
+        (np.tile(np.array([0, -9], np.int16), 900), "is silent: its peak is -71 dBFS"),
+    ],
 )
 def test_audio_without_sound_is_refused(
     tmp_path: Path, samples: NDArray[np.int16], reason: str
 ) -> None:
     with pytest.raises(MediaError, match=reason):
         audio.transcode_to_flac(wav(tmp_path / "a.wav", samples))
+
+
+def test_the_faintest_real_recordings_are_not_taken_for_silence(shared_data: Path) -> None:
+    folder = shared_data / "av-digits" / "fsdd" / "recordings"
+    faint = min(folder.glob("*_theo_*.wav"), key=lambda path: abs(soundfile.read(path)[0]).max())
+    audio.transcode_to_flac(faint)
+
+
+DEPTHS = {"PCM_U8": 0, "MS_ADPCM": 0, "ULAW": 0, "PCM_24": 0}
+DEPTHS |= dict.fromkeys(("PCM_32", "FLOAT", "DOUBLE"), 2**-23)
+
+
+@pytest.mark.parametrize(("subtype", "step"), DEPTHS.items())
+def test_recordings_of_other_depths_are_kept_as_far_as_24_bits_go(
+    tmp_path: Path, subtype: str, step: float
+) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype=subtype)
+    flac, _, _ = audio.transcode_to_flac(tmp_path / "a.wav")
+    published = soundfile.read(tmp_path / "a.wav")[0]
+    assert np.abs(soundfile.read(BytesIO(flac))[0] - published).max() <= step
+
+
+def test_a_sound_of_not_a_number_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(900, np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(MediaError, match="holds samples that are no numbers"):
+        audio.transcode_to_flac(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize(
@@ -98,11 +133,19 @@ def test_what_is_no_sound_file_is_refused(tmp_path: Path, content: bytes, reason
         audio.transcode_to_flac(tmp_path / "a.wav")
 
 
-def test_audio_image_is_the_published_formula_as_torch_computes_it() -> None:
-    sound = audio.read(audio_bytes(key="any", contour="rising"))
-    image = audio.log_stft_image(sound, sample_rate=sound.rate, n_fft=512, hop=353, size=128)
+def real_recordings(shared_data: Path) -> list[audio.Sound]:
+    """Real digits, the shortest and the longest among them, and one at CREMA-D's rate."""
+    folder = shared_data / "av-digits" / "fsdd" / "recordings"
+    paths = sorted(folder.glob("*.wav"), key=lambda path: path.stat().st_size)
+    return [
+        *(audio.read(path.read_bytes()) for path in (*paths[:3], *paths[::500], paths[-1])),
+        audio.read(make_clip("1001_DFA_ANG_XX").wav),
+    ]
+
+
+def by_torch(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     spectrum = torch.stft(
-        torch.from_numpy(sound.samples),
+        torch.from_numpy(samples).clamp(-1, 1),
         n_fft=512,
         hop_length=353,
         window=torch.hann_window(512),
@@ -110,20 +153,57 @@ def test_audio_image_is_the_published_formula_as_torch_computes_it() -> None:
         pad_mode="constant",
         return_complex=True,
     )
-    log = (spectrum.abs() + 1e-7).log()[None, None]
-    expected = interpolate(log, size=(128, 128), mode="bilinear", antialias=True)
-    # The logarithm of near silence enlarges rounding; magnitudes are what must agree.
-    assert np.allclose(np.exp(image), expected[0].exp().numpy(), rtol=1e-3, atol=1e-4)
+    return spectrum.abs().numpy()
 
 
-def test_the_shortest_real_recording_has_an_image(shared_data: Path) -> None:
-    folder = shared_data / "av-digits" / "fsdd" / "recordings"
-    shortest = min(folder.glob("*.wav"), key=lambda path: path.stat().st_size)
-    image = audio.log_stft_image(
-        audio.read(shortest.read_bytes()), sample_rate=22050, n_fft=512, hop=353, size=128
-    )
-    assert image.shape == (1, 128, 128)
-    assert np.isfinite(image).all()
+def by_librosa(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.abs(librosa.stft(samples.clip(-1, 1), n_fft=512, hop_length=353))
+
+
+def by_definition(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    padded = np.pad(samples.clip(-1, 1).astype(np.float64), 256)
+    starts = range(0, len(padded) - 511, 353)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    return np.abs(np.fft.rfft([padded[i : i + 512] * window for i in starts], axis=1)).T
+
+
+@pytest.mark.parametrize("witness", [by_torch, by_librosa, by_definition])
+def test_magnitudes_of_real_recordings_are_the_published_ones(
+    shared_data: Path, witness: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+) -> None:
+    for sound in real_recordings(shared_data):
+        resampled = librosa.resample(sound.samples, orig_sr=sound.rate, target_sr=22050)
+        expected = witness(resampled)
+        # Before the logarithm, which enlarges the rounding of near silence.
+        found = audio.stft_magnitudes(sound, sample_rate=22050, n_fft=512, hop=353)
+        assert found.shape == expected.shape == (257, 1 + len(resampled) // 353)
+        assert np.abs(found - expected).max() < 1e-5 * expected.max()
+
+
+def test_the_image_is_the_logarithm_resized_as_published(shared_data: Path) -> None:
+    for sound in real_recordings(shared_data):
+        bins = audio.stft_magnitudes(sound, sample_rate=22050, n_fft=512, hop=353)
+        log = torch.from_numpy(bins + 1e-7).log()[None, None]
+        expected = interpolate(log, size=(128, 128), mode="bilinear", antialias=True)
+        image = audio.log_image(bins, size=128)
+        assert image.shape == (1, 128, 128)
+        assert np.allclose(image, expected[0].numpy(), atol=1e-5)
+
+
+def test_mel_filters_are_triangles_that_find_the_pitch_of_a_tone() -> None:
+    filters = audio.mel_filters(sample_rate=22050, n_fft=2048, n_mels=40)
+    assert filters.shape == (40, 1025)
+    centres = librosa.mel_frequencies(42, fmin=0, fmax=11025)[1:-1]
+    for band in (5, 20, 35):
+        time = np.arange(22050) / 22050
+        tone = audio.Sound(np.sin(2 * np.pi * centres[band] * time).astype(np.float32), 22050)
+        power = audio.stft_magnitudes(tone, sample_rate=22050, n_fft=2048, hop=512) ** 2
+        assert (filters @ power)[:, 20].argmax() == band
+
+
+def test_mel_filters_without_a_frequency_are_refused() -> None:
+    with pytest.raises(ValueError, match="of 128 mel filters some hold no frequency"):
+        audio.mel_filters(sample_rate=22050, n_fft=256, n_mels=128)
 
 
 def test_noise_on_a_waveform_has_the_asked_ratio_and_repeats() -> None:

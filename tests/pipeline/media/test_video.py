@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import cv2
@@ -6,6 +7,7 @@ import pytest
 
 from avsnn.pipeline.media import MediaError, video
 from avsnn.pipeline.media.synthesize import write_video
+from tests.fake_crema_d import make_clip
 
 # File, frames that can be decoded, frames of the published one-per-second rule.
 REAL_CLIPS = [
@@ -16,6 +18,14 @@ REAL_CLIPS = [
     ("decord_flipping_a_pancake.mkv", 310, 11),
     ("torchcodec_nasa_13013.mp4", 325, 13),
 ]
+
+
+@pytest.fixture
+def flash(tmp_path: Path) -> Path:
+    """75 frames with as much sound, 2.5 s."""
+    path = tmp_path / "clip.flv"
+    path.write_bytes(make_clip("1001_DFA_ANG_XX", seconds=2.5025).flv)
+    return path
 
 
 @pytest.fixture
@@ -34,21 +44,122 @@ def test_real_clips_decode_with_all_their_frames(
     assert len(video.decode_video(shared_data / "clips" / name, 5).frames) == 5
 
 
-def test_a_corrupt_real_clip_is_refused_with_its_counts(shared_data: Path) -> None:
-    with pytest.raises(MediaError, match="28 frames of the 50 its header promises"):
-        video.decode_video(shared_data / "clips" / "decord_corrupted.mp4", "1fps")
-
-
-@pytest.mark.parametrize("rule", ["1fps", 3])
-def test_both_decoders_give_the_same_pixels_of_a_flash_video(
+@pytest.mark.parametrize("rule", ["1fps", 1, 4, 16])
+def test_a_corrupt_real_clip_is_refused_with_its_counts(
     shared_data: Path, rule: video.FrameRule
 ) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
-    path = shared_data / "clips" / "tika_testFLV.flv"
-    ours, theirs = video._by_opencv(path, rule), video._by_decord(path, rule)
-    assert ours is not None
-    assert theirs is not None
-    assert [f.tolist() for f in ours.frames] == [f.tolist() for f in theirs.frames]
+    path = shared_data / "clips" / "decord_corrupted.mp4"
+    with pytest.raises(MediaError, match="is corrupt: 28 of its 50 frames can be decoded"):
+        video.decode_video(path, rule)
+    with pytest.raises(MediaError, match="is truncated: 28 of the 50 frames its container"):
+        video.decode_video(path, rule, decoders=("opencv",))
+
+
+@pytest.mark.parametrize("rule", ["1fps", 1, 4, 16])
+@pytest.mark.parametrize("source", ["real", "like CREMA-D"])
+def test_both_decoders_give_the_same_pixels_of_a_flash_video(
+    shared_data: Path, flash: Path, source: str, rule: video.FrameRule
+) -> None:
+    pytest.importorskip("decord", reason="decord has no build for this machine")
+    path = shared_data / "clips" / "tika_testFLV.flv" if source == "real" else flash
+    ours, theirs, either = (
+        video.decode_video(path, rule, decoders=decoders)
+        for decoders in (("opencv",), ("decord",), video.DECODERS)
+    )
+    assert ours.total == theirs.total == either.total
+    assert np.array_equal(ours.frames, theirs.frames)
+    assert np.array_equal(ours.frames, either.frames)
+
+
+def write_counting(path: Path, fourcc: str, fps: float, count: int) -> Path:
+    """A video whose frame ``i`` shows ``i`` as eight black or white stripes."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), fps, (64, 48))
+    for i in range(count):
+        stripes = np.unpackbits(np.uint8(i)).repeat(8) * 255
+        writer.write(np.broadcast_to(stripes[None, :, None], (48, 64, 3)).astype(np.uint8))
+    writer.release()
+    return path
+
+
+def numbers(frames: list[video.Frame]) -> list[int]:
+    return [int(np.packbits(frame[24, 4::8, 0] > 127)[0]) for frame in frames]
+
+
+CONTAINERS = [("a.flv", "FLV1"), ("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "mp4v")]
+
+
+@pytest.mark.parametrize(("name", "fourcc"), CONTAINERS)
+@pytest.mark.parametrize(
+    ("fps", "count", "expected"),
+    [
+        (29.97, 75, [0, 29, 58]),
+        (29.97, 58, [0, 29]),
+        (30, 61, [0, 30, 60]),
+        (25, 76, [0, 25, 50, 75]),
+        (12.5, 13, [0, 12]),
+    ],
+)
+def test_the_published_rule_takes_a_frame_every_whole_number_of_frames_per_second(
+    tmp_path: Path, name: str, fourcc: str, fps: float, count: int, expected: list[int]
+) -> None:
+    path = write_counting(tmp_path / name, fourcc, fps, count)
+    decoded = video.decode_video(path, "1fps")
+    assert (decoded.total, numbers(decoded.frames)) == (count, expected)
+
+
+@pytest.mark.parametrize(("name", "fourcc"), CONTAINERS)
+@pytest.mark.parametrize(
+    ("frames", "count", "expected"),
+    [
+        (1, 75, [37]),
+        (4, 76, [9, 28, 47, 66]),
+        (4, 4, [0, 1, 2, 3]),
+        (3, 2, [0, 1, 1]),
+        (16, 64, [2 + 4 * i for i in range(16)]),
+    ],
+)
+def test_a_number_of_frames_is_spread_evenly_over_the_clip(
+    tmp_path: Path, name: str, fourcc: str, frames: int, count: int, expected: list[int]
+) -> None:
+    path = write_counting(tmp_path / name, fourcc, 25, count)
+    assert numbers(video.decode_video(path, frames).frames) == expected
+
+
+@pytest.mark.parametrize("seconds", [1.3, 2.5, 5.0])
+@pytest.mark.parametrize("rule", ["1fps", 4])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_cut_flash_video_is_refused_though_every_decoder_reads_it(
+    tmp_path: Path, seconds: float, rule: video.FrameRule, share: float
+) -> None:
+    files = make_clip("1001_DFA_ANG_XX", seconds=seconds)
+    path = tmp_path / "clip.flv"
+    path.write_bytes(files.flv)
+    whole = video.decode_video(path, rule, sound_seconds=seconds)
+    path.write_bytes(files.flv[: int(share * len(files.flv))])
+    assert 0 < video._by_opencv(path, rule).total < whole.total
+    with pytest.raises(MediaError, match=rf"is truncated: \d+ of the {whole.total}"):
+        video.decode_video(path, rule, sound_seconds=seconds)
+
+
+def test_a_header_that_both_decoders_and_the_sound_contradict_is_not_believed(flash: Path) -> None:
+    pytest.importorskip("decord", reason="decord has no build for this machine")
+    data = flash.read_bytes()
+    at = data.index(b"duration") + len(b"duration") + 1
+    flash.write_bytes(data[:at] + struct.pack(">d", 60.0) + data[at + 8 :])
+    assert video.decode_video(flash, "1fps", sound_seconds=2.5).total == 75
+    with pytest.raises(MediaError, match=r"is truncated: 75 of the 1[78]\d\d frames"):
+        video.decode_video(flash, "1fps", sound_seconds=4.0)
+
+
+@pytest.mark.parametrize("rule", ["1fps", 4])
+def test_picture_and_sound_must_last_about_as_long(flash: Path, rule: video.FrameRule) -> None:
+    for seconds in (2.4, 2.7):
+        assert video.decode_video(flash, rule, sound_seconds=seconds).total == 75
+    with pytest.raises(MediaError, match=r"lasts 2.5 s where its sound lasts 1.0 s"):
+        video.decode_video(flash, rule, sound_seconds=1.0)
+    with pytest.raises(MediaError, match=r"is truncated: 2.5 s of picture for 3.0 s of sound$"):
+        video.decode_video(flash, rule, sound_seconds=3.0)
 
 
 def test_frames_asked_for_beyond_the_clip_repeat(clip: Path) -> None:
@@ -63,7 +174,8 @@ def test_frames_asked_for_beyond_the_clip_repeat(clip: Path) -> None:
     [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
-        (b"\x00garbage" * 500, "cannot be decoded|no decoder"),
+        (b"\x00garbage" * 500, "is not a video that"),
+        (b"FLV\x01 is how a flash video starts, and no more", "is not a video that"),
     ],
 )
 def test_what_is_no_video_is_refused_with_its_reason(
