@@ -11,7 +11,7 @@ import typer
 from avsnn.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from avsnn.pipeline.stage import Summary
+    from avsnn.pipeline.journal import Summary
 
 # What Typer makes of Ctrl-C.
 INTERRUPTED = 130

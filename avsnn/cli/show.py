@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from avsnn.models.zoo import AuthorsState
     from avsnn.pipeline.check import Placed, SplitCheck
     from avsnn.pipeline.evaluate import Evaluation
+    from avsnn.pipeline.journal import Summary
     from avsnn.pipeline.prepare import House, Prepared
     from avsnn.pipeline.run import RunConfig
-    from avsnn.pipeline.stage import Plan, Stage, Summary
+    from avsnn.pipeline.stage import Plan, Stage
     from avsnn.pipeline.train import Trained
     from avsnn.pipeline.verify import Verdict
 

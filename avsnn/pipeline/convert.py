@@ -10,9 +10,9 @@ from safetensors.torch import save
 
 from avsnn.errors import UserError
 from avsnn.models.zoo import AuthorsState, import_authors_state
+from avsnn.pipeline.files import write_atomically
 from avsnn.pipeline.run import pack
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import write_atomically
 
 
 class ConvertSettings(Settings):

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile, load
 from avsnn.datasets_manifest.schema import COLUMNS, KEY, FolderLayout
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.stage import Failure, Outcome, Stage, Unit, records, sha256
+from avsnn.pipeline.files import sha256
+from avsnn.pipeline.journal import Failure
+from avsnn.pipeline.stage import Outcome, Stage, Unit, records
 
 TABLE = "clips.csv"
 IGNORED = "ignored.txt"

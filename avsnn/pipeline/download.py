@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from avsnn import __version__
+from avsnn.pipeline.files import DISK_FULL
 from avsnn.pipeline.media import LFS_POINTER, MediaError
-from avsnn.pipeline.stage import DISK_FULL
 from avsnn.pipeline.web import Address, AwayError, Web
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from torch.nn.functional import cross_entropy
 
 from avsnn.errors import UserError
 from avsnn.pipeline.augment import add_noise, centre_frames, resize_audio
+from avsnn.pipeline.files import fingerprint, locate, sha256, write_atomically
 from avsnn.pipeline.index import read_index
 from avsnn.pipeline.prepare import load_prepared
 from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config, unpack
-from avsnn.pipeline.stage import Progress, fingerprint, locate, sha256, write_atomically
+from avsnn.pipeline.stage import Progress
 from avsnn.pipeline.stream import ZarrSource, sample_noise, stream_once
 
 EVALUATE_VERSION = 1

@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, Field, field_validator
 from upath import UPath
 
+from avsnn.pipeline.files import Folder
 from avsnn.pipeline.index import IndexRow, read_index
+from avsnn.pipeline.journal import Failure
 from avsnn.pipeline.media import MediaError, audio, refuse_stub, sandbox, video
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import Failure, Folder, Outcome, Stage, Unit
+from avsnn.pipeline.stage import Outcome, Stage, Unit
 
 
 class ExtractSettings(Settings):

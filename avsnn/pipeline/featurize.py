@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from avsnn.pipeline.extract import Sample, read_member, read_shards
+from avsnn.pipeline.files import Folder, sha256
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.settings import Settings
-from avsnn.pipeline.stage import Folder, Outcome, Stage, Unit, sha256
+from avsnn.pipeline.stage import Outcome, Stage, Unit
 
 if TYPE_CHECKING:
     import zarr

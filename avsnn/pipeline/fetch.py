@@ -11,9 +11,11 @@ from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.schema import Source
 from avsnn.errors import UserError
 from avsnn.pipeline.download import Partial, download, verify
+from avsnn.pipeline.files import sha256
+from avsnn.pipeline.journal import Failure
 from avsnn.pipeline.lfs import Lfs
 from avsnn.pipeline.media import MediaError, synthesize
-from avsnn.pipeline.stage import Failure, Outcome, Stage, Unit, sha256
+from avsnn.pipeline.stage import Outcome, Stage, Unit
 from avsnn.pipeline.web import Address, AwayError, Web
 
 # A source that was away for so many files in a row is no longer asked, if there is another.

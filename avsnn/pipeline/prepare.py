@@ -23,24 +23,11 @@ from avsnn.pipeline.executor import Workers, start_workers
 from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
 from avsnn.pipeline.fetch import Fetch
+from avsnn.pipeline.files import Folder, fingerprint, name_in, only_writer, write_if_changed
 from avsnn.pipeline.index import Index, select
+from avsnn.pipeline.journal import Failure, Summary
 from avsnn.pipeline.settings import Settings, flatten
-from avsnn.pipeline.stage import (
-    NOTHING,
-    Failure,
-    Folder,
-    Plan,
-    Progress,
-    Stage,
-    Summary,
-    fingerprint,
-    name_in,
-    only_writer,
-    plan,
-    records,
-    run_stage,
-    write_if_changed,
-)
+from avsnn.pipeline.stage import NOTHING, Plan, Progress, Stage, plan, records, run_stage
 
 S = TypeVar("S", bound=BaseModel)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avsnn.pipeline.evaluate import Evaluation
+from avsnn.pipeline.files import write_if_changed
 from avsnn.pipeline.run import RunConfig, load_config, read_metrics
 from avsnn.pipeline.settings import flatten
-from avsnn.pipeline.stage import write_if_changed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,9 +22,9 @@ from avsnn.models.losses import LossSettings
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.augment import AugmentSettings
+from avsnn.pipeline.files import fingerprint, write_atomically
 from avsnn.pipeline.prepare import Prepared, load_prepared, not_prepared
 from avsnn.pipeline.settings import Settings, flatten
-from avsnn.pipeline.stage import fingerprint, write_atomically
 
 # Raised by hand when the same settings would train something else.
 TRAIN_VERSION = 1

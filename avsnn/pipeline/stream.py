@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsnn.errors import UserError
-from avsnn.pipeline.stage import Folder
+from avsnn.pipeline.files import Folder
 
 # Up to here an array is decoded once into memory; beyond it, batch by batch from its shards.
 IN_MEMORY_BYTES = 2 * 2**30

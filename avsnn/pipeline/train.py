@@ -22,6 +22,7 @@ from avsnn.models.losses import training_loss
 from avsnn.models.neuron import spike_rates
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
 from avsnn.pipeline.evaluate import open_data, predict, rows_of, with_noise
+from avsnn.pipeline.files import only_writer, write_atomically
 from avsnn.pipeline.run import (
     OptimizerSettings,
     RunConfig,
@@ -33,7 +34,7 @@ from avsnn.pipeline.run import (
     save_config,
     unpack,
 )
-from avsnn.pipeline.stage import Progress, only_writer, write_atomically
+from avsnn.pipeline.stage import Progress
 from avsnn.pipeline.stream import Batch, sample_draws, steps_per_epoch, stream_epoch
 
 # Where attention and alignment stand: layers that may fall silent for good, and what they feed then

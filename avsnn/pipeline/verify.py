@@ -7,23 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from avsnn.errors import RunError
+from avsnn.pipeline.files import Folder, Output, locate, name_in, only_writer, why_damaged
+from avsnn.pipeline.journal import Record, Summary
 from avsnn.pipeline.media import LFS_POINTER
 from avsnn.pipeline.prepare import House, Prepared, conclude, failure_lines, prepare
-from avsnn.pipeline.stage import (
-    Folder,
-    Output,
-    Progress,
-    Record,
-    Stage,
-    Summary,
-    locate,
-    name_in,
-    only_writer,
-    plan,
-    records,
-    why_damaged,
-    why_stale,
-)
+from avsnn.pipeline.stage import Progress, Stage, plan, records, why_stale
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from avsnn.datasets_manifest import Clip, MediaFile, load
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.pipeline.executor import start_workers
 from avsnn.pipeline.fetch import Fetch
-from avsnn.pipeline.stage import Summary, only_writer, run_stage
+from avsnn.pipeline.files import only_writer
+from avsnn.pipeline.journal import Summary
+from avsnn.pipeline.stage import run_stage
 from avsnn.pipeline.web import Web
 from tests.conftest import NoProgress
 

@@ -11,7 +11,9 @@ from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
 from avsnn.pipeline.discover import IGNORED, Discover, find_folders
 from avsnn.pipeline.fetch import Fetch
-from avsnn.pipeline.stage import Summary, plan, run_stage, sha256
+from avsnn.pipeline.files import sha256
+from avsnn.pipeline.journal import Summary
+from avsnn.pipeline.stage import plan, run_stage
 from tests.conftest import NoProgress, city_sounds
 
 SOUND, SIGHT = "Dataset_v3_sound", "Dataset_v3_vision"

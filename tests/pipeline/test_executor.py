@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from distributed import Client, LocalCluster
@@ -11,12 +12,15 @@ from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.executor import start_workers
+from avsnn.pipeline.files import locate
 from avsnn.pipeline.prepare import House, PrepareSettings, Request, build_stages, prepare
 from avsnn.pipeline.settings import build_settings
-from avsnn.pipeline.stage import Summary, locate
 from avsnn.pipeline.stream import ZarrSource
 from avsnn.pipeline.verify import repair, verify
 from tests.conftest import Command, NoProgress, hashes
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.journal import Summary
 
 SETTINGS = build_settings(PrepareSettings, [{"limit": 72}], ["extract.clips_per_shard=8"])
 

@@ -15,16 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.stage import (
-    Failure,
-    Outcome,
-    Stage,
-    Summary,
-    Unit,
-    only_writer,
-    plan,
-    run_stage,
-)
+from avsnn.pipeline.files import only_writer
+from avsnn.pipeline.journal import Failure, Summary
+from avsnn.pipeline.stage import Outcome, Stage, Unit, plan, run_stage
 from tests.conftest import NoProgress
 
 
@@ -197,7 +190,7 @@ def test_nothing_is_left_in_scratch(tmp_path: Path) -> None:
 def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
     with only_writer(tmp_path):
         program = (
-            "import sys; from pathlib import Path; from avsnn.pipeline.stage import only_writer\n"
+            "import sys; from pathlib import Path; from avsnn.pipeline.files import only_writer\n"
             "with only_writer(Path(sys.argv[1])): pass"
         )
         other = subprocess.run(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from avsnn.pipeline.journal import Summary
 from avsnn.pipeline.media import LFS_POINTER
 from avsnn.pipeline.prepare import House, build_as_requested
-from avsnn.pipeline.stage import Summary
 from avsnn.pipeline.verify import Verdict, repair, verify
 from tests.conftest import Command, NoProgress, hashes
 
