@@ -131,7 +131,7 @@ def prepare(
     house = stages.build_stages(dataset, request, root=root)
     if dry_run or explain:
         planned = stages.plan_stages(house, retry_failed=retry_failed)
-        show.plan(house, planned)
+        show.plan(house, planned, workers=workers)
         if explain:
             show.reasons(stages.changed_settings(house, root), planned)
         return

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from avsnn.pipeline.prepare import missing_bytes
+from avsnn.pipeline.estimate import clips_to_do, missing_bytes, needed_bytes, seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +131,7 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
+def plan(house: House, planned: list[tuple[Stage, Plan]], *, workers: int | None) -> None:
     """What prepare would do."""
     table = Table(title=f"{house.manifest.name}: plan", title_justify="left")
     for heading in ("stage", "units", "done", "to do"):
@@ -152,9 +152,15 @@ def plan(house: House, planned: list[tuple[Stage, Plan]]) -> None:
     )
     known = house.fetch.clips or not house.discover
     wanted = size(missing_bytes(house)) if known else "files yet to be found"
+    clips = clips_to_do(house, planned)
+    took = seconds(house, clips=clips, workers=workers)
     out.print(
-        f"{wanted} to fetch into {house.folder}, {size(shutil.disk_usage(folder).free)} free there."
+        f"{wanted} to fetch into {house.folder}; {size(needed_bytes(house))} needed there, "
+        f"{size(shutil.disk_usage(folder).free)} free. {clips:,} clips to decode."
     )
+    if took:
+        how_long = f"{took:.0f} s" if took < 100 else f"{took / 60:,.0f} min"
+        out.print(f"Roughly {how_long}, where downloads come at 10 MB/s.")
 
 
 def reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:

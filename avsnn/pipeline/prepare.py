@@ -19,6 +19,7 @@ from avsnn.pipeline.discover import (
     download_from_kaggle,
     find_folders,
 )
+from avsnn.pipeline.estimate import needed_bytes
 from avsnn.pipeline.executor import Workers, start_workers
 from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
@@ -27,7 +28,7 @@ from avsnn.pipeline.files import Folder, fingerprint, name_in, only_writer, writ
 from avsnn.pipeline.index import Index, select
 from avsnn.pipeline.journal import Failure, Summary
 from avsnn.pipeline.settings import Settings, flatten
-from avsnn.pipeline.stage import NOTHING, Plan, Progress, Stage, plan, records, run_stage
+from avsnn.pipeline.stage import NOTHING, Plan, Progress, Stage, plan, run_stage
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -265,17 +266,6 @@ def changed_settings(house: House, root: Path) -> list[str]:
     return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
 
 
-def missing_bytes(house: House) -> int:
-    """Bytes that fetch has yet to bring, as far as the manifest knows sizes."""
-    brought = records(house.fetch)
-    return sum(
-        max(0, (file.size or 0) - house.fetch.partial(file).size)
-        for clip in house.fetch.clips
-        for file in clip.files
-        if file.path not in brought
-    )
-
-
 def not_prepared(dataset: str, root: Path) -> UserError:
     """What to say where something needs a prepared data set."""
     return UserError(
@@ -334,8 +324,8 @@ def _place(stage: Stage, pools: Workers) -> Any:
 
 
 def _require_space(house: House) -> None:
-    """Refuses early what would fill the disk: the files, and about as much again twice over."""
-    needed = 3 * missing_bytes(house)
+    """Refuses early what would fill the disk."""
+    needed = needed_bytes(house)
     free = shutil.disk_usage(house.folder).free
     if needed > free:
         raise UserError(

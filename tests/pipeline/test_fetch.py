@@ -16,11 +16,11 @@ import pytest
 
 from avsnn.datasets_manifest import MediaFile
 from avsnn.errors import RunError
+from avsnn.pipeline.estimate import missing_bytes
 from avsnn.pipeline.prepare import (
     PrepareSettings,
     Request,
     build_stages,
-    missing_bytes,
     prepare,
 )
 from avsnn.pipeline.web import Web
