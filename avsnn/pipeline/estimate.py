@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # A common line, 100 Mbit/s.
 BYTES_PER_S = 10e6
 
-# Clips that one core of an AMD EPYC brings from file to caches in a second: videos of CREMA-D's size
+# Clips a second that one core of an AMD EPYC brings from file to caches: videos of CREMA-D's size
 # and codec, images of MNIST's.
 CLIPS_PER_S = {"video": 20, "image": 100}
 
