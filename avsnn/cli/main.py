@@ -101,8 +101,13 @@ def prepare(
     ] = None,
     assignments: Assignments = None,
     max_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of clips that may fail.")
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of a stage's inputs that may fail: 0.01, or what the last prepare said.",
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed before.")
     ] = False,
@@ -127,7 +132,13 @@ def prepare(
     from avsnn.pipeline.settings import build_settings
 
     settings = build_settings(stages.PrepareSettings, [{"limit": limit}], assignments or ())
-    request = stages.Request(settings=settings, source=source and source.absolute(), store=store)
+    request = stages.request(
+        settings,
+        source=source,
+        store=store,
+        max_failures=max_failures,
+        last=stages.load_request(root, dataset),
+    )
     house = stages.build_stages(dataset, request, root=root)
     if dry_run or explain:
         planned = stages.plan_stages(house, retry_failed=retry_failed)
@@ -142,7 +153,6 @@ def prepare(
             workers=workers,
             scheduler=scheduler,
             progress=show.progress(),
-            max_failures=max_failures,
             retry_failed=retry_failed,
             on_stage=summaries.append,
         )

@@ -134,17 +134,17 @@ def as_json(value: Any) -> None:
 def plan(house: House, planned: list[tuple[Stage, Plan]], *, workers: int | None) -> None:
     """What prepare would do."""
     table = Table(title=f"{house.manifest.name}: plan", title_justify="left")
-    for heading in ("stage", "units", "done", "to do"):
+    for heading in ("stage", "units", "done", "to do", "failed"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     waiting = False
     for stage, current in planned:
         if waiting:
-            table.add_row(stage.name, "", "", "known later")
+            table.add_row(stage.name, "", "", "known later", "")
             continue
         todo = len(current.todo)
-        table.add_row(
-            stage.name, *(f"{n:,}" for n in (len(current.units), len(current.units) - todo, todo))
-        )
+        counts = (len(current.units), len(current.units) - todo, todo)
+        failed = current.standing(stage).failed
+        table.add_row(stage.name, *(f"{n:,}" for n in (*counts, failed)))
         waiting = todo > 0
     out.print(table)
     folder = next(
@@ -257,7 +257,7 @@ def evaluation(result: Evaluation, *, again: bool, page: Path) -> None:
         f"{PEEKED if result.selection == 'test' else ''}"
     )
     if again:
-        out.print("measured before; same checkpoint, same data, same numbers.")
+        out.print("measured before, on the same checkpoint; the data were not read again.")
     out.print(f"report: {page}")
 
 

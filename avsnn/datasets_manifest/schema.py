@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -208,7 +209,8 @@ class Manifest(_Facts):
         columns = {name: header.index(name) for name in parts}
         clips = tuple([self._clip(row, pick, columns) for row in rows])
         if len({clip.key for clip in clips}) != len(clips):
-            raise UserError(f"{self.table}: a key occurs twice; every clip needs its own.")
+            twice = Counter(clip.key for clip in clips).most_common(1)[0][0]
+            raise UserError(f"{self.table}: key {twice} occurs twice; every clip needs its own.")
         prefixes = tuple(source.prefix for source in self.sources)
         for file in (file for clip in clips for file in clip.files):
             if self.sources and not file.path.startswith(prefixes):
@@ -226,7 +228,7 @@ class Manifest(_Facts):
         if not label.isdecimal() or int(label) >= len(self.classes):
             raise UserError(f"{self.table}: clip {key}: label {label} is no class.")
         if not all(part in PARTS for part in parts.values()):
-            raise UserError(f"{self.table}: clip {key}: a part is one of {PARTS}.")
+            raise UserError(f"{self.table}: clip {key}: a part is train, val or test, not {parts}.")
         if not KEY.fullmatch(key):
             raise UserError(f"{self.table}: key {key!r} is not letters, digits, _ and -.")
         return Clip(
@@ -306,7 +308,11 @@ def load(name: str) -> Manifest:
     """
     places = _places()
     if name not in places:
-        raise UserError(f"no data set is called {name!r}; there are: {', '.join(sorted(places))}.")
+        known = ", ".join(sorted(places))
+        raise UserError(
+            f"no data set is called {name!r}; there are: {known}. Your own are found in the folder "
+            f"that the environment variable {OWN} names."
+        )
     place = places[name]
     try:
         manifest = Manifest.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))

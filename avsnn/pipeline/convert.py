@@ -1,11 +1,12 @@
 """Checkpoints of the authors' code to ours."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors.torch import save
 
 from avsnn.errors import UserError
@@ -38,8 +39,13 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
             of another network.
     """
     state = _read(file)
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; give the name of the file to write.")
     try:
         found = import_authors_state(state, **settings.model_dump())
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{file} cannot be converted: {reason}") from None
     except ValueError as error:
         raise UserError(f"{file} cannot be converted: {error}") from None
     metadata = pack({"settings": found.settings.model_dump(), "classes": found.classes})
@@ -50,14 +56,17 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
 
 def _read(file: Path) -> Mapping[str, torch.Tensor]:
     if not file.is_file():
-        raise UserError(f"there is no file {file}; give a checkpoint of the authors' code.")
+        raise UserError(f"{file} is no file; give a checkpoint of the authors' code.")
     try:
         # A pickle can run code when it is read; this reads tensors and plain containers only.
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        # What a reader of hostile bytes may raise is anything at all.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} is no checkpoint that is safe to read ({reason}).") from None
+        # What a reader of hostile bytes may raise is anything; its own advice would be to trust it.
+        raise UserError(
+            f"{file} is no checkpoint that can be read safely: it is cut, no checkpoint at all, or "
+            f"would run code ({type(error).__name__})."
+        ) from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     tensors = isinstance(state, Mapping) and all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()

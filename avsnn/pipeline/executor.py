@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Many small files are fetched at once even on two cores: waiting for a server costs no core.
 CONNECTIONS = 8
 
+ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
+
 # For a scheduler to answer.
 PATIENCE_S = 5
 
@@ -32,6 +35,9 @@ class Workers:
         self._scheduler = scheduler
         self.threads = cache(self._start_threads)
         self.processes = cache(self._start_processes)
+        if scheduler is not None:
+            # An address that is wrong is told before hours of downloads, not after.
+            self.processes()
 
     def _start_threads(self) -> Executor:
         pool = ThreadPoolExecutor(CONNECTIONS)
@@ -64,7 +70,7 @@ class Workers:
                 n_workers=self._processes,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 memory_limit=0,
             )
         self._stack.enter_context(cluster)
@@ -84,6 +90,8 @@ def _connect(scheduler: str) -> "Client":
     """
     from distributed import Client
 
+    if not ADDRESS.fullmatch(scheduler):
+        raise UserError(f"--scheduler {scheduler} is no address, such as tcp://host:8786.")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler, timeout=PATIENCE_S, set_as_default=False)

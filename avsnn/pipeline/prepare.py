@@ -1,6 +1,7 @@
 """discover → fetch → index → extract → featurize: from a name to caches that training reads."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -49,22 +50,44 @@ class Request(BaseModel):
         settings: what changes the outputs.
         source: the folder that files were taken from; None where they were downloaded or made.
         store: the URL that shards and caches went to; None where they are in the data set's folder.
+        max_failures: share of a stage's inputs that may fail.
     """
 
     settings: PrepareSettings
     source: Path | None = None
     store: str | None = None
+    max_failures: float = 0.01
+
+
+def request(
+    settings: PrepareSettings,
+    *,
+    source: Path | None,
+    store: str | None,
+    max_failures: float | None,
+    last: Request | None,
+) -> Request:
+    """What is asked for now; failures that were accepted once stay accepted."""
+    accepted = last.max_failures if last else Request.model_fields["max_failures"].default
+    return Request(
+        settings=settings,
+        source=source and source.absolute(),
+        store=store,
+        max_failures=accepted if max_failures is None else max_failures,
+    )
 
 
 class Prepared(BaseModel):
     """``prepared.json``: what the last finished prepare left for training.
 
-    ``frames`` and ``audio`` are caches, by their path below the data set's folder or their URL.
+    ``shards``, ``frames`` and ``audio`` are named by their path below the data set's folder or
+    their URL.
     """
 
     dataset: str
     settings: PrepareSettings
     fingerprint: str
+    shards: str
     frames: str
     audio: str
     index: str
@@ -193,7 +216,6 @@ def prepare(
     workers: int | None,
     scheduler: str | None = None,
     progress: Progress,
-    max_failures: float = 0.01,
     retry_failed: bool = False,
     redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     on_stage: Callable[[Summary], None] = lambda _: None,
@@ -206,7 +228,6 @@ def prepare(
         scheduler: a Dask cluster that decodes in their place; all its workers must see the folder
             and source of the data set under the same path.
         progress: told of every unit.
-        max_failures: share of a stage's inputs that may fail before the run ends.
         retry_failed: try again what failed before.
         redo: units to do again in any case, ``{stage: {unit: reason}}``.
         on_stage: called as each stage ends.
@@ -225,15 +246,18 @@ def prepare(
                 stage,
                 executor=_place(stage, pools),
                 progress=progress,
-                retry_failed=retry_failed,
+                # Files may be in another place that were missing in the one before.
+                retry_failed=retry_failed or (moved and isinstance(stage, Discover | Fetch)),
                 redo=redo.get(stage.name, NOTHING),
             )
             summaries.append(summary)
             on_stage(summary)
-            _require_few_failures(house, summary, max_failures)
+            _require_few_failures(house, summary)
             return summary
 
         try:
+            last = load_request(house.folder.parent, house.manifest.name)
+            moved = last is not None and last.source != house.request.source is not None
             request = house.request.model_dump_json(indent=1).encode()
             house = _with_source(house, retry_failed=retry_failed)
             if house.discover and run(house.discover).units_done_now:
@@ -244,7 +268,7 @@ def prepare(
                 run(stage)
         finally:
             later = house.stages[len(summaries) :]
-            known = [*summaries, *(plan(stage).standing(stage) for stage in later)]
+            known = [*summaries, *(plan(stage).recorded(stage) for stage in later)]
             write_if_changed(
                 house.folder / "failures.jsonl", failure_lines(known, house.manifest.known_bad)
             )
@@ -334,15 +358,17 @@ def _require_space(house: House) -> None:
         )
 
 
-def _require_few_failures(house: House, summary: Summary, max_failures: float) -> None:
-    if summary.failed <= max_failures * summary.inputs and (summary.written or not summary.inputs):
+def _require_few_failures(house: House, summary: Summary) -> None:
+    allowed = house.request.max_failures * summary.inputs
+    if summary.failed <= allowed and (summary.written or not summary.inputs):
         return
     first = summary.failures[0] if summary.failures else None
+    share = math.ceil(100 * summary.failed / summary.inputs) / 100
     reason = f"first: {first.path or first.key} {first.reason}" if first else "all were skipped"
     raise RunError(
         f"{house.manifest.name}: {summary.stage}: {summary.failed:,} of {summary.inputs:,} inputs "
         f"failed ({reason}). All reasons: {house.folder / 'failures.jsonl'}. Mend them and add "
-        "--retry-failed, or accept them with --max-failures."
+        f"--retry-failed, or accept them with --max-failures {share:.2f}."
     )
 
 
@@ -372,6 +398,7 @@ def conclude(house: House, summaries: list[Summary]) -> Prepared:
         dataset=house.manifest.name,
         settings=house.request.settings,
         fingerprint=fingerprint(sorted(outputs)),
+        shards=name_in(house.folder, house.extract.folder),
         frames=name_in(house.folder, house.frames.folder),
         audio=name_in(house.folder, house.audio.folder),
         index=str(house.index.folder.relative_to(house.folder)),

@@ -126,6 +126,11 @@ class Plan:
         kept = (unit.name for unit in self.units if unit.name not in self.reasons)
         return Summary(stage.name, tuple(self.done[name] for name in kept))
 
+    def recorded(self, stage: Stage) -> Summary:
+        """What was done at some time, whether or not it still holds."""
+        names = (unit.name for unit in self.units if unit.name in self.done)
+        return Summary(stage.name, tuple(self.done[name] for name in names))
+
 
 def plan(stage: Stage, *, retry_failed: bool = False, redo: Mapping[str, str] = NOTHING) -> Plan:
     """Finds the units that are not done, were done from other inputs, or whose files changed.

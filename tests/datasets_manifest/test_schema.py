@@ -140,9 +140,9 @@ def test_a_file_that_no_source_holds_is_refused() -> None:
     [
         ("0_george_1,0,", "0_george_1,10,", "label 10 is no class"),
         ("0_george_1,0,", "0_george_1,-1,", "label -1 is no class"),
-        ("0_george_1,0,", "0_george_0,0,", "a key occurs twice"),
+        ("0_george_1,0,", "0_george_0,0,", "key 0_george_0 occurs twice"),
         ("0_george_1,0,", "0.george.1,0,", "is not letters, digits"),
-        (",test,", ",dev,", "a part is one of"),
+        (",test,", ",dev,", "a part is train, val or test"),
         (",group,", ",speaker,", "no column 'group'"),
         ("239d40931", "239d", "has a checksum or size that is none"),
         ("fsdd/recordings/0_george_1.wav", "../0_george_1.wav", "not a path inside"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -91,3 +92,16 @@ def test_the_table_of_methods_holds_what_the_code_counts() -> None:
         model = build(ModelSettings(method=name, **changes), classes=6, tokens=64)
         counted = count_operations(model, audio, visual)
         assert (f"{counted.parameters:,}", f"{counted.dense / 1e9:.3f}") == (parameters, operations)
+
+
+def test_the_readme_tells_how_to_use_a_converted_checkpoint(
+    avsnn: Command, tmp_path: Path, shared_data: Path
+) -> None:
+    recorded = np.load(shared_data.parent / "golden" / "spatialtemporal.npz")
+    theirs = {k[3:]: torch.from_numpy(recorded[k]) for k in recorded.files if k.startswith("sd/")}
+    torch.save({"state_dict": theirs}, tmp_path / "theirs.pth.tar")
+    done = avsnn("convert-checkpoint", "theirs.pth.tar", "converted.safetensors")
+    assert done.returncode == 0, done.stderr
+    (program,) = blocks("README.md", "python")
+    program += "\nassert logits.shape == (1, 6)"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)

@@ -75,6 +75,7 @@ def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
 
     refused = avsnn("prepare", "fake-crema-d")
     assert refused.returncode == 1
+    assert "accept them with --max-failures 0.05" in refused.stderr
     assert re.search(r"extract: 14 of 295 inputs failed", refused.stderr)
     done = avsnn("prepare", "fake-crema-d", "--max-failures", "0.1")
     assert done.returncode == 0, done.stderr
@@ -100,6 +101,10 @@ def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
     # A hundred addresses at a time, however many threads ask.
     assert len(lfs.batches) <= 7
     assert avsnn("verify", "fake-crema-d").returncode == 0
+    # Failures that were accepted stay so, here and in a repair.
     before = len(server.asked)
-    assert "nothing to do" in avsnn("prepare", "fake-crema-d", "--max-failures", "0.1").stdout
+    assert "nothing to do" in avsnn("prepare", "fake-crema-d").stdout
     assert len(server.asked) == before
+    (cache / "key" / "c" / "0").unlink()
+    assert avsnn("repair", "fake-crema-d").returncode == 0
+    assert avsnn("verify", "fake-crema-d").returncode == 0

@@ -26,14 +26,13 @@ def test_every_defective_clip_has_its_reason_and_every_good_one_is_in_the_caches
     fake.write_manifest(tmp_path, generated=True)
     monkeypatch.setenv(OWN, str(tmp_path))
     settings = pipeline.PrepareSettings.model_validate({"extract": {"frames": rule}})
-    request = pipeline.Request(settings=settings, source=fake.folder)
+    request = pipeline.Request(settings=settings, source=fake.folder, max_failures=1.0)
     house = pipeline.build_stages("fake-crema-d", request, root=tmp_path)
     stages = {}
     done = pipeline.prepare(
         house,
         workers=0,
         progress=NoProgress(),
-        max_failures=1.0,
         on_stage=lambda summary: stages.update({summary.stage: summary}),
     )
 

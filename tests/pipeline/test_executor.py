@@ -60,21 +60,29 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_bytes(
     assert hashes(tmp_path / "demo") == hashes(small_demo / "demo")
 
 
-def test_a_scheduler_that_does_not_answer_is_one_sentence(avsnn: Command) -> None:
-    done = avsnn("prepare", "demo", "--limit", "6", "--scheduler", "tcp://127.0.0.1:9")
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("tcp://127.0.0.1:9", ": no Dask scheduler answers there"),
+        ("nonsense", " is no address, such as tcp://host:8786"),
+    ],
+)
+def test_a_scheduler_that_does_not_answer_is_one_sentence_before_anything_is_done(
+    avsnn: Command, address: str, told: str
+) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", "--scheduler", address)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        "avsnn: --scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"
-    )
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(f"avsnn: --scheduler {address}{told}")
 
 
 def test_a_cluster_without_workers_is_refused() -> None:
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as empty,
-        start_workers(None, empty.scheduler_address) as pools,
         pytest.raises(UserError, match="has no workers"),
+        start_workers(None, empty.scheduler_address),
     ):
-        pools.processes()
+        pass
 
 
 def in_memory(root: Path) -> House:
