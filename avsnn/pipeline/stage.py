@@ -22,6 +22,9 @@ from avsnn.errors import RunError
 from avsnn.pipeline.files import DISK_FULL, Folder, disk_full, fingerprint, publish, why_damaged
 from avsnn.pipeline.journal import Failure, Record, Summary, append_records, read_journal
 
+# With less than this a disk counts as full.
+NO_ROOM_BYTES = 100_000
+
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -192,9 +195,12 @@ def run_stage(
 
 
 def _as_error(stage: Stage, broken: dict[str, BaseException], units: int) -> Exception:
-    name, error = next(iter(broken.items()))
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    # A library that finds no room may say so in its own way, or not at all.
+    full = shutil.disk_usage(stage.state).free < NO_ROOM_BYTES
+    errors = (error for error in broken.values() if isinstance(error, OSError))
+    if full or any(error.errno in DISK_FULL for error in errors):
         return disk_full(stage.folder)
+    name, error = next(iter(broken.items()))
     return RunError(
         f"{stage.name}: {len(broken)} of {units} units could not be done (first: {name}: "
         f"{type(error).__name__}: {error}). The rest is safe: run the same command again."
