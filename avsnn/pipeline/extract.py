@@ -211,14 +211,16 @@ def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
 def _read_video(
     path: Path, chosen: ExtractSettings, sound_seconds: float, decoders: tuple[str, ...]
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    shapes = []
+
+    def encode(frame: video.Frame) -> bytes:
+        shapes.append(frame.shape)
+        return video.encode_jpeg(frame, chosen.jpeg_quality)
+
     decoded = video.decode_video(
-        path, chosen.frames, sound_seconds=sound_seconds, decoders=decoders
+        path, chosen.frames, sound_seconds=sound_seconds, keep=encode, decoders=decoders
     )
-    files = {
-        f"{i}.jpg": video.encode_jpeg(frame, chosen.jpeg_quality)
-        for i, frame in enumerate(decoded.frames)
-    }
-    return files, decoded.frames[0].shape
+    return {f"{i}.jpg": data for i, data in enumerate(decoded.frames)}, shapes[0]
 
 
 def _find_members(tar: Path, samples: list[Sample]) -> None:

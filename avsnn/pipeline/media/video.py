@@ -2,6 +2,8 @@
 
 import math
 import os
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avsnn.pipeline.media import MediaError, refuse_stub
+from avsnn.pipeline.media import MediaError, flash, refuse_stub
 
 # One core per worker: more threads would only fight over it.
 cv2.setNumThreads(1)
@@ -24,10 +26,10 @@ FrameRule = int | str
 Frame = NDArray[np.uint8]
 DECODERS = ("opencv", "decord")
 
-# Up to so many frames of a flash video, decord's way straight to them was measured faster than
-# reading it all. In other containers it was measured to give other frames than those asked for
-# (benchmarks/README.md).
-FEW_FRAMES = 8
+# Where no more than one frame in so many of a flash video is wanted, decord's way straight to them
+# was measured faster than reading it all. In other containers it was measured to give other frames
+# than those asked for (benchmarks/README.md).
+SPARSE = 30
 
 # What decord says where it cannot open a file, and what that means.
 DECORD_REASONS = {
@@ -37,13 +39,18 @@ DECORD_REASONS = {
 }
 
 
-class Video(NamedTuple):
-    """Some frames of a video, ``[H, W, 3]`` RGB each, and what was counted on the way.
+def _as_it_is(frame: Frame) -> Frame:
+    return frame
 
-    ``promised`` is the container's word on ``total``, None where it gives no duration.
+
+class Video(NamedTuple):
+    """Some frames of a video, and what was counted on the way.
+
+    ``frames`` holds what ``keep`` made of them, ``promised`` the container's word on ``total``,
+    None where it gives no duration.
     """
 
-    frames: list[Frame]
+    frames: list[Any]
     total: int
     fps: float
     promised: int | None
@@ -54,6 +61,7 @@ def decode_video(
     rule: FrameRule,
     *,
     sound_seconds: float | None = None,
+    keep: Callable[[Frame], Any] = _as_it_is,
     decoders: tuple[str, ...] = DECODERS,
 ) -> Video:
     """Decodes the frames that the rule names, of a video that is whole.
@@ -62,15 +70,17 @@ def decode_video(
     A number ``n`` takes the middles of ``n`` equal stretches of the video.
 
     OpenCV reads on from the start, without seeking, since its seeks are wrong on some FLV files;
-    decord goes straight to a few frames of a flash video. All decoders return what is left of a cut
-    file without a word, so the count must be what the container promises and last as long as the
-    sound. Where it is not, or the one decoder fails, the other is asked. OpenCV has the last word
-    on a count: decord counts packets, and puts cached frames in the place of broken ones.
+    decord goes straight to a few frames of a long flash video. All decoders return what is left of
+    a cut file without a word, so the count must be what the container promises and last as long as
+    the sound. Where it is not, or the one decoder fails, the other is asked. OpenCV has the last
+    word: decord puts cached frames in the place of broken ones. What follows the last wanted frame
+    of a flash video is counted, not decoded.
 
     Args:
         path: the file.
         rule: which frames.
         sound_seconds: duration of the sound that goes with it, in s; None where there is none.
+        keep: called with each frame ``[H, W, 3]`` RGB as it comes; its results are returned.
         decoders: which of ``DECODERS`` may be used.
 
     Raises:
@@ -78,19 +88,26 @@ def decode_video(
             than its sound.
     """
     is_flash = refuse_stub(path).startswith(b"FLV")
-    if set(decoders) == set(DECODERS) and is_flash and rule in range(1, FEW_FRAMES + 1):
+    tags = flash.read_tags(path) if is_flash else None
+    pictures = tags.pictures if tags else None
+    if pictures and isinstance(rule, int) and SPARSE * rule <= pictures and "decord" in decoders:
         with suppress(MediaError):
-            video = _by_decord(path, rule, _promised_frames(path), seek=True)
-            if not _flaw(video, sound_seconds):
+            promised = _promised_frames(path) if "opencv" in decoders else None
+            video = _by_decord(path, rule, keep, promised, seek=True)
+            if video.total == pictures and not _flaw(video, sound_seconds):
                 return video
-    read = _by_opencv(path, rule) if "opencv" in decoders else None
+    read = None
+    if "opencv" in decoders:
+        read = _by_opencv(path, rule, keep, pictures)
     if read is None or not read.total:
         if "decord" not in decoders:
             raise MediaError("is not a video that OpenCV can decode")
-        read = _by_decord(path, rule)
+        read = _by_decord(path, rule, keep)
     flaw = _flaw(read, sound_seconds)
     if flaw and set(decoders) == set(DECODERS):
         flaw = _second_opinion(path, read, flaw, sound_seconds)
+    if tags and not tags.is_whole and "is truncated" not in (flaw or ""):
+        flaw = f"is truncated: it breaks off after {read.total} frames"
     if flaw:
         raise MediaError(flaw)
     return read
@@ -123,7 +140,7 @@ def image_suffix(data: bytes) -> str:
 
 def encode_jpeg(frame: Frame, quality: int) -> bytes:
     """A frame ``[H, W, 3]`` RGB as JPEG."""
-    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    bgr = np.ascontiguousarray(frame[..., ::-1])
     return bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 
 
@@ -135,7 +152,7 @@ def resize(frame: Frame, height: int, width: int) -> Frame:
 
 
 def _promised_frames(path: Path) -> int | None:
-    capture = cv2.VideoCapture(str(path))
+    capture = _open_opencv(path)
     try:
         return _header_count(capture)
     finally:
@@ -188,45 +205,65 @@ def _second_opinion(path: Path, video: Video, flaw: str, sound_seconds: float | 
     return flaw
 
 
-def _by_opencv(path: Path, rule: FrameRule) -> Video:
-    capture = cv2.VideoCapture(str(path))
+def _by_opencv(
+    path: Path, rule: FrameRule, keep: Callable[[Frame], Any], count: int | None = None
+) -> Video:
+    """Reads on from the start, no further than to the last wanted frame if told the count."""
+    is_told = count is not None
+    if count is None and isinstance(rule, int):
+        count = _count(path)
+    capture = _open_opencv(path)
     try:
         fps, promised = float(capture.get(cv2.CAP_PROP_FPS)), _header_count(capture)
-        if not isinstance(rule, int):
-            step = max(1, int(fps)) if math.isfinite(fps) else 1
-            frames, count = _grab(capture, None, step)
-        else:
-            # A header's count cannot be trusted: count first, then read the frames.
-            _, count = _grab(capture, set(), 1)
-            capture.release()
-            capture.open(str(path))
-            frames, count = _grab(capture, set(_spread(count, rule)), 1)
-            frames = [frames[i] for i in _repeats(count, rule)] if frames else []
+        spread = _spread(count, rule) if count and isinstance(rule, int) else None
+        wanted = spread or range(0, sys.maxsize if count is None else count, _step(fps))
+        last = None if count is None else max(wanted, default=-1)
+        frames: dict[int, Any] = {}
+        seen = 0
+        while (last is None or seen <= last) and capture.grab():
+            if seen in wanted:
+                frames[seen] = keep(np.asarray(capture.retrieve()[1], np.uint8)[..., ::-1])
+            seen += 1
     finally:
         capture.release()
-    return Video(frames, count, fps, promised)
+    if is_told and last is not None and seen <= last:
+        # Not all that is there can be decoded.
+        return _by_opencv(path, rule, keep)
+    total = seen if count is None else count
+    return Video([frames[i] for i in spread or frames], total, fps, promised)
 
 
-def _grab(capture: cv2.VideoCapture, wanted: set[int] | None, step: int) -> tuple[list[Frame], int]:
-    frames: list[Frame] = []
+def _open_opencv(path: Path) -> cv2.VideoCapture:
+    # Left alone, it sets up a thread per core, which a single clip does not keep busy.
+    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+
+
+def _count(path: Path) -> int:
+    """Frames that can be decoded; a header's count cannot be trusted."""
+    capture = _open_opencv(path)
     count = 0
     while capture.grab():
-        if (count in wanted) if wanted is not None else count % step == 0:
-            ok, bgr = capture.retrieve()
-            if not ok:
-                break
-            frames.append(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8))
         count += 1
-    return frames, count
+    capture.release()
+    return count
+
+
+def _step(fps: float) -> int:
+    return max(1, int(fps)) if math.isfinite(fps) else 1
 
 
 def _by_decord(
-    path: Path, rule: FrameRule, promised: int | None = None, *, seek: bool = False
+    path: Path,
+    rule: FrameRule,
+    keep: Callable[[Frame], Any],
+    promised: int | None = None,
+    *,
+    seek: bool = False,
 ) -> Video:
     reader = _open_decord(path)
     count, fps = len(reader), float(reader.get_avg_fps())
-    step = max(1, int(fps))
-    chosen = _spread(count, rule) if isinstance(rule, int) else list(range(0, count, step))
+    seconds = range(0, count, _step(fps))
+    chosen = _spread(count, rule) if isinstance(rule, int) else list(seconds)
     # The last frame too: a broken end shows there.
     asked = [*chosen, count - 1]
     try:
@@ -237,7 +274,7 @@ def _by_decord(
     for (i, frame), (j, following) in pairwise(zip(asked, frames, strict=True)):
         if i != j and np.array_equal(frame, following):
             raise MediaError("holds frames that cannot be decoded, or never moves")
-    return Video(frames[:-1], count, fps, promised)
+    return Video([keep(frame) for frame in frames[:-1]], count, fps, promised)
 
 
 def _read_on(reader: Any, asked: list[int]) -> list[Frame]:
@@ -267,9 +304,3 @@ def _open_decord(path: Path) -> Any:
 def _spread(count: int, frames: int) -> list[int]:
     """Middles of ``frames`` equal stretches of ``count`` frames; repeats where there are fewer."""
     return [int((i + 0.5) * count / frames) for i in range(frames)]
-
-
-def _repeats(count: int, frames: int) -> list[int]:
-    spread = _spread(count, frames)
-    distinct = sorted(set(spread))
-    return [distinct.index(i) for i in spread]
