@@ -12,7 +12,7 @@ from avsnn.pipeline import extract
 from avsnn.pipeline.extract import ShardIndex, read_member
 from avsnn.pipeline.index import read_index
 from avsnn.pipeline.media import audio, video
-from avsnn.pipeline.prepare import PrepareSettings, build_stages
+from avsnn.pipeline.prepare import Request, build_stages
 
 
 def shards_of(root: Path) -> list[Path]:
@@ -54,7 +54,8 @@ def test_the_index_beside_a_shard_leads_straight_to_any_member(small_demo: Path)
 
 def demo_stage(root: Path) -> extract.Extract:
     settings = {"limit": 72, "extract": {"clips_per_shard": 8}}
-    return build_stages("demo", PrepareSettings.model_validate(settings), root=root).extract
+    request = Request.model_validate({"settings": settings})
+    return build_stages("demo", request, root=root).extract
 
 
 def crash_beside_opencv(*words: Any) -> Any:
