@@ -90,7 +90,7 @@ def test_what_every_decoder_crashes_on_is_a_failure_and_the_next_clip_is_read(
     monkeypatch.setattr(extract, "_read_clip", crash_always)
     outcome = stage.run(first, tmp_path)
     assert (outcome.written, len(outcome.failures)) == (0, 8)
-    row = first.inputs[0]
+    row = next(iter(first.inputs.values()))
     assert outcome.failures[0].key == row["key"]
     told = f"audio {row['audio']} or video {row['visual']} crashed its decoder (exit code -9)"
     assert outcome.failures[0].reason == told
