@@ -1,0 +1,1 @@
+"""Ratios against named alternatives, one command each."""

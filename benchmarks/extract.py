@@ -1,0 +1,301 @@
+"""How fast clips like CREMA-D's are extracted, against plain scripts in the same run.
+
+``python -m benchmarks.extract`` in the project's folder, with the ``dev`` extra installed. Rounds
+are interleaved; a ratio is the median over rounds of the ratios within a round, so that a busy
+machine disturbs both sides alike, with the smallest and largest behind it. ``CPU`` ratios count the
+processor time of all processes instead of the clock's.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from tempfile import mkdtemp
+from typing import Any, NamedTuple
+
+import cv2
+import psutil
+
+from avsnn.pipeline.executor import start_workers
+from avsnn.pipeline.extract import Extract, ExtractSettings
+from avsnn.pipeline.index import IndexRow
+from avsnn.pipeline.media import MediaError, video
+from avsnn.pipeline.stage import run_stage
+from tests.conftest import NoProgress
+from tests.fake_crema_d import FakeCremaD, make, make_clip
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock, and of processor time."""
+
+    clock: float
+    cpu: float
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    words = parser.parse_args()
+    logging.captureWarnings(True)
+    with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as name:
+        work = Path(name)
+        fake = make(work / "raw", words.clips, defects=False)
+        # Which also brings the files into the page cache.
+        frames = sum(grab_some(fake.folder / row["visual_path"]) for row in fake.rows)
+        print_machine(words.clips, frames, words.rounds)
+        compare_with_scripts(fake, work, frames, words.rounds)
+        compare_workers(fake, work, words.rounds)
+        show_memory(work, words.clips)
+        compare_decoders(fake, work, words.rounds)
+
+
+def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int) -> None:
+    """Extraction on one core against a bare decoding loop and a read-all-and-write script."""
+    paths = [fake.folder / row["visual_path"] for row in fake.rows]
+    with start_workers(0) as pools:
+        extract(fake, work, pools.processes())  # starts the sandbox
+        costs = measure(
+            {
+                "bare": lambda: [grab_some(path) for path in paths],
+                "ours": lambda: extract(fake, work, pools.processes()),
+                "script": lambda: write_all(paths, work),
+            },
+            rounds,
+        )
+    print_rates("OpenCV grab all, retrieve 1 fps, keep nothing", costs["bare"], frames)
+    print_rates("avsnn extract, sound and shards included", costs["ours"], frames)
+    print_rates("OpenCV read all, write 1-fps JPEGs", costs["script"], frames)
+    print_ratio("extract / bare loop", costs["bare"], costs["ours"], ", target 0.8")
+    print_ratio("extract / read-all script", costs["script"], costs["ours"], ", target 1.5")
+
+
+def compare_workers(fake: FakeCremaD, work: Path, rounds: int) -> None:
+    """Two workers over one, both on Dask."""
+    with start_workers(1) as one, start_workers(2) as two:
+        for pools in (one, two):
+            extract(fake, work, pools.processes())
+        costs = measure(
+            {
+                "one": lambda: extract(fake, work, one.processes(), clips_per_shard=16),
+                "two": lambda: extract(fake, work, two.processes(), clips_per_shard=16),
+            },
+            rounds,
+        )
+    print_ratio("two workers / one", costs["one"], costs["two"], ", target 1.8")
+
+
+def show_memory(work: Path, clips: int) -> None:
+    """Largest resident memory of a worker and its sandbox, at two sizes."""
+    for size in (clips // 4, clips * 2):
+        fake = make(work / f"raw-{size}", size, defects=False)
+        with start_workers(1) as pools, Watch() as watch:
+            extract(fake, work, pools.processes())
+        worker, sandbox = watch.peaks()
+        print(f"peak memory, {size} clips: worker {worker:.0f} MB, its sandbox {sandbox:.0f} MB")
+
+
+def compare_decoders(fake: FakeCremaD, work: Path, rounds: int) -> None:
+    """decord going to the wanted frames against OpenCV reading on, by their number."""
+    minute = work / "minute.flv"
+    minute.write_bytes(make_clip("1064_IEO_DIS_MD", seconds=60).flv)
+    some = [fake.folder / row["visual_path"] for row in fake.rows[:32]]
+    for name, paths in (("clips", some), ("a clip of 60 s", [minute])):
+        for rule in ("1fps", 1, 4, 8, 16):
+            costs = measure({kind: partial(decode, paths, rule, kind) for kind in READERS}, rounds)
+            print_ratio(f"decord / OpenCV, {name}, frames: {rule}", *costs.values())
+
+
+# --- what is measured ----------------------------------------------------------------------------
+
+
+def grab_some(path: Path) -> int:
+    """The bare loop; returns how many frames there are."""
+    capture = cv2.VideoCapture(str(path))
+    step = int(capture.get(cv2.CAP_PROP_FPS))
+    count = 0
+    while capture.grab():
+        if count % step == 0:
+            capture.retrieve()
+        count += 1
+    return count
+
+
+def write_all(paths: list[Path], work: Path) -> None:
+    """What a script does that was written in an hour: read every frame, write the wanted ones."""
+    folder = Path(mkdtemp(dir=work))
+    for path in paths:
+        capture = cv2.VideoCapture(str(path))
+        step = int(capture.get(cv2.CAP_PROP_FPS))
+        count = 0
+        while True:
+            ok, frame = capture.read()
+            if not ok:
+                break
+            if count % step == 0:
+                target = folder / f"{path.stem}.{count // step}.jpg"
+                cv2.imwrite(str(target), frame, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            count += 1
+
+
+def extract(fake: FakeCremaD, work: Path, executor: Executor, clips_per_shard: int = 128) -> None:
+    """The whole stage from nothing, journal and shards included."""
+    folder = Path(mkdtemp(dir=work))
+    write_index(fake, folder / "index")
+    stage = Extract(
+        folder / "shards",
+        folder / "state",
+        raw=fake.folder,
+        index=folder / "index",
+        visual="video",
+        chosen=ExtractSettings(clips_per_shard=clips_per_shard),
+    )
+    summary = run_stage(stage, executor=lambda: executor, progress=NoProgress())
+    if summary.written != len(fake.rows):
+        raise SystemExit(f"{summary.failed} clips failed: {summary.failures[:1]}")
+
+
+def write_index(fake: FakeCremaD, folder: Path) -> None:
+    """What the index stage would leave, all clips in one part."""
+    rows = [
+        IndexRow(
+            key=row["key"],
+            label=int(row["label"]),
+            label_name=row["key"].split("_")[2],
+            group=row["group"],
+            part="train",
+            position=i,
+            splits={"published": "train"},
+            audio=row["audio_path"],
+            visual=row["visual_path"],
+            sha256={},
+        )
+        for i, row in enumerate(fake.rows)
+    ]
+    folder.mkdir()
+    lines = "".join(row.model_dump_json() + "\n" for row in rows)
+    (folder / "clips.jsonl").write_text(lines)
+
+
+def _as_it_is(frame: video.Frame) -> video.Frame:
+    return frame
+
+
+READERS: dict[str, Callable[[Path, video.FrameRule], video.Video]] = {
+    "opencv": lambda path, rule: video.decode_video(path, rule, decoders=("opencv",)),
+    "decord": lambda path, rule: video._by_decord(path, rule, _as_it_is, seek=True),
+}
+
+
+def decode(paths: list[Path], rule: video.FrameRule, kind: str) -> None:
+    """All of them by one decoder; where decord's frames repeat, it has still read them."""
+    for path in paths:
+        with suppress(MediaError):
+            READERS[kind](path, rule)
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def measure(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Cost]]:
+    """Costs of each task, round by round."""
+    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            clock, cpu = time.perf_counter(), cpu_seconds()
+            task()
+            costs[name].append(Cost(time.perf_counter() - clock, cpu_seconds() - cpu))
+    return costs
+
+
+def cpu_seconds() -> float:
+    """Processor time so far of this process and all below it."""
+    total = 0.0
+    for process in family():
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def family() -> list[psutil.Process]:
+    """The processes of this run."""
+    me = psutil.Process()
+    return [me, *me.children(recursive=True)]
+
+
+class Watch(threading.Thread):
+    """Looks at the memory of all processes below this one, ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._done = threading.Event()
+        self._depth: dict[int, int] = {}
+        self._peak: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Until told to end."""
+        while not self._done.wait(0.1):
+            for process in family()[1:]:
+                with suppress(psutil.NoSuchProcess):
+                    memory = process.memory_info().rss
+                    self._depth[process.pid] = len(process.parents())
+                    self._peak[process.pid] = max(memory, self._peak.get(process.pid, 0))
+
+    def __enter__(self) -> "Watch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def peaks(self) -> list[float]:
+        """MB of the largest worker, and of the largest process that one started."""
+        deepest = max(self._depth.values())
+        return [
+            max(peak for pid, peak in self._peak.items() if self._depth[pid] == depth) / 1e6
+            for depth in (deepest - 1, deepest)
+        ]
+
+
+def print_machine(clips: int, frames: int, rounds: int) -> None:
+    """Where and with what."""
+    facts = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(": ")[1] for line in facts if "model name" in line), "unknown")
+    load = os.getloadavg()[0]
+    print(f"{processor}, {os.cpu_count()} cores, load {load:.1f}, Python {python_version()}")
+    libraries = ("opencv-python-headless", "decord", "soundfile", "webdataset", "distributed")
+    print(", ".join(f"{name} {version(name)}" for name in libraries))
+    print(f"{clips} clips, {frames} frames of FLV1 480x360 with MP3, {rounds} rounds", flush=True)
+
+
+def print_rates(name: str, costs: list[Cost], frames: int) -> None:
+    """Frames per second by the clock, median and range."""
+    rates = sorted(frames / cost.clock for cost in costs)
+    median = statistics.median(rates)
+    print(f"{name}: {median:,.0f} frames/s ({rates[0]:,.0f} to {rates[-1]:,.0f})")
+
+
+def print_ratio(name: str, base: list[Cost], ours: list[Cost], target: str = "") -> None:
+    """How many times faster ``ours`` is, by the clock and in processor time."""
+    told = []
+    for kind in range(2):
+        ratios = sorted(b[kind] / o[kind] for b, o in zip(base, ours, strict=True) if o[kind])
+        told.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(f"{name}: {told[0]}, CPU {told[1]}{target}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
