@@ -94,8 +94,8 @@ def test_audio_without_sound_is_refused(
 
 def test_the_faintest_real_recordings_are_not_taken_for_silence(shared_data: Path) -> None:
     folder = shared_data / "av-digits" / "fsdd" / "recordings"
-    faint = min(folder.glob("*_theo_*.wav"), key=lambda path: abs(soundfile.read(path)[0]).max())
-    audio.transcode_to_flac(faint)
+    some = sorted(folder.glob("*.wav"))[::30]
+    audio.transcode_to_flac(min(some, key=lambda path: abs(soundfile.read(path)[0]).max()))
 
 
 DEPTHS = {"PCM_U8": 0, "MS_ADPCM": 0, "ULAW": 0, "PCM_24": 0}
