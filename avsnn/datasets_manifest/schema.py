@@ -285,13 +285,17 @@ def names() -> list[str]:
     return sorted(_places())
 
 
+def _own_folder() -> Path | None:
+    return Path(os.environ[OWN]) if os.environ.get(OWN) else None
+
+
 def _places() -> dict[str, Traversable]:
     """The YAML of every data set; one of the user's own takes the place of ours."""
     folders: list[Traversable] = [files(__package__)]
-    if own := os.environ.get(OWN):
-        if not Path(own).is_dir():
+    if (own := _own_folder()) is not None:
+        if not own.is_dir():
             raise UserError(f"{OWN}={own} is not a folder; give the one that holds your YAML.")
-        folders.append(Path(own))
+        folders.append(own)
     return {
         entry.name.removesuffix(".yaml"): entry
         for folder in folders
@@ -325,9 +329,8 @@ def load(name: str) -> Manifest:
         raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
     if manifest.name != name:
         raise UserError(f"{name}.yaml: its name is {manifest.name!r}; name the file after it.")
-    if manifest.table is not None and os.environ.get(OWN):
-        beside = Path(os.environ[OWN]) / manifest.table
-        return manifest.with_table(beside) if beside.is_file() else manifest
+    if manifest.table is not None and isinstance(place, Path) and place.parent == _own_folder():
+        return manifest.with_table(place.with_name(manifest.table))
     return manifest
 
 

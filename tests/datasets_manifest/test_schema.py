@@ -186,6 +186,15 @@ def test_a_folder_of_ones_own_adds_data_sets_to_ours(own: Path) -> None:
     assert len(load("av-digits").clips) == 3000
 
 
+def test_a_table_is_the_one_beside_its_own_yaml(own: Path) -> None:
+    (own / "mine.csv").rename(own / "av-digits.csv")
+    assert len(load("av-digits").clips) == 3000
+    text = (own / "mine.yaml").read_text()
+    (own / "mine.yaml").write_text(text.replace("mine.csv", "demo.csv"))
+    with pytest.raises(UserError, match=r"demo\.csv is not beside it"):
+        _ = load("mine").clips
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
