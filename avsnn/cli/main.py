@@ -124,11 +124,12 @@ def prepare(
     DIR/DATASET/failures.jsonl with its reason, and the rest goes on.
 
     Settings for --set: extract.frames (1fps or a number), extract.jpeg_quality,
-    extract.clips_per_shard, frames.shorter_side, audio.sample_rate, audio.n_fft, audio.hop,
-    audio.size.
+    extract.clips_per_shard, frames.shorter_side, audio.kind (log-stft or log-mel), audio.n_mels,
+    audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr (dB).
     """
     from avsnn.cli import show
     from avsnn.pipeline import prepare as stages
+    from avsnn.pipeline.estimate import estimate
     from avsnn.pipeline.settings import build_settings
 
     settings = build_settings(stages.PrepareSettings, [{"limit": limit}], assignments or ())
@@ -142,9 +143,9 @@ def prepare(
     house = stages.build_stages(dataset, request, root=root)
     if dry_run or explain:
         planned = stages.plan_stages(house, retry_failed=retry_failed)
-        show.plan(house, planned, workers=workers)
+        show.plan(house, planned, estimate(house, planned, workers=workers))
         if explain:
-            show.reasons(stages.changed_settings(house, root), planned)
+            show.reasons(stages.changed_settings(house), planned)
         return
     summaries: list[Summary] = []
     try:
@@ -337,8 +338,6 @@ def check(
     Clips per part and class, groups on both sides, clips with a twin or a byte-identical file on
     the other side, known bad clips; by the manifest, and by what is prepared here.
     """
-    from dataclasses import asdict
-
     from avsnn.cli import show
     from avsnn.pipeline.check import check_split
 

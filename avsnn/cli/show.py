@@ -21,13 +21,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from avsnn.pipeline.estimate import clips_to_do, missing_bytes, needed_bytes, seconds
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from avsnn.models.zoo import AuthorsState
     from avsnn.pipeline.check import Placed, SplitCheck
+    from avsnn.pipeline.estimate import Estimate
     from avsnn.pipeline.evaluate import Evaluation
     from avsnn.pipeline.journal import Summary
     from avsnn.pipeline.prepare import House, Prepared
@@ -131,7 +130,7 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def plan(house: House, planned: list[tuple[Stage, Plan]], *, workers: int | None) -> None:
+def plan(house: House, planned: list[tuple[Stage, Plan]], cost: Estimate) -> None:
     """What prepare would do."""
     table = Table(title=f"{house.manifest.name}: plan", title_justify="left")
     for heading in ("stage", "units", "done", "to do", "failed"):
@@ -151,15 +150,15 @@ def plan(house: House, planned: list[tuple[Stage, Plan]], *, workers: int | None
         path for path in (house.folder, *house.folder.absolute().parents) if path.exists()
     )
     known = house.fetch.clips or not house.discover
-    wanted = size(missing_bytes(house)) if known else "files yet to be found"
-    clips = clips_to_do(house, planned)
-    took = seconds(house, clips=clips, workers=workers)
+    wanted = size(cost.fetch_bytes) if known else "files yet to be found"
     out.print(
-        f"{wanted} to fetch into {house.folder}; {size(needed_bytes(house))} needed there, "
-        f"{size(shutil.disk_usage(folder).free)} free. {clips:,} clips to decode."
+        f"{wanted} to fetch into {house.folder}; {size(cost.disk_bytes)} needed there, "
+        f"{size(shutil.disk_usage(folder).free)} free. {cost.clips:,} clips to decode."
     )
-    if took:
-        how_long = f"{took:.0f} s" if took < 100 else f"{took / 60:,.0f} min"
+    if cost.seconds:
+        how_long = f"{cost.seconds:.0f} s"
+        if cost.seconds >= 100:
+            how_long = f"{cost.seconds / 60:,.0f} min"
         out.print(f"Roughly {how_long}, where downloads come at 10 MB/s.")
 
 

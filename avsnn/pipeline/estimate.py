@@ -1,7 +1,7 @@
 """What a run will cost before it is begun: bytes to bring, room on the disk, time."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from avsnn.pipeline.stage import Plan, Stage, records
 
@@ -16,6 +16,22 @@ BYTES_PER_S = 10e6
 CLIPS_PER_S = {"video": 20, "image": 100}
 
 
+class Estimate(NamedTuple):
+    """A plan in figures.
+
+    Attributes:
+        fetch_bytes: to bring, as far as the manifest knows sizes.
+        disk_bytes: to have free.
+        clips: to decode.
+        seconds: for all of it, roughly.
+    """
+
+    fetch_bytes: int
+    disk_bytes: int
+    clips: int
+    seconds: float
+
+
 def missing_bytes(house: "House") -> int:
     """Bytes that fetch has yet to bring, as far as the manifest knows sizes."""
     brought = records(house.fetch)
@@ -27,26 +43,25 @@ def missing_bytes(house: "House") -> int:
     )
 
 
-def needed_bytes(house: "House") -> int:
-    """Room that the disk must have: the files, and about as much again for shards and caches."""
-    return 3 * missing_bytes(house)
+def room_for(missing: int) -> int:
+    """Bytes that the disk must have free: the files, and as much again twice for what follows."""
+    return 3 * missing
 
 
-def clips_to_do(house: "House", planned: list[tuple[Stage, Plan]]) -> int:
+def estimate(house: "House", planned: list[tuple[Stage, Plan]], *, workers: int | None) -> Estimate:
+    """What the plan will cost with so many processes; None takes one per core, 0 none at all."""
+    missing, clips = missing_bytes(house), _clips_to_do(house, planned)
+    download = 0.0 if house.request.source else missing / BYTES_PER_S
+    cores = os.cpu_count() or 1
+    busy = max(1, min(cores, cores if workers is None else workers))
+    decoding = clips / (CLIPS_PER_S[house.manifest.visual] * busy)
+    return Estimate(missing, room_for(missing), clips, download + decoding)
+
+
+def _clips_to_do(house: "House", planned: list[tuple[Stage, Plan]]) -> int:
     """Clips that are not in the shards and caches yet."""
     if not any(current.todo for _, current in planned):
         return 0
     decoding = (house.extract, house.frames, house.audio)
     done = [current.standing(stage).inputs for stage, current in planned if stage in decoding]
     return len(house.fetch.clips) - min(done)
-
-
-def seconds(house: "House", *, clips: int, workers: int | None) -> float:
-    """Roughly how long it will take to bring the files and decode so many clips.
-
-    ``workers`` are processes; None takes one per core, 0 works in this process.
-    """
-    download = 0.0 if house.request.source else missing_bytes(house) / BYTES_PER_S
-    cores = os.cpu_count() or 1
-    busy = max(1, min(cores, cores if workers is None else workers))
-    return download + clips / (CLIPS_PER_S[house.manifest.visual] * busy)

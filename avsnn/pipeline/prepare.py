@@ -20,7 +20,7 @@ from avsnn.pipeline.discover import (
     download_from_kaggle,
     find_folders,
 )
-from avsnn.pipeline.estimate import needed_bytes
+from avsnn.pipeline.estimate import missing_bytes, room_for
 from avsnn.pipeline.executor import Workers, start_workers
 from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, FrameSettings
@@ -258,12 +258,12 @@ def prepare(
         try:
             last = load_request(house.folder.parent, house.manifest.name)
             moved = last is not None and last.source != house.request.source is not None
-            request = house.request.model_dump_json(indent=1).encode()
+            asked = house.request.model_dump_json(indent=1).encode()
             house = _with_source(house, retry_failed=retry_failed)
             if house.discover and run(house.discover).units_done_now:
                 house = _laid_out_again(house, house.fetch.source)
             _require_space(house)
-            write_if_changed(house.fetch.state / "request.json", request)
+            write_if_changed(house.fetch.state / "request.json", asked)
             for stage in house.stages[len(summaries) :]:
                 run(stage)
         finally:
@@ -282,9 +282,9 @@ def plan_stages(house: House, *, retry_failed: bool = False) -> list[tuple[Stage
     return [(stage, plan(stage, retry_failed=retry_failed)) for stage in house.stages]
 
 
-def changed_settings(house: House, root: Path) -> list[str]:
+def changed_settings(house: House) -> list[str]:
     """What differs from the last prepare, one ``key was …, is …`` each; settings name folders."""
-    last = load_request(root, house.manifest.name)
+    last = load_request(house.folder.parent, house.manifest.name)
     now = flatten(house.request.settings)
     then = flatten(last.settings) if last else now
     return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
@@ -349,7 +349,7 @@ def _place(stage: Stage, pools: Workers) -> Any:
 
 def _require_space(house: House) -> None:
     """Refuses early what would fill the disk."""
-    needed = needed_bytes(house)
+    needed = room_for(missing_bytes(house))
     free = shutil.disk_usage(house.folder).free
     if needed > free:
         raise UserError(
