@@ -63,6 +63,28 @@ class FakeCremaD:
     expected: dict[str, Expected] = field(default_factory=dict)
     twins: tuple[str, ...] = ()
 
+    @property
+    def refused(self) -> dict[str, Expected]:
+        """Those of ``expected`` that some stage must refuse."""
+        return {key: what for key, what in self.expected.items() if what.stage}
+
+    @property
+    def accounts(self) -> dict[str, tuple[int, int, int]]:
+        """Written, skipped and failed, by stage, when all of it has been prepared."""
+        clips = len(self.rows)
+        unfetched, undecoded = (
+            sum(what.stage == stage for what in self.refused.values())
+            for stage in ("fetch", "extract")
+        )
+        good = clips - unfetched - undecoded
+        return {
+            "fetch": (2 * clips - unfetched, 0, unfetched),
+            "index": (clips - unfetched, unfetched, 0),
+            "extract": (good, 0, undecoded),
+            "frames": (good, 0, 0),
+            "audio": (good, 0, 0),
+        }
+
     def write_manifest(self, folder: Path, **where: object) -> None:
         """The data set ``fake-crema-d``; ``where`` says where its files are published."""
         with (folder / "fake-crema-d.csv").open("w", newline="") as file:
