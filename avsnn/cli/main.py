@@ -11,7 +11,7 @@ import typer
 from avsnn.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from avsnn.pipeline.journal import Summary
+    from avsnn.pipeline.journal import Counts
 
 # What Typer makes of Ctrl-C.
 INTERRUPTED = 130
@@ -140,6 +140,12 @@ def prepare(
         max_failures=max_failures,
         last=stages.load_request(root, dataset),
     )
+    if not (dry_run or explain or retry_failed):
+        before = stages.prepared_before(dataset, request, root=root)
+        if before is not None:
+            show.summaries(dataset, before[1])
+            show.prepared(root / dataset, *before)
+            return
     house = stages.build_stages(dataset, request, root=root)
     if dry_run or explain:
         planned = stages.plan_stages(house, retry_failed=retry_failed)
@@ -147,7 +153,7 @@ def prepare(
         if explain:
             show.reasons(stages.changed_settings(house), planned)
         return
-    summaries: list[Summary] = []
+    counts: list[Counts] = []
     try:
         prepared = stages.prepare(
             house,
@@ -155,11 +161,11 @@ def prepare(
             scheduler=scheduler,
             progress=show.progress(),
             retry_failed=retry_failed,
-            on_stage=summaries.append,
+            on_stage=lambda summary: counts.append(summary.counts),
         )
     finally:
-        show.summaries(dataset, summaries)
-    show.prepared(house, prepared, summaries)
+        show.summaries(dataset, counts)
+    show.prepared(house.folder, prepared, counts)
 
 
 @app.command()
@@ -207,14 +213,18 @@ def repair(
     show.verdict(house, verdict)
     if not verdict.damages:
         return
-    summaries: list[Summary] = []
+    counts: list[Counts] = []
     try:
         prepared = verification.repair(
-            house, verdict, workers=workers, progress=show.progress(), on_stage=summaries.append
+            house,
+            verdict,
+            workers=workers,
+            progress=show.progress(),
+            on_stage=lambda summary: counts.append(summary.counts),
         )
     finally:
-        show.summaries(dataset, summaries)
-    show.prepared(house, prepared, summaries)
+        show.summaries(dataset, counts)
+    show.prepared(house.folder, prepared, counts)
 
 
 @app.command()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from avsnn.pipeline.check import Placed, SplitCheck
     from avsnn.pipeline.estimate import Estimate
     from avsnn.pipeline.evaluate import Evaluation
-    from avsnn.pipeline.journal import Summary
+    from avsnn.pipeline.journal import Counts
     from avsnn.pipeline.prepare import House, Prepared
     from avsnn.pipeline.run import RunConfig
     from avsnn.pipeline.stage import Plan, Stage
@@ -196,7 +196,7 @@ def verdict(house: House, found: Verdict) -> None:
         )
 
 
-def summaries(dataset: str, rows: list[Summary]) -> None:
+def summaries(dataset: str, rows: list[Counts]) -> None:
     """What every stage did; inputs = written + skipped + failed."""
     table = Table(
         title=f"{dataset}: stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
@@ -216,13 +216,13 @@ def summaries(dataset: str, rows: list[Summary]) -> None:
         out.print(table)
 
 
-def prepared(house: House, result: Prepared, rows: list[Summary]) -> None:
+def prepared(folder: Path, result: Prepared, rows: list[Counts]) -> None:
     """Where it stands now."""
     if not any(row.units_done_now for row in rows):
         out.print(f"{result.dataset}: nothing to do, all of it was prepared before.")
-    out.print(f"{result.dataset}: {result.clips:,} clips are ready in {house.folder}.")
+    out.print(f"{result.dataset}: {result.clips:,} clips are ready in {folder}.")
     if result.failed:
-        out.print(f"{result.failed:,} failed; reasons: {house.folder / 'failures.jsonl'}")
+        out.print(f"{result.failed:,} failed; reasons: {folder / 'failures.jsonl'}")
 
 
 def trained(result: Trained, config: RunConfig) -> None:

@@ -183,6 +183,19 @@ class Manifest(_Facts):
         other.__dict__.pop("clips", None)
         return other
 
+    @property
+    def table_bytes(self) -> bytes:
+        """The table as it is written.
+
+        Raises:
+            UserError: it is not there.
+        """
+        # Joined to an absolute path, a folder does not count.
+        table = files(__package__).joinpath(str(self.table))
+        if not table.is_file():
+            raise UserError(f"{self.name}.yaml: its table {self.table} is not beside it.")
+        return table.read_bytes()
+
     @cached_property
     def clips(self) -> tuple["Clip", ...]:
         """Every clip of the table, in its order; none where the table is not written yet.
@@ -193,11 +206,7 @@ class Manifest(_Facts):
         """
         if self.table is None:
             return ()
-        # Joined to an absolute path, a folder does not count.
-        table = files(__package__).joinpath(self.table)
-        if not table.is_file():
-            raise UserError(f"{self.name}.yaml: its table {self.table} is not beside it.")
-        text = table.read_text(encoding="utf-8")
+        text = self.table_bytes.decode()
         rows = csv.reader(text.splitlines())
         header = next(rows, [])
         parts = [rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)]

@@ -5,7 +5,7 @@ import tarfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, field_validator
 from upath import UPath
@@ -13,9 +13,15 @@ from upath import UPath
 from avsnn.pipeline.files import Folder
 from avsnn.pipeline.index import IndexRow, read_index
 from avsnn.pipeline.journal import Failure
-from avsnn.pipeline.media import MediaError, audio, refuse_stub, sandbox, video
+from avsnn.pipeline.media import MediaError, refuse_stub
 from avsnn.pipeline.settings import Settings
 from avsnn.pipeline.stage import Outcome, Stage, Unit
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.media.video import Frame
+
+# The decoders are imported where they decode: a run that finds nothing to do need not wait for
+# them.
 
 
 class ExtractSettings(Settings):
@@ -136,6 +142,8 @@ class Extract(Stage):
 
     def _decode(self, row: IndexRow) -> "Media":
         """Decodes in the sandbox; after a death there, with each decoder by itself."""
+        from avsnn.pipeline.media import sandbox, video
+
         attempts = [video.DECODERS, *((name,) for name in video.DECODERS)]
         for decoders in attempts if self.visual == "video" else attempts[:1]:
             try:
@@ -187,6 +195,8 @@ def _read_clip(
     chosen: ExtractSettings,
     decoders: tuple[str, ...],
 ) -> Media:
+    from avsnn.pipeline.media import audio
+
     try:
         flac, seconds, rate = audio.transcode_to_flac(raw / sound)
     except MediaError as error:
@@ -202,6 +212,8 @@ def _read_clip(
 
 
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    from avsnn.pipeline.media import video
+
     refuse_stub(path)
     data = path.read_bytes()
     frame = video.decode_image(data)
@@ -211,9 +223,11 @@ def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
 def _read_video(
     path: Path, chosen: ExtractSettings, sound_seconds: float, decoders: tuple[str, ...]
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    from avsnn.pipeline.media import video
+
     shapes = []
 
-    def encode(frame: video.Frame) -> bytes:
+    def encode(frame: "Frame") -> bytes:
         shapes.append(frame.shape)
         return video.encode_jpeg(frame, chosen.jpeg_quality)
 

@@ -4,24 +4,31 @@ They are separate caches so that another audio setting leaves the frames alone, 
 round. Both are Zarr v3 with a crc32c in every chunk, and readable by plain ``zarr``.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from avsnn.pipeline.extract import Sample, read_member, read_shards
 from avsnn.pipeline.files import Folder, sha256
-from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.settings import Settings
 from avsnn.pipeline.stage import Outcome, Stage, Unit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import zarr
+    from numpy.typing import NDArray
+
+    from avsnn.pipeline.media.audio import Sound
+
+# Zarr and the decoders are imported where they are needed: a run that finds nothing to do need not
+# wait for them.
 
 ROWS_PER_SHARD = 256
 # A chunk is what a reader must take whole: small enough for single clips, not smaller than a disk
@@ -59,10 +66,12 @@ class AudioSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "AudioSettings":
+    def _goes_together(self) -> AudioSettings:
         if (self.kind == "log-mel") != (self.n_mels is not None):
             raise ValueError("n_mels goes with kind=log-mel, and log-mel with n_mels (64, say)")
         if self.n_mels is not None:
+            from avsnn.pipeline.media import audio
+
             audio.mel_filters(sample_rate=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels)
         return self
 
@@ -165,8 +174,8 @@ class Cache(Stage):
         return Outcome(written=sum(frame == 0 for _, _, frame in block))
 
     def _create_array(
-        self, group: "zarr.Group", rows: int, shape: tuple[int, ...]
-    ) -> "zarr.Array[Any]":
+        self, group: zarr.Group, rows: int, shape: tuple[int, ...]
+    ) -> zarr.Array[Any]:
         from zarr.codecs import Crc32cCodec
 
         row_bytes = int(np.prod(shape)) * np.dtype(self.dtype()).itemsize
@@ -225,6 +234,8 @@ class FrameCache(Cache):
         self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
     ) -> NDArray[Any]:
         """One frame ``[3, H, W]``; its centre square where clips differ in shape."""
+        from avsnn.pipeline.media import video
+
         name = next(name for name in sample.members if name.startswith(f"{frame}."))
         pixels = video.decode_image(read_member(shard, sample.members[name]))
         _, height, width = shape
@@ -268,14 +279,18 @@ class AudioCache(Cache):
         self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
     ) -> NDArray[Any]:
         """The clip's audio image ``[1, F, F]``."""
+        from avsnn.pipeline.media import audio
+
         sound = audio.read(read_member(shard, sample.members["flac"]))
         if self.chosen.noise_snr is not None:
             sound = audio.add_noise(sound, snr=self.chosen.noise_snr, key=sample.key)
         return audio_image(sound, self.chosen)
 
 
-def audio_image(sound: audio.Sound, chosen: AudioSettings) -> NDArray[np.float32]:
+def audio_image(sound: Sound, chosen: AudioSettings) -> NDArray[np.float32]:
     """The image ``[1, size, size]`` that the networks read of a sound, without its noise."""
+    from avsnn.pipeline.media import audio
+
     bins = audio.stft_magnitudes(
         sound, sample_rate=chosen.sample_rate, n_fft=chosen.n_fft, hop=chosen.hop
     )
@@ -293,7 +308,7 @@ def _read_once(shards: Folder, marks: tuple[str, ...]) -> list[tuple[Folder, Sam
     return read_shards(shards)
 
 
-def _create_vector(group: "zarr.Group", name: str, values: NDArray[Any]) -> None:
+def _create_vector(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
     from zarr.codecs import Crc32cCodec
 
     dtype: Any = str if values.dtype.kind == "U" else values.dtype

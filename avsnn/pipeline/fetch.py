@@ -14,7 +14,7 @@ from avsnn.pipeline.download import Partial, download, verify
 from avsnn.pipeline.files import sha256
 from avsnn.pipeline.journal import Failure
 from avsnn.pipeline.lfs import Lfs
-from avsnn.pipeline.media import MediaError, synthesize
+from avsnn.pipeline.media import MediaError
 from avsnn.pipeline.stage import Outcome, Stage, Unit
 from avsnn.pipeline.web import Address, AwayError, Web
 
@@ -148,6 +148,8 @@ class Fetch(Stage):
         raise MediaError(f"cannot be downloaded: {'; '.join(reasons)}")
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
+        from avsnn.pipeline.media import synthesize
+
         shape, contour = self.manifest.classes[clip.label].split("-")
         if file == clip.visual:
             synthesize.write_video(target, key=clip.key, shape=shape)

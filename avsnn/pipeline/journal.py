@@ -53,6 +53,20 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """A stage in figures; inputs = written + skipped + failed."""
+
+    stage: str
+    inputs: int
+    written: int
+    skipped: int
+    failed: int
+    bytes: int
+    units_done_now: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Summary:
     """How a stage stands: the records of its units, and what the run did that made it."""
 
@@ -95,6 +109,20 @@ class Summary:
     def bytes(self) -> int:
         """Size of these."""
         return sum(output.size for record in self.records for output in record.outputs)
+
+    @property
+    def counts(self) -> Counts:
+        """All of it in figures."""
+        return Counts(
+            stage=self.stage,
+            inputs=self.inputs,
+            written=self.written,
+            skipped=self.skipped,
+            failed=self.failed,
+            bytes=self.bytes,
+            units_done_now=self.units_done_now,
+            seconds=self.seconds,
+        )
 
 
 @lru_cache(maxsize=8)

@@ -1,5 +1,6 @@
 """discover → fetch → index → extract → featurize: from a name to caches that training reads."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 from upath import UPath
 
+from avsnn import __version__
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.discover import (
@@ -27,7 +29,8 @@ from avsnn.pipeline.featurize import AudioCache, AudioSettings, FrameCache, Fram
 from avsnn.pipeline.fetch import Fetch
 from avsnn.pipeline.files import Folder, fingerprint, name_in, only_writer, write_if_changed
 from avsnn.pipeline.index import Index, select
-from avsnn.pipeline.journal import Failure, Summary
+from avsnn.pipeline.journal import Counts, Failure, Summary
+from avsnn.pipeline.seal import set_seal, unbroken_seal
 from avsnn.pipeline.settings import Settings, flatten
 from avsnn.pipeline.stage import NOTHING, Plan, Progress, Stage, plan, run_stage
 
@@ -210,6 +213,25 @@ def build_as_requested(
     return build_stages(dataset, request.model_copy(update={"source": source}), root=root)
 
 
+def prepared_before(
+    dataset: str, request: Request, *, root: Path
+) -> tuple[Prepared, list[Counts]] | None:
+    """What a finished prepare left and its stages counted, where just that is asked for again.
+
+    None where it is not known at a glance that there is nothing to do.
+
+    Raises:
+        UserError: no such data set, or another run is writing there.
+    """
+    folder = root / dataset
+    if not (folder / "prepared.json").exists():
+        return None
+    with only_writer(folder):
+        counts = unbroken_seal(folder, mark=_mark(load(dataset), request))
+        prepared = load_prepared(root, dataset) if counts else None
+    return (prepared, counts) if prepared and counts else None
+
+
 def prepare(
     house: House,
     *,
@@ -274,6 +296,7 @@ def prepare(
             )
         prepared = conclude(house, summaries)
         write_if_changed(house.folder / "prepared.json", prepared.as_text().encode())
+        _seal(house, summaries)
         return prepared
 
 
@@ -324,6 +347,40 @@ def _read_file(kind: type[S], path: Path, dataset: str) -> S:
         raise UserError(
             f"{path} is damaged; run 'avsnn prepare {dataset}' again, which writes it anew."
         ) from None
+
+
+def _mark(manifest: Manifest, request: Request) -> str:
+    """Changes with everything that a plan is made of, but for the files."""
+    kinds = (Fetch, Index, Extract, FrameCache, AudioCache)
+    return fingerprint(
+        [
+            __version__,
+            [(kind.name, kind.version) for kind in kinds],
+            manifest.model_dump(mode="json"),
+            manifest.table and hashlib.sha256(manifest.table_bytes).hexdigest(),
+            request.model_dump(mode="json"),
+        ]
+    )
+
+
+def _seal(house: House, summaries: list[Summary]) -> None:
+    """Not where a plan looks at more than that: at a store, or for files that were not there."""
+    if house.discover or house.request.store:
+        return
+    written = {
+        f"{name_in(house.folder, stage.folder)}/{output.path}": (output.size, output.mtime_ns)
+        for stage, summary in zip(house.stages, summaries, strict=True)
+        for output in summary.outputs
+    }
+    conclusions = (house.folder / name for name in ("prepared.json", "failures.jsonl"))
+    journals = (stage.journal for stage in house.stages if stage.journal.exists())
+    set_seal(
+        house.folder,
+        mark=_mark(house.manifest, house.request),
+        stages=[replace(summary.counts, units_done_now=0, seconds=0.0) for summary in summaries],
+        written=written,
+        beside=[*conclusions, *journals],
+    )
 
 
 def _with_source(house: House, *, retry_failed: bool) -> House:
