@@ -1,4 +1,4 @@
-"""The two ways a command ends badly on purpose."""
+"""The ways a command ends before its work is done, on purpose."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class RunError(Exception):
     """The work itself did not succeed, for instance too many clips failed. Exit code 1."""
+
+
+class PreemptedError(Exception):
+    """SIGTERM came; what was done is saved and the same command can go on. Exit code 75."""

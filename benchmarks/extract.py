@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -68,7 +68,7 @@ def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int)
         extract(fake, work, pools.processes())  # starts the sandbox
         costs = measure(
             {
-                "bare": lambda: [grab_some(path) for path in paths],
+                "bare": lambda: grab_each(paths),
                 "ours": lambda: extract(fake, work, pools.processes()),
                 "script": lambda: write_all(paths, work),
             },
@@ -82,18 +82,22 @@ def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int)
 
 
 def compare_workers(fake: FakeCremaD, work: Path, rounds: int) -> None:
-    """Two workers over one, both on Dask."""
-    with start_workers(1) as one, start_workers(2) as two:
+    """Two workers over one, both on Dask, and what two bare loops gain over one on this machine."""
+    paths = [fake.folder / row["visual_path"] for row in fake.rows]
+    with start_workers(1) as one, start_workers(2) as two, ProcessPoolExecutor(2) as bare:
         for pools in (one, two):
             extract(fake, work, pools.processes())
         costs = measure(
             {
                 "one": lambda: extract(fake, work, one.processes(), clips_per_shard=16),
                 "two": lambda: extract(fake, work, two.processes(), clips_per_shard=16),
+                "one bare": lambda: bare.submit(grab_each, paths).result(),
+                "two bare": lambda: list(bare.map(grab_each, (paths[::2], paths[1::2]))),
             },
             rounds,
         )
     print_ratio("two workers / one", costs["one"], costs["two"], ", target 1.8")
+    print_ratio("two bare loops / one", costs["one bare"], costs["two bare"])
 
 
 def show_memory(work: Path, clips: int) -> None:
@@ -130,6 +134,11 @@ def grab_some(path: Path) -> int:
             capture.retrieve()
         count += 1
     return count
+
+
+def grab_each(paths: list[Path]) -> int:
+    """The bare loop over several files."""
+    return sum(map(grab_some, paths))
 
 
 def write_all(paths: list[Path], work: Path) -> None:

@@ -1,6 +1,7 @@
 """The ``avsnn`` command. Heavy imports stay inside commands, so that help is instant."""
 
 import gc
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from avsnn.errors import RunError, UserError
+from avsnn.errors import PreemptedError, RunError, UserError
 
 if TYPE_CHECKING:
     from avsnn.pipeline.journal import Counts
 
 # What Typer makes of Ctrl-C.
 INTERRUPTED = 130
+# EX_TEMPFAIL: what asks a cluster to try again.
+PREEMPTED = 75
 
 EPILOG = """
 **A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate` with the run
@@ -26,7 +29,8 @@ one folder per training (config.yaml, metrics.jsonl, checkpoints, tensorboard, r
 **Again and again:** every command can be killed at any time and run again; it goes on where it was
 and does nothing where nothing is left to do.
 
-**Exit codes:** 0 done, 1 the work failed, 2 bad input, 130 interrupted.
+**Exit codes:** 0 done, 1 the work failed, 2 bad input, 75 told to end (SIGTERM) and saved, 130
+interrupted.
 """
 
 app = typer.Typer(
@@ -241,6 +245,9 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(
+            # torchrun takes --run for one of its own.
+            "--run",
+            "--run-dir",
             metavar="DIR",
             help="Run folder; else one in runs/, named after data set, method, seed and settings.",
         ),
@@ -250,11 +257,29 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut off.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read batches; 0 reads in a thread.")
+    ] = 0,
+    read: Annotated[
+        Literal["cache", "shards"],
+        typer.Option(help="Read the Zarr caches, or decode from the WebDataset shards."),
+    ] = "cache",
+    save_every: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="STEPS", help="Save within epochs too, not only after each."),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(min=1, help="Resume points to keep, beside best and last weights.")
+    ] = 2,
 ) -> None:
     """Train a network on a prepared data set.
 
     The run folder holds config.yaml (every setting), metrics.jsonl, checkpoints/, tensorboard/.
-    A run that is finished is left alone; one that was cut off goes on with --resume.
+    A run that is finished is left alone; one that was cut off goes on with --resume, at any step,
+    with the same curve and weights. SIGTERM saves and ends with exit code 75.
+
+    Several GPUs or processes: torchrun --nproc-per-node=N -m avsnn train DATASET, with the same
+    words (--run-dir in place of --run); a batch is shared out among them.
 
     Settings for --set are those in config.yaml: model.method (s-cmrl, add, concat, audio, visual,
     weight-attention, sca, cmci), model.channels, model.alpha, data.split, epochs, batch_size,
@@ -273,8 +298,14 @@ def train(
     trained = trainer.train(
         config,
         folder=run or Path("runs") / config.folder_name,
-        device=where,
-        resume=resume,
+        manner=trainer.Manner(
+            device=where,
+            resume=resume,
+            workers=workers,
+            shards=read == "shards",
+            save_every=save_every,
+            keep=keep,
+        ),
         progress=show.progress(lines=False),
         say=show.say,
     )
@@ -411,6 +442,8 @@ def main() -> None:
         _end(str(error), 2)
     except RunError as error:
         _end(str(error), 1)
+    except PreemptedError as error:
+        _end(str(error), PREEMPTED)
     if code == INTERRUPTED:
         _end(
             "interrupted; what is done is safe. Run it again (train: with --resume) to go on.", code
@@ -419,7 +452,9 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    typer.echo(f"avsnn: {message}", err=True)
+    # Of several processes that find the same, one says so.
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"avsnn: {message}", err=True)
     sys.exit(code)
 
 

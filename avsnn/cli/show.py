@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -115,6 +116,8 @@ class Quiet:
 
 def progress(*, lines: bool = True) -> Bar | Lines | Quiet:
     """A bar on a terminal; elsewhere lines, or nothing where ``lines`` is off."""
+    if is_follower():
+        return Quiet()
     if err.is_terminal:
         return Bar()
     return Lines() if lines else Quiet()
@@ -123,6 +126,11 @@ def progress(*, lines: bool = True) -> Bar | Lines | Quiet:
 def say(sentence: str) -> None:
     """One line about how it is going."""
     err.print(sentence)
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process beside one that speaks for all."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def as_json(value: Any) -> None:
@@ -227,12 +235,28 @@ def prepared(folder: Path, result: Prepared, rows: list[Counts]) -> None:
 
 def trained(result: Trained, config: RunConfig) -> None:
     """How a training ended."""
+    if is_follower():
+        return
     if not result.epochs:
         out.print(f"{result.folder}: nothing to do, this run was finished before.")
-    chosen = "the last epoch" if result.accuracy is None else f"epoch {result.best_epoch}"
     part = config.settings.selection
-    why = "" if result.accuracy is None else f" ({part} accuracy {result.accuracy:.2%})"
-    out.print(f"best checkpoint: {chosen}{why}{PEEKED if part == 'test' else ''}")
+    last = result.metrics[-1]
+    rates = last["spike_rates"].values()
+    chosen = "the last one, as asked"
+    if part != "last":
+        chosen = f"{part} accuracy {result.best[f'{part}_accuracy']:.2%}"
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in {
+        "run": f"{result.folder}",
+        "epochs": f"{len(result.metrics)}, {result.epochs} of them now in {result.seconds:.0f} s",
+        "last epoch": f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.2%}, "
+        f"{last['samples_per_second']:.0f} samples/s",
+        "firing": f"{sum(rates) / len(rates):.1%} of neurons at a step, mean of {len(rates)} "
+        f"layers; {sum(not rate for rate in rates)} silent",
+        "best": f"epoch {result.best['epoch']} ({chosen}{PEEKED if part == 'test' else ''})",
+    }.items():
+        table.add_row(name, text)
+    out.print(table)
     out.print(f"next: avsnn evaluate {result.folder}")
 
 

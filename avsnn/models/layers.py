@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -47,7 +49,74 @@ class ChannelLinear(nn.Linear):
         return out.view(T, B, -1, N)
 
 
-class TokenNorm(nn.BatchNorm1d):
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, grad: Tensor) -> Tensor:
+        # Every process depends on the values of every other.
+        return _Sum.forward(_ctx, grad.contiguous())
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum over all processes that train together; gradients flow back to each of them."""
+    return _Sum.apply(values)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm of each channel of ``[B, C, ...]``, over the batch of this process or of all.
+
+    Saved for backward: its input.
+
+    Attributes:
+        synchronised: take the statistics over the batches of all processes that train together
+            (``torch.distributed``); off, as published, each has its own. Unlike torch's own, this
+            works on a CPU too.
+    """
+
+    synchronised = False
+
+    def _check_input_dim(self, features: Tensor) -> None:
+        """Any number of axes behind the channels."""
+
+    @property
+    def _together(self) -> bool:
+        return self.synchronised and self.training and dist.is_initialized()
+
+    def count(self, features: Tensor) -> int:
+        """How many values of a channel its statistics are taken over."""
+        own = features.numel() // features.shape[1]
+        return own * dist.get_world_size() if self._together else own
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, C, ...]`` to the same shape. With ``synchronised``, B is the same everywhere."""
+        if not self._together:
+            return super().forward(features)
+        axes = [axis for axis in range(features.dim()) if axis != 1]
+        shape = [1, -1, *(1 for _ in axes[1:])]
+        processes, n = dist.get_world_size(), self.count(features)
+
+        mean = sum_over_processes(features.mean(axes)) / processes
+        centred = features - mean.view(shape)
+        variance = sum_over_processes(centred.square().mean(axes)) / processes
+        with torch.no_grad():
+            for running, now in (
+                (self.running_mean, mean),
+                (self.running_var, variance * (n / (n - 1))),
+            ):
+                if running is not None and self.momentum is not None:
+                    running.lerp_(now, self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return torch.addcmul(self.bias.view(shape), centred, scale.view(shape))
+
+
+class TokenNorm(BatchNorm):
     """Batch norm of each channel over T, B and N together, on ``[T, B, C, N]``.
 
     Saved for backward: its input.
@@ -68,7 +137,7 @@ class SpikingConv1x1(nn.Module):
     def __init__(self, *, inputs: int, outputs: int, bias: bool, lif: LIF) -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, kernel_size=1, bias=bias)
-        self.norm = nn.BatchNorm1d(outputs)
+        self.norm = BatchNorm(outputs)
         self.lif = lif
 
     def forward(self, features: Tensor) -> Tensor:
@@ -99,7 +168,7 @@ class SpikingMLP(nn.Module):
         return spikes
 
 
-def batch_norm_of_copies(norm: nn.BatchNorm2d, features: Tensor, *, copies: int) -> Tensor:
+def batch_norm_of_copies(norm: BatchNorm, features: Tensor, *, copies: int) -> Tensor:
     """Batch norm of one copy that leaves ``norm`` as if it had seen ``copies`` of it.
 
     Mean and biased variance do not change with copies; the unbiased variance that goes into the
@@ -118,7 +187,7 @@ def batch_norm_of_copies(norm: nn.BatchNorm2d, features: Tensor, *, copies: int)
         return out
     kept = norm.running_var.data * (1.0 - norm.momentum)
     out = norm(features)
-    n = features.numel() // features.shape[1]
+    n = norm.count(features)
     ratio = (n * copies / (n * copies - 1)) / (n / (n - 1))
     # Only the small difference is scaled, so no digits of the running value are lost. Through
     # ``data``, because autograd counts writes to a buffer that it saved but does not read here.

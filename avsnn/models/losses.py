@@ -123,7 +123,13 @@ def semantic_alignment(
     return torch.stack(losses).mean()
 
 
-def training_loss(output: Output, labels: Tensor, settings: LossSettings) -> Losses:
+def training_loss(
+    output: Output,
+    labels: Tensor,
+    settings: LossSettings,
+    *,
+    gather: Callable[[Tensor], Tensor] | None = None,
+) -> Losses:
     """All that a network is trained on.
 
     Args:
@@ -131,6 +137,8 @@ def training_loss(output: Output, labels: Tensor, settings: LossSettings) -> Los
         labels: ``[B]``, int64.
         settings: the smoothing of every cross-entropy, and the alignment. Auxiliary cross-entropies
             have weight 1.
+        gather: ``[B, ...]`` of this process to the rows of all that train together, with gradients;
+            the alignment is then over all of their clips. None, as published, is each its own.
 
     Returns:
         total and parts, scalars.
@@ -142,10 +150,14 @@ def training_loss(output: Output, labels: Tensor, settings: LossSettings) -> Los
     main = cross_entropy(output.logits)
     alignment = auxiliary = torch.zeros_like(main)
     if output.aligned and output.audio_residual is not None and output.visual_residual is not None:
+        audio, visual, same = output.audio_residual, output.visual_residual, labels
+        if gather is not None:
+            audio, visual = (gather(r.transpose(0, 1)).transpose(0, 1) for r in (audio, visual))
+            same = gather(labels)
         alignment = settings.alignment_weight * semantic_alignment(
-            output.audio_residual,
-            output.visual_residual,
-            labels,
+            audio,
+            visual,
+            same,
             temperature=settings.temperature,
             normalize=settings.alignment_normalize,
             average=settings.alignment_average,

@@ -329,6 +329,46 @@ class SpikeRate(float):
         return rate
 
 
+class SpikeCounter:
+    """Counts what every :class:`LIF` of ``model`` fires, until it is closed.
+
+    Costs one count per layer and call; layers with pooling behind them lose their joint operation
+    meanwhile (``spike_pool.py``).
+
+    Args:
+        model: the network.
+        inside: only layers whose names begin with one of these.
+
+    Attributes:
+        counts: spikes so far by module name, in the order of first firing, as scalars on the
+            device: to ask for the numbers makes it wait. A layer that was never called is absent.
+        sizes: neurons times steps times clips so far, by module name.
+    """
+
+    def __init__(self, model: nn.Module, inside: tuple[str, ...] = ("",)) -> None:
+        self.counts: dict[str, Tensor] = {}
+        self.sizes: dict[str, int] = {}
+        layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
+        self._handles = [self._watch(n, m) for n, m in layers if n.startswith(inside)]
+
+    def _watch(self, name: str, module: LIF) -> torch.utils.hooks.RemovableHandle:
+        def count(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
+            fired = spikes.detach().count_nonzero()
+            self.counts[name] = self.counts[name] + fired if name in self.counts else fired
+            self.sizes[name] = self.sizes.get(name, 0) + spikes.numel()
+
+        return module.register_forward_hook(count)
+
+    def close(self) -> None:
+        """Stops counting and leaves no trace in the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    def rates(self) -> dict[str, SpikeRate]:
+        """Spikes per neuron and step so far, by module name."""
+        return {name: SpikeRate(int(n), self.sizes[name]) for name, n in self.counts.items()}
+
+
 @contextmanager
 def spike_rates(
     model: nn.Module, inside: tuple[str, ...] = ("",)
@@ -336,33 +376,16 @@ def spike_rates(
     """Measure how often every :class:`LIF` of ``model`` fires while the context is open.
 
     The dictionary is empty inside the context and filled when it closes: module name to the rate
-    over all forward passes made meanwhile, in the order of first firing. A layer that was never
-    called is absent. Costs one count per layer and call while open, nothing otherwise; layers with
-    pooling behind them lose their joint operation meanwhile (``spike_pool.py``).
+    over all forward passes made meanwhile, as :class:`SpikeCounter` counts them.
 
     Args:
         model: the network.
         inside: only layers whose names begin with one of these.
     """
-    counts: dict[str, Tensor] = {}
-    sizes: dict[str, int] = {}
     rates: dict[str, SpikeRate] = {}
-
-    def watch(name: str, module: LIF) -> torch.utils.hooks.RemovableHandle:
-        def count(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
-            # kept on the device: asking for the number here would make every layer wait
-            fired = spikes.detach().count_nonzero()
-            counts[name] = counts[name] + fired if name in counts else fired
-            sizes[name] = sizes.get(name, 0) + spikes.numel()
-
-        return module.register_forward_hook(count)
-
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
-    handles = [watch(n, m) for n, m in layers if n.startswith(inside)]
+    counter = SpikeCounter(model, inside)
     try:
         yield rates
     finally:
-        for handle in handles:
-            handle.remove()
-        for name, fired in counts.items():
-            rates[name] = SpikeRate(int(fired), sizes[name])
+        counter.close()
+        rates.update(counter.rates())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from avsnn.models.layers import batch_norm_of_copies
+from avsnn.models.layers import BatchNorm, batch_norm_of_copies
 from avsnn.models.spike_pool import fire_and_pool
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class SpikingConv3x3(nn.Module):
     def __init__(self, *, inputs: int, outputs: int, lif: LIF) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = BatchNorm(outputs)
         self.lif = lif
 
     def current(self, frames: Tensor, steps: int) -> Tensor:

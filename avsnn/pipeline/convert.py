@@ -7,12 +7,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
-from safetensors.torch import save
 
 from avsnn.errors import UserError
 from avsnn.models.zoo import AuthorsState, import_authors_state
-from avsnn.pipeline.files import write_atomically
-from avsnn.pipeline.run import pack
+from avsnn.pipeline.checkpoint import Checkpoint, write_checkpoint
 from avsnn.pipeline.settings import Settings
 
 
@@ -48,9 +46,8 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         raise UserError(f"{file} cannot be converted: {reason}") from None
     except ValueError as error:
         raise UserError(f"{file} cannot be converted: {error}") from None
-    metadata = pack({"settings": found.settings.model_dump(), "classes": found.classes})
-    weights = {name: tensor.contiguous() for name, tensor in found.state.items()}
-    write_atomically(target, save(weights, metadata=metadata))
+    facts = {"settings": found.settings.model_dump(), "classes": found.classes}
+    write_checkpoint(target, Checkpoint(dict(found.state), facts))
     return found
 
 

@@ -1,5 +1,7 @@
 """7. Measures: a trained run against a part of its split."""
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -7,18 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from avsnn.errors import UserError
 from avsnn.pipeline.augment import add_noise, centre_frames, resize_audio
+from avsnn.pipeline.checkpoint import read_checkpoint
 from avsnn.pipeline.files import fingerprint, locate, sha256, write_atomically
 from avsnn.pipeline.index import read_index
+from avsnn.pipeline.order import evaluation_requests, sample_noise, shared_out
 from avsnn.pipeline.prepare import load_prepared
-from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config, unpack
+from avsnn.pipeline.ranks import Ranks
+from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config
 from avsnn.pipeline.stage import Progress
-from avsnn.pipeline.stream import ZarrSource, sample_noise, stream_once
+from avsnn.pipeline.stream import Loader, ShardSource, Source, ZarrSource
 
 EVALUATE_VERSION = 1
 
@@ -106,13 +110,13 @@ def evaluate(
         made = Evaluation.model_validate_json(target.read_bytes())
         if made.fingerprint == mark:
             return made, True
-    source = open_data(config)
-    rows = rows_of(config, source, part)
     model, epoch = load_model(config, checkpoint)
-    progress.start(f"evaluate {part}", len(rows), "clips")
-    scores = predict(
-        model.to(device), source, rows, config.settings, device=device, progress=progress
-    )
+    with Loader(partial(open_data, config), workers=0, pin=device.type == "cuda") as loader:
+        rows = rows_of(config, loader.source, part)
+        progress.start(f"evaluate {part}", len(rows), "clips")
+        scores = predict(
+            model.to(device), loader, rows, config.settings, device=device, progress=progress
+        )
     progress.stop()
     result = _summarise(config, scores, part=part, epoch=epoch, mark=mark, run=folder.name)
     write_atomically(target, (result.model_dump_json(indent=1) + "\n").encode())
@@ -121,32 +125,48 @@ def evaluate(
 
 def predict(
     model: nn.Module,
-    source: ZarrSource,
+    loader: Loader,
     rows: NDArray[np.int64],
     settings: TrainSettings,
     *,
     device: torch.device,
     progress: Progress | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - a constant
 ) -> Scores:
-    """The model's logits for some rows, in their order, without augmentation."""
+    """The model's logits for some rows, in their order, without augmentation.
+
+    Several processes each work on a part of the rows, every one of which is counted once.
+    """
     # For networks that draw numbers even here (SCA, as published): the same ones every time.
     torch.manual_seed(settings.seed)
     model.eval()
     logits, labels = [], []
     size = settings.data.size
-    with torch.inference_mode():
-        for batch in stream_once(source, rows, batch_size=settings.batch_size):
+    mine = shared_out(rows, rank=ranks.rank, ranks=ranks.count)
+    batch_size = max(1, settings.batch_size // ranks.count)
+    with torch.inference_mode(), autocast(settings, device):
+        for batch in loader.read(evaluation_requests(mine, batch_size=batch_size)):
             frames = centre_frames(
                 batch.frames.to(device), settings=settings.data.augment, size=size
             )
             if settings.data.augment.noise_in_evaluation:
                 frames = with_noise(frames, batch.rows, settings, epoch=EVALUATION_EPOCH)
             output = model(resize_audio(batch.audio.to(device), size=size), frames)
-            logits.append(output.logits.cpu())
+            logits.append(output.logits.float().cpu())
             labels.append(batch.labels)
             if progress is not None:
                 progress.advance(len(batch.rows))
-    return Scores(torch.cat(logits).float(), torch.cat(labels))
+    # A process may have got no row.
+    none = torch.empty(0)
+    own = Scores(torch.cat([none, *logits]), torch.cat([none.long(), *labels]))
+    return Scores(*(ranks.concatenate(tensor) for tensor in own))
+
+
+def autocast(settings: TrainSettings, device: torch.device) -> AbstractContextManager[object]:
+    """The precision that the settings ask for."""
+    if settings.compute.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
 
 
 def with_noise(
@@ -161,8 +181,8 @@ def with_noise(
     return add_noise(frames, noise, snr=snr)
 
 
-def open_data(config: RunConfig) -> ZarrSource:
-    """The caches a run was trained on.
+def open_data(config: RunConfig, *, shards: bool = False) -> Source:
+    """The samples a run was trained on, from its caches or from its shards; they are the same.
 
     Raises:
         UserError: they are gone, or were prepared anew with other content.
@@ -179,10 +199,16 @@ def open_data(config: RunConfig) -> ZarrSource:
             "with the settings in the run's config.yaml (data.settings)."
         )
     folder = config.root / config.dataset
+    if shards:
+        return ShardSource(
+            shards=locate(folder, prepared.shards),
+            frames=prepared.settings.frames,
+            audio=prepared.settings.audio,
+        )
     return ZarrSource(frames=locate(folder, prepared.frames), audio=locate(folder, prepared.audio))
 
 
-def rows_of(config: RunConfig, source: ZarrSource, *parts: str) -> NDArray[np.int64]:
+def rows_of(config: RunConfig, source: Source, *parts: str) -> NDArray[np.int64]:
     """Rows of the caches that belong to some parts of the run's split.
 
     Raises:
@@ -205,17 +231,14 @@ def load_model(config: RunConfig, checkpoint: Path) -> tuple[nn.Module, int]:
     Raises:
         UserError: the checkpoint does not fit the run.
     """
-    from safetensors import SafetensorError, safe_open
-
     model = build_network(config)
+    weights, facts = read_checkpoint(checkpoint)
     try:
-        with safe_open(checkpoint, framework="pt") as file:
-            epoch = int(unpack(file.metadata())["epoch"])
-        model.load_state_dict(load(checkpoint.read_bytes()))
-    except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        model.load_state_dict(weights)
+        return model, int(facts["epoch"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint} does not fit its run ({reason}); train it again.") from None
-    return model, epoch
 
 
 def _summarise(

@@ -214,12 +214,8 @@ class FrameCache(Cache):
         return "uint8"
 
     def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
-        """The frames' own shape; where clips differ in it, a square as large as the smallest."""
-        sizes = {(sample.height, sample.width) for sample in samples}
-        if len(sizes) == 1:
-            return (3, *self._shrunk(*sizes.pop()))
-        side = min(self.chosen.shorter_side, *(min(size) for size in sizes))
-        return (3, side, side)
+        """As :func:`frame_shape`."""
+        return frame_shape(samples, self.chosen)
 
     def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
         """All frames of all clips."""
@@ -233,21 +229,9 @@ class FrameCache(Cache):
     def read(
         self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
     ) -> NDArray[Any]:
-        """One frame ``[3, H, W]``; its centre square where clips differ in shape."""
-        from avsnn.pipeline.media import video
-
+        """One frame ``[3, H, W]``."""
         name = next(name for name in sample.members if name.startswith(f"{frame}."))
-        pixels = video.decode_image(read_member(shard, sample.members[name]))
-        _, height, width = shape
-        if self._shrunk(*pixels.shape[:2]) != (height, width):
-            side = min(pixels.shape[:2])
-            top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-            pixels = pixels[top : top + side, left : left + side]
-        return video.resize(pixels, height, width).transpose(2, 0, 1)
-
-    def _shrunk(self, height: int, width: int) -> tuple[int, int]:
-        scale = min(1.0, self.chosen.shorter_side / min(height, width))
-        return round(height * scale), round(width * scale)
+        return frame_row(read_member(shard, sample.members[name]), shape, self.chosen)
 
 
 @dataclass(frozen=True)
@@ -279,12 +263,45 @@ class AudioCache(Cache):
         self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
     ) -> NDArray[Any]:
         """The clip's audio image ``[1, F, F]``."""
-        from avsnn.pipeline.media import audio
+        return sound_row(read_member(shard, sample.members["flac"]), sample.key, self.chosen)
 
-        sound = audio.read(read_member(shard, sample.members["flac"]))
-        if self.chosen.noise_snr is not None:
-            sound = audio.add_noise(sound, snr=self.chosen.noise_snr, key=sample.key)
-        return audio_image(sound, self.chosen)
+
+def frame_shape(samples: list[Sample], chosen: FrameSettings) -> tuple[int, ...]:
+    """The frames' own shape; where clips differ in it, a square as large as the smallest."""
+    sizes = {(sample.height, sample.width) for sample in samples}
+    if len(sizes) == 1:
+        return (3, *_shrunk(*sizes.pop(), chosen))
+    side = min(chosen.shorter_side, *(min(size) for size in sizes))
+    return (3, side, side)
+
+
+def frame_row(image: bytes, shape: tuple[int, ...], chosen: FrameSettings) -> NDArray[np.uint8]:
+    """An image file as ``[3, H, W]`` of that shape; its centre square where clips differ in it."""
+    from avsnn.pipeline.media import video
+
+    pixels = video.decode_image(image)
+    _, height, width = shape
+    full_height, full_width, _ = pixels.shape
+    if _shrunk(full_height, full_width, chosen) != (height, width):
+        side = min(full_height, full_width)
+        top, left = (full_height - side) // 2, (full_width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    return video.resize(pixels, height, width).transpose(2, 0, 1)
+
+
+def _shrunk(height: int, width: int, chosen: FrameSettings) -> tuple[int, int]:
+    scale = min(1.0, chosen.shorter_side / min(height, width))
+    return round(height * scale), round(width * scale)
+
+
+def sound_row(sound: bytes, key: str, chosen: AudioSettings) -> NDArray[np.float32]:
+    """The audio image ``[1, F, F]`` of a sound file."""
+    from avsnn.pipeline.media import audio
+
+    samples = audio.read(sound)
+    if chosen.noise_snr is not None:
+        samples = audio.add_noise(samples, snr=chosen.noise_snr, key=key)
+    return audio_image(samples, chosen)
 
 
 def audio_image(sound: Sound, chosen: AudioSettings) -> NDArray[np.float32]:

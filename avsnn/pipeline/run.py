@@ -27,7 +27,7 @@ from avsnn.pipeline.prepare import Prepared, load_prepared, not_prepared
 from avsnn.pipeline.settings import Settings, flatten
 
 # Raised by hand when the same settings would train something else.
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -50,6 +50,43 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(
         default=1e-4, ge=0, description="none on biases and other 1-D parameters"
     )
+    accumulate: PositiveInt = Field(
+        default=1,
+        description="parts that a batch is worked on in, one after the other, before each step; "
+        "batch norm and alignment then see a part at a time",
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="longest gradient, over all parameters; longer are scaled"
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="evaluate and keep a moving average of the weights, such as 0.999",
+    )
+
+
+class ComputeSettings(Settings):
+    """How it is computed; the defaults are those of the published runs."""
+
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="bf16: autocast of convolutions and matrix products"
+    )
+    compile: bool = Field(default=False, description="torch.compile, which needs a C++ compiler")
+    channels_last: bool = Field(
+        default=False, description="images with their channels innermost; faster on some devices"
+    )
+
+
+class DistributedSettings(Settings):
+    """What several processes do together; without effect on one. Off, as published: each alone."""
+
+    sync_batch_norm: bool = Field(
+        default=False, description="statistics of batch norm over the batches of all processes"
+    )
+    global_alignment: bool = Field(
+        default=False, description="the alignment loss over the clips of all processes"
+    )
 
 
 class TrainSettings(Settings):
@@ -59,8 +96,10 @@ class TrainSettings(Settings):
     data: DataSettings = DataSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     loss: LossSettings = LossSettings()
+    compute: ComputeSettings = ComputeSettings()
+    distributed: DistributedSettings = DistributedSettings()
     epochs: PositiveInt = 100
-    batch_size: int = Field(default=128, ge=2)
+    batch_size: int = Field(default=128, ge=2, description="clips of a step, over all processes")
     seed: int = Field(default=42, ge=0, lt=2**32)
     selection: Literal["val", "test", "last"] = Field(
         default="val",
@@ -165,17 +204,6 @@ def build_network(config: RunConfig) -> nn.Module:
     return model
 
 
-def pack(facts: dict[str, Any]) -> dict[str, str]:
-    """Facts as metadata of a safetensors file; one entry, since it keeps several in no order."""
-    return {"avsnn": json.dumps(facts, sort_keys=True)}
-
-
-def unpack(metadata: dict[str, str]) -> dict[str, Any]:
-    """The facts of :func:`pack`; KeyError or ValueError where there are none."""
-    facts: dict[str, Any] = json.loads(metadata["avsnn"])
-    return facts
-
-
 def save_config(folder: Path, config: RunConfig) -> None:
     """Writes ``config.yaml``."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -235,14 +263,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _made_with() -> dict[str, str]:
+    libraries = ("torch", "numpy", "zarr", "webdataset", "librosa", "opencv-python-headless")
     return {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["avsnn", *sys.argv[1:]]),
         "avsnn": version("avsnn"),
         "git_commit": _git_commit(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": version("numpy"),
+        **{name: version(name) for name in libraries},
+        "processes": os.environ.get("WORLD_SIZE", "1"),
         "platform": platform.platform(),
         "threads": str(torch.get_num_threads()),
         "cores": str(os.cpu_count()),

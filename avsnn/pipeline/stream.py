@@ -1,20 +1,36 @@
-"""5. Caches to batches, in an order that is a pure function of seed, epoch and sample count."""
+"""5. Caches or shards to batches, in the order that ``order.py`` gives."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from upath import UPath
 
 from avsnn.errors import UserError
+from avsnn.pipeline.extract import Sample, read_shards
+from avsnn.pipeline.featurize import AudioSettings, FrameSettings, frame_row, frame_shape, sound_row
 from avsnn.pipeline.files import Folder
+from avsnn.pipeline.mapped import MappedArray
+from avsnn.pipeline.order import Request
 
-# Up to here an array is decoded once into memory; beyond it, batch by batch from its shards.
+# Of an array in a store: up to here it is read once, beyond it batch by batch.
 IN_MEMORY_BYTES = 2 * 2**30
+
+# Batches that are read before they are asked for, by each worker.
+AHEAD = 2
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -31,6 +47,21 @@ class Batch(NamedTuple):
     frames: Tensor
     audio: Tensor
     labels: Tensor
+
+    def pinned(self) -> "Batch":
+        """The same in memory that a GPU copies from by itself."""
+        tensors = (tensor.pin_memory() for tensor in (self.frames, self.audio, self.labels))
+        return Batch(self.rows, *tensors)
+
+
+class Source(Protocol):
+    """Samples of a data set by their rows, which are the same in every source of it."""
+
+    keys: list[str]
+    labels: Tensor
+
+    def read(self, request: Request) -> Batch:
+        """The samples that are asked for."""
 
 
 class ZarrSource:
@@ -49,128 +80,225 @@ class ZarrSource:
             if not (path / "zarr.json").exists():
                 raise UserError(f"{path} is not a cache; run 'avsnn prepare' again.")
         images, sounds = (zarr.open_group(str(path), mode="r") for path in (frames, audio))
-        self.keys: list[str] = [str(key) for key in _read(images, "key")]
-        self.labels = torch.from_numpy(_read(images, "label").astype(np.int64))
-        self._offsets = _read(images, "offsets").astype(np.int64)
-        if self.keys != [str(key) for key in _read(sounds, "key")]:
+        self.keys: list[str] = _whole(images, "key").tolist()
+        self.labels = torch.from_numpy(_whole(images, "label").astype(np.int64))
+        self._offsets = _whole(images, "offsets").astype(np.int64)
+        if self.keys != _whole(sounds, "key").tolist():
             raise UserError(
                 f"{frames} and {audio} hold different clips; run 'avsnn prepare' again."
             )
-        self._frames = _load_if_small(images, "frames")
-        self._audio = _load_if_small(sounds, "audio")
+        self._frames = _rows_of(frames, images, "frames")
+        self._audio = _rows_of(audio, sounds, "audio")
 
-    def read(self, rows: NDArray[np.int64], frames: NDArray[np.float64]) -> Batch:
-        """The samples of some rows.
-
-        Args:
-            rows: ``[B]``.
-            frames: which frame of each clip, as a place in [0, 1) along it, ``[B]``.
-        """
+    def read(self, request: Request) -> Batch:
+        """The samples that are asked for."""
+        rows = request.rows
         start, stop = self._offsets[rows], self._offsets[rows + 1]
-        chosen = start + (frames * (stop - start)).astype(np.int64)
         return Batch(
             rows=rows,
-            frames=torch.from_numpy(_take(self._frames, chosen)),
-            audio=torch.from_numpy(_take(self._audio, rows)),
+            frames=torch.from_numpy(self._frames(start + _chosen(request, stop - start))),
+            audio=torch.from_numpy(self._audio(rows)),
             labels=self.labels[torch.from_numpy(rows)],
         )
 
 
-def epoch_order(*, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order of ``count`` samples in an epoch, a pure function of its arguments."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+class ShardSource:
+    """The WebDataset shards of a data set, read at random through the index beside each.
 
+    Only the frame that is asked for is decoded. Gives what ``ZarrSource`` gives, to the bit.
 
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Whole batches in ``count`` samples.
+    Args:
+        shards: their folder.
+        frames: how the cache would hold frames.
+        audio: how it would hold sounds.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
-    if count < batch_size:
-        raise UserError(
-            f"batch_size is {batch_size} but only {count} clips are there to train on; "
-            "lower it with --set batch_size=N."
+
+    def __init__(self, *, shards: Folder, frames: FrameSettings, audio: AudioSettings) -> None:
+        self._found = read_shards(shards)
+        if not self._found:
+            raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
+        samples = [sample for _, sample in self._found]
+        self.keys = [sample.key for sample in samples]
+        self.labels = torch.tensor([sample.label for sample in samples])
+        self._counts = np.array([sample.frames for sample in samples])
+        self._shape = frame_shape(samples, frames)
+        self._frames, self._audio = frames, audio
+
+    def read(self, request: Request) -> Batch:
+        """The samples that are asked for."""
+        wanted = []
+        chosen = _chosen(request, self._counts[request.rows])
+        for row, frame in zip(request.rows, chosen, strict=True):
+            shard, sample = self._found[row]
+            image = next(name for name in sample.members if name.startswith(f"{frame}."))
+            wanted += [(shard, sample.members[image]), (shard, sample.members["flac"])]
+        data = _read_members(wanted)
+        samples: list[Sample] = [self._found[row][1] for row in request.rows]
+        images = [frame_row(image, self._shape, self._frames) for image in data[::2]]
+        sounds = [
+            sound_row(sound, sample.key, self._audio)
+            for sound, sample in zip(data[1::2], samples, strict=True)
+        ]
+        return Batch(
+            rows=request.rows,
+            frames=torch.from_numpy(np.stack(images)),
+            audio=torch.from_numpy(np.stack(sounds)),
+            labels=self.labels[torch.from_numpy(request.rows)],
         )
-    return count // batch_size
 
 
-def sample_draws(
-    *, seed: int, epoch: int, rows: NDArray[np.int64], count: int
-) -> NDArray[np.float64]:
-    """``count`` uniform draws in [0, 1) for each sample, ``[B, count]``.
+class Loader:
+    """Reads batches before they are asked for, in a thread or in worker processes.
 
-    They depend on the seed, the epoch and the sample alone: neither order nor batch changes how a
-    sample is augmented.
+    The order is that of the requests, however many workers there are. A context, which ends them.
+
+    Args:
+        opener: opens the source; called in each worker, since what Zarr and decoders hold does not
+            survive a fork. A function that can be pickled.
+        workers: processes; 0 reads in a thread of this one.
+        pin: batches are for a GPU.
     """
-    # Counters of one key: the last word is the row, so the streams of two rows never meet.
-    streams = (np.random.Philox(key=[seed, epoch], counter=[0, 0, 1, int(row)]) for row in rows)
-    return np.stack([np.random.Generator(stream).random(count) for stream in streams])
+
+    def __init__(self, opener: Callable[[], Source], *, workers: int, pin: bool) -> None:
+        self._requests: Iterable[Request] = ()
+        self._source = _Opened(opener)
+        self._pin = pin
+        self._processes: DataLoader[Batch] | None = None
+        if workers:
+            self._processes = DataLoader(
+                self._source,
+                sampler=_Current(self),
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=workers,
+                prefetch_factor=AHEAD,
+                persistent_workers=True,
+                worker_init_fn=_leave_signals_to_the_parent,
+                multiprocessing_context="forkserver",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A DataLoader ends its workers when nobody refers to it.
+        self._processes = None
+
+    @property
+    def source(self) -> Source:
+        """The source, opened in this process."""
+        return self._source.open()
+
+    def read(self, requests: Iterable[Request]) -> Iterator[Batch]:
+        """A batch for each request, one after the other."""
+        self._requests = requests
+        if self._processes is None:
+            batches = _read_ahead(self._source, requests)
+        else:
+            batches = iter(self._processes)
+        for batch in batches:
+            yield batch.pinned() if self._pin else batch
 
 
-def sample_noise(
-    *, seed: int, epoch: int, rows: NDArray[np.int64], shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """Standard normal noise for each sample, ``[B, *shape]``; as :func:`sample_draws`."""
-    streams = (np.random.Philox(key=[seed, epoch], counter=[0, 0, 2, int(row)]) for row in rows)
-    return np.stack(
-        [np.random.Generator(s).standard_normal(shape, dtype=np.float32) for s in streams]
-    )
+class _Opened(Dataset[Batch]):
+    """A source that each process opens for itself when first asked."""
+
+    def __init__(self, opener: Callable[[], Source]) -> None:
+        self._opener = opener
+        self._source: Source | None = None
+
+    def open(self) -> Source:
+        if self._source is None:
+            self._source = self._opener()
+        return self._source
+
+    def __getitem__(self, request: Request) -> Batch:
+        return self.open().read(request)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_opener": self._opener, "_source": None}
 
 
-def stream_epoch(
-    source: ZarrSource, rows: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
-    """Training batches: shuffled, a random frame of each clip, the last partial batch dropped.
+class _Current:
+    """The requests of the present pass, for a DataLoader that outlives it."""
 
-    Raises:
-        UserError: there are fewer rows than one batch takes.
-    """
-    steps = steps_per_epoch(len(rows), batch_size)
-    shuffled = rows[epoch_order(seed=seed, epoch=epoch, count=len(rows))]
-    blocks = np.split(shuffled[: steps * batch_size], steps)
-    yield from _read_ahead(
-        source,
-        [
-            (block, sample_draws(seed=seed, epoch=epoch, rows=block, count=1)[:, 0])
-            for block in blocks
-        ],
-    )
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._loader._requests)
 
 
-def stream_once(source: ZarrSource, rows: NDArray[np.int64], *, batch_size: int) -> Iterator[Batch]:
-    """Evaluation batches: every row once, in order, the middle frame of each clip."""
-    blocks = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    yield from _read_ahead(source, [(block, np.full(len(block), 0.5)) for block in blocks])
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Who stops a run may signal all its processes; the first of them ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Once: a second SIGTERM is the parent's.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def _read_ahead(
-    source: ZarrSource, requests: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
-) -> Iterator[Batch]:
-    """Reads the next batch while the current one is computed."""
+def _as_it_is(batch: T) -> T:
+    return batch
+
+
+def _read_ahead(source: _Opened, requests: Iterable[Request]) -> Iterator[Batch]:
+    """Reads the next batches while the current one is computed."""
+    waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(1) as reader:
-        ahead = None
-        for request in requests:
-            current, ahead = ahead, reader.submit(source.read, *request)
-            if current is not None:
-                yield current.result()
-        if ahead is not None:
-            yield ahead.result()
+        try:
+            for request in requests:
+                waiting.append(reader.submit(source.__getitem__, request))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
-def _read(group: zarr.Group, name: str) -> NDArray[Any]:
+def _chosen(request: Request, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which frame of each clip."""
+    return (request.places * counts).astype(np.int64)
+
+
+def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     array = group[name]
     assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
-    return np.asarray(array[:])
+    return array
 
 
-def _load_if_small(group: zarr.Group, name: str) -> Any:
-    array = group[name]
-    assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
-    return array[:] if array.nbytes <= IN_MEMORY_BYTES else array
+def _whole(group: zarr.Group, name: str) -> NDArray[Any]:
+    return np.asarray(_array(group, name)[:])
 
 
-def _take(array: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
-    if isinstance(array, np.ndarray):
-        return array[rows]
-    return np.asarray(array.oindex[rows])
+def _rows_of(
+    folder: Folder, group: zarr.Group, name: str
+) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+    """What takes rows from the large array of a cache, by the fastest way there is."""
+    array = _array(group, name)
+    if isinstance(folder, Path) and not isinstance(folder, UPath):
+        return MappedArray(folder / name, array).take
+    if array.nbytes <= IN_MEMORY_BYTES:
+        return np.asarray(array[:]).__getitem__
+    return lambda rows: np.asarray(array.oindex[rows])
+
+
+def _read_members(wanted: list[tuple[Folder, tuple[int, int]]]) -> list[bytes]:
+    """Pieces of shards by offset and size; of a store, all of them at once."""
+    remote = wanted[0][0]
+    if isinstance(remote, UPath):
+        paths = [str(shard.path) for shard, _ in wanted if isinstance(shard, UPath)]
+        starts = [offset for _, (offset, _) in wanted]
+        found: list[bytes] = remote.fs.cat_ranges(
+            paths, starts, [offset + size for _, (offset, size) in wanted], on_error="raise"
+        )
+        return found
+    return [os.pread(_descriptor(str(shard)), size, at) for shard, (at, size) in wanted]
+
+
+@cache
+def _descriptor(path: str) -> int:
+    """An open shard, for as long as the process lives."""
+    return os.open(path, os.O_RDONLY)

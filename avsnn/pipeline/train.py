@@ -1,48 +1,83 @@
-"""6. The trainer: one readable loop around one model, resumable at every epoch."""
+"""6. The trainer: one readable loop around one model, resumable at every step."""
 
 import json
+import signal
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from math import cos, pi
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from avsnn.errors import UserError
+from avsnn.errors import PreemptedError, UserError
+from avsnn.models.layers import BatchNorm
 from avsnn.models.losses import training_loss
-from avsnn.models.neuron import spike_rates
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
-from avsnn.pipeline.evaluate import open_data, predict, rows_of, with_noise
+from avsnn.pipeline.checkpoint import (
+    Checkpoint,
+    Position,
+    keep_newest,
+    newest_whole,
+    resume_path,
+    resume_points,
+    write_checkpoint,
+)
+from avsnn.pipeline.evaluate import autocast, open_data, predict, rows_of, with_noise
 from avsnn.pipeline.files import only_writer, write_atomically
+from avsnn.pipeline.optimizer import learning_rate, make_optimizer
+from avsnn.pipeline.order import sample_draws, step_seed, steps_per_epoch, training_requests
+from avsnn.pipeline.ranks import Ranks, join_ranks
 from avsnn.pipeline.run import (
-    OptimizerSettings,
     RunConfig,
     TrainSettings,
     build_network,
-    pack,
     read_metrics,
     require_same,
     save_config,
-    unpack,
 )
 from avsnn.pipeline.stage import Progress
-from avsnn.pipeline.stream import Batch, sample_draws, steps_per_epoch, stream_epoch
+from avsnn.pipeline.stream import Batch, Loader
+from avsnn.pipeline.tally import Tally
 
 # Where attention and alignment stand: layers that may fall silent for good, and what they feed then
 # stays as it is.
 MAY_FALL_SILENT = ("fusion.", "attention.")
 
-BETAS = (0.9, 0.999)
-EPS = 1e-8
+# Between two looks at the figures: on a GPU each look makes it wait.
+LOOK_S = 0.5
+
+LOSSES = ("loss", "cross_entropy", "alignment", "auxiliary")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a training is carried out; nothing here changes what comes out of it.
+
+    Attributes:
+        device: where to compute.
+        resume: go on with a run that was cut off.
+        workers: processes that read batches; 0 reads in a thread.
+        shards: read WebDataset shards and not the caches.
+        save_every: also save after so many steps, not only after every epoch.
+        keep: resume points to keep.
+    """
+
+    device: torch.device
+    resume: bool = False
+    workers: int = 0
+    shards: bool = False
+    save_every: int | None = None
+    keep: int = 2
 
 
 @dataclass(frozen=True)
@@ -52,50 +87,62 @@ class Trained:
     Attributes:
         folder: the run.
         epochs: epochs trained in this call; 0 where all was done before.
-        best_epoch: the epoch that ``best.safetensors`` holds, from 1.
-        accuracy: its share of correct clips on the part it was chosen on; None for ``last``.
+        metrics: the lines of ``metrics.jsonl``.
+        best: the line of the epoch that ``best.safetensors`` holds.
+        seconds: of this call.
     """
 
     folder: Path
     epochs: int
-    best_epoch: int
-    accuracy: float | None
+    metrics: list[dict[str, Any]]
+    best: dict[str, Any]
+    seconds: float
 
 
 def train(
     config: RunConfig,
     *,
     folder: Path,
-    device: torch.device,
-    resume: bool,
+    manner: Manner,
     progress: Progress,
     say: Callable[[str], None],
 ) -> Trained:
-    """Trains a run to its end.
+    """Trains a run to its end, together with the processes that torchrun started beside this one.
 
     Args:
         config: what to train.
         folder: the run folder; made here.
-        device: where to compute.
-        resume: go on with a run that was cut off.
+        manner: on what, and from where.
         progress: told of every step.
         say: given one sentence at a time that a person should read.
 
     Raises:
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
             network cannot take the images; a batch is larger than the training part.
+        PreemptedError: SIGTERM came, and what was done is saved.
     """
-    done = _epochs_done(config, folder, resume=resume)
-    if done == config.settings.epochs:
-        return _trained(config, folder, read_metrics(folder), epochs=0)
-    if resume and not done:
-        say(f"nothing to resume in {folder}: starting from the first epoch")
-    # Settings that make no network, or more than the data give, are refused before a file is made.
-    training = _Training(config, folder, device, progress, say)
-    with only_writer(folder):
-        if not (folder / "config.yaml").exists():
-            save_config(folder, config)
-        return training.run()
+    began = time.monotonic()
+    with join_ranks(manner.device) as ranks, told_to_stop() as stop:
+        lock: AbstractContextManager[None] = only_writer(folder) if ranks.leads else nullcontext()
+        done = ranks.once(lambda: _epochs_done(config, folder, resume=manner.resume))
+        if done < config.settings.epochs:
+            if manner.resume and ranks.leads and not (folder / "config.yaml").exists():
+                say(f"nothing to resume in {folder}: starting from the first epoch")
+            # Settings that make no network, or more than the data give, are refused before a file
+            # is made.
+            training = _Training(config, folder, manner, ranks, stop, progress, say)
+            with lock, training.loader:
+                if ranks.leads and not (folder / "config.yaml").exists():
+                    save_config(folder, config)
+                training.run()
+        metrics = read_metrics(folder)
+        return Trained(
+            folder=folder,
+            epochs=config.settings.epochs - done,
+            metrics=metrics,
+            best=_best(config, metrics),
+            seconds=time.monotonic() - began,
+        )
 
 
 def _epochs_done(config: RunConfig, folder: Path, *, resume: bool) -> int:
@@ -112,18 +159,6 @@ def _epochs_done(config: RunConfig, folder: Path, *, resume: bool) -> int:
             "add --resume to go on with it, or choose another --run."
         )
     return done
-
-
-def _trained(
-    config: RunConfig, folder: Path, metrics: list[dict[str, Any]], *, epochs: int
-) -> Trained:
-    best = _best(config, metrics)
-    return Trained(
-        folder=folder,
-        epochs=epochs,
-        best_epoch=best["epoch"],
-        accuracy=best.get(f"{config.settings.selection}_accuracy"),
-    )
 
 
 def _best(config: RunConfig, metrics: list[dict[str, Any]]) -> dict[str, Any]:
@@ -146,14 +181,23 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
-def learning_rate(
-    settings: OptimizerSettings, *, epoch: int, epochs: int, batch_size: int
-) -> float:
-    """The rate of an epoch: linear warm-up, then cosine to ``min_lr`` (published recipe)."""
-    peak = settings.base_lr * batch_size / 1024
-    if epoch < settings.warmup_epochs:
-        return settings.warmup_lr + (peak - settings.warmup_lr) * epoch / settings.warmup_epochs
-    return settings.min_lr + (peak - settings.min_lr) * (1 + cos(pi * epoch / epochs)) / 2
+@contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come; meanwhile it ends nothing by itself."""
+    told = False
+
+    def hear(_signal: int, _frame: object) -> None:
+        nonlocal told
+        told = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield lambda: told
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Training:
@@ -161,56 +205,93 @@ class _Training:
         self,
         config: RunConfig,
         folder: Path,
-        device: torch.device,
+        manner: Manner,
+        ranks: Ranks,
+        stop: Callable[[], bool],
         progress: Progress,
         say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.settings: TrainSettings = config.settings
         self.folder = folder
-        self.device = device
+        self.manner = manner
+        self.device = manner.device
+        self.ranks = ranks
+        self.stop = stop
         self.progress = progress
-        self.say = say
-        self.source = open_data(config)
-        self.rows = rows_of(config, self.source, *self.settings.train_parts)
+        self.say = say if ranks.leads else lambda _: None
+        self.loader = Loader(
+            partial(open_data, config, shards=manner.shards),
+            workers=manner.workers,
+            pin=self.device.type == "cuda",
+        )
+        self.rows = rows_of(config, self.loader.source, *self.settings.train_parts)
         self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
+        self._require_equal_parts()
         self.monitored = self._monitored()
+        self.metrics: list[dict[str, Any]] = []
         self.silent: set[str] = set()
         torch.manual_seed(self.settings.seed)
-        self.model = build_network(config).to(device)
+        self.model = build_network(config).to(self.device)
+        if self.settings.compute.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in self.model.modules():
+            if isinstance(module, BatchNorm):
+                module.synchronised = self.settings.distributed.sync_batch_norm
         self.optimizer = make_optimizer(self.model, self.settings.optimizer)
+        self.average = self._average()
+        self.network: nn.Module = self.model
+        if ranks.count > 1:
+            self.network = DistributedDataParallel(self.model)
+        if self.settings.compute.compile:
+            self.network = torch.compile(self.network)  # type: ignore[assignment]
 
-    def run(self) -> Trained:
-        start = self._restore()
-        metrics = read_metrics(self.folder)[:start]
-        self._introduce(start)
-        writer = self._tensorboard(start)
-        for epoch in range(start, self.settings.epochs):
-            line = self._epoch(epoch)
+    def run(self) -> None:
+        at, before = self._restore()
+        self._introduce(at)
+        writer = self._tensorboard(at.epoch)
+        for epoch in range(at.epoch, self.settings.epochs):
+            line = self._epoch(epoch, first_step=at.step, before=before)
+            at, before = Position(epoch + 1, 0), {}
             if self.monitored is not None:
                 scores = predict(
-                    self.model, self.source, self.monitored, self.settings, device=self.device
+                    self.model if self.average is None else self.average.module,
+                    self.loader,
+                    self.monitored,
+                    self.settings,
+                    device=self.device,
+                    ranks=self.ranks,
                 )
                 part = self.settings.selection
                 line |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
-            metrics.append(line)
-            self._save(metrics)
+            self.metrics.append(line)
+            self._save_epoch()
+            self._save(at, {})
             self._report(writer, line)
-        writer.close()
-        return _trained(self.config, self.folder, metrics, epochs=self.settings.epochs - start)
+            if at.epoch < self.settings.epochs and self.ranks.any(self.stop()):
+                raise self._preempted(at)
+        if writer is not None:
+            writer.close()
 
-    def _introduce(self, start: int) -> None:
+    def _introduce(self, at: Position) -> None:
         count = sum(parameter.numel() for parameter in self.model.parameters())
-        chosen = ""
+        chosen = done = together = ""
         if self.monitored is not None:
             chosen = f", {len(self.monitored):,} of {self.settings.selection} to choose the epoch"
-        done = f", {start} of {self.settings.epochs} epochs done before" if start else ""
+        if at != Position(0, 0):
+            done = f", {at.epoch} of {self.settings.epochs} epochs and {at.step} steps done before"
+        if self.ranks.count > 1:
+            together = f" in {self.ranks.count} processes"
+        left_out = len(self.rows) - self.steps * self.settings.batch_size
         self.say(
             f"{self.folder}: {self.settings.model.method} with {count:,} parameters on "
-            f"{self.device}, {len(self.rows):,} clips to train on{chosen}{done}"
+            f"{self.device}{together}, {len(self.rows):,} clips to train on ({self.steps} steps of "
+            f"{self.settings.batch_size}, {left_out} other clips sit out each epoch){chosen}{done}"
         )
 
-    def _epoch(self, epoch: int) -> dict[str, Any]:
+    def _epoch(
+        self, epoch: int, *, first_step: int, before: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
         """One pass over the training part; returns the epoch's line of ``metrics.jsonl``."""
         settings, steps = self.settings, self.steps
         lr = learning_rate(
@@ -218,118 +299,225 @@ class _Training:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        sums: dict[str, float] = defaultdict(float)
-        # A network may draw numbers of its own (SCA's position bias, as published): from here they
-        # depend on the epoch alone, so that a resumed run draws the same.
-        torch.manual_seed(settings.seed + epoch)
-        began = time.monotonic()
         self.model.train()
-        self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps, "steps")
-        batches = stream_epoch(
-            self.source, self.rows, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch
+        # A compiled network does not see hooks that come and go; its last step runs as written.
+        watched = () if settings.compute.compile else MAY_FALL_SILENT
+        tally = Tally(self.model, watched, device=self.device, ranks=self.ranks)
+        tally.go_on(before, steps=first_step)
+        requests = training_requests(
+            self.rows,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            rank=self.ranks.rank,
+            ranks=self.ranks.count,
         )
-        # Counting in the large layers costs time; the last step stands for its epoch there.
-        sampled: Mapping[str, float] = {}
-        with ExitStack() as counting:
-            counted = counting.enter_context(spike_rates(self.model, MAY_FALL_SILENT))
-            for step, batch in enumerate(batches):
+        began = looked = time.monotonic()
+        self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps - first_step, "steps")
+        try:
+            for step, batch in enumerate(self.loader.read(requests), first_step):
                 if step + 1 == steps:
-                    sampled = counting.enter_context(spike_rates(self.model))
-                for name, value in self._step(batch, epoch).items():
-                    sums[name] += value
-                seconds = time.monotonic() - began
-                self.progress.advance(
-                    note=f"loss {sums['loss'] / (step + 1):.3f}  "
-                    f"accuracy {sums['accuracy'] / (step + 1):.1%}  "
-                    f"{(step + 1) * settings.batch_size / seconds:.0f} samples/s"
-                )
-        self.progress.stop()
+                    break
+                tally.add(self._step(self.network, batch, epoch, step))
+                now, note = time.monotonic(), ""
+                if now - looked > LOOK_S:
+                    looked, note = now, self._note(tally, step + 1 - first_step, now - began)
+                self.progress.advance(note=note)
+                self._save_between(Position(epoch, step + 1), tally)
+            # Counting in the large layers costs time; the last step stands for its epoch there.
+            network = self.model if settings.compute.compile else self.network
+            last = Tally(self.model, ("",), device=self.device, ranks=self.ranks)
+            tally.add(self._step(network, batch, epoch, step))
+            last.close()
+            seconds = time.monotonic() - began
+            self.progress.advance(note=self._note(tally, steps - first_step, seconds))
+        finally:
+            tally.close()
+            self.progress.stop()
         seconds = time.monotonic() - began
-        rates = {**sampled, **counted}
+        rates = last.spike_rates(everywhere=True) | tally.spike_rates(everywhere=True)
         return {
             "epoch": epoch + 1,
             "lr": lr,
-            **{name: value / steps for name, value in sums.items()},
-            "samples_per_second": round(steps * settings.batch_size / seconds, 1),
+            **tally.means(everywhere=True),
+            "samples_per_second": round((steps - first_step) * settings.batch_size / seconds, 1),
             # Significant digits: a rate is 0 only where there was no spike at all.
             "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
 
-    def _step(self, batch: Batch, epoch: int) -> dict[str, float]:
+    def _step(self, network: nn.Module, batch: Batch, epoch: int, step: int) -> dict[str, Tensor]:
+        """One step of the optimizer; returns loss, its parts and accuracy of this process."""
+        parts = self._parts(batch, epoch)
+        # A network may draw numbers of its own (SCA's position bias, as published): they depend on
+        # the step alone, so that a resumed run draws the same.
+        torch.manual_seed(step_seed(seed=self.settings.seed, epoch=epoch, step=step))
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for place, (audio, frames, labels) in enumerate(parts):
+            with self._unsynchronised(network, place + 1 < len(parts)):
+                values = self._backward(network, audio, frames, labels, share=1 / len(parts))
+            for name, value in values.items():
+                sums[name] = sums[name] + value if name in sums else value
+        if (longest := self.settings.optimizer.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return sums
+
+    def _backward(
+        self, network: nn.Module, audio: Tensor, frames: Tensor, labels: Tensor, *, share: float
+    ) -> dict[str, Tensor]:
+        with autocast(self.settings, self.device):
+            output = network(audio, frames)
+        together = self.settings.distributed.global_alignment and self.ranks.count > 1
+        losses = training_loss(
+            output, labels, self.settings.loss, gather=self.ranks.gather if together else None
+        )
+        (losses.total * share).backward()
+        correct = (output.logits.argmax(1) == labels).float().mean()
+        values = dict(zip(LOSSES, losses, strict=True)) | {"accuracy": correct}
+        return {name: value.detach() * share for name, value in values.items()}
+
+    def _parts(self, batch: Batch, epoch: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The batch as the network takes it, in the parts that gradients are accumulated over."""
         settings = self.settings
         draws = sample_draws(seed=settings.seed, epoch=epoch, rows=batch.rows, count=DRAWS + 1)
         # The first draw chose the frame.
         frames = augment_frames(
-            batch.frames.to(self.device),
+            batch.frames.to(self.device, non_blocking=True),
             draws[:, 1:],
             settings=settings.data.augment,
             size=settings.data.size,
         )
         frames = with_noise(frames, batch.rows, settings, epoch=epoch)
-        audio = resize_audio(batch.audio.to(self.device), size=settings.data.size)
-        labels = batch.labels.to(self.device)
-        output = self.model(audio, frames)
-        losses = training_loss(output, labels, settings.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        self.optimizer.step()
-        correct = (output.logits.argmax(1) == labels).float().mean()
-        values = [losses.total, losses.cross_entropy, losses.alignment, losses.auxiliary, correct]
-        numbers = torch.stack([value.detach() for value in values]).tolist()
-        names = ("loss", "cross_entropy", "alignment", "auxiliary", "accuracy")
-        return dict(zip(names, numbers, strict=True))
+        audio = resize_audio(
+            batch.audio.to(self.device, non_blocking=True), size=settings.data.size
+        )
+        if settings.compute.channels_last:
+            frames = frames.contiguous(memory_format=torch.channels_last)
+            audio = audio.contiguous(memory_format=torch.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        count = settings.optimizer.accumulate
+        chunks = (tensor.chunk(count) for tensor in (audio, frames, labels))
+        return list(zip(*chunks, strict=True))
+
+    def _unsynchronised(self, network: nn.Module, more: bool) -> AbstractContextManager[None]:
+        """Gradients go to the other processes once a step."""
+        if more and isinstance(network, DistributedDataParallel):
+            return network.no_sync()
+        return nullcontext()
+
+    def _require_equal_parts(self) -> None:
+        parts = self.ranks.count * self.settings.optimizer.accumulate
+        if self.settings.batch_size % parts:
+            raise UserError(
+                f"batch_size {self.settings.batch_size} cannot be shared out evenly: it is no "
+                f"multiple of {parts} ({self.ranks.count} processes, optimizer.accumulate "
+                f"{self.settings.optimizer.accumulate})."
+            )
 
     def _monitored(self) -> NDArray[np.int64] | None:
         if self.settings.selection == "last":
             return None
-        return rows_of(self.config, self.source, self.settings.selection)
+        return rows_of(self.config, self.loader.source, self.settings.selection)
 
-    def _save(self, metrics: list[dict[str, Any]]) -> None:
-        """Checkpoints and metrics; the resume file last, since it is what a resume starts from."""
-        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        facts = {"epoch": metrics[-1]["epoch"], "run": self.config.fingerprint}
-        data = save(weights, metadata=pack(facts))
-        write_atomically(self._checkpoint("last"), data)
-        if _best(self.config, metrics) is metrics[-1]:
-            write_atomically(self._checkpoint("best"), data)
-        lines = "".join(json.dumps(line) + "\n" for line in metrics)
+    def _average(self) -> AveragedModel | None:
+        decay = self.settings.optimizer.ema_decay
+        if decay is None:
+            return None
+        return AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def _save_between(self, at: Position, tally: Tally) -> None:
+        """In the middle of an epoch, where it is time for that, or time to end."""
+        stop, every = self.ranks.any(self.stop()), self.manner.save_every
+        if stop or (every and (at.epoch * self.steps + at.step) % every == 0):
+            self._save(at, tally.state())
+        if stop:
+            raise self._preempted(at)
+
+    def _preempted(self, at: Position) -> PreemptedError:
+        return PreemptedError(
+            f"told to end; saved after {at.epoch} epochs and {at.step} steps. Run the same command "
+            "with --resume to go on from there."
+        )
+
+    def _save_epoch(self) -> None:
+        """The epoch's weights and figures; its resume point comes after them."""
+        if not self.ranks.leads:
+            return
+        model = self.model if self.average is None else self.average.module
+        facts = {"epoch": self.metrics[-1]["epoch"], "run": self.config.fingerprint}
+        checkpoint = Checkpoint(dict(model.state_dict()), facts)
+        folder = self.folder / "checkpoints"
+        write_checkpoint(folder / "last.safetensors", checkpoint)
+        if _best(self.config, self.metrics) is self.metrics[-1]:
+            write_checkpoint(folder / "best.safetensors", checkpoint)
+        lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
-        state = {f"model.{name}": tensor for name, tensor in weights.items()}
+
+    def _save(self, at: Position, tally: Mapping[str, Tensor]) -> None:
+        """A resume point: weights, moments, averages, and what the epoch adds up to so far."""
+        if not self.ranks.leads:
+            return
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
-            for name, tensor in moments.items():
-                state[f"optimizer.{index}.{name}"] = tensor.contiguous()
-        write_atomically(self._checkpoint("resume"), save(state, metadata=pack(facts)))
+            state |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        if self.average is not None:
+            averages = self.average.state_dict()
+            state |= {f"average.{name}": tensor for name, tensor in averages.items()}
+        state |= {f"tally.{name}": tensor for name, tensor in tally.items()}
+        folder = self.folder / "checkpoints"
+        facts = {"run": self.config.fingerprint}
+        write_checkpoint(resume_path(folder, at), Checkpoint(state, facts))
+        keep_newest(folder, self.manner.keep)
 
-    def _restore(self) -> int:
-        """Loads the resume file, if there is one; returns how many epochs are done."""
-        path = self._checkpoint("resume")
-        if not path.exists():
-            return 0
-        with safe_open(path, framework="pt") as file:
-            epoch = int(unpack(file.metadata())["epoch"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        weights: dict[str, Tensor] = {}
-        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in tensors.items():
+    def _restore(self) -> tuple[Position, Mapping[str, Tensor]]:
+        """Where to go on, with all state but the tally of the epoch, which is returned."""
+        folder = self.folder / "checkpoints"
+        if self.ranks.leads:
+            # What comes after it is removed where it is damaged, so that all find the same.
+            newest_whole(folder, self.say)
+        self.ranks.once(lambda: None)
+        found = newest_whole(folder, self.say) if resume_points(folder) else None
+        if found is None:
+            return Position(0, 0), {}
+        at, checkpoint = found
+        kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in checkpoint.tensors.items():
             kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest] = tensor
-            else:
-                index, _, moment = rest.partition(".")
-                moments[int(index)][moment] = tensor
-        self.model.load_state_dict(weights)
+            kinds[kind][rest] = tensor
+        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in kinds["optimizer"].items():
+            index, _, moment = name.partition(".")
+            moments[int(index)][moment] = tensor
+        self.model.load_state_dict(kinds["model"])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": dict(moments)})
-        return epoch
-
-    def _checkpoint(self, name: str) -> Path:
-        return self.folder / "checkpoints" / f"{name}.safetensors"
+        if self.average is not None:
+            self.average.load_state_dict(kinds["average"])
+        self.metrics = read_metrics(self.folder)[: at.epoch]
+        return at, kinds["tally"]
 
     def _tensorboard(self, start: int) -> Any:
+        if not self.ranks.leads:
+            return None
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(logdir=str(self.folder / "tensorboard"), purge_step=start + 1)
 
+    def _note(self, tally: Tally, steps: int, seconds: float) -> str:
+        """How this process's part of the epoch stands."""
+        means = tally.means(everywhere=False)
+        parts = "  ".join(f"{name} {means[name]:.3f}" for name in LOSSES if means[name])
+        rates = tally.spike_rates(everywhere=False).values()
+        firing = f"  firing {sum(rates) / len(rates):.1%}" if rates else ""
+        rate = steps * self.settings.batch_size / max(seconds, 1e-9)
+        return f"{parts}  accuracy {means['accuracy']:.1%}{firing}  {rate:.0f} samples/s"
+
     def _report(self, writer: Any, line: dict[str, Any]) -> None:
+        if writer is None:
+            return
         for name, value in line.items():
             if name == "spike_rates":
                 for layer, rate in value.items():
@@ -356,15 +544,3 @@ class _Training:
                 f"silent all epoch: {len(silent)} of {len(watched)} attention and alignment layers "
                 f"({layers})"
             )
-
-
-def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices and filters only."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
-    plain = [parameter for parameter in trainable if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)

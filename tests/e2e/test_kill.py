@@ -1,12 +1,16 @@
 """Real kills: SIGKILL in the middle of a stage, then the same command again."""
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from avsnn.pipeline.checkpoint import resume_points
 from avsnn.pipeline.run import read_metrics
 from tests.conftest import SMALL_SHARDS, Command, hashes
 
@@ -65,24 +69,116 @@ def test_an_interrupted_prepare_says_so_leaves_nothing_running_and_goes_on(
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")
 
 
-TINY = ["--set", "model.channels=16", "--set", "epochs=4", "--set", "batch_size=16"]
+TINY = ["--set", "model.channels=16", "--set", "epochs=4", "--set", "batch_size=8"]
+# All of the network has something to do, or a lost part of its state would not be missed.
+TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9"]
 
 
-def test_killed_training_resumes_to_the_same_curve_and_weights(
+@pytest.fixture(scope="module")
+def whole_run(
+    avsnn_path: str, small_demo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path, float]:
+    """A training that nobody cut: its words without a run folder, the folder, its seconds."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    words = [avsnn_path, "train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
+    words += ["--save-every", "1"]
+    began = time.monotonic()
+    subprocess.run([*words, "--run", str(folder)], check=True, capture_output=True)
+    return words, folder, time.monotonic() - began
+
+
+def assert_as_if_not_cut(run: Path, whole: Path) -> None:
+    assert curve(run) == curve(whole)
+    assert hashes(run / "checkpoints") == hashes(whole / "checkpoints")
+
+
+# Loader workers and shards in place of the cache: no other sample, nor in another order.
+@pytest.mark.parametrize("manner", [[], ["--workers", "1"], ["--read", "shards"]])
+def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
+    whole_run: tuple[list[str], Path, float], tmp_path: Path, manner: list[str]
+) -> None:
+    words, whole, seconds = whole_run
+    run, dice = tmp_path / "run", random.Random(len(manner))
+    points = set()
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*words, "--run", str(run), "--resume", *manner],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # Begun anew, it needs a part of that to start.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=seconds * dice.uniform(0.4, 0.8))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        points |= set(resume_points(run / "checkpoints"))
+    assert points, "every kill came before the first step"
+    done = subprocess.run([*words, "--run", str(run), "--resume"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert_as_if_not_cut(run, whole)
+
+
+def test_sigterm_saves_the_very_step_and_leaves_with_a_code_of_its_own(
+    whole_run: tuple[list[str], Path, float], tmp_path: Path
+) -> None:
+    words, whole, _ = whole_run
+    # Saved because of the signal, not because it was time.
+    words = [word for word in words if word not in ("--save-every", "1")]
+    command = [*words, "--run", str(tmp_path / "run"), "--workers", "1"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 1/4"):
+            # As a cluster does it: to the command and to its loader processes alike.
+            os.killpg(process.pid, signal.SIGTERM)
+            break
+    _, said = process.communicate()
+    assert process.returncode == 75, said
+    assert "told to end; saved after 1 epochs and" in said
+    assert "Traceback" not in said
+    at = max(resume_points(tmp_path / "run" / "checkpoints"))
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{at.epoch} of 4 epochs and {at.step} steps done before" in resumed.stderr
+    assert curve(tmp_path / "run") == curve(whole)
+    best = "checkpoints/best.safetensors"
+    assert (tmp_path / "run" / best).read_bytes() == (whole / best).read_bytes()
+
+
+def test_a_torn_resume_point_is_said_and_the_one_before_it_serves(
+    whole_run: tuple[list[str], Path, float], tmp_path: Path
+) -> None:
+    words, whole, _ = whole_run
+    run = tmp_path / "run"
+    process = subprocess.Popen([*words, "--run", str(run)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2/4"):
+            process.kill()
+            break
+    process.communicate()
+    newest = next(iter(resume_points(run / "checkpoints").values()))
+    os.truncate(newest, newest.stat().st_size - 1000)
+    done = subprocess.run(
+        [*words, "--run", str(run), "--resume"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{newest} is damaged" in done.stderr
+    assert "Going on from the one before it." in done.stderr
+    assert_as_if_not_cut(run, whole)
+
+
+def test_an_unfinished_training_is_not_gone_on_with_unasked(
     avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
 ) -> None:
-    words = ["train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
-    whole = avsnn(*words, "--run", "whole")
-    assert whole.returncode == 0, whole.stderr
-    cut = [*words, "--run", "cut"]
-    kill_when_it_says([avsnn_path, *cut], "epoch 2/4", tmp_path)
-    refused = avsnn(*cut)
+    words = ["train", "demo", "--root", str(small_demo), "--run", "cut", *TINY]
+    kill_when_it_says([avsnn_path, *words], "epoch 1/4", tmp_path)
+    refused = avsnn(*words)
     assert refused.returncode == 2
     assert "add --resume" in refused.stderr
-    resumed = avsnn(*cut, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
-    assert hashes(tmp_path / "cut" / "checkpoints") == hashes(tmp_path / "whole" / "checkpoints")
 
 
 def curve(run: Path) -> list[dict[str, object]]:

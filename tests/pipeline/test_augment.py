@@ -16,7 +16,7 @@ from avsnn.pipeline.augment import (
     centre_frames,
     crop_resize,
 )
-from avsnn.pipeline.stream import sample_noise
+from avsnn.pipeline.order import sample_noise
 
 
 def frames(count: int, height: int, width: int) -> torch.Tensor:

@@ -1,105 +1,174 @@
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+import zarr
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline import stream
+from avsnn.pipeline.mapped import MappedArray
+from avsnn.pipeline.order import Request, evaluation_requests, training_requests
 from avsnn.pipeline.prepare import load_prepared
-from avsnn.pipeline.stream import (
-    ZarrSource,
-    epoch_order,
-    sample_draws,
-    stream_epoch,
-    stream_once,
-)
-
-seeds = st.integers(0, 2**32 - 1)
-epochs = st.integers(0, 1000)
+from avsnn.pipeline.stream import Batch, Loader, ShardSource, Source, ZarrSource
 
 
-@pytest.fixture
-def source(small_demo: Path) -> ZarrSource:
-    return open_source(small_demo)
-
-
-def open_source(root: Path) -> ZarrSource:
+def open_source(root: Path, kind: str = "cache") -> Source:
     prepared = load_prepared(root, "demo")
     assert prepared is not None
     folder = root / "demo"
+    if kind == "shards":
+        return ShardSource(
+            shards=folder / prepared.shards,
+            frames=prepared.settings.frames,
+            audio=prepared.settings.audio,
+        )
     return ZarrSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
 
 
-@given(seeds, epochs, st.integers(1, 500))
-def test_an_epoch_is_a_permutation_and_a_pure_function(seed: int, epoch: int, count: int) -> None:
-    order = epoch_order(seed=seed, epoch=epoch, count=count)
-    assert sorted(order) == list(range(count))
-    assert np.array_equal(order, epoch_order(seed=seed, epoch=epoch, count=count))
+@pytest.fixture
+def source(small_demo: Path) -> Source:
+    return open_source(small_demo)
 
 
-def test_epochs_and_seeds_give_other_orders() -> None:
-    orders = {tuple(epoch_order(seed=s, epoch=e, count=50)) for s in range(5) for e in range(5)}
-    assert len(orders) == 25
+def same(ours: Batch, theirs: Batch) -> bool:
+    return (
+        np.array_equal(ours.rows, theirs.rows)
+        and torch.equal(ours.frames, theirs.frames)
+        and torch.equal(ours.audio, theirs.audio)
+        and torch.equal(ours.labels, theirs.labels)
+    )
 
 
-@given(seeds, epochs, st.permutations(range(12)))
-def test_what_a_sample_draws_does_not_depend_on_its_batch(
-    seed: int, epoch: int, order: list[int]
+def read(root: Path, kind: str, workers: int) -> list[Batch]:
+    opener = partial(open_source, root, kind)
+    with Loader(opener, workers=workers, pin=False) as loader:
+        rows = np.arange(len(loader.source.keys))
+        return [
+            batch
+            for epoch in range(2)
+            for batch in loader.read(training_requests(rows, batch_size=16, seed=1, epoch=epoch))
+        ]
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("shards", 0), ("shards", 4), ("cache", 1)])
+def test_cache_and_shards_give_the_same_batches_with_any_number_of_workers(
+    small_demo: Path, kind: str, workers: int
 ) -> None:
-    together = sample_draws(seed=seed, epoch=epoch, rows=np.array(order), count=5)
-    for place, row in enumerate(order):
-        alone = sample_draws(seed=seed, epoch=epoch, rows=np.array([row]), count=5)
-        assert np.array_equal(together[place], alone[0])
-    assert len(np.unique(together)) == together.size
+    due = read(small_demo, "cache", 0)
+    found = read(small_demo, kind, workers)
+    assert len(due) == len(found) == 2 * (72 // 16)
+    assert all(same(ours, theirs) for ours, theirs in zip(found, due, strict=True))
 
 
-def test_an_epoch_gives_every_sample_once_but_for_the_last_partial_batch(
-    source: ZarrSource,
+def in_memory(folder: Path, name: str) -> UPath:
+    store = UPath(f"memory://{name}")
+    store.fs.put(str(folder), store.path, recursive=True)
+    return store
+
+
+def test_a_store_gives_what_a_folder_gives(
+    small_demo: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = np.arange(len(source.keys))
-    batches = list(stream_epoch(source, rows, batch_size=7, seed=1, epoch=0))
-    seen = [int(row) for batch in batches for row in batch.rows]
-    assert len(seen) == len(set(seen)) == len(rows) // 7 * 7
-    order = rows[epoch_order(seed=1, epoch=0, count=len(rows))]
-    assert seen == list(order[: len(seen)])
-
-
-def test_evaluation_gives_every_sample_once_in_order_with_its_middle_frame(
-    source: ZarrSource, small_demo: Path
-) -> None:
-    rows = np.arange(5, len(source.keys))
-    batches = list(stream_once(source, rows, batch_size=7))
-    assert [int(row) for batch in batches for row in batch.rows] == list(rows)
-    assert [int(x) for batch in batches for x in batch.labels] == [
-        int(source.labels[row]) for row in rows
+    prepared = load_prepared(small_demo, "demo")
+    assert prepared is not None
+    folder = small_demo / "demo"
+    frames, audio, shards = (
+        in_memory(folder / getattr(prepared, name), f"/test-stream/{name}")
+        for name in ("frames", "audio", "shards")
+    )
+    request = Request(np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9]))
+    due = source.read(request)
+    chosen = {"frames": prepared.settings.frames, "audio": prepared.settings.audio}
+    openers: list[Callable[[], Source]] = [
+        lambda: ZarrSource(frames=frames, audio=audio),
+        lambda: ShardSource(shards=shards, **chosen),  # type: ignore[arg-type]
     ]
-
-
-def test_training_sees_more_than_one_frame_of_a_clip(source: ZarrSource) -> None:
-    rows = np.arange(len(source.keys))
-    seen = set()
-    for epoch in range(6):
-        for batch in stream_epoch(source, rows, batch_size=len(rows), seed=0, epoch=epoch):
-            place = int(np.flatnonzero(batch.rows == 0)[0])
-            seen.add(batch.frames[place].numpy().tobytes())
-    assert len(seen) > 1
-
-
-def test_reading_from_disk_gives_what_reading_from_memory_gives(
-    small_demo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_memory = open_source(small_demo)
+    assert all(same(opener().read(request), due) for opener in openers)
     monkeypatch.setattr(stream, "IN_MEMORY_BYTES", 0)
-    on_disk = open_source(small_demo)
-    rows = np.array([9, 2, 40])
-    draws = np.array([0.1, 0.6, 0.9])
-    ours, theirs = on_disk.read(rows, draws), in_memory.read(rows, draws)
-    assert (ours.frames == theirs.frames).all()
-    assert (ours.audio == theirs.audio).all()
+    assert same(openers[0]().read(request), due)
 
 
-def test_a_batch_larger_than_the_data_is_one_sentence(source: ZarrSource) -> None:
-    with pytest.raises(UserError, match="batch_size is 64 but only 3 clips"):
-        list(stream_epoch(source, np.arange(3), batch_size=64, seed=0, epoch=0))
+def test_evaluation_reads_the_middle_frame(source: Source, small_demo: Path) -> None:
+    batch = source.read(next(evaluation_requests(np.array([3]), batch_size=1)))
+    prepared = load_prepared(small_demo, "demo")
+    assert prepared is not None
+    images = zarr.open_group(str(small_demo / "demo" / prepared.frames), mode="r")
+    start, stop = np.asarray(images["offsets"][3:5])  # type: ignore[index]
+    middle = np.asarray(images["frames"][start + (stop - start) // 2])  # type: ignore[index]
+    assert np.array_equal(batch.frames[0].numpy(), middle)
+
+
+def test_training_sees_more_than_one_frame_of_a_clip(source: Source) -> None:
+    places = np.linspace(0, 0.99, 20)
+    frames = source.read(Request(np.zeros(20, np.int64), places)).frames
+    assert len({frame.numpy().tobytes() for frame in frames}) > 1
+
+
+def test_a_pass_given_up_in_the_middle_does_not_disturb_the_next(small_demo: Path) -> None:
+    with Loader(partial(open_source, small_demo), workers=2, pin=False) as loader:
+        first = loader.read(evaluation_requests(np.arange(72), batch_size=4))
+        next(first)
+        first.close()
+        again = list(loader.read(evaluation_requests(np.arange(8, 24), batch_size=4)))
+    assert [int(row) for batch in again for row in batch.rows] == list(range(8, 24))
+
+
+@settings(max_examples=30)
+@given(
+    count=st.integers(1, 40),
+    per_shard=st.sampled_from([4, 8, 16]),
+    per_chunk=st.sampled_from([1, 2, 4]),
+    row=st.sampled_from([(3,), (2, 5), (1, 4, 3)]),
+    dtype=st.sampled_from(["uint8", "float32"]),
+    data=st.data(),
+)
+def test_mapped_rows_are_those_that_zarr_reads(
+    tmp_path_factory: pytest.TempPathFactory,
+    count: int,
+    per_shard: int,
+    per_chunk: int,
+    row: tuple[int, ...],
+    dtype: str,
+    data: st.DataObject,
+) -> None:
+    folder = tmp_path_factory.mktemp("mapped")
+    array = zarr.open_group(str(folder), mode="w").create_array(
+        "x",
+        shape=(count, *row),
+        dtype=dtype,
+        chunks=(per_chunk, *row),
+        shards=(per_shard, *row),
+        compressors=[zarr.codecs.Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
+    array[:] = np.random.default_rng(0).integers(0, 200, array.shape).astype(dtype)
+    rows = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=9)), np.int64)
+    mapped = MappedArray(folder / "x", array)
+    assert np.array_equal(mapped.take(rows), np.asarray(array[:])[rows])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("strike", [flip, cut, Path.unlink])
+def test_a_damaged_cache_is_one_sentence(
+    small_demo: Path, tmp_path: Path, strike: Callable[[Path], object]
+) -> None:
+    root = shutil.copytree(small_demo, tmp_path / "data")
+    strike(next((root / "demo" / "cache").glob("audio-*/audio/c/0/0/0/0")))
+    with pytest.raises(UserError, match="is damaged; run 'avsnn repair'"):
+        open_source(root).read(Request(np.arange(72), np.zeros(72)))

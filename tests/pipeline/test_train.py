@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from avsnn.models.zoo import ModelSettings, build
+from avsnn.pipeline.optimizer import learning_rate, make_optimizer
 from avsnn.pipeline.run import OptimizerSettings
-from avsnn.pipeline.train import learning_rate, make_optimizer
 
 PUBLISHED = OptimizerSettings()
 

@@ -1,0 +1,136 @@
+"""Two processes train one network: together they do what one does alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avsnn.pipeline.checkpoint import read_checkpoint, resume_points
+from avsnn.pipeline.run import read_metrics
+
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+# Everything fires, so that what flows between the processes counts.
+WORDS = ["--preset", "healthy", "--set", "model.channels=16", "--set", "epochs=2"]
+WORDS += ["--set", "batch_size=8", "--device", "cpu", "--save-every", "1"]
+TOGETHER = ["--set", "distributed.sync_batch_norm=true"]
+TOGETHER += ["--set", "distributed.global_alignment=true"]
+
+
+def command(processes: int, *words: str) -> list[str]:
+    start = TORCHRUN if processes > 1 else []
+    modules = [word for name in [*start, "avsnn"] for word in ([name])]
+    return [sys.executable, "-m", *modules, "train", "demo", *WORDS, *words]
+
+
+def run(processes: int, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(processes, *words), capture_output=True, text=True, check=False, env=ONE_THREAD
+    )
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def runs(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same training by one process and by two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for processes in (1, 2):
+        done = run(
+            processes,
+            *TOGETHER,
+            "--root",
+            str(small_demo),
+            "--run-dir",
+            str(folder / str(processes)),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("next: avsnn evaluate") == 1
+    return {processes: folder / str(processes) for processes in (1, 2)}
+
+
+def test_two_processes_train_what_one_trains(runs: dict[int, Path]) -> None:
+    one, two = (read_metrics(runs[processes]) for processes in (1, 2))
+    assert len(one) == len(two) == 2
+    for ours, theirs in zip(two, one, strict=True):
+        for name in ("loss", "cross_entropy", "alignment", "accuracy", "val_loss", "val_accuracy"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-6), name
+        assert ours["alignment"] > 0
+    # A spiking network is chaotic: the first epoch's spikes are those of one process nearly all.
+    rates = [line["spike_rates"] for line in (one[0], two[0])]
+    assert list(rates[0]) == list(rates[1])
+    for layer, rate in rates[0].items():
+        assert rates[1][layer] == pytest.approx(rate, abs=0.02), layer
+
+
+def test_the_first_steps_give_the_same_weights(small_demo: Path, tmp_path: Path) -> None:
+    weights = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        words = ["--root", str(small_demo), "--run-dir", str(folder), "--keep", "99"]
+        assert run(processes, *TOGETHER, *words, "--set", "epochs=1").returncode == 0
+        points = resume_points(folder / "checkpoints")
+        first = min(points)
+        assert first.step == 1
+        weights.append(read_checkpoint(points[first]).tensors)
+    one, two = weights
+    for name, tensor in one.items():
+        # Adam's step is the sign of a gradient that is rounding noise in front of a batch norm.
+        if name.startswith("model.") and "conv.bias" not in name:
+            assert two[name].double().numpy() == pytest.approx(
+                tensor.double().numpy(), rel=1e-3, abs=2e-5
+            ), name
+
+
+def test_another_number_of_processes_goes_on_where_two_were_told_to_end(
+    small_demo: Path, tmp_path: Path, runs: dict[int, Path]
+) -> None:
+    words = [*TOGETHER, "--root", str(small_demo), "--run-dir", str(tmp_path / "cut")]
+    process = subprocess.Popen(
+        command(2, *words),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=ONE_THREAD,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 1/2"):
+            os.killpg(process.pid, signal.SIGTERM)
+            break
+    assert "told to end; saved after 1 epochs and" in process.stderr.read()
+    process.wait()
+    resumed = run(1, *words, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 of 2 epochs and" in resumed.stderr
+    due: list[dict[str, Any]] = read_metrics(runs[2])
+    found = read_metrics(tmp_path / "cut")
+    assert found[0]["loss"] == due[0]["loss"]
+    assert found[1]["loss"] == pytest.approx(due[1]["loss"], rel=1e-2)
+
+
+def test_processes_without_a_common_batch_norm_are_as_published_and_say_so(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    done = run(2, "--root", str(small_demo), "--run-dir", str(tmp_path / "apart"))
+    assert done.returncode == 0, done.stderr
+    assert "on cpu in 2 processes" in done.stderr
+    config = (tmp_path / "apart" / "config.yaml").read_text()
+    assert "processes: '2'" in config
+    assert json.loads((tmp_path / "apart" / "metrics.jsonl").read_text().splitlines()[0])
+
+
+def test_a_batch_that_cannot_be_shared_out_is_one_sentence(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    done = run(
+        2, "--root", str(small_demo), "--run-dir", str(tmp_path / "r"), "--set", "batch_size=9"
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("batch_size 9 cannot be shared out evenly") == 1
