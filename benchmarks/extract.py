@@ -8,20 +8,14 @@ processor time of all processes instead of the clock's.
 
 import argparse
 import logging
-import os
-import statistics
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from tempfile import mkdtemp
-from typing import Any, NamedTuple
 
 import cv2
 import psutil
@@ -31,15 +25,9 @@ from avsnn.pipeline.extract import Extract, ExtractSettings
 from avsnn.pipeline.index import IndexRow
 from avsnn.pipeline.media import MediaError, video
 from avsnn.pipeline.stage import run_stage
+from benchmarks.measuring import family, measure, print_machine, print_rates, print_ratio
 from tests.conftest import NoProgress
 from tests.fake_crema_d import FakeCremaD, make, make_clip
-
-
-class Cost(NamedTuple):
-    """Seconds by the clock, and of processor time."""
-
-    clock: float
-    cpu: float
 
 
 def main() -> None:
@@ -54,7 +42,10 @@ def main() -> None:
         fake = make(work / "raw", words.clips, defects=False)
         # Which also brings the files into the page cache.
         frames = sum(grab_some(fake.folder / row["visual_path"]) for row in fake.rows)
-        print_machine(words.clips, frames, words.rounds)
+        print_machine("opencv-python-headless", "decord", "soundfile", "webdataset", "distributed")
+        print(
+            f"{words.clips} clips, {frames} frames of FLV1 480x360 with MP3, {words.rounds} rounds"
+        )
         compare_with_scripts(fake, work, frames, words.rounds)
         compare_workers(fake, work, words.rounds)
         show_memory(work, words.clips)
@@ -74,9 +65,9 @@ def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int)
             },
             rounds,
         )
-    print_rates("OpenCV grab all, retrieve 1 fps, keep nothing", costs["bare"], frames)
-    print_rates("avsnn extract, sound and shards included", costs["ours"], frames)
-    print_rates("OpenCV read all, write 1-fps JPEGs", costs["script"], frames)
+    print_rates("OpenCV grab all, retrieve 1 fps, keep nothing", costs["bare"], frames, "frames")
+    print_rates("avsnn extract, sound and shards included", costs["ours"], frames, "frames")
+    print_rates("OpenCV read all, write 1-fps JPEGs", costs["script"], frames, "frames")
     print_ratio("extract / bare loop", costs["bare"], costs["ours"], ", target 0.8")
     print_ratio("extract / read-all script", costs["script"], costs["ours"], ", target 1.5")
 
@@ -214,36 +205,6 @@ def decode(paths: list[Path], rule: video.FrameRule, kind: str) -> None:
             READERS[kind](path, rule)
 
 
-# --- measuring -----------------------------------------------------------------------------------
-
-
-def measure(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Cost]]:
-    """Costs of each task, round by round."""
-    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            clock, cpu = time.perf_counter(), cpu_seconds()
-            task()
-            costs[name].append(Cost(time.perf_counter() - clock, cpu_seconds() - cpu))
-    return costs
-
-
-def cpu_seconds() -> float:
-    """Processor time so far of this process and all below it."""
-    total = 0.0
-    for process in family():
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
-
-
-def family() -> list[psutil.Process]:
-    """The processes of this run."""
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
-
-
 class Watch(threading.Thread):
     """Looks at the memory of all processes below this one, ten times a second."""
 
@@ -277,33 +238,6 @@ class Watch(threading.Thread):
             max(peak for pid, peak in self._peak.items() if self._depth[pid] == depth) / 1e6
             for depth in (deepest - 1, deepest)
         ]
-
-
-def print_machine(clips: int, frames: int, rounds: int) -> None:
-    """Where and with what."""
-    facts = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(": ")[1] for line in facts if "model name" in line), "unknown")
-    load = os.getloadavg()[0]
-    print(f"{processor}, {os.cpu_count()} cores, load {load:.1f}, Python {python_version()}")
-    libraries = ("opencv-python-headless", "decord", "soundfile", "webdataset", "distributed")
-    print(", ".join(f"{name} {version(name)}" for name in libraries))
-    print(f"{clips} clips, {frames} frames of FLV1 480x360 with MP3, {rounds} rounds", flush=True)
-
-
-def print_rates(name: str, costs: list[Cost], frames: int) -> None:
-    """Frames per second by the clock, median and range."""
-    rates = sorted(frames / cost.clock for cost in costs)
-    median = statistics.median(rates)
-    print(f"{name}: {median:,.0f} frames/s ({rates[0]:,.0f} to {rates[-1]:,.0f})")
-
-
-def print_ratio(name: str, base: list[Cost], ours: list[Cost], target: str = "") -> None:
-    """How many times faster ``ours`` is, by the clock and in processor time."""
-    told = []
-    for kind in range(2):
-        ratios = sorted(b[kind] / o[kind] for b, o in zip(base, ours, strict=True) if o[kind])
-        told.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    print(f"{name}: {told[0]}, CPU {told[1]}{target}", flush=True)
 
 
 if __name__ == "__main__":

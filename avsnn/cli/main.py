@@ -59,6 +59,15 @@ Assignments = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+LoaderCount = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that read batches; 0 reads in a thread.")
+]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--save-every", min=1, metavar="STEPS", help="Save within epochs too, not only after each."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -257,17 +266,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was cut off.")
     ] = False,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Processes that read batches; 0 reads in a thread.")
-    ] = 0,
+    workers: LoaderCount = 0,
     read: Annotated[
         Literal["cache", "shards"],
         typer.Option(help="Read the Zarr caches, or decode from the WebDataset shards."),
     ] = "cache",
-    save_every: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="STEPS", help="Save within epochs too, not only after each."),
-    ] = None,
+    save_every: SaveEvery = None,
     keep: Annotated[
         int, typer.Option(min=1, help="Resume points to keep, beside best and last weights.")
     ] = 2,
@@ -342,6 +346,68 @@ def evaluate(
         typer.echo(result.model_dump_json(indent=1))
     else:
         show.evaluation(result, again=again, page=page)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[
+        str,
+        typer.Argument(help="methods, attention, alpha, temperature or snr."),
+    ],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="What to train on.")] = "crema-d",
+    seeds: Annotated[
+        str, typer.Option(metavar="N,N,…", help="One run each for every row.")
+    ] = "42,47,1024",
+    assignments: Assignments = None,
+    root: Root = Path("data"),
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders are.")] = Path(
+        "runs"
+    ),
+    device: Device = "auto",
+    workers: LoaderCount = 0,
+    save_every: SaveEvery = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate a published table, and print it beside the published figures.
+
+    Every row is a preset, run with every seed: what is done is skipped, what was cut goes on, what
+    is missing is run. --set changes a setting of all rows, such as epochs or selection=test, as
+    published. The table is written after every run to RUNS/tables, as Markdown and as JSON.
+    """
+    from avsnn.cli import show
+    from avsnn.pipeline import reproduce as tables
+    from avsnn.pipeline.train import Manner, choose_device
+
+    words = assignments or []
+    experiments = tables.plan_table(
+        table,
+        dataset=dataset,
+        seeds=tables.parse_seeds(seeds),
+        assignments=words,
+        root=root,
+        runs=runs,
+    )
+    found = tables.summarise(table, experiments, words)
+    into = runs / "tables"
+    if not dry_run:
+        found = tables.reproduce(
+            table,
+            experiments,
+            assignments=words,
+            manner=Manner(
+                device=choose_device(device), resume=True, workers=workers, save_every=save_every
+            ),
+            into=into,
+            progress=show.progress(lines=False),
+            say=show.say,
+        )
+    if as_json:
+        show.as_json(found.model_dump())
+    else:
+        show.reproduction(found, None if dry_run else into)
 
 
 datasets_app = typer.Typer()

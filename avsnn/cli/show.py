@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from avsnn.pipeline.evaluate import Evaluation
     from avsnn.pipeline.journal import Counts
     from avsnn.pipeline.prepare import House, Prepared
+    from avsnn.pipeline.reproduce import Reproduction
     from avsnn.pipeline.run import RunConfig
     from avsnn.pipeline.stage import Plan, Stage
     from avsnn.pipeline.train import Trained
@@ -282,6 +283,24 @@ def evaluation(result: Evaluation, *, again: bool, page: Path) -> None:
     if again:
         out.print("measured before, on the same checkpoint; the data were not read again.")
     out.print(f"report: {page}")
+
+
+def reproduction(found: Reproduction, written: Path | None) -> None:
+    """A published table, as far as it is reproduced."""
+    from avsnn.pipeline.reproduce import caption, cells, header
+
+    table = Table(title=caption(found), title_justify="left")
+    for number, heading in enumerate(header(found)):
+        table.add_column(heading, justify="right" if number else "left")
+    for line in found.lines:
+        table.add_row(*cells(line, found.epochs_planned))
+    out.print(table)
+    missing = sum(value is None for line in found.lines for value in line.top1.values())
+    if missing:
+        out.print(f"{missing} runs to do.")
+    if written is not None:
+        base = written / f"{found.table}-{found.dataset}"
+        out.print(f"written: {base}.md and {base}.json")
 
 
 def datasets(found: list[dict[str, Any]]) -> None:

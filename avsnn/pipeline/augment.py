@@ -1,4 +1,4 @@
-"""Batch augmentation on the device: crops, flips and normalisation as two matrix products."""
+"""Batch augmentation on the device: crops, flips and normalisation."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from avsnn.pipeline.settings import Settings
 
@@ -84,7 +85,7 @@ def resize_audio(images: Tensor, *, size: int) -> Tensor:
     """Audio images ``[B, 1, F, F]`` at the network's size, bilinear with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
-    return torch.nn.functional.interpolate(
+    return interpolate(
         images, size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )
 
@@ -94,24 +95,43 @@ def crop_resize(
 ) -> Tensor:
     """Crops each image at its own box and resizes it, bilinear with antialiasing.
 
-    Equal to cropping and ``interpolate(mode="bilinear", antialias=True)`` one by one, since that
-    filter is separable: a matrix for the rows and one for the columns of each image.
+    To whole grey levels, as published (PIL); on a GPU some are one level off those of a CPU.
 
     Args:
-        images: ``[B, C, H, W]``, any dtype.
+        images: ``[B, C, H, W]`` uint8.
         boxes: top, left, height, width in px, ``[B, 4]``.
         size: px, height and width of the result.
         flipped: which results are mirrored left to right, ``[B]``.
 
     Returns:
-        ``[B, C, size, size]`` float32, in the units of ``images``.
+        ``[B, C, size, size]`` float32, 0 to 255.
     """
+    resize = resize_one_by_one if images.device.type == "cpu" else resize_together
+    return resize(images, boxes, size=size, flipped=flipped)
+
+
+def resize_one_by_one(
+    images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
+) -> Tensor:
+    """The way for a CPU, where torch resizes bytes 20 times as fast as it multiplies matrices."""
+    out = torch.empty((len(images), images.shape[1], size, size), dtype=images.dtype)
+    for place, (top, left, height, width) in enumerate(boxes.tolist()):
+        crop = images[place : place + 1, :, top : top + height, left : left + width]
+        small = interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
+        out[place] = small.flip(-1) if flipped[place] else small
+    return out.float()
+
+
+def resize_together(
+    images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
+) -> Tensor:
+    """The way for a GPU: a separable filter, so a matrix for the rows and one for the columns."""
     height, width = images.shape[-2:]
     rows = _filters(boxes[:, 0], boxes[:, 2], height, size).to(images.device)
     columns = _filters(boxes[:, 1], boxes[:, 3], width, size)
     columns[torch.from_numpy(flipped)] = columns[torch.from_numpy(flipped)].flip(1)
     columns = columns.to(images.device)
-    return rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
+    return (rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)).round()
 
 
 def _filters(start: NDArray[np.int64], length: NDArray[np.int64], extent: int, size: int) -> Tensor:
@@ -147,6 +167,7 @@ def _random_boxes(
 
 
 def _normalise(images: Tensor) -> Tensor:
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
-    return (images / 255 - mean) / std
+    """In place: ``(x / 255 - mean) / std`` as one product and one sum."""
+    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device)
+    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
+    return images.mul_(scale.view(3, 1, 1)).add_(shift.to(images.device).view(3, 1, 1))

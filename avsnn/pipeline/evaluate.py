@@ -101,15 +101,11 @@ def evaluate(
     config = load_config(folder)
     if root is not None:
         config = config.model_copy(update={"root": root.absolute()})
-    checkpoint = folder / "checkpoints" / "best.safetensors"
+    checkpoint = _best(folder)
     if not checkpoint.exists():
         raise UserError(f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first.")
-    mark = fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, sha256(checkpoint)])
-    target = folder / "report" / f"{part}.json"
-    if target.exists():
-        made = Evaluation.model_validate_json(target.read_bytes())
-        if made.fingerprint == mark:
-            return made, True
+    if (made := recorded(folder, config, part=part)) is not None:
+        return made, True
     model, epoch = load_model(config, checkpoint)
     with Loader(partial(open_data, config), workers=0, pin=device.type == "cuda") as loader:
         rows = rows_of(config, loader.source, part)
@@ -118,9 +114,31 @@ def evaluate(
             model.to(device), loader, rows, config.settings, device=device, progress=progress
         )
     progress.stop()
+    mark = _mark(folder, config, part)
     result = _summarise(config, scores, part=part, epoch=epoch, mark=mark, run=folder.name)
-    write_atomically(target, (result.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(_report(folder, part), (result.model_dump_json(indent=1) + "\n").encode())
     return result, False
+
+
+def recorded(folder: Path, config: RunConfig, *, part: Part) -> Evaluation | None:
+    """What was measured before of the present best checkpoint; None where nothing was."""
+    report = _report(folder, part)
+    if not (report.exists() and _best(folder).exists()):
+        return None
+    made = Evaluation.model_validate_json(report.read_bytes())
+    return made if made.fingerprint == _mark(folder, config, part) else None
+
+
+def _best(folder: Path) -> Path:
+    return folder / "checkpoints" / "best.safetensors"
+
+
+def _report(folder: Path, part: Part) -> Path:
+    return folder / "report" / f"{part}.json"
+
+
+def _mark(folder: Path, config: RunConfig, part: Part) -> str:
+    return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, sha256(_best(folder))])
 
 
 def predict(

@@ -1,6 +1,5 @@
 """Real kills: SIGKILL in the middle of a stage, then the same command again."""
 
-import contextlib
 import os
 import random
 import signal
@@ -107,11 +106,12 @@ def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        # Begun anew, it needs a part of that to start.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=seconds * dice.uniform(0.4, 0.8))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            # Begun anew, it needs a part of that to start.
+            assert process.wait(timeout=seconds * dice.uniform(0.3, 0.7)) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         points |= set(resume_points(run / "checkpoints"))
     assert points, "every kill came before the first step"
     done = subprocess.run([*words, "--run", str(run), "--resume"], capture_output=True, check=False)

@@ -23,8 +23,7 @@ TOGETHER += ["--set", "distributed.global_alignment=true"]
 
 def command(processes: int, *words: str) -> list[str]:
     start = TORCHRUN if processes > 1 else []
-    modules = [word for name in [*start, "avsnn"] for word in ([name])]
-    return [sys.executable, "-m", *modules, "train", "demo", *WORDS, *words]
+    return [sys.executable, "-m", *start, "avsnn", "train", "demo", *WORDS, *words]
 
 
 def run(processes: int, *words: str) -> subprocess.CompletedProcess[str]:
