@@ -69,8 +69,8 @@ def _slab_size(device: torch.device, everything: int) -> int:
     one thread: waking the others for every pass costs more than it gains, above all where cores
     are shared. On other devices launches are what costs, and a slab is everything.
     """
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return max(1, everything)  # a compiler makes one pass of all passes by itself
+    if device.type != "cpu":
+        return max(1, everything)
     threads = torch.get_num_threads()
     return _GRAIN if threads <= 4 else _GRAIN * threads
 
@@ -232,6 +232,12 @@ def lif(
         return plain_lif(
             current, steps=steps, neuron=neuron, rate=1.0 / tau if rate is None else rate
         )
+    return _fire(current, steps, neuron)
+
+
+@torch.compiler.disable
+def _fire(current: Tensor, steps: int | None, neuron: NeuronConstants) -> Tensor:
+    """One operation to a compiler, which would take minutes to unroll its steps and passes."""
     if steps is None:
         return _LIF.apply(current, neuron)  # type: ignore[no-any-return, no-untyped-call]
     return _ConstantLIF.apply(current, steps, neuron)  # type: ignore[no-any-return, no-untyped-call]

@@ -177,7 +177,8 @@ class Loader:
                 prefetch_factor=AHEAD,
                 persistent_workers=True,
                 worker_init_fn=_leave_signals_to_the_parent,
-                multiprocessing_context="forkserver",
+                # Not from a fork server: workers would end with it where all are signalled.
+                multiprocessing_context="spawn",
             )
 
     def __enter__(self) -> Self:

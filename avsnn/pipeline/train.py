@@ -135,7 +135,7 @@ def train(
                 if ranks.leads and not (folder / "config.yaml").exists():
                     save_config(folder, config)
                 training.run()
-        metrics = read_metrics(folder)
+        metrics = ranks.once(lambda: read_metrics(folder))
         return Trained(
             folder=folder,
             epochs=config.settings.epochs - done,
@@ -244,7 +244,7 @@ class _Training:
         if ranks.count > 1:
             self.network = DistributedDataParallel(self.model)
         if self.settings.compute.compile:
-            self.network = torch.compile(self.network)  # type: ignore[assignment]
+            self.network = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
 
     def run(self) -> None:
         at, before = self._restore()
