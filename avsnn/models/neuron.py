@@ -232,10 +232,11 @@ def lif(
         return plain_lif(
             current, steps=steps, neuron=neuron, rate=1.0 / tau if rate is None else rate
         )
-    return _fire(current, steps, neuron)
+    spikes: Tensor = _fire(current, steps, neuron)
+    return spikes
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _fire(current: Tensor, steps: int | None, neuron: NeuronConstants) -> Tensor:
     """One operation to a compiler, which would take minutes to unroll its steps and passes."""
     if steps is None:

@@ -111,10 +111,11 @@ def fire_and_pool(lif: LIF, current: Tensor, steps: int | None = None) -> Tensor
         spikes = lif(current, steps)
         pooled = functional.max_pool2d(spikes.flatten(0, 1), _KERNEL, _STRIDE, _PADDING)
         return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
-    return _fire_and_pool(current, steps, lif.constants)
+    out: Tensor = _fire_and_pool(current, steps, lif.constants)
+    return out
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _fire_and_pool(current: Tensor, steps: int | None, neuron: NeuronConstants) -> Tensor:
     """One operation to a compiler, as ``neuron._fire`` is."""
     return _FireAndPool.apply(current, steps, neuron)  # type: ignore[no-any-return, no-untyped-call]
