@@ -94,5 +94,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), count)
+        # One that is left early would be waited for.
+        dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -121,28 +121,41 @@ def train(
             network cannot take the images; a batch is larger than the training part.
         PreemptedError: SIGTERM came, and what was done is saved.
     """
-    began = time.monotonic()
     with join_ranks(manner.device) as ranks, told_to_stop() as stop:
+        return _train_together(config, folder, manner, ranks, stop, progress, say)
+
+
+def _train_together(
+    config: RunConfig,
+    folder: Path,
+    manner: Manner,
+    ranks: Ranks,
+    stop: Callable[[], bool],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Trained:
+    """A function of its own, so that the network is gone before the processes part."""
+    began = time.monotonic()
+    done = ranks.once(lambda: _epochs_done(config, folder, resume=manner.resume))
+    if done < config.settings.epochs:
+        if manner.resume and ranks.leads and not (folder / "config.yaml").exists():
+            say(f"nothing to resume in {folder}: starting from the first epoch")
+        # Settings that make no network, or more than the data give, are refused before a file is
+        # made.
+        training = _Training(config, folder, manner, ranks, stop, progress, say)
         lock: AbstractContextManager[None] = only_writer(folder) if ranks.leads else nullcontext()
-        done = ranks.once(lambda: _epochs_done(config, folder, resume=manner.resume))
-        if done < config.settings.epochs:
-            if manner.resume and ranks.leads and not (folder / "config.yaml").exists():
-                say(f"nothing to resume in {folder}: starting from the first epoch")
-            # Settings that make no network, or more than the data give, are refused before a file
-            # is made.
-            training = _Training(config, folder, manner, ranks, stop, progress, say)
-            with lock, training.loader:
-                if ranks.leads and not (folder / "config.yaml").exists():
-                    save_config(folder, config)
-                training.run()
-        metrics = ranks.once(lambda: read_metrics(folder))
-        return Trained(
-            folder=folder,
-            epochs=config.settings.epochs - done,
-            metrics=metrics,
-            best=_best(config, metrics),
-            seconds=time.monotonic() - began,
-        )
+        with lock, training.loader:
+            if ranks.leads and not (folder / "config.yaml").exists():
+                save_config(folder, config)
+            training.run()
+    metrics = ranks.once(lambda: read_metrics(folder))
+    return Trained(
+        folder=folder,
+        epochs=config.settings.epochs - done,
+        metrics=metrics,
+        best=_best(config, metrics),
+        seconds=time.monotonic() - began,
+    )
 
 
 def _epochs_done(config: RunConfig, folder: Path, *, resume: bool) -> int:

@@ -126,7 +126,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_where_parts_do_not_s
 
     monkeypatch.setattr(torch.optim.AdamW, "step", record)
     # Batch norm and alignment do look at each other's clips: without them, sums must agree.
-    monkeypatch.setattr(nn.Module, "train", lambda self, mode=True: self)
+    set_mode = nn.Module.train
+    monkeypatch.setattr(nn.Module, "train", lambda self, mode=True: set_mode(self, False))
     words = ["model.method=add", "model.alignment=false"]
     run(small_demo, tmp_path / "whole", *words)
     count = len(gradients)
