@@ -8,13 +8,15 @@ damaged, the one before it serves.
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from avsnn.errors import UserError
 from avsnn.pipeline.files import write_atomically
@@ -64,6 +66,37 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if _digest(tensors, facts) != digest:
         raise DamagedError(f"{path} is damaged (it holds other bytes than were written).")
     return Checkpoint(tensors, facts)
+
+
+def training_state(
+    model: nn.Module, optimizer: Optimizer, average: nn.Module | None
+) -> dict[str, Tensor]:
+    """All that a training is made of, by names of one file: weights, moments, averages."""
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    if average is not None:
+        state |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    return state
+
+
+def restore_training(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer, average: nn.Module | None
+) -> dict[str, dict[str, Tensor]]:
+    """Puts it back; returns what else the file holds, by the first word of its names."""
+    kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        kinds[kind][rest] = tensor
+    moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in kinds.pop("optimizer", {}).items():
+        index, _, moment = name.partition(".")
+        moments[int(index)][moment] = tensor
+    model.load_state_dict(kinds.pop("model"))
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
+    if average is not None:
+        average.load_state_dict(kinds.pop("average"))
+    return kinds
 
 
 def resume_path(folder: Path, at: Position) -> Path:

@@ -4,7 +4,6 @@ import json
 import signal
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,8 +27,10 @@ from avsnn.pipeline.checkpoint import (
     Position,
     keep_newest,
     newest_whole,
+    restore_training,
     resume_path,
     resume_points,
+    training_state,
     write_checkpoint,
 )
 from avsnn.pipeline.evaluate import autocast, open_data, predict, rows_of, with_noise
@@ -48,15 +49,10 @@ from avsnn.pipeline.run import (
 from avsnn.pipeline.stage import Progress
 from avsnn.pipeline.stream import Batch, Loader
 from avsnn.pipeline.tally import Tally
-
-# Where attention and alignment stand: layers that may fall silent for good, and what they feed then
-# stays as it is.
-MAY_FALL_SILENT = ("fusion.", "attention.")
+from avsnn.pipeline.training_log import LOSSES, MAY_FALL_SILENT, TrainingLog, note
 
 # Between two looks at the figures: on a GPU each look makes it wait.
 LOOK_S = 0.5
-
-LOSSES = ("loss", "cross_entropy", "alignment", "auxiliary")
 
 
 @dataclass(frozen=True)
@@ -243,7 +239,6 @@ class _Training:
         self._require_equal_parts()
         self.monitored = self._monitored()
         self.metrics: list[dict[str, Any]] = []
-        self.silent: set[str] = set()
         torch.manual_seed(self.settings.seed)
         self.model = build_network(config).to(self.device)
         if self.settings.compute.channels_last:
@@ -262,7 +257,12 @@ class _Training:
     def run(self) -> None:
         at, before = self._restore()
         self._introduce(at)
-        writer = self._tensorboard(at.epoch)
+        tensorboard = self.folder / "tensorboard"
+        log = (
+            TrainingLog(tensorboard, self.settings, at.epoch, self.say)
+            if self.ranks.leads
+            else None
+        )
         for epoch in range(at.epoch, self.settings.epochs):
             line = self._epoch(epoch, first_step=at.step, before=before)
             at, before = Position(epoch + 1, 0), {}
@@ -280,11 +280,12 @@ class _Training:
             self.metrics.append(line)
             self._save_epoch()
             self._save(at, {})
-            self._report(writer, line)
+            if log is not None:
+                log.epoch(line)
             if at.epoch < self.settings.epochs and self.ranks.any(self.stop()):
                 raise self._preempted(at)
-        if writer is not None:
-            writer.close()
+        if log is not None:
+            log.close()
 
     def _introduce(self, at: Position) -> None:
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -333,18 +334,18 @@ class _Training:
                 if step + 1 == steps:
                     break
                 tally.add(self._step(self.network, batch, epoch, step))
-                now, note = time.monotonic(), ""
+                now, told = time.monotonic(), ""
                 if now - looked > LOOK_S:
-                    looked, note = now, self._note(tally, step + 1 - first_step, now - began)
-                self.progress.advance(note=note)
+                    clips = (step + 1 - first_step) * settings.batch_size
+                    looked, told = now, note(tally, samples_per_second=clips / (now - began))
+                self.progress.advance(note=told)
                 self._save_between(Position(epoch, step + 1), tally)
             # Counting in the large layers costs time; the last step stands for its epoch there.
             network = self.model if settings.compute.compile else self.network
             last = Tally(self.model, ("",), device=self.device, ranks=self.ranks)
             tally.add(self._step(network, batch, epoch, step))
             last.close()
-            seconds = time.monotonic() - began
-            self.progress.advance(note=self._note(tally, steps - first_step, seconds))
+            self.progress.advance()
         finally:
             tally.close()
             self.progress.stop()
@@ -474,12 +475,7 @@ class _Training:
         """A resume point: weights, moments, averages, and what the epoch adds up to so far."""
         if not self.ranks.leads:
             return
-        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-        if self.average is not None:
-            averages = self.average.state_dict()
-            state |= {f"average.{name}": tensor for name, tensor in averages.items()}
+        state = training_state(self.model, self.optimizer, self.average)
         state |= {f"tally.{name}": tensor for name, tensor in tally.items()}
         folder = self.folder / "checkpoints"
         facts = {"run": self.config.fingerprint}
@@ -497,63 +493,6 @@ class _Training:
         if found is None:
             return Position(0, 0), {}
         at, checkpoint = found
-        kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in checkpoint.tensors.items():
-            kind, _, rest = name.partition(".")
-            kinds[kind][rest] = tensor
-        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in kinds["optimizer"].items():
-            index, _, moment = name.partition(".")
-            moments[int(index)][moment] = tensor
-        self.model.load_state_dict(kinds["model"])
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": dict(moments)})
-        if self.average is not None:
-            self.average.load_state_dict(kinds["average"])
+        rest = restore_training(checkpoint.tensors, self.model, self.optimizer, self.average)
         self.metrics = read_metrics(self.folder)[: at.epoch]
-        return at, kinds["tally"]
-
-    def _tensorboard(self, start: int) -> Any:
-        if not self.ranks.leads:
-            return None
-        from tensorboardX import SummaryWriter
-
-        return SummaryWriter(logdir=str(self.folder / "tensorboard"), purge_step=start + 1)
-
-    def _note(self, tally: Tally, steps: int, seconds: float) -> str:
-        """How this process's part of the epoch stands."""
-        means = tally.means(everywhere=False)
-        parts = "  ".join(f"{name} {means[name]:.3f}" for name in LOSSES if means[name])
-        rates = tally.spike_rates(everywhere=False).values()
-        firing = f"  firing {sum(rates) / len(rates):.1%}" if rates else ""
-        rate = steps * self.settings.batch_size / max(seconds, 1e-9)
-        return f"{parts}  accuracy {means['accuracy']:.1%}{firing}  {rate:.0f} samples/s"
-
-    def _report(self, writer: Any, line: dict[str, Any]) -> None:
-        if writer is None:
-            return
-        for name, value in line.items():
-            if name == "spike_rates":
-                for layer, rate in value.items():
-                    writer.add_scalar(f"spike_rate/{layer}", rate, line["epoch"])
-            elif name != "epoch":
-                writer.add_scalar(name, value, line["epoch"])
-        writer.flush()
-        part = self.settings.selection
-        chosen = "" if part == "last" else f", {part} accuracy {line[f'{part}_accuracy']:.1%}"
-        self.say(
-            f"epoch {line['epoch']}/{self.settings.epochs}: loss {line['loss']:.4f}, "
-            f"accuracy {line['accuracy']:.1%}{chosen}, {line['samples_per_second']:.0f} samples/s"
-        )
-        self._report_silence(line["spike_rates"])
-
-    def _report_silence(self, rates: Mapping[str, float]) -> None:
-        """Says which attention and alignment layers had no spike all epoch, where that changed."""
-        watched = [name for name in rates if name.startswith(MAY_FALL_SILENT)]
-        silent = [name for name in watched if not rates[name]]
-        if set(silent) != self.silent:
-            self.silent = set(silent)
-            layers = ", ".join(name.removesuffix(".lif") for name in silent) or "none"
-            self.say(
-                f"silent all epoch: {len(silent)} of {len(watched)} attention and alignment layers "
-                f"({layers})"
-            )
+        return at, rest.get("tally", {})
