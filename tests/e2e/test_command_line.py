@@ -25,7 +25,7 @@ BAD_INPUT = {
     "missing argument": (["train"], "dataset"),
     "unknown setting": (["prepare", "demo", "--set", "audio.hops=1"], "audio.hop"),
     "train before prepare": (["train", "demo"], "avsnn prepare demo"),
-    "unknown preset": (["train", "demo", "--preset", "x"], "av-digits, demo"),
+    "unknown preset": (["train", "demo", "--preset", "x"], "demo, healthy"),
     "folder that is no run": (["evaluate", "."], "is not a run folder"),
     "unknown part": (["evaluate", ".", "--split", "dev"], "--split"),
 }
