@@ -1,11 +1,12 @@
 """6. The trainer: one readable loop around one model, resumable at every step."""
 
+import gc
 import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,41 +118,30 @@ def train(
             network cannot take the images; a batch is larger than the training part.
         PreemptedError: SIGTERM came, and what was done is saved.
     """
-    with join_ranks(manner.device) as ranks, told_to_stop() as stop:
-        return _train_together(config, folder, manner, ranks, stop, progress, say)
-
-
-def _train_together(
-    config: RunConfig,
-    folder: Path,
-    manner: Manner,
-    ranks: Ranks,
-    stop: Callable[[], bool],
-    progress: Progress,
-    say: Callable[[str], None],
-) -> Trained:
-    """A function of its own, so that the network is gone before the processes part."""
     began = time.monotonic()
-    done = ranks.once(lambda: _epochs_done(config, folder, resume=manner.resume))
-    if done < config.settings.epochs:
-        if manner.resume and ranks.leads and not (folder / "config.yaml").exists():
-            say(f"nothing to resume in {folder}: starting from the first epoch")
-        # Settings that make no network, or more than the data give, are refused before a file is
-        # made.
-        training = _Training(config, folder, manner, ranks, stop, progress, say)
-        lock: AbstractContextManager[None] = only_writer(folder) if ranks.leads else nullcontext()
-        with lock, training.loader:
-            if ranks.leads and not (folder / "config.yaml").exists():
-                save_config(folder, config)
-            training.run()
-    metrics = ranks.once(lambda: read_metrics(folder))
-    return Trained(
-        folder=folder,
-        epochs=config.settings.epochs - done,
-        metrics=metrics,
-        best=_best(config, metrics),
-        seconds=time.monotonic() - began,
-    )
+    with join_ranks(manner.device) as ranks, told_to_stop() as stop:
+        done = ranks.once(lambda: _epochs_done(config, folder, resume=manner.resume))
+        if done < config.settings.epochs:
+            if manner.resume and ranks.leads and not (folder / "config.yaml").exists():
+                say(f"nothing to resume in {folder}: starting from the first epoch")
+            # Settings that make no network, or ask for more than there is, are refused before a file
+            # is made.
+            training = _Training(config, folder, manner, ranks, stop, progress, say)
+            lock: AbstractContextManager[None] = (
+                only_writer(folder) if ranks.leads else nullcontext()
+            )
+            with lock, training.loader, closing(training):
+                if ranks.leads and not (folder / "config.yaml").exists():
+                    save_config(folder, config)
+                training.run()
+        metrics = ranks.once(lambda: read_metrics(folder))
+        return Trained(
+            folder=folder,
+            epochs=config.settings.epochs - done,
+            metrics=metrics,
+            best=_best(config, metrics),
+            seconds=time.monotonic() - began,
+        )
 
 
 def _epochs_done(config: RunConfig, folder: Path, *, resume: bool) -> int:
@@ -286,6 +276,12 @@ class _Training:
                 raise self._preempted(at)
         if log is not None:
             log.close()
+
+    def close(self) -> None:
+        """Lets go of what ties the processes together, while they still are."""
+        # It ends threads of the process group, which wait for ever if nothing else holds that.
+        self.network = self.model
+        gc.collect()
 
     def _introduce(self, at: Position) -> None:
         count = sum(parameter.numel() for parameter in self.model.parameters())
