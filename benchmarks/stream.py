@@ -279,7 +279,7 @@ def prepare(work: Path, clips: int) -> tuple[FakeCremaD, Prepared]:
     fake = make(work / "source", clips, defects=False)
     own = work / "own"
     own.mkdir()
-    fake.write_manifest(own)
+    fake.write_manifest(own, sources=[{"prefix": "", "url": "https://localhost/"}])
     os.environ[OWN] = str(own)
     command = [sys.executable, "-m", "avsnn", "prepare", NAME, "--root", str(work / "data")]
     command += ["--source", str(fake.folder), "--set", "extract.clips_per_shard=32"]

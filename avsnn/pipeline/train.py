@@ -124,8 +124,8 @@ def train(
         if done < config.settings.epochs:
             if manner.resume and ranks.leads and not (folder / "config.yaml").exists():
                 say(f"nothing to resume in {folder}: starting from the first epoch")
-            # Settings that make no network, or ask for more than there is, are refused before a file
-            # is made.
+            # Settings that make no network, or ask for more than there is, are refused before
+            # a file is made.
             training = _Training(config, folder, manner, ranks, stop, progress, say)
             lock: AbstractContextManager[None] = (
                 only_writer(folder) if ranks.leads else nullcontext()
