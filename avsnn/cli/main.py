@@ -397,9 +397,7 @@ def reproduce(
             table,
             experiments,
             assignments=words,
-            manner=Manner(
-                device=choose_device(device), resume=True, workers=workers, save_every=save_every
-            ),
+            manner=Manner(device=choose_device(device), workers=workers, save_every=save_every),
             into=into,
             progress=show.progress(lines=False),
             say=show.say,

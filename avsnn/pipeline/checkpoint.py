@@ -125,11 +125,16 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> tuple[Position, Ch
 
     Says which are damaged, and removes them: what they held is computed again.
     """
-    for at, path in resume_points(folder).items():
+    points = resume_points(folder)
+    for at, path in points.items():
         try:
             return at, read_checkpoint(path)
         except DamagedError as error:
-            say(f"{error} Going on from the one before it.")
+            last = path == list(points.values())[-1]
+            then = (
+                "There is no other: starting anew." if last else "Going on from the one before it."
+            )
+            say(f"{error} {then}")
             path.unlink()
     return None
 

@@ -6,6 +6,7 @@ share them, what is done is skipped and what was cut goes on.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -172,7 +173,11 @@ def reproduce(
     for number, experiment in enumerate(missing, 1):
         say(f"[{number} of {len(missing)}] {experiment.row.name}, seed {experiment.seed}")
         train(
-            experiment.config, folder=experiment.folder, manner=manner, progress=progress, say=say
+            experiment.config,
+            folder=experiment.folder,
+            manner=replace(manner, resume=experiment.folder.exists()),
+            progress=progress,
+            say=say,
         )
         evaluate(experiment.folder, part="test", root=None, device=manner.device, progress=progress)
         write_table(summarise(name, experiments, assignments), into)

@@ -133,7 +133,7 @@ def train(
             with lock, training.loader, closing(training):
                 if ranks.leads and not (folder / "config.yaml").exists():
                     save_config(folder, config)
-                training.run()
+                done = training.run()
         metrics = ranks.once(lambda: read_metrics(folder))
         return Trained(
             folder=folder,
@@ -147,6 +147,8 @@ def train(
 def _epochs_done(config: RunConfig, folder: Path, *, resume: bool) -> int:
     """Finished epochs of this run in that folder, once it is clear that it may go on there."""
     if not (folder / "config.yaml").exists():
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file and no folder; choose another --run.")
         if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
             raise UserError(f"{folder} holds other files and is no run; choose another --run.")
         return 0
@@ -244,8 +246,10 @@ class _Training:
         if self.settings.compute.compile:
             self.network = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """Trains to the end; returns how many epochs were done before."""
         at, before = self._restore()
+        done = at.epoch
         self._introduce(at)
         tensorboard = self.folder / "tensorboard"
         log = (
@@ -276,6 +280,7 @@ class _Training:
                 raise self._preempted(at)
         if log is not None:
             log.close()
+        return done
 
     def close(self) -> None:
         """Lets go of what ties the processes together, while they still are."""

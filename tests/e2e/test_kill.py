@@ -214,6 +214,13 @@ def test_a_refused_training_leaves_no_folder(
     assert not (tmp_path / "r").exists()
 
 
+def test_a_file_does_not_become_a_run(avsnn: Command, small_demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = avsnn("train", "demo", "--root", small_demo, "--run", "file")
+    assert done.returncode == 2
+    assert "file is a file and no folder" in done.stderr
+
+
 def test_a_folder_with_other_files_does_not_become_a_run(avsnn: Command, small_demo: Path) -> None:
     before = hashes(small_demo / "demo")
     done = avsnn("train", "demo", "--root", small_demo, "--run", small_demo / "demo")

@@ -81,6 +81,15 @@ def test_where_the_newest_is_torn_the_one_before_it_serves_and_that_is_said(tmp_
     assert "Going on from the one before it." in said[0]
 
 
+def test_where_all_are_torn_that_is_said_too(tmp_path: Path) -> None:
+    path = resume_path(tmp_path, Position(1, 0))
+    path.write_bytes(b"torn")
+    said: list[str] = []
+    assert newest_whole(tmp_path, said.append) is None
+    assert said[0].endswith("There is no other: starting anew.")
+    assert not path.exists()
+
+
 def test_only_the_newest_resume_points_are_kept(tmp_path: Path) -> None:
     for at in (Position(2, 0), Position(0, 5), Position(10, 0), Position(2, 30)):
         write_checkpoint(resume_path(tmp_path, at), SOME)
