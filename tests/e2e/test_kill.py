@@ -70,7 +70,7 @@ def test_an_interrupted_prepare_says_so_leaves_nothing_running_and_goes_on(
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=4", "--set", "batch_size=8"]
 # All of the network has something to do, or a lost part of its state would not be missed.
-TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9"]
+TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9", "--set", "data.size=32"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
     words, whole, seconds = whole_run
     run, dice = tmp_path / "run", random.Random(len(manner))
     points = set()
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             [*words, "--run", str(run), "--resume", *manner],
             stdout=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from avsnn.pipeline.run import read_metrics
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 # Everything fires, so that what flows between the processes counts.
 WORDS = ["--preset", "healthy", "--set", "model.channels=16", "--set", "epochs=2"]
-WORDS += ["--set", "batch_size=8", "--device", "cpu", "--save-every", "1"]
+WORDS += ["--set", "data.size=32", "--set", "batch_size=8", "--device", "cpu", "--save-every", "1"]
 TOGETHER = ["--set", "distributed.sync_batch_norm=true"]
 TOGETHER += ["--set", "distributed.global_alignment=true"]
 
