@@ -1,7 +1,6 @@
 """The ``avsnn`` command. Heavy imports stay inside commands, so that help is instant."""
 
 import gc
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -516,8 +515,10 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
+    from avsnn.cli import show
+
     # Of several processes that find the same, one says so.
-    if os.environ.get("RANK", "0") == "0":
+    if not show.is_follower():
         typer.echo(f"avsnn: {message}", err=True)
     sys.exit(code)
 

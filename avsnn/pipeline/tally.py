@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avsnn.models.neuron import SpikeCounter, SpikeRate
 from avsnn.pipeline.ranks import Ranks
 
-SUMS, SPIKES, SIZES = "sum.", "spikes.", "sizes."
+SUMS, SPIKES, SIZES = "sum", "spikes", "sizes"
 
 
 class Tally:
@@ -71,12 +71,12 @@ class Tally:
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of it: the sums over all processes, as if one had done it all."""
         count = self._ranks.count
-        state = {SUMS + name: self._ranks.total(s) / count for name, s in self._sums.items()}
+        state = {f"{SUMS}.{name}": self._ranks.total(s) / count for name, s in self._sums.items()}
         if self._spikes is not None:
             for name, fired in self._spikes.counts.items():
                 size = torch.tensor(self._spikes.sizes[name], device=self._device)
-                state[SPIKES + name] = self._ranks.total(fired)
-                state[SIZES + name] = self._ranks.total(size)
+                state[f"{SPIKES}.{name}"] = self._ranks.total(fired)
+                state[f"{SIZES}.{name}"] = self._ranks.total(size)
         return state
 
     def go_on(self, state: Mapping[str, Tensor], *, steps: int) -> None:
@@ -89,9 +89,9 @@ class Tally:
         for key, value in state.items():
             kind, _, name = key.partition(".")
             mine = value.to(self._device) * int(self._ranks.leads)
-            if kind == SUMS[:-1]:
+            if kind == SUMS:
                 self._sums[name] = mine * self._ranks.count
-            elif self._spikes is not None and kind == SPIKES[:-1]:
+            elif self._spikes is not None and kind == SPIKES:
                 self._spikes.counts[name] = mine
             elif self._spikes is not None:
                 self._spikes.sizes[name] = int(mine)

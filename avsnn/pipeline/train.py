@@ -30,7 +30,6 @@ from avsnn.pipeline.checkpoint import (
     newest_whole,
     restore_training,
     resume_path,
-    resume_points,
     training_state,
     write_checkpoint,
 )
@@ -486,11 +485,10 @@ class _Training:
     def _restore(self) -> tuple[Position, Mapping[str, Tensor]]:
         """Where to go on, with all state but the tally of the epoch, which is returned."""
         folder = self.folder / "checkpoints"
-        if self.ranks.leads:
-            # What comes after it is removed where it is damaged, so that all find the same.
-            newest_whole(folder, self.say)
-        self.ranks.once(lambda: None)
-        found = newest_whole(folder, self.say) if resume_points(folder) else None
+        if self.ranks.count > 1:
+            # The first process removes what is damaged, so that all find the same.
+            self.ranks.once(lambda: newest_whole(folder, self.say) is None)
+        found = newest_whole(folder, self.say)
         if found is None:
             return Position(0, 0), {}
         at, checkpoint = found
