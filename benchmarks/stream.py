@@ -32,7 +32,7 @@ from avsnn.datasets_manifest.schema import OWN
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.augment import DRAWS, MEAN, STD, AugmentSettings, augment_frames
-from avsnn.pipeline.featurize import AudioSettings, FrameSettings, sound_row
+from avsnn.pipeline.featurize import AudioSettings, FrameSettings
 from avsnn.pipeline.order import Request, sample_draws, training_requests
 from avsnn.pipeline.prepare import Prepared, load_prepared
 from avsnn.pipeline.stream import Loader, ShardSource, Source, ZarrSource
@@ -215,8 +215,7 @@ def _sample(sample: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
     image = sample[random.choice(images)]
     if isinstance(image, bytes):
         image = Image.open(BytesIO(image)).convert("RGB")
-    sound = sample["flac"]
-    return random_view(image), torch.from_numpy(sound_row(sound, "", AudioSettings())), 0
+    return random_view(image), published_image(BytesIO(sample["flac"])), 0
 
 
 def write_loose(fake: FakeCremaD, folder: Path) -> list[Path]:
@@ -244,10 +243,7 @@ class LooseFiles(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         place = self.places[index]
-        samples, _ = librosa.load(f"{place}.wav", sr=22050)
-        spectrum = np.abs(librosa.stft(np.clip(samples, -1, 1), n_fft=512, hop_length=353))
-        image = torch.from_numpy(np.log(spectrum + 1e-7))[None, None]
-        sound = interpolate(image, size=(SIZE, SIZE), mode="bilinear", antialias=True)[0]
+        sound = published_image(Path(f"{place}.wav"))
         return random_view(Image.open(f"{place}.jpg").convert("RGB")), sound, 0
 
 
@@ -257,6 +253,14 @@ def loose_files(places: list[Path], count: int) -> None:
     seen = sum(len(batch[2]) for batch in loader)
     if seen != count:
         raise SystemExit(f"the loader gave {seen} samples, not {count}")
+
+
+def published_image(sound: Path | BytesIO) -> Tensor:
+    """The log-STFT image of a sound file, by librosa, with the published constants."""
+    samples, _ = librosa.load(sound, sr=22050)
+    spectrum = np.abs(librosa.stft(np.clip(samples, -1, 1), n_fft=512, hop_length=353))
+    image = torch.from_numpy(np.log(spectrum + 1e-7))[None, None]
+    return interpolate(image, size=(SIZE, SIZE), mode="bilinear", antialias=True)[0]
 
 
 def random_view(image: Image.Image) -> Tensor:

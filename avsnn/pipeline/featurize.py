@@ -201,6 +201,7 @@ class FrameCache(Cache):
     """``frames`` u8 ``[sum K, 3, H, W]`` RGB, ``offsets`` i64 ``[N + 1]``, ``key``, ``label``."""
 
     name: ClassVar[str] = "frames"
+    version: ClassVar[int] = 2
     array: ClassVar[str] = "frames"
 
     chosen: FrameSettings
@@ -239,6 +240,7 @@ class AudioCache(Cache):
     """``audio`` f32 ``[N, 1, F, F]``, an image of each clip's sound, with ``key``, ``label``."""
 
     name: ClassVar[str] = "audio"
+    version: ClassVar[int] = 2
     array: ClassVar[str] = "audio"
 
     chosen: AudioSettings

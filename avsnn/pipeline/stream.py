@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import torch
 import zarr
+from fsspec import AbstractFileSystem
+from fsspec.implementations.cached import SimpleCacheFileSystem
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -55,10 +57,14 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Samples of a data set by their rows, which are the same in every source of it."""
+    """Samples of a data set by their rows, which are the same in every source of it.
+
+    ``note`` is what a person should know of the way they are read, or nothing.
+    """
 
     keys: list[str]
     labels: Tensor
+    note: str
 
     def read(self, request: Request) -> Batch:
         """The samples that are asked for."""
@@ -74,6 +80,8 @@ class ZarrSource:
     Raises:
         UserError: a cache is missing, or they do not hold the same clips.
     """
+
+    note = ""
 
     def __init__(self, *, frames: Folder, audio: Folder) -> None:
         for path in (frames, audio):
@@ -105,7 +113,9 @@ class ZarrSource:
 class ShardSource:
     """The WebDataset shards of a data set, read at random through the index beside each.
 
-    Only the frame that is asked for is decoded. Gives what ``ZarrSource`` gives, to the bit.
+    Only the frame that is asked for is decoded. Gives what ``ZarrSource`` gives, to the bit. From a
+    store that gives whole files only, as some HTTP servers do, each process copies a shard into its
+    temporary folder when it first needs it: the order stays what it is.
 
     Args:
         shards: their folder.
@@ -126,6 +136,17 @@ class ShardSource:
         self._counts = np.array([sample.frames for sample in samples])
         self._shape = frame_shape(samples, frames)
         self._frames, self._audio = frames, audio
+        self.note = ""
+        self._store: AbstractFileSystem | None = None
+        if isinstance(shards, UPath):
+            self._store = shards.fs
+            shard, sample = self._found[0]
+            if not _gives_pieces(shards.fs, shard, next(iter(sample.members.values()))):
+                self._store = SimpleCacheFileSystem(fs=shards.fs, cache_storage="TMP")
+                self.note = (
+                    f"{shards} gives whole files only: each shard is copied into a temporary "
+                    "folder when it is first needed, by every process that reads"
+                )
 
     def read(self, request: Request) -> Batch:
         """The samples that are asked for."""
@@ -135,7 +156,7 @@ class ShardSource:
             shard, sample = self._found[row]
             image = next(name for name in sample.members if name.startswith(f"{frame}."))
             wanted += [(shard, sample.members[image]), (shard, sample.members["flac"])]
-        data = _read_members(wanted)
+        data = _read_members(wanted, self._store)
         samples: list[Sample] = [self._found[row][1] for row in request.rows]
         images = [frame_row(image, self._shape, self._frames) for image in data[::2]]
         sounds = [
@@ -286,17 +307,34 @@ def _rows_of(
     return lambda rows: np.asarray(array.oindex[rows])
 
 
-def _read_members(wanted: list[tuple[Folder, tuple[int, int]]]) -> list[bytes]:
+def _gives_pieces(store: AbstractFileSystem, shard: Folder, place: tuple[int, int]) -> bool:
+    """Whether a store gives the part of a file that is asked for, and not all of it."""
+    offset, size = place
+    try:
+        piece = store.cat_file(_path(shard), start=offset, end=offset + size)
+    except (NotImplementedError, ValueError):
+        return False
+    return len(piece) == size
+
+
+def _path(shard: Folder) -> str:
+    """A file of a store, as the store names it."""
+    return str(shard.path) if isinstance(shard, UPath) else str(shard)
+
+
+def _read_members(
+    wanted: list[tuple[Folder, tuple[int, int]]], store: AbstractFileSystem | None
+) -> list[bytes]:
     """Pieces of shards by offset and size; of a store, all of them at once."""
-    remote = wanted[0][0]
-    if isinstance(remote, UPath):
-        paths = [str(shard.path) for shard, _ in wanted if isinstance(shard, UPath)]
-        starts = [offset for _, (offset, _) in wanted]
-        found: list[bytes] = remote.fs.cat_ranges(
-            paths, starts, [offset + size for _, (offset, size) in wanted], on_error="raise"
-        )
-        return found
-    return [os.pread(_descriptor(str(shard)), size, at) for shard, (at, size) in wanted]
+    if store is None:
+        return [os.pread(_descriptor(str(shard)), size, at) for shard, (at, size) in wanted]
+    found: list[bytes] = store.cat_ranges(
+        [_path(shard) for shard, _ in wanted],
+        [offset for _, (offset, _) in wanted],
+        [offset + size for _, (offset, size) in wanted],
+        on_error="raise",
+    )
+    return found
 
 
 @cache

@@ -225,6 +225,8 @@ class _Training:
             workers=manner.workers,
             pin=self.device.type == "cuda",
         )
+        if self.loader.source.note:
+            self.say(self.loader.source.note)
         self.rows = rows_of(config, self.loader.source, *self.settings.train_parts)
         self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
         self._require_equal_parts()

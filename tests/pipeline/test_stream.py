@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from fsspec import register_implementation
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
@@ -93,6 +95,33 @@ def test_a_store_gives_what_a_folder_gives(
     assert all(same(opener().read(request), due) for opener in openers)
     monkeypatch.setattr(stream, "IN_MEMORY_BYTES", 0)
     assert same(openers[0]().read(request), due)
+
+
+class WholeFiles(MemoryFileSystem):
+    """A store that pays no heed to the part that is asked for, as some HTTP servers do."""
+
+    protocol = "whole"
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:  # type: ignore[override]
+        content: bytes = super().cat_file(path)
+        return content
+
+
+def test_shards_of_a_store_that_gives_whole_files_come_in_the_same_order(
+    small_demo: Path, source: Source
+) -> None:
+    prepared = load_prepared(small_demo, "demo")
+    assert prepared is not None
+    register_implementation("whole", WholeFiles, clobber=True)
+    shards = UPath("whole:///test-stream/shards")
+    shards.fs.put(str(small_demo / "demo" / prepared.shards), shards.path, recursive=True)
+    remote = ShardSource(
+        shards=shards, frames=prepared.settings.frames, audio=prepared.settings.audio
+    )
+    assert "whole files only" in remote.note
+    rows = np.arange(len(remote.keys))
+    for request in training_requests(rows, batch_size=16, seed=1, epoch=0):
+        assert same(remote.read(request), source.read(request))
 
 
 def test_evaluation_reads_the_middle_frame(source: Source, small_demo: Path) -> None:
