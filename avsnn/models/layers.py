@@ -87,31 +87,71 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def _together(self) -> bool:
         return self.synchronised and self.training and dist.is_initialized()
 
-    def count(self, features: Tensor) -> int:
-        """How many values of a channel its statistics are taken over."""
-        own = features.numel() // features.shape[1]
-        return own * dist.get_world_size() if self._together else own
+    @property
+    def fuses(self) -> bool:
+        """Whether neurons can take this norm into their own operation, as it is used now."""
+        if self.weight is None or self.running_mean is None:
+            return False
+        return not self._together if self.training else not torch.is_grad_enabled()
 
-    def forward(self, features: Tensor) -> Tensor:
-        """``[B, C, ...]`` to the same shape. With ``synchronised``, B is the same everywhere."""
-        if not self._together:
-            return super().forward(features)
-        axes = [axis for axis in range(features.dim()) if axis != 1]
-        shape = [1, -1, *(1 for _ in axes[1:])]
-        processes, n = dist.get_world_size(), self.count(features)
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The norm in evaluation as ``x * scale + shift``, ``[C]`` each."""
+        assert self.running_mean is not None  # noqa: S101 - what `fuses` says
+        assert self.running_var is not None  # noqa: S101
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
 
-        mean = sum_over_processes(features.mean(axes)) / processes
-        centred = features - mean.view(shape)
-        variance = sum_over_processes(centred.square().mean(axes)) / processes
+    def follow(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
+        """Let the running statistics follow those of a batch.
+
+        Args:
+            mean: of each channel, ``[C]``.
+            variance: the biased one, ``[C]``.
+            count: values of all channels that they were taken over, copies among them.
+        """
+        n = count // len(mean)
         with torch.no_grad():
             for running, now in (
                 (self.running_mean, mean),
                 (self.running_var, variance * (n / (n - 1))),
             ):
                 if running is not None and self.momentum is not None:
-                    running.lerp_(now, self.momentum)
+                    # through ``data``, because autograd counts writes to what it does not read
+                    running.data.lerp_(now.to(running.dtype), self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
+
+    def of_frames(self, current: Tensor, copies: int | None) -> Tensor:
+        """``[T, B, C, ...]``, or ``[B, C, ...]`` that stands for so many copies of itself.
+
+        Mean and biased variance do not change with copies; the unbiased variance that goes into the
+        running variance does, from ``n / (n - 1)`` to ``n T / (n T - 1)``.
+        """
+        if copies is None:
+            return self(current.flatten(0, 1)).view_as(current)  # type: ignore[no-any-return]
+        return self._normalise(current, copies)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, C, ...]`` to the same shape. With ``synchronised``, B is the same everywhere."""
+        return self._normalise(features, 1)
+
+    def _normalise(self, features: Tensor, copies: int) -> Tensor:
+        if not self.training or self.running_mean is None or self.momentum is None:
+            return super().forward(features)
+        axes = [axis for axis in range(features.dim()) if axis != 1]
+        if not self._together:
+            wide = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+            variance, mean = torch.var_mean(wide, axes, correction=0)
+            self.follow(mean, variance, count=features.numel() * copies)
+            return nn.functional.batch_norm(
+                features, None, None, self.weight, self.bias, training=True, eps=self.eps
+            )
+        shape = [1, -1, *(1 for _ in axes[1:])]
+        processes = dist.get_world_size()
+        mean = sum_over_processes(features.mean(axes)) / processes
+        centred = features - mean.view(shape)
+        variance = sum_over_processes(centred.square().mean(axes)) / processes
+        self.follow(mean.detach(), variance.detach(), count=features.numel() * copies * processes)
         scale = torch.rsqrt(variance + self.eps) * self.weight
         return torch.addcmul(self.bias.view(shape), centred, scale.view(shape))
 
@@ -130,8 +170,8 @@ class TokenNorm(BatchNorm):
 class SpikingConv1x1(nn.Module):
     """1x1 convolution, batch norm, LIF: ``[T, B, C, N]`` to spikes ``[T, B, C', N]``.
 
-    Saved for backward: the input, what the convolution gave, and the potentials of the neurons, so
-    ``C + 2 C'`` values for each step, clip and token.
+    Saved for backward: the input and what the convolution gave, so ``C + C'`` values for each step,
+    clip and token.
     """
 
     def __init__(self, *, inputs: int, outputs: int, bias: bool, lif: LIF) -> None:
@@ -143,15 +183,15 @@ class SpikingConv1x1(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Spikes ``[T, B, C', N]``. Statistics are taken over T, B and N together."""
         T, B, _, N = features.shape
-        current = self.norm(self.conv(features.flatten(0, 1)))
-        spikes: Tensor = self.lif(current.view(T, B, -1, N))
+        current = self.conv(features.flatten(0, 1)).view(T, B, -1, N)
+        spikes: Tensor = self.lif(current, None, self.norm)
         return spikes
 
 
 class SpikingMLP(nn.Module):
     """Two :class:`SpikingConv1x1`, C to ratio * C and back (arXiv 2502.12488, section 3.2).
 
-    Saved for backward: ``3 C + 3 ratio C`` values for each step, clip and token, the input among
+    Saved for backward: ``2 C + 2 ratio C`` values for each step, clip and token, the input among
     them.
     """
 
@@ -166,31 +206,3 @@ class SpikingMLP(nn.Module):
         """``[T, B, C, N]`` to spikes ``[T, B, C, N]``."""
         spikes: Tensor = self.contract(self.expand(features))
         return spikes
-
-
-def batch_norm_of_copies(norm: BatchNorm, features: Tensor, *, copies: int) -> Tensor:
-    """Batch norm of one copy that leaves ``norm`` as if it had seen ``copies`` of it.
-
-    Mean and biased variance do not change with copies; the unbiased variance that goes into the
-    running variance does, from ``n / (n - 1)`` to ``n T / (n T - 1)``.
-
-    Args:
-        norm: the layer; its running variance is corrected in training mode.
-        features: ``[B, C, H, W]``.
-        copies: T.
-
-    Returns:
-        ``[B, C, H, W]``.
-    """
-    if not (norm.training and norm.running_var is not None and norm.momentum is not None):
-        out: Tensor = norm(features)
-        return out
-    kept = norm.running_var.data * (1.0 - norm.momentum)
-    out = norm(features)
-    n = norm.count(features)
-    ratio = (n * copies / (n * copies - 1)) / (n / (n - 1))
-    # Only the small difference is scaled, so no digits of the running value are lost. Through
-    # ``data``, because autograd counts writes to a buffer that it saved but does not read here.
-    running = norm.running_var.data
-    running.add_(running - kept, alpha=ratio - 1.0)
-    return out

@@ -9,8 +9,9 @@ The neuron (arXiv 2502.12488, section 3.1) in discrete time, ``v[-1] = 0`` for e
 and in the backward pass ``ds/dh = slope * sig(slope * u) * (1 - sig(slope * u))`` with
 ``u = h - threshold``; no gradient passes through the reset.
 
-This one, detached from the past or not, has operations of its own here. Other resets and
-surrogates, and a time constant that is learned, run on ``plain_neuron.py``.
+This one, detached from the past as published, is an operator of its own (``kernels``), together
+with the batch norm before it and the pooling behind it. Other resets and surrogates, a time
+constant that is learned and gradients through time run on ``plain_neuron.py``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
+from avsnn.models.kernels import operations
 from avsnn.models.plain_neuron import RESETS, plain_lif
 from avsnn.models.surrogate import slope_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from avsnn.models.layers import BatchNorm
 
 
 class NeuronConstants(NamedTuple):
@@ -42,9 +46,10 @@ class NeuronConstants(NamedTuple):
     learn_tau: bool = False
 
     @property
-    def has_operation(self) -> bool:
-        """Whether this is the neuron whose spikes and gradients are written out in this file."""
-        return self.reset == "hard" and self.surrogate == "sigmoid" and not self.learn_tau
+    def has_kernels(self) -> bool:
+        """Whether this is the neuron that ``kernels`` computes."""
+        plain = self.reset == "hard" and self.surrogate == "sigmoid" and not self.learn_tau
+        return plain and self.detach_membrane
 
     def check(self) -> None:
         """Refuse a neuron that there is not.
@@ -56,136 +61,6 @@ class NeuronConstants(NamedTuple):
             raise ValueError(f"tau must be at least 1 step, not {self.tau}.")
         if self.reset not in RESETS:
             raise ValueError(f"There is no reset '{self.reset}'; there are {', '.join(RESETS)}.")
-
-
-#: The most elements that torch passes over in one thread.
-_GRAIN = 1 << 15
-
-
-def _slab_size(device: torch.device, everything: int) -> int:
-    """Elements of one time step that are worked on together.
-
-    On a CPU all passes over a slab run in its cache. With few cores a slab stays small enough for
-    one thread: waking the others for every pass costs more than it gains, above all where cores
-    are shared. On other devices launches are what costs, and a slab is everything.
-    """
-    if device.type != "cpu":
-        return max(1, everything)
-    threads = torch.get_num_threads()
-    return _GRAIN if threads <= 4 else _GRAIN * threads
-
-
-def slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut contiguous ``[T, ...]`` tensors of equal trailing size into ``[T, M]`` views."""
-    flat = [tensor.view(tensor.shape[0], -1) for tensor in tensors]
-    size = _slab_size(flat[0].device, flat[0].shape[1])
-    return zip(*(torch.split(tensor, size, dim=1) for tensor in flat), strict=True)
-
-
-def charge(
-    current: Tensor, membrane: Tensor | None, neuron: NeuronConstants, out: Tensor
-) -> Tensor:
-    """Write ``-h[t]`` to ``out`` and return it, from ``x[t]`` and ``-v[t-1]``.
-
-    Potentials are kept negated all through: what stays of them after the reset is then what lies
-    above a bound, which is one pass (``torch.threshold``) instead of three.
-    """
-    if membrane is None:
-        return torch.mul(current, -1.0 / neuron.tau, out=out)
-    torch.add(current, membrane, out=out)
-    return torch.add(membrane, out, alpha=-1.0 / neuron.tau, out=out)
-
-
-def times_surrogate(grad: Tensor, negated: Tensor, neuron: NeuronConstants, out: Tensor) -> Tensor:
-    """``out = grad * ds/dh / tau`` from ``-h``.
-
-    In the order in which the published code multiplies, ``(grad * sig) * (1 - sig)``, which torch's
-    own derivative of the sigmoid does not keep. The constants go into the last factor: exactly,
-    where ``slope / tau`` is a power of 2.
-    """
-    sigmoid = torch.rsub(negated, -neuron.slope * neuron.threshold, alpha=neuron.slope).sigmoid_()
-    torch.mul(grad, sigmoid, out=out)
-    scale = neuron.slope / neuron.tau
-    # a tensor without axes, because only with two tensors torch can write over one of them
-    torch.sub(torch.tensor(scale), sigmoid, alpha=scale, out=sigmoid)
-    return out.mul_(sigmoid)
-
-
-class _LIF(torch.autograd.Function):
-    """A current that changes over time. Saves the negated potentials ``[T, ...]``, nothing else."""
-
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, neuron: NeuronConstants) -> Tensor:
-        current = current.contiguous()
-        learns = ctx.needs_input_grad[0]
-        spikes = torch.empty_like(current)
-        potentials = torch.empty_like(current if learns else current[:1])
-        for x, s, kept in slabs(current, spikes, potentials):
-            membrane: Tensor | None = None
-            for t in range(x.shape[0]):
-                h = charge(x[t], membrane, neuron, kept[t if learns else 0])
-                torch.le(h, -neuron.threshold, out=s[t])
-                if t + 1 < x.shape[0]:
-                    membrane = torch.threshold(h, -neuron.threshold, 0.0)
-        if learns:
-            ctx.save_for_backward(potentials)
-            ctx.neuron = neuron
-        return spikes
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (potentials,) = ctx.saved_tensors
-        neuron: NeuronConstants = ctx.neuron
-        out = torch.empty_like(potentials)
-        for g, h, x in slabs(grad.contiguous(), potentials, out):
-            for t in reversed(range(h.shape[0])):
-                times_surrogate(g[t], h[t], neuron, x[t])
-                if not neuron.detach_membrane and t + 1 < h.shape[0]:
-                    leaked = x[t + 1] * (1.0 - 1.0 / neuron.tau)
-                    x[t].add_(leaked.masked_fill_(h[t] <= -neuron.threshold, 0.0))
-        return out, None
-
-
-class _ConstantLIF(torch.autograd.Function):
-    """One current for all steps. Saves that current ``[...]``; backward redoes the potentials."""
-
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, steps: int, neuron: NeuronConstants) -> Tensor:
-        current = current.contiguous()
-        spikes = current.new_empty((steps, *current.shape))
-        for x, s in slabs(current.unsqueeze(0), spikes):
-            membrane, h = None, torch.empty_like(x[0])
-            for t in range(steps):
-                h = charge(x[0], membrane, neuron, h)
-                torch.le(h, -neuron.threshold, out=s[t])
-                membrane = torch.threshold(h, -neuron.threshold, 0.0)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(current)
-            ctx.neuron = neuron
-        return spikes
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (current,) = ctx.saved_tensors
-        neuron: NeuronConstants = ctx.neuron
-        total = torch.zeros_like(current)
-        for x, g, out in slabs(current.unsqueeze(0), grad.contiguous(), total.unsqueeze(0)):
-            membrane, h, part = None, torch.empty_like(x[0]), torch.empty_like(x[0])
-            # tau * dh[t]/dx: 1 when the membrane is detached, otherwise the sum of the leak since
-            # the last reset, so that one pass forward replaces a pass back in time
-            reach = torch.ones_like(x[0]) if not neuron.detach_membrane else None
-            for t in range(g.shape[0]):
-                h = charge(x[0], membrane, neuron, h)
-                times_surrogate(g[t], h, neuron, part)
-                membrane = torch.threshold(h, -neuron.threshold, 0.0)
-                if reach is not None:
-                    part.mul_(reach)
-                    reach.masked_fill_(h <= -neuron.threshold, 0.0)
-                    reach.mul_(1.0 - 1.0 / neuron.tau).add_(1.0)
-                out[0].add_(part)
-        return total, None, None
 
 
 def lif(
@@ -215,9 +90,8 @@ def lif(
         rate: ``1 / tau`` as a scalar tensor that gets a gradient; ``tau`` is then not read.
 
     Returns:
-        spikes ``[T, ...]``, 0 or 1, dtype of ``current``. Saved for backward: the potentials
-        ``[T, ...]``, or for a constant current only the current; other neurons than the published
-        one save what :func:`plain_neuron.plain_lif` says.
+        spikes ``[T, ...]``, 0 or 1, dtype of ``current``. Saved for backward: the current; other
+        neurons than the published one save what :func:`plain_neuron.plain_lif` says.
 
     Raises:
         ValueError: T is 0, tau < 1, a slope that is not positive, an unknown reset or surrogate.
@@ -228,20 +102,22 @@ def lif(
     learn_tau = rate is not None
     neuron = NeuronConstants(tau, threshold, slope, detach_membrane, reset, surrogate, learn_tau)
     neuron.check()
-    if not neuron.has_operation:
+    if not neuron.has_kernels:
         return plain_lif(
             current, steps=steps, neuron=neuron, rate=1.0 / tau if rate is None else rate
         )
-    spikes: Tensor = _fire(current, steps, neuron)
-    return spikes
+    constant = steps is not None
+    # planes for the kernels' threads: all axes but the last, which is contiguous
+    lines = current.reshape(*(() if constant else current.shape[:1]), 1, -1, _last(current))
+    count = steps if steps is not None else current.shape[0]
+    spikes: Tensor = operations.fire(
+        lines, None, None, count, constant, False, tau, threshold, slope
+    )
+    return spikes.view(count, *(current.shape if constant else current.shape[1:]))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _fire(current: Tensor, steps: int | None, neuron: NeuronConstants) -> Tensor:
-    """One operation to a compiler, which would take minutes to unroll its steps and passes."""
-    if steps is None:
-        return _LIF.apply(current, neuron)  # type: ignore[no-any-return, no-untyped-call]
-    return _ConstantLIF.apply(current, steps, neuron)  # type: ignore[no-any-return, no-untyped-call]
+def _last(current: Tensor) -> int:
+    return current.shape[-1] if current.dim() > 1 else 1
 
 
 class LIF(nn.Module):
@@ -280,14 +156,59 @@ class LIF(nn.Module):
                 raise ValueError("A learned time constant must start above 1 step.")
             self.w = nn.Parameter(torch.tensor(-math.log(tau - 1.0)))
 
-    def forward(self, current: Tensor, steps: int | None = None) -> Tensor:
+    def forward(
+        self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
+    ) -> Tensor:
         """``[T, ...]`` to spikes ``[T, ...]``; or with ``steps``, ``[...]`` to ``[steps, ...]``.
 
-        Saved for backward: as :func:`lif`.
+        With a batch norm before the neurons, the current is ``[T, B, C, ...]`` or ``[B, C, ...]``,
+        and both are one operation where there are kernels for it: not for neurons but the published
+        one, for gradients through a norm that is not in training, or for statistics that are common
+        to several processes. The result is the same.
+
+        Saved for backward: the current, and vectors for each channel; otherwise what batch norm and
+        :func:`lif` save by themselves.
 
         Raises:
             ValueError: as :func:`lif`.
         """
+        if norm is not None and self._fuses(norm):
+            return self._at_once(current, steps, norm, pooled=False)
+        return self._fire(current if norm is None else norm.of_frames(current, steps), steps)
+
+    def pooled(
+        self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
+    ) -> Tensor:
+        """The same with 3x3 max pooling of stride 2 behind the spikes, on ``[T, B, C, H, W]``.
+
+        Pooling joins the operation, so that the spikes before it never exist all at once, unless
+        somebody watches them.
+        """
+        watched = bool(self._forward_hooks or self._forward_pre_hooks)
+        if not watched and self._fuses(norm):
+            return self._at_once(current, steps, norm, pooled=True)
+        spikes = self(current, steps, norm)
+        pooled = functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1)
+        return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
+
+    def _fuses(self, norm: BatchNorm | None) -> bool:
+        return self.constants.has_kernels and (norm is None or norm.fuses)
+
+    def _at_once(
+        self, current: Tensor, steps: int | None, norm: BatchNorm | None, *, pooled: bool
+    ) -> Tensor:
+        count = current.shape[0] if steps is None else steps
+        rest = (count, steps is not None, pooled, self.tau, self.threshold, self.slope)
+        spikes: Tensor
+        if norm is None or not norm.training:
+            known = (None, None) if norm is None else norm.scale_and_shift()
+            spikes = operations.fire(current, *known, *rest)
+            return spikes
+        spikes, statistics = operations.norm_fire(current, norm.weight, norm.bias, norm.eps, *rest)
+        norm.follow(*statistics, count=current.numel() * (steps or 1))
+        return spikes
+
+    def _fire(self, current: Tensor, steps: int | None) -> Tensor:
         return lif(
             current,
             steps=steps,
@@ -313,11 +234,6 @@ class LIF(nn.Module):
             learn_tau=self.learn_tau,
         )
 
-    @property
-    def watched(self) -> bool:
-        """Whether somebody hooked on to this layer and so has to see its spikes."""
-        return bool(self._forward_hooks or self._forward_pre_hooks)
-
     def extra_repr(self) -> str:
         """Say what ``print(model)`` shows."""
         return ", ".join(f"{name}={value}" for name, value in self.constants._asdict().items())
@@ -339,8 +255,7 @@ class SpikeRate(float):
 class SpikeCounter:
     """Counts what every :class:`LIF` of ``model`` fires, until it is closed.
 
-    Costs one count per layer and call; layers with pooling behind them lose their joint operation
-    meanwhile (``spike_pool.py``).
+    Costs one count per layer and call; where pooling stands behind a layer, it runs by itself.
 
     Args:
         model: the network.

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from avsnn.models.layers import BatchNorm, batch_norm_of_copies
-from avsnn.models.spike_pool import fire_and_pool
+from avsnn.models.layers import BatchNorm
 
 if TYPE_CHECKING:
     from avsnn.models.layers import NeuronFactory
@@ -24,52 +23,37 @@ PATCH_SPLITS: dict[str, tuple[int, ...]] = {"deep": (8, 4, 2, 1), "shallow": (2,
 
 
 class SpikingConv3x3(nn.Module):
-    """3x3 convolution (no bias), batch norm, LIF, on frames.
+    """3x3 convolution (no bias), batch norm, LIF, on frames, and perhaps max pooling.
 
-    Saved for backward: the input, what the convolution gave, and what the neurons save.
+    A static image is convolved and normalised once; T appears first in the spikes. With pooling
+    behind the spikes, which halves both sides, those before it never exist all at once. Saved for
+    backward: the input and what the convolution gave.
     """
 
-    def __init__(self, *, inputs: int, outputs: int, lif: LIF) -> None:
+    def __init__(self, *, inputs: int, outputs: int, pooled: bool, lif: LIF) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
         self.norm = BatchNorm(outputs)
         self.lif = lif
+        self.pooled = pooled
 
-    def current(self, frames: Tensor, steps: int) -> Tensor:
-        """``[T, B, C, H, W]`` or ``[B, C, H, W]`` to what drives the neurons, with or without T.
+    def forward(self, frames: Tensor, steps: int) -> Tensor:
+        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to spikes ``[T, B, C', H, W]``.
 
-        A static image is convolved and normalised once; T appears first in the spikes.
+        With pooling, ``[T, B, C', H / 2, W / 2]``.
         """
+        fire = self.lif.pooled if self.pooled else self.lif
         if frames.dim() == 4:
-            return batch_norm_of_copies(self.norm, self.conv(frames), copies=steps)
-        current = self.norm(self.conv(frames.flatten(0, 1)))
-        return current.view(steps, -1, *current.shape[1:])  # type: ignore[no-any-return]
-
-    def forward(self, frames: Tensor, steps: int) -> Tensor:
-        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to spikes ``[T, B, C', H, W]``."""
-        constant = steps if frames.dim() == 4 else None
-        return self.lif(self.current(frames, steps), constant)  # type: ignore[no-any-return]
-
-
-class PooledSpikingConv3x3(SpikingConv3x3):
-    """The same with max pooling behind it, which halves both sides.
-
-    Saved for backward: the input, what the convolution gave, and what
-    :func:`spike_pool.fire_and_pool` saves.
-    """
-
-    def forward(self, frames: Tensor, steps: int) -> Tensor:
-        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to ``[T, B, C', H / 2, W / 2]``."""
-        constant = steps if frames.dim() == 4 else None
-        return fire_and_pool(self.lif, self.current(frames, steps), constant)
+            return fire(self.conv(frames), steps, self.norm)
+        current = self.conv(frames.flatten(0, 1))
+        return fire(current.view(steps, -1, *current.shape[1:]), None, self.norm)
 
 
 class PatchSplit(nn.Module):
     """An image or T frames to tokens.
 
-    Saved for backward by each stage: its input, what the convolution gave, and 8 bytes for each of
-    the values behind pooling, not the potentials of all neurons. A static image has no T before the
-    first pooling. The position branch, which does not pool, saves all its potentials.
+    Saved for backward by each stage: its input and what the convolution gave. A static image has no
+    T before the first pooling.
 
     Args:
         inputs: channels of the image.
@@ -92,10 +76,12 @@ class PatchSplit(nn.Module):
             )
         widths = [inputs, *(channels // divisor for divisor in divisors)]
         self.stages = nn.ModuleList(
-            PooledSpikingConv3x3(inputs=before, outputs=after, lif=neuron())
+            SpikingConv3x3(inputs=before, outputs=after, pooled=True, lif=neuron())
             for before, after in pairwise(widths)
         )
-        self.position = SpikingConv3x3(inputs=channels, outputs=channels, lif=neuron())
+        self.position = SpikingConv3x3(
+            inputs=channels, outputs=channels, pooled=False, lif=neuron()
+        )
         self.patch = 2 ** len(divisors)
 
     def forward(self, frames: Tensor, steps: int) -> Tensor:

@@ -72,15 +72,14 @@ def test_spikes_and_gradients_are_those_of_the_written_equations(reset, surrogat
     torch.testing.assert_close(fixed.grad, dx)
 
 
-@pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("steps", [1, 4, 7])
-def test_the_published_choice_has_the_gradient_of_the_operation_written_for_it(detach, steps):
+def test_the_published_choice_has_the_gradient_of_the_kernels_written_for_it(steps):
     x, grad = noise(steps, 6, 50) + 0.8, noise(steps, 6, 50, seed=1)
-    neuron = NeuronConstants(2.0, 1.0, 4.0, detach)
-    assert neuron.has_operation
+    neuron = NeuronConstants(2.0, 1.0, 4.0, detach_membrane=True)
+    assert neuron.has_kernels
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     plain = plain_lif(ours, steps=None, neuron=neuron, rate=0.5)
-    fast = lif(theirs, detach_membrane=detach)
+    fast = lif(theirs)
     assert torch.equal(plain, fast)
     plain.backward(grad)
     fast.backward(grad)
@@ -111,10 +110,10 @@ def test_a_constant_current_equals_its_copies(choice):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_only_the_published_neuron_and_its_past_have_an_operation_of_their_own(choice):
-    assert LIF().constants.has_operation
-    assert LIF(detach_membrane=False, slope=2.0, tau=3.0).constants.has_operation
-    assert not LIF(**choice).constants.has_operation
+def test_only_the_published_neuron_has_kernels(choice):
+    assert LIF(slope=2.0, tau=3.0, threshold=0.5).constants.has_kernels
+    assert not LIF(detach_membrane=False).constants.has_kernels
+    assert not LIF(**choice).constants.has_kernels
 
 
 @pytest.mark.parametrize("reset", RESETS)

@@ -3,7 +3,6 @@ import torch
 from torch.nn import functional
 
 from avsnn.models.neuron import LIF, spike_rates
-from avsnn.models.spike_pool import fire_and_pool
 
 
 def plainly(lif: LIF, current: torch.Tensor, steps: int | None) -> torch.Tensor:
@@ -24,7 +23,7 @@ def test_pooling_in_one_operation_changes_neither_spikes_nor_gradients(
     current = torch.randn(shape, dtype=torch.float64) + 0.7
     ours, theirs = current.clone().requires_grad_(), current.clone().requires_grad_()
     given = steps if constant else None
-    pooled, expected = fire_and_pool(lif, ours, given), plainly(lif, theirs, given)
+    pooled, expected = lif.pooled(ours, given), plainly(lif, theirs, given)
     assert torch.equal(pooled, expected)
     grad = torch.randn_like(pooled)
     pooled.backward(grad)
@@ -39,27 +38,19 @@ def test_pooling_serves_neurons_that_it_has_no_operation_for(choice, given):
     lif = LIF(**choice)
     current = torch.randn((2, 3, 8, 6) if given else (5, 2, 3, 8, 6), dtype=torch.float64) + 0.7
     results = []
-    for pool in (fire_and_pool, plainly):
+    for pool in (lambda x: lif.pooled(x, given), lambda x: plainly(lif, x, given)):
         x = current.clone().requires_grad_()
-        pooled = pool(lif, x, given)
+        pooled = pool(x)
         pooled.square().sum().backward()
         results.append((pooled, x.grad))
     torch.testing.assert_close(*results, rtol=0, atol=0)
-    published = fire_and_pool(LIF(), current, given)
+    published = LIF().pooled(current, given)
     assert torch.equal(published, results[0][0]) == (choice != {"reset": "soft"})
 
 
 def test_a_layer_that_is_watched_shows_its_spikes_before_pooling():
     lif, current = LIF(), torch.randn(4, 2, 3, 8, 8) + 1
     with spike_rates(lif) as rates:
-        watched = fire_and_pool(lif, current)
+        watched = lif.pooled(current)
     assert rates[""].size == current.numel()
-    assert torch.equal(watched, fire_and_pool(lif, current))
-
-
-def test_only_the_winners_of_pooling_are_kept_for_the_backward_pass():
-    saved = []
-    current = torch.randn(2, 3, 8, 8, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        fire_and_pool(LIF(), current, 5)
-    assert [(tuple(t.shape), t.element_size()) for t in saved] == [((5, 2, 3, 4, 4), 4)] * 2
+    assert torch.equal(watched, lif.pooled(current))

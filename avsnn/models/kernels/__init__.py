@@ -1,0 +1,56 @@
+"""Neurons, the batch norm before them and the pooling behind them as single operations.
+
+One dispatch: ``choose`` names the kernels, ``of`` gives those that fit a tensor. ``oracle`` says
+what they all compute; ``operations`` makes them operators that autograd, autocast and compilers
+know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from avsnn.models.kernels import cpu, oracle
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+KERNELS = ("auto", "torch", "cpu", "triton")
+
+_chosen = "auto"
+
+
+def choose(name: str, device: torch.device) -> str:
+    """Use these kernels from now on; returns which ones that makes on ``device``.
+
+    Args:
+        name: ``auto`` for the fastest there are, ``torch`` for the oracle, ``cpu`` for those in C,
+            ``triton`` for those on a GPU.
+        device: where the network is.
+
+    Raises:
+        ValueError: there are no kernels of that name, or they do not run here.
+    """
+    global _chosen
+    if name not in KERNELS:
+        raise ValueError(f"There are no kernels '{name}'; there are {', '.join(KERNELS)}.")
+    if name == "cpu" and device.type != "cpu":
+        raise ValueError(f"The kernels 'cpu' do not run on {device}.")
+    if name == "cpu" and not cpu.available():
+        raise ValueError("The kernels 'cpu' need a C compiler (cc, or what CC names).")
+    if name == "triton" and device.type != "cuda":
+        raise ValueError(f"The kernels 'triton' run on a CUDA device, not on {device}.")
+    _chosen = name
+    used = of(torch.empty(0, device=device))
+    return "torch" if used is oracle else used.__name__.rpartition(".")[2]
+
+
+def of(tensor: Tensor) -> ModuleType:
+    """The kernels for a tensor; those in C know float32, and float64 is the oracle's alone."""
+    if _chosen == "torch" or tensor.dtype == torch.float64:
+        return oracle
+    if tensor.device.type == "cpu" and cpu.available():
+        return cpu
+    return oracle

@@ -1,0 +1,373 @@
+/* Batch norm, leaky integrate-and-fire and max pooling for CPUs; cpu.py compiles and calls this.
+
+   A current is [frames, channels, height * width], contiguous, with frames = steps * batch, or batch
+   for a constant current, which every step then reads again. Whatever a step leaves to the next stays
+   in registers or in the first cache; memory sees a current once and spikes once.
+
+   Products and sums are rounded one by one (-ffp-contract=off), in the order in which oracle.py
+   writes them, so that spikes are the oracle's to the bit. Each plane, one channel of one clip, is
+   one thread's, and sums over planes are taken in their order: the result does not depend on the
+   number of threads. Pooling is 3x3 with stride 2 and padding 1, and a window's gradient goes to the
+   first of its spikes in reading order, or to its first place where there is none, as in torch. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int64_t size;
+
+typedef struct {
+    size steps, batch, channels, height, width, constant;
+    float rate, threshold, slope;
+} Layer;
+
+/* Neurons that are carried through all steps together. */
+#define BLOCK 64
+
+static inline float charge(float current, float membrane, float rate) {
+    return membrane + (current - membrane) * rate;
+}
+
+/* exp(x) for x <= 0, to 2 units in the last place; below -87 as at -87. */
+static inline float exp_of_negative(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    float whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+    float rest = x - whole * 0.693359375f - whole * -2.12194440e-4f;
+    float series = 1.9875691500e-4f;
+    series = series * rest + 1.3981999507e-3f;
+    series = series * rest + 8.3334519073e-3f;
+    series = series * rest + 4.1665795894e-2f;
+    series = series * rest + 1.6666665459e-1f;
+    series = series * rest + 5.0000001201e-1f;
+    series = series * rest * rest + rest + 1.0f;
+    union { int32_t bits; float value; } power = {((int32_t)whole + 127) << 23};
+    return series * power.value;
+}
+
+/* slope * sig(slope * u) * (1 - sig(slope * u)) * rate, which is even in u. */
+static inline float derivative(float potential, Layer layer) {
+    float e = exp_of_negative(-fabsf(layer.slope * (potential - layer.threshold)));
+    return layer.slope * layer.rate * e / ((1.0f + e) * (1.0f + e));
+}
+
+/* Sums of x and of x * x over a channel, about its first value. */
+void avsnn_moments(const float *x, size frames, size channels, size area, double *mean, double *var) {
+#pragma omp parallel for schedule(static)
+    for (size c = 0; c < channels; c++) {
+        const float centre = x[c * area];
+        double sum[8] = {0}, square[8] = {0};
+        for (size f = 0; f < frames; f++) {
+            const float *plane = x + (f * channels + c) * area;
+            size i = 0;
+            for (; i + 8 <= area; i += 8)
+                for (int j = 0; j < 8; j++) {
+                    double d = (double)(plane[i + j] - centre);
+                    sum[j] += d;
+                    square[j] += d * d;
+                }
+            for (; i < area; i++) {
+                double d = (double)(plane[i] - centre);
+                sum[0] += d;
+                square[0] += d * d;
+            }
+        }
+        double s = 0, q = 0, n = (double)(frames * area);
+        for (int j = 0; j < 8; j++) s += sum[j], q += square[j];
+        mean[c] = (double)centre + s / n;
+        double v = (q - s * s / n) / n;
+        var[c] = v > 0 ? v : 0;
+    }
+}
+
+/* current = x * scale + shift; spikes [steps, batch, channels, area]. scale may be NULL: x itself. */
+void avsnn_fire(const float *x, const float *scale, const float *shift, float *spikes, Layer L) {
+    const size area = L.height * L.width, planes = L.batch * L.channels, step = planes * area;
+    const size between = L.constant ? 0 : step;
+#pragma omp parallel for schedule(static)
+    for (size p = 0; p < planes; p++) {
+        const float a = scale ? scale[p % L.channels] : 1.0f;
+        const float b = scale ? shift[p % L.channels] : 0.0f;
+        for (size i = 0; i < area; i += BLOCK) {
+            const size n = area - i < BLOCK ? area - i : BLOCK;
+            float membrane[BLOCK] = {0};
+            for (size t = 0; t < L.steps; t++) {
+                const float *in = x + t * between + p * area + i;
+                float *out = spikes + t * step + p * area + i;
+#pragma omp simd
+                for (size j = 0; j < n; j++) {
+                    float h = charge(in[j] * a + b, membrane[j], L.rate);
+                    out[j] = h >= L.threshold ? 1.0f : 0.0f;
+                    membrane[j] = h >= L.threshold ? 0.0f : h;
+                }
+            }
+        }
+    }
+}
+
+/* Gradients of the spikes to those of the current, [frames, channels, area], with the sums over each
+   channel of them and of them times (x - mean), into sums [channels, 2]. centre may be NULL: 0. */
+void avsnn_fire_backward(const float *grad, const float *x, const float *scale, const float *shift,
+                         const float *centre, float *out, double *sums, Layer L) {
+    const size area = L.height * L.width, planes = L.batch * L.channels, step = planes * area;
+    const size between = L.constant ? 0 : step;
+    double *partial = calloc(2 * planes, sizeof(double));
+#pragma omp parallel for schedule(static)
+    for (size p = 0; p < planes; p++) {
+        const float a = scale ? scale[p % L.channels] : 1.0f;
+        const float b = scale ? shift[p % L.channels] : 0.0f;
+        const float middle = centre ? centre[p % L.channels] : 0.0f;
+        float sum[BLOCK] = {0}, product[BLOCK] = {0};
+        for (size i = 0; i < area; i += BLOCK) {
+            const size n = area - i < BLOCK ? area - i : BLOCK;
+            float membrane[BLOCK] = {0}, total[BLOCK] = {0};
+            for (size t = 0; t < L.steps; t++) {
+                const float *in = x + t * between + p * area + i;
+                const float *g = grad + t * step + p * area + i;
+                float *o = L.constant ? total : out + t * step + p * area + i;
+#pragma omp simd
+                for (size j = 0; j < n; j++) {
+                    float h = charge(in[j] * a + b, membrane[j], L.rate);
+                    float d = g[j] * derivative(h, L);
+                    membrane[j] = h >= L.threshold ? 0.0f : h;
+                    o[j] = L.constant ? o[j] + d : d;
+                    sum[j] += d;
+                    product[j] += d * (in[j] - middle);
+                }
+            }
+            if (L.constant) memcpy(out + p * area + i, total, n * sizeof(float));
+        }
+        for (int j = 0; j < BLOCK; j++) {
+            partial[2 * p] += sum[j];
+            partial[2 * p + 1] += product[j];
+        }
+    }
+    for (size c = 0; c < L.channels; c++) {
+        sums[2 * c] = sums[2 * c + 1] = 0;
+        for (size p = c; p < planes; p += L.channels) {
+            sums[2 * c] += partial[2 * p];
+            sums[2 * c + 1] += partial[2 * p + 1];
+        }
+    }
+    free(partial);
+}
+
+/* Spikes, then 3x3 max pooling: [steps, batch, channels, (height + 1) / 2, (width + 1) / 2]. Spikes of
+   three rows exist at a time. */
+void avsnn_fire_pool(const float *x, const float *scale, const float *shift, float *pooled, Layer L) {
+    const size planes = L.batch * L.channels, area = L.height * L.width;
+    const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, between = planes * area;
+    /* A row with a place of padding on the left and up to two on the right. */
+    const size row = 2 * wide + 2;
+#pragma omp parallel
+    {
+        float *rows = calloc(L.steps * 3 * row, sizeof(float));
+        float *tallest = calloc(row, sizeof(float));
+        float *membrane = calloc(L.width, sizeof(float));
+#pragma omp for schedule(static)
+        for (size p = 0; p < planes; p++) {
+            const float a = scale ? scale[p % L.channels] : 1.0f;
+            const float b = scale ? shift[p % L.channels] : 0.0f;
+            memset(rows, 0, L.steps * 3 * row * sizeof(float));
+            for (size r = 0; r < 2 * high; r++) {
+                memset(membrane, 0, L.width * sizeof(float));
+                for (size t = 0; t < L.steps; t++) {
+                    float *s = rows + (t * 3 + r % 3) * row + 1;
+                    if (r < L.height) {
+                        const float *in =
+                            x + (L.constant ? 0 : t * between) + p * area + r * L.width;
+#pragma omp simd
+                        for (size j = 0; j < L.width; j++) {
+                            float h = charge(in[j] * a + b, membrane[j], L.rate);
+                            s[j] = h >= L.threshold ? 1.0f : 0.0f;
+                            membrane[j] = h >= L.threshold ? 0.0f : h;
+                        }
+                    } else
+                        memset(s, 0, L.width * sizeof(float));
+                    if (r % 2 == 0) continue;
+                    const float *r0 = rows + t * 3 * row, *r1 = r0 + row, *r2 = r1 + row;
+#pragma omp simd
+                    for (size j = 0; j < row; j++) {
+                        float m = r0[j] > r1[j] ? r0[j] : r1[j];
+                        tallest[j] = m > r2[j] ? m : r2[j];
+                    }
+                    float *o = pooled + ((t * planes + p) * high + r / 2) * wide;
+#pragma omp simd
+                    for (size j = 0; j < wide; j++) {
+                        float m = tallest[2 * j] > tallest[2 * j + 1] ? tallest[2 * j]
+                                                                      : tallest[2 * j + 1];
+                        o[j] = m > tallest[2 * j + 2] ? m : tallest[2 * j + 2];
+                    }
+                }
+            }
+        }
+        free(rows), free(tallest), free(membrane);
+    }
+}
+
+/* One row of potentials, columns 0, 2, 4, ... apart from 1, 3, 5, ...; before the first odd column
+   and behind the last one stands what never fires. */
+typedef struct {
+    float *even, *odd;
+} Row;
+
+/* The winner of each window of one row of windows, as its place 0 to 8, and its potential. */
+static void find_winners(Row top, Row middle, Row bottom, int first_row, size wide, float threshold,
+                         int32_t *place, float *potential) {
+    const float *rows[3][3] = {{top.odd - 1, top.even, top.odd},
+                               {middle.odd - 1, middle.even, middle.odd},
+                               {bottom.odd - 1, bottom.even, bottom.odd}};
+    const int32_t start = first_row ? 3 : 0;
+    const float *otherwise = first_row ? rows[1][0] : rows[0][0];
+    for (size j = 0; j < wide; j++) {
+        place[j] = start;
+        potential[j] = otherwise[j];
+    }
+    place[0] = start + 1;
+    potential[0] = first_row ? middle.even[0] : top.even[0];
+    for (int k = 8; k >= 0; k--) {
+        const float *h = rows[k / 3][k % 3];
+#pragma omp simd
+        for (size j = 0; j < wide; j++) {
+            int fires = h[j] >= threshold;
+            place[j] = fires ? k : place[j];
+            potential[j] = fires ? h[j] : potential[j];
+        }
+    }
+}
+
+/* Adds what the windows of one row of windows send to one row of places: k, k + 1 and k + 2. */
+static void spread(const int32_t *place, const float *share, int32_t k, size wide, Row to) {
+#pragma omp simd
+    for (size j = 0; j < wide; j++) {
+        to.even[j] += place[j] == k + 1 ? share[j] : 0.0f;
+        to.odd[j] += (place[j] == k + 2 ? share[j] : 0.0f) + (place[j + 1] == k ? share[j + 1] : 0.0f);
+    }
+}
+
+/* As avsnn_fire_backward, from gradients of what avsnn_fire_pool gives. */
+void avsnn_fire_pool_backward(const float *grad, const float *x, const float *scale,
+                              const float *shift, const float *centre, float *out, double *sums,
+                              Layer L) {
+    const size planes = L.batch * L.channels, area = L.height * L.width;
+    const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, between = planes * area;
+    const size half = wide + 2, row = 2 * half, grads = L.constant ? 1 : L.steps;
+    double *partial = calloc(2 * planes, sizeof(double));
+#pragma omp parallel
+    {
+        float *potentials = malloc(L.steps * 3 * row * sizeof(float));
+        float *gradients = malloc(grads * 3 * row * sizeof(float));
+        float *membrane = calloc(2 * half, sizeof(float));
+        float *current = calloc(2 * half, sizeof(float));
+        float *winner = malloc(half * sizeof(float)), *share = malloc(half * sizeof(float));
+        int32_t *place = malloc(half * sizeof(int32_t));
+        float *line = malloc((2 * wide + 2) * sizeof(float));
+#define ROW(base, t, r)                                                                \
+    ((Row){(base) + ((t) * 3 + ((r) + 3) % 3) * row, (base) + ((t) * 3 + ((r) + 3) % 3) * row + half + 1})
+#pragma omp for schedule(static)
+        for (size p = 0; p < planes; p++) {
+            const float a = scale ? scale[p % L.channels] : 1.0f;
+            const float b = scale ? shift[p % L.channels] : 0.0f;
+            const float middle = centre ? centre[p % L.channels] : 0.0f;
+            double sum = 0, product = 0;
+            for (size i = 0; i < L.steps * 3 * row; i++) potentials[i] = -INFINITY;
+            memset(gradients, 0, grads * 3 * row * sizeof(float));
+            for (size i = 0; i < high; i++) {
+                for (size r = 2 * i; r < 2 * i + 2; r++) {
+                    memset(membrane, 0, 2 * half * sizeof(float));
+                    for (size t = 0; t < L.steps; t++) {
+                        Row h = ROW(potentials, t, r);
+                        if (r >= L.height) {
+                            for (size j = 0; j < wide; j++) h.even[j] = h.odd[j] = -INFINITY;
+                            continue;
+                        }
+                        const float *in =
+                            x + (L.constant ? 0 : t * between) + p * area + r * L.width;
+                        if (t == 0 || !L.constant) {
+                            const size odds = L.width / 2;
+#pragma omp simd
+                            for (size j = 0; j < odds; j++) {
+                                current[j] = in[2 * j] * a + b;
+                                current[half + j] = in[2 * j + 1] * a + b;
+                            }
+                            if (L.width % 2) current[odds] = in[2 * odds] * a + b;
+                        }
+#pragma omp simd
+                        for (size j = 0; j < wide; j++) {
+                            float e = charge(current[j], membrane[j], L.rate);
+                            float o = charge(current[half + j], membrane[half + j], L.rate);
+                            h.even[j] = e;
+                            h.odd[j] = o;
+                            membrane[j] = e >= L.threshold ? 0.0f : e;
+                            membrane[half + j] = o >= L.threshold ? 0.0f : o;
+                        }
+                        if (L.width % 2) h.odd[wide - 1] = -INFINITY;
+                    }
+                }
+                for (size t = 0; t < L.steps; t++) {
+                    find_winners(ROW(potentials, t, 2 * i - 1), ROW(potentials, t, 2 * i),
+                                 ROW(potentials, t, 2 * i + 1), i == 0, wide, L.threshold, place,
+                                 winner);
+                    const float *g = grad + ((t * planes + p) * high + i) * wide;
+#pragma omp simd
+                    for (size j = 0; j < wide; j++) share[j] = g[j] * derivative(winner[j], L);
+                    share[wide] = 0.0f;
+                    place[wide] = 9;
+                    const size to = L.constant ? 0 : t;
+                    spread(place, share, 0, wide, ROW(gradients, to, 2 * i - 1));
+                    spread(place, share, 3, wide, ROW(gradients, to, 2 * i));
+                    spread(place, share, 6, wide, ROW(gradients, to, 2 * i + 1));
+                }
+                /* Nothing more comes to the two rows before the bottom one, at the end to none. */
+                const size last = i + 1 == high ? 2 * i + 1 : 2 * i;
+                for (size r = i ? 2 * i - 1 : 0; r <= last; r++)
+                    for (size t = 0; t < grads; t++) {
+                        Row d = ROW(gradients, t, r);
+                        if (r < L.height) {
+                            const size at = (L.constant ? 0 : t * between) + p * area + r * L.width;
+#pragma omp simd
+                            for (size j = 0; j < wide; j++) {
+                                line[2 * j] = d.even[j];
+                                line[2 * j + 1] = d.odd[j];
+                            }
+                            float s = 0, q = 0;
+#pragma omp simd reduction(+ : s, q)
+                            for (size j = 0; j < L.width; j++) {
+                                out[at + j] = line[j];
+                                s += line[j];
+                                q += line[j] * (x[at + j] - middle);
+                            }
+                            sum += s, product += q;
+                        }
+                        memset(d.even, 0, wide * sizeof(float));
+                        memset(d.odd, 0, wide * sizeof(float));
+                    }
+            }
+            partial[2 * p] = sum;
+            partial[2 * p + 1] = product;
+        }
+        free(potentials), free(gradients), free(membrane), free(current);
+        free(winner), free(share), free(place), free(line);
+    }
+    for (size c = 0; c < L.channels; c++) {
+        sums[2 * c] = sums[2 * c + 1] = 0;
+        for (size p = c; p < planes; p += L.channels) {
+            sums[2 * c] += partial[2 * p];
+            sums[2 * c + 1] += partial[2 * p + 1];
+        }
+    }
+    free(partial);
+}
+
+/* grad = grad * a + x * b + c for each channel, in place: what batch norm does to a gradient. */
+void avsnn_norm_backward(float *grad, const float *x, const float *a, const float *b, const float *c,
+                         size frames, size channels, size area) {
+#pragma omp parallel for schedule(static)
+    for (size p = 0; p < frames * channels; p++) {
+        const float by = a[p % channels], of = b[p % channels], more = c[p % channels];
+        float *g = grad + p * area;
+        const float *in = x + p * area;
+#pragma omp simd
+        for (size j = 0; j < area; j++) g[j] = g[j] * by + in[j] * of + more;
+    }
+}

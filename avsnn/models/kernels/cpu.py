@@ -1,0 +1,163 @@
+"""Kernels for CPUs: ``cpu.c``, compiled once on each kind of machine with the C compiler it has.
+
+The result is kept in the user's cache folder (``XDG_CACHE_HOME``), under a name that is a digest of
+source, compiler flags and instruction set. Where there is no compiler, ``available`` is false and
+everything runs on the oracle. Threads are those of torch: the library is linked against no OpenMP
+of its own and finds torch's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from avsnn.models.kernels.layer import Layer
+
+_SOURCE = Path(__file__).with_name("cpu.c")
+_FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("steps", "batch", "channels")),
+        *((name, ctypes.c_int64) for name in ("height", "width", "constant")),
+        *((name, ctypes.c_float) for name in ("rate", "threshold", "slope")),
+    )
+
+
+def available() -> bool:
+    """Whether this machine could compile them."""
+    return _library() is not None
+
+
+def moments(current: Tensor) -> Tensor:
+    """As ``oracle.moments``, on float32; sums are taken in double precision."""
+    frames, channels, *sides = current.shape
+    both = torch.empty((2, channels), dtype=torch.float64)
+    area = _product(sides)
+    _call("avsnn_moments", current, frames, channels, area, both[0], both[1])
+    return both.float()
+
+
+def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
+    """As ``oracle.fire``, on float32."""
+    shape = _shape(current, layer)
+    batch, channels, *sides = current.shape if layer.constant else current.shape[1:]
+    if layer.pooled:
+        sides = [(side + 1) // 2 for side in sides]
+    spikes = current.new_empty((layer.steps, batch, channels, *sides))
+    name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
+    _call(name, current, scale, shift, spikes, shape)
+    return spikes
+
+
+def fire_backward(
+    grad: Tensor,
+    current: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    centre: Tensor | None,
+    layer: Layer,
+) -> tuple[Tensor, Tensor]:
+    """As ``oracle.fire_backward``, on float32."""
+    shape = _shape(current, layer)
+    out = torch.empty_like(current)
+    sums = torch.empty((shape.channels, 2), dtype=torch.float64)
+    name = "avsnn_fire_pool_backward" if layer.pooled else "avsnn_fire_backward"
+    _call(name, grad, current, scale, shift, centre, out, sums, shape)
+    return out, sums.float()
+
+
+def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
+    """As ``oracle.norm_backward``, on float32."""
+    frames, channels, *sides = current.shape
+    _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, _product(sides))
+
+
+def _shape(current: Tensor, layer: Layer) -> _Layer:
+    batch, channels, *sides = current.shape if layer.constant else current.shape[1:]
+    height, width = sides if layer.pooled else (1, _product(sides))
+    return _Layer(
+        steps=layer.steps,
+        batch=batch,
+        channels=channels,
+        height=height,
+        width=width,
+        constant=layer.constant,
+        rate=1.0 / layer.tau,
+        threshold=layer.threshold,
+        slope=layer.slope,
+    )
+
+
+def _product(sides: list[int]) -> int:
+    area = 1
+    for side in sides:
+        area *= side
+    return area
+
+
+def _call(name: str, *arguments: Tensor | int | _Layer | None) -> None:
+    library = _library()
+    if library is None:
+        raise RuntimeError("There are no kernels for this CPU.")
+    getattr(library, name)(*(_as_c(argument) for argument in arguments))
+
+
+def _as_c(argument: Tensor | int | _Layer | None) -> Any:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_int64(argument) if isinstance(argument, int) else argument
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they cannot be had."""
+    compiler = os.environ.get("CC", "cc")
+    key = [_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _instruction_set()]
+    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    for folder in (Path(home, "avsnn"), Path(tempfile.gettempdir(), f"avsnn-{os.getuid()}")):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # what somebody else could have put there is not loaded
+            if folder.stat().st_uid != os.getuid():
+                continue
+            library = folder / f"{digest}.so"
+            if not library.exists():
+                _compile(compiler, library)
+            return ctypes.CDLL(str(library))
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
+
+
+def _compile(compiler: str, library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as work:
+        compiled, linked = Path(work, "cpu.o"), Path(work, "cpu.so")
+        for command in (
+            [compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", str(_SOURCE), "-o", str(compiled)],
+            [compiler, "-shared", str(compiled), "-o", str(linked)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+        linked.replace(library)
+
+
+def _instruction_set() -> str:
+    """What ``-march=native`` makes of this machine, so that a shared home serves several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,207 @@
+"""The kernels as torch operators.
+
+They are opaque to a compiler, transparent to autocast, and differentiable once. What they save is
+the current they were given; potentials are computed again on the way back.
+"""
+
+import torch
+from torch import Tensor
+
+from avsnn.models import kernels
+from avsnn.models.kernels.layer import Layer
+
+
+@torch.library.custom_op("avsnn::fire", mutates_args=())
+def fire(
+    current: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    constant: bool,
+    pooled: bool,
+    tau: float,
+    threshold: float,
+    slope: float,
+) -> Tensor:
+    """Spikes of ``current * scale + shift``; differentiable where there is no scale.
+
+    Args:
+        current: ``[T, B, C, ...]``, or ``[B, C, ...]`` where it is constant.
+        scale: ``[C]``, or None for the current itself.
+        shift: ``[C]``, with a scale.
+        steps: as all that follow, in :class:`Layer`.
+        constant: .
+        pooled: .
+        tau: .
+        threshold: .
+        slope: .
+
+    Returns:
+        ``[T, B, C, ...]``.
+    """
+    layer = Layer(steps, constant, pooled, tau, threshold, slope)
+    return _fire(current, scale, shift, layer)
+
+
+@torch.library.custom_op("avsnn::fire_backward", mutates_args=())
+def fire_backward(
+    grad: Tensor,
+    current: Tensor,
+    steps: int,
+    constant: bool,
+    pooled: bool,
+    tau: float,
+    threshold: float,
+    slope: float,
+) -> Tensor:
+    """The gradient of a current from that of its spikes."""
+    layer = Layer(steps, constant, pooled, tau, threshold, slope)
+    grad, exact = _exact(grad, current.dtype), _exact(current, current.dtype)
+    out: Tensor = kernels.of(exact).fire_backward(grad, exact, None, None, None, layer)[0]
+    return out.to(current.dtype)
+
+
+@torch.library.custom_op("avsnn::norm_fire", mutates_args=())
+def norm_fire(
+    current: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    steps: int,
+    constant: bool,
+    pooled: bool,
+    tau: float,
+    threshold: float,
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    """Batch norm with the statistics of this batch, then neurons.
+
+    Returns:
+        spikes as :func:`fire`; mean and biased variance of each channel, ``[2, C]``, which carry no
+        gradient.
+    """
+    layer = Layer(steps, constant, pooled, tau, threshold, slope)
+    exact = _exact(current, current.dtype)
+    statistics = kernels.of(exact).moments(exact if constant else exact.flatten(0, 1))
+    scale = weight * torch.rsqrt(statistics[1] + eps)
+    return _fire(current, scale, bias - statistics[0] * scale, layer), statistics
+
+
+@torch.library.custom_op("avsnn::norm_fire_backward", mutates_args=())
+def norm_fire_backward(
+    grad: Tensor,
+    current: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    statistics: Tensor,
+    eps: float,
+    steps: int,
+    constant: bool,
+    pooled: bool,
+    tau: float,
+    threshold: float,
+    slope: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of current, weight and bias from that of the spikes."""
+    layer = Layer(steps, constant, pooled, tau, threshold, slope)
+    grad, exact = _exact(grad, current.dtype), _exact(current, current.dtype)
+    used = kernels.of(exact)
+    mean, variance = statistics.unbind()
+    inverse = torch.rsqrt(variance + eps)
+    scale = weight * inverse
+    out, sums = used.fire_backward(grad, exact, scale, bias - mean * scale, mean, layer)
+    count = exact.numel() // len(mean)
+    total, product = sums.unbind(1)
+    # Batch norm: scale * (d - mean(d) - x_hat * mean(d * x_hat))
+    slant = product / count * inverse * inverse
+    flat, x = (out, exact) if constant else (out.flatten(0, 1), exact.flatten(0, 1))
+    used.norm_backward(flat, x, scale, -scale * slant, scale * (mean * slant - total / count))
+    return out.to(current.dtype), product * inverse, total
+
+
+def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
+    exact = _exact(current, current.dtype)
+    spikes: Tensor = kernels.of(exact).fire(exact, scale, shift, layer)
+    return spikes.to(current.dtype)
+
+
+def _exact(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In memory as kernels read it; what has less precision than float32 is taken for that."""
+    wide = dtype if dtype == torch.float64 else torch.float32
+    return tensor.to(wide).contiguous()
+
+
+def _spikes_like(current: Tensor, steps: int, constant: bool, pooled: bool) -> Tensor:
+    shape = list(current.shape if constant else current.shape[1:])
+    if pooled:
+        shape[-2:] = [(side + 1) // 2 for side in shape[-2:]]
+    return current.new_empty((steps, *shape))
+
+
+@fire.register_fake
+def _(
+    current: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    constant: bool,
+    pooled: bool,
+    *_rest: float,
+) -> Tensor:
+    return _spikes_like(current, steps, constant, pooled)
+
+
+@fire_backward.register_fake
+def _(grad: Tensor, current: Tensor, *_rest: float) -> Tensor:
+    return torch.empty_like(current, memory_format=torch.contiguous_format)
+
+
+@norm_fire.register_fake
+def _(
+    current: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    steps: int,
+    constant: bool,
+    pooled: bool,
+    *_rest: float,
+) -> tuple[Tensor, Tensor]:
+    return _spikes_like(current, steps, constant, pooled), weight.new_empty((2, len(weight)))
+
+
+@norm_fire_backward.register_fake
+def _(
+    grad: Tensor, current: Tensor, weight: Tensor, bias: Tensor, *_rest: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    out = torch.empty_like(current, memory_format=torch.contiguous_format)
+    return out, torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _save_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    current, scale, _, *rest = inputs
+    if scale is not None and ctx.needs_input_grad[0]:
+        raise RuntimeError("Neurons with a scale of their own are for evaluation alone.")
+    ctx.save_for_backward(current)
+    ctx.rest = rest
+
+
+def _back_through_fire(ctx, grad):  # type: ignore[no-untyped-def]
+    (current,) = ctx.saved_tensors
+    return fire_backward(grad, current, *ctx.rest), *(None,) * 8
+
+
+def _save_norm_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    current, weight, bias, *rest = inputs
+    _, statistics = output
+    ctx.mark_non_differentiable(statistics)
+    ctx.save_for_backward(current, weight, bias, statistics)
+    ctx.rest = rest
+
+
+def _back_through_norm_fire(ctx, grad, _statistics):  # type: ignore[no-untyped-def]
+    return *norm_fire_backward(grad, *ctx.saved_tensors, *ctx.rest), *(None,) * 7
+
+
+fire.register_autograd(_back_through_fire, setup_context=_save_fire)
+norm_fire.register_autograd(_back_through_norm_fire, setup_context=_save_norm_fire)

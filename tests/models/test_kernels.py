@@ -1,0 +1,222 @@
+"""Every kernel against the oracle, and the oracle against autograd through plain layers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from avsnn.models import kernels
+from avsnn.models.kernels import cpu, oracle
+from avsnn.models.kernels.layer import Layer
+from avsnn.models.layers import BatchNorm
+from avsnn.models.neuron import LIF
+
+needs_compiler = pytest.mark.skipif(not cpu.available(), reason="needs a C compiler")
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[Layer, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A layer with a current, scale and shift for it; some potentials lie on the threshold."""
+    pooled = draw(st.booleans())
+    layer = Layer(
+        steps=draw(st.integers(1, 6)),
+        constant=draw(st.booleans()),
+        pooled=pooled,
+        tau=draw(st.sampled_from([1.0, 2.0, 2.5, 4.0])),
+        threshold=draw(st.sampled_from([0.5, 1.0])),
+        slope=draw(st.sampled_from([4.0, 2.0])),
+    )
+    batch, channels = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    sides = [draw(st.integers(1, 19)), draw(st.integers(1, 35))] if pooled else []
+    sides = sides or [draw(st.sampled_from([1, 7, 64, 65, 200]))]
+    shape = [batch, channels, *sides] if layer.constant else [layer.steps, batch, channels, *sides]
+    dice = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    current = torch.randn(shape, generator=dice) * 2 + 0.5
+    if draw(st.booleans()):
+        current = (current * 2).round() / 2
+    scale = torch.rand(channels, generator=dice) + 0.5
+    return layer, current, scale, torch.randn(channels, generator=dice) * 0.1
+
+
+@needs_compiler
+@settings(max_examples=150, deadline=None)
+@given(layers(), st.booleans())
+def test_kernels_in_c_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
+    layer, current, scale, shift = case
+    known = (scale, shift) if scaled else (None, None)
+    spikes = oracle.fire(current, *known, layer)
+    assert torch.equal(cpu.fire(current, *known, layer), spikes)
+    grad = torch.randn_like(spikes)
+    ours, sums = cpu.fire_backward(grad, current, *known, shift, layer)
+    theirs, due = oracle.fire_backward(
+        *(x if x is None else x.double() for x in (grad, current, *known, shift)), layer
+    )
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sums.double(), due, rtol=1e-5, atol=1e-4)
+
+
+@needs_compiler
+def test_the_surrogate_in_c_is_right_far_from_the_threshold_too():
+    layer = Layer(1, False, False, tau=1.0, threshold=1.0, slope=4.0)
+    current = torch.linspace(-60, 60, 4001).view(1, 1, 1, -1)
+    ours, _ = cpu.fire_backward(torch.ones_like(current), current, None, None, None, layer)
+    # as an even function, since 1 - sigmoid loses all digits above the threshold
+    e = torch.exp(-4 * (current.double() - 1).abs())
+    theirs = 4 * e / (1 + e) ** 2
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-36)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(4, 3, 64), (2, 5, 9, 7), (1, 1, 1), (3, 2, 1000)])
+def test_statistics_in_c_are_those_of_the_oracle_in_double_precision(shape):
+    current = torch.randn(shape) * 3 + 100
+    torch.testing.assert_close(
+        cpu.moments(current).double(), oracle.moments(current.double()), rtol=1e-6, atol=1e-7
+    )
+
+
+@needs_compiler
+def test_threads_change_no_bit():
+    current = torch.randn(4, 8, 16, 40, 40)
+    layer = Layer(4, False, True, 2.0, 1.0, 4.0)
+    scale, shift = torch.rand(16) + 0.5, torch.randn(16)
+    before = torch.get_num_threads()
+
+    def everything() -> list[torch.Tensor]:
+        spikes = cpu.fire(current, scale, shift, layer)
+        grad = torch.sin(torch.arange(spikes.numel(), dtype=torch.float32)).view_as(spikes)
+        back, sums = cpu.fire_backward(grad, current, scale, shift, shift, layer)
+        return [cpu.moments(current.flatten(0, 1)), spikes, back, sums]
+
+    try:
+        torch.set_num_threads(1)
+        alone = everything()
+        torch.set_num_threads(3)
+        assert all(map(torch.equal, everything(), alone))
+    finally:
+        torch.set_num_threads(before)
+
+
+def plainly(norm: BatchNorm, lif: LIF, current, steps, pooled):
+    """T copies, torch's batch norm, the neuron, pooling: layer by layer."""
+    frames = current if steps is None else current.expand(steps, *current.shape)
+    theirs = nn.BatchNorm2d(norm.num_features).to(current.dtype).train(norm.training)
+    theirs.load_state_dict(norm.state_dict())
+    theirs.weight, theirs.bias = norm.weight, norm.bias
+    spikes = lif(theirs(frames.flatten(0, 1)).view_as(frames))
+    if pooled:
+        out = functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1)
+        spikes = out.view(*spikes.shape[:2], *out.shape[1:])
+    return spikes, theirs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_one_operation_equals_batch_norm_neurons_and_pooling(dtype, steps, pooled, training):
+    torch.manual_seed(1)
+    shape = (2, 5, 9, 8) if steps else (4, 2, 5, 9, 8)
+    current = (torch.randn(shape) * 2 + 1).to(dtype)
+    norm, lif = BatchNorm(5).to(dtype).train(training), LIF()
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+    fire = lif.pooled if pooled else lif
+    results = []
+    expected, followed = plainly(norm, lif, current, steps, pooled)
+    grad = torch.randn_like(expected)
+    for way in (
+        lambda x: fire(x, steps, norm),
+        lambda x: plainly(norm, lif, x, steps, pooled)[0],
+    ):
+        x = current.clone().requires_grad_()
+        norm.zero_grad()
+        spikes = way(x)
+        spikes.backward(grad)
+        results.append((spikes, x.grad, norm.weight.grad.clone(), norm.bias.grad.clone()))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_mean, followed.running_mean)
+    torch.testing.assert_close(norm.running_var, followed.running_var)
+    with torch.no_grad():
+        assert torch.equal(
+            fire(current, steps, norm.eval()),
+            fire(current, steps, norm),
+        )
+
+
+def test_a_layer_saves_its_current_and_nothing_else_of_its_size():
+    saved = []
+    current = torch.randn(2, 5, 8, 8, requires_grad=True)
+    norm = BatchNorm(5)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        LIF().pooled(current, 7, norm)
+    assert sorted(tuple(t.shape) for t in saved) == [(2, 5), (2, 5, 8, 8), (5,), (5,)]
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_torch_finds_nothing_wrong_with_the_operators(steps):
+    shape = (2, 3, 4, 5) if steps else (3, 2, 3, 4, 5)
+    x = torch.randn(shape, requires_grad=True)
+    weight, bias = torch.rand(3, requires_grad=True), torch.rand(3, requires_grad=True)
+    rest = (3, steps is not None, True, 2.0, 1.0, 4.0)
+    # what it asks of gradients holds for a function that has them; a spike has none
+    kinds = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    torch.library.opcheck(
+        torch.ops.avsnn.norm_fire, (x, weight, bias, 1e-5, *rest), test_utils=kinds
+    )
+    torch.library.opcheck(torch.ops.avsnn.fire, (x, None, None, *rest), test_utils=kinds)
+
+
+def test_autocast_gives_spikes_in_the_precision_of_the_convolution():
+    norm, lif = BatchNorm(4), LIF()
+    conv = nn.Conv2d(3, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        current = conv(torch.randn(2, 3, 9, 9)) * 3
+        spikes = lif.pooled(current, 4, norm)
+    assert spikes.dtype == torch.bfloat16
+    spikes.sum().backward()
+    assert conv.weight.grad is not None
+    assert torch.equal(spikes, lif.pooled(current.float(), 4, norm).bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "sentence"),
+    [
+        ("fast", "cpu", "no kernels 'fast'; there are auto, torch, cpu, triton"),
+        ("triton", "cpu", "'triton' run on a CUDA device, not on cpu"),
+        ("cpu", "cuda", "'cpu' do not run on cuda"),
+    ],
+)
+def test_kernels_that_there_are_not_are_refused(name, device, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        kernels.choose(name, torch.device(device))
+
+
+def test_a_machine_without_a_compiler_computes_the_same(tmp_path: Path):
+    code = """
+import torch
+from avsnn.models import kernels
+from avsnn.models.neuron import LIF
+print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3, 50), 4).sum()))
+"""
+
+    def run(**variables: str) -> str:
+        known = os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | variables
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=known, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    without = run(CC="/nowhere/cc")
+    assert without.startswith("torch ")
+    if cpu.available():
+        assert run() == without.replace("torch", "cpu")
+        # the same again, from the library that was kept
+        assert run(PATH="/nowhere") == without.replace("torch", "cpu")
