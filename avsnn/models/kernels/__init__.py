@@ -7,6 +7,8 @@ know.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 KERNELS = ("auto", "torch", "cpu", "triton")
 
 _chosen = "auto"
+
+# of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def choose(name: str, device: torch.device) -> str:
@@ -54,3 +59,15 @@ def of(tensor: Tensor) -> ModuleType:
     if tensor.device.type == "cpu" and cpu.available():
         return cpu
     return oracle
+
+
+def keep_memory() -> None:
+    """Lets this process keep the memory of tensors that it has freed, for the next ones.
+
+    On Linux large blocks otherwise go back to the system and are zeroed page by page when they are
+    next asked for, which takes a quarter of a training step on a CPU. Elsewhere this does nothing.
+    """
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if adjust is not None:
+        adjust(_M_MMAP_MAX, 0)
+        adjust(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -51,32 +51,41 @@ static inline float derivative(float potential, Layer layer) {
     return layer.slope * layer.rate * e / ((1.0f + e) * (1.0f + e));
 }
 
-/* Sums of x and of x * x over a channel, about its first value. */
+/* Mean and biased variance of each channel; sums are taken about its first value, of up to 256
+   values in single precision, and of those in double. */
 void avsnn_moments(const float *x, size frames, size channels, size area, double *mean, double *var) {
 #pragma omp parallel for schedule(static)
     for (size c = 0; c < channels; c++) {
         const float centre = x[c * area];
-        double sum[8] = {0}, square[8] = {0};
-        for (size f = 0; f < frames; f++) {
-            const float *plane = x + (f * channels + c) * area;
-            size i = 0;
-            for (; i + 8 <= area; i += 8)
-                for (int j = 0; j < 8; j++) {
-                    double d = (double)(plane[i + j] - centre);
-                    sum[j] += d;
-                    square[j] += d * d;
+        double sum = 0, square = 0, n = (double)(frames * area);
+        for (size f = 0; f < frames; f++)
+            for (size i = 0; i < area; i += 256) {
+                const float *in = x + (f * channels + c) * area + i;
+                const size count = area - i < 256 ? area - i : 256;
+                float s = 0, q = 0;
+#pragma omp simd reduction(+ : s, q)
+                for (size j = 0; j < count; j++) {
+                    float d = in[j] - centre;
+                    s += d;
+                    q += d * d;
                 }
-            for (; i < area; i++) {
-                double d = (double)(plane[i] - centre);
-                sum[0] += d;
-                square[0] += d * d;
+                sum += s, square += q;
             }
-        }
-        double s = 0, q = 0, n = (double)(frames * area);
-        for (int j = 0; j < 8; j++) s += sum[j], q += square[j];
-        mean[c] = (double)centre + s / n;
-        double v = (q - s * s / n) / n;
-        var[c] = v > 0 ? v : 0;
+        double variance = (square - sum * sum / n) / n;
+        mean[c] = (double)centre + sum / n;
+        var[c] = variance > 0 ? variance : 0;
+    }
+}
+
+/* One step of n neurons; what their membranes keep is for the next. */
+static inline void fire(const float *restrict in, float a, float b, float *restrict membrane,
+                        float *restrict spikes, size n, Layer layer) {
+#pragma omp simd
+    for (size j = 0; j < n; j++) {
+        float h = charge(in[j] * a + b, membrane[j], layer.rate);
+        int fires = h >= layer.threshold;
+        spikes[j] = (float)fires;
+        membrane[j] = fires ? 0.0f : h;
     }
 }
 
@@ -91,16 +100,9 @@ void avsnn_fire(const float *x, const float *scale, const float *shift, float *s
         for (size i = 0; i < area; i += BLOCK) {
             const size n = area - i < BLOCK ? area - i : BLOCK;
             float membrane[BLOCK] = {0};
-            for (size t = 0; t < L.steps; t++) {
-                const float *in = x + t * between + p * area + i;
-                float *out = spikes + t * step + p * area + i;
-#pragma omp simd
-                for (size j = 0; j < n; j++) {
-                    float h = charge(in[j] * a + b, membrane[j], L.rate);
-                    out[j] = h >= L.threshold ? 1.0f : 0.0f;
-                    membrane[j] = h >= L.threshold ? 0.0f : h;
-                }
-            }
+            for (size t = 0; t < L.steps; t++)
+                fire(x + t * between + p * area + i, a, b, membrane, spikes + t * step + p * area + i,
+                     n, L);
         }
     }
 }
@@ -173,16 +175,10 @@ void avsnn_fire_pool(const float *x, const float *scale, const float *shift, flo
                 memset(membrane, 0, L.width * sizeof(float));
                 for (size t = 0; t < L.steps; t++) {
                     float *s = rows + (t * 3 + r % 3) * row + 1;
-                    if (r < L.height) {
-                        const float *in =
-                            x + (L.constant ? 0 : t * between) + p * area + r * L.width;
-#pragma omp simd
-                        for (size j = 0; j < L.width; j++) {
-                            float h = charge(in[j] * a + b, membrane[j], L.rate);
-                            s[j] = h >= L.threshold ? 1.0f : 0.0f;
-                            membrane[j] = h >= L.threshold ? 0.0f : h;
-                        }
-                    } else
+                    if (r < L.height)
+                        fire(x + (L.constant ? 0 : t * between) + p * area + r * L.width, a, b,
+                             membrane, s, L.width, L);
+                    else
                         memset(s, 0, L.width * sizeof(float));
                     if (r % 2 == 0) continue;
                     const float *r0 = rows + t * 3 * row, *r1 = r0 + row, *r2 = r1 + row;
@@ -211,37 +207,46 @@ typedef struct {
     float *even, *odd;
 } Row;
 
-/* The winner of each window of one row of windows, as its place 0 to 8, and its potential. */
-static void find_winners(Row top, Row middle, Row bottom, int first_row, size wide, float threshold,
-                         int32_t *place, float *potential) {
-    const float *rows[3][3] = {{top.odd - 1, top.even, top.odd},
-                               {middle.odd - 1, middle.even, middle.odd},
-                               {bottom.odd - 1, bottom.even, bottom.odd}};
+/* The winner of each window of one row of windows, as its place 0 to 8, and what its potential and
+   the window's gradient make the gradient of its current. */
+static void find_winners(Row top, Row middle, Row bottom, int first_row, size wide, const float *grad,
+                         int32_t *restrict place, float *restrict share, Layer layer) {
     const int32_t start = first_row ? 3 : 0;
-    const float *otherwise = first_row ? rows[1][0] : rows[0][0];
-    for (size j = 0; j < wide; j++) {
-        place[j] = start;
-        potential[j] = otherwise[j];
-    }
-    place[0] = start + 1;
-    potential[0] = first_row ? middle.even[0] : top.even[0];
-    for (int k = 8; k >= 0; k--) {
-        const float *h = rows[k / 3][k % 3];
+    const float *before = (first_row ? middle : top).odd - 1, *t0 = top.odd - 1, *t1 = top.even;
+    const float *t2 = top.odd, *m0 = middle.odd - 1, *m1 = middle.even, *m2 = middle.odd;
+    const float *b0 = bottom.odd - 1, *b1 = bottom.even, *b2 = bottom.odd;
+    const float level = layer.threshold;
+#define TAKE(potentials, number)                             \
+    fires = potentials[j] >= level;                          \
+    which = fires ? (number) : which;                        \
+    potential = fires ? potentials[j] : potential;
 #pragma omp simd
-        for (size j = 0; j < wide; j++) {
-            int fires = h[j] >= threshold;
-            place[j] = fires ? k : place[j];
-            potential[j] = fires ? h[j] : potential[j];
-        }
+    for (size j = 0; j < wide; j++) {
+        int32_t which = start, fires;
+        float potential = before[j];
+        TAKE(b2, 8) TAKE(b1, 7) TAKE(b0, 6) TAKE(m2, 5) TAKE(m1, 4) TAKE(m0, 3)
+        TAKE(t2, 2) TAKE(t1, 1) TAKE(t0, 0)
+        place[j] = which;
+        share[j] = grad[j] * derivative(potential, layer);
+    }
+#undef TAKE
+    /* Before the first column there is nothing that could win. */
+    if (place[0] == start) {
+        place[0] = start + 1;
+        share[0] = grad[0] * derivative((first_row ? middle : top).even[0], layer);
     }
 }
 
-/* Adds what the windows of one row of windows send to one row of places: k, k + 1 and k + 2. */
-static void spread(const int32_t *place, const float *share, int32_t k, size wide, Row to) {
+/* Adds what the windows of one row of windows send to a row of places, which are their k, k + 1 and
+   k + 2. */
+static inline void spread(const int32_t *restrict place, const float *restrict share, int32_t k,
+                          size wide, float *restrict even, float *restrict odd) {
 #pragma omp simd
     for (size j = 0; j < wide; j++) {
-        to.even[j] += place[j] == k + 1 ? share[j] : 0.0f;
-        to.odd[j] += (place[j] == k + 2 ? share[j] : 0.0f) + (place[j + 1] == k ? share[j + 1] : 0.0f);
+        const float own = share[j], next = share[j + 1];
+        const int32_t winner = place[j], after = place[j + 1];
+        even[j] += winner == k + 1 ? own : 0.0f;
+        odd[j] += (winner == k + 2 ? own : 0.0f) + (after == k ? next : 0.0f);
     }
 }
 
@@ -259,7 +264,7 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
         float *gradients = malloc(grads * 3 * row * sizeof(float));
         float *membrane = calloc(2 * half, sizeof(float));
         float *current = calloc(2 * half, sizeof(float));
-        float *winner = malloc(half * sizeof(float)), *share = malloc(half * sizeof(float));
+        float *share = malloc(half * sizeof(float));
         int32_t *place = malloc(half * sizeof(int32_t));
         float *line = malloc((2 * wide + 2) * sizeof(float));
 #define ROW(base, t, r)                                                                \
@@ -305,18 +310,16 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
                     }
                 }
                 for (size t = 0; t < L.steps; t++) {
-                    find_winners(ROW(potentials, t, 2 * i - 1), ROW(potentials, t, 2 * i),
-                                 ROW(potentials, t, 2 * i + 1), i == 0, wide, L.threshold, place,
-                                 winner);
                     const float *g = grad + ((t * planes + p) * high + i) * wide;
-#pragma omp simd
-                    for (size j = 0; j < wide; j++) share[j] = g[j] * derivative(winner[j], L);
+                    find_winners(ROW(potentials, t, 2 * i - 1), ROW(potentials, t, 2 * i),
+                                 ROW(potentials, t, 2 * i + 1), i == 0, wide, g, place, share, L);
                     share[wide] = 0.0f;
                     place[wide] = 9;
                     const size to = L.constant ? 0 : t;
-                    spread(place, share, 0, wide, ROW(gradients, to, 2 * i - 1));
-                    spread(place, share, 3, wide, ROW(gradients, to, 2 * i));
-                    spread(place, share, 6, wide, ROW(gradients, to, 2 * i + 1));
+                    for (int k = 0; k < 3; k++) {
+                        Row row_of_places = ROW(gradients, to, 2 * i - 1 + k);
+                        spread(place, share, 3 * k, wide, row_of_places.even, row_of_places.odd);
+                    }
                 }
                 /* Nothing more comes to the two rows before the bottom one, at the end to none. */
                 const size last = i + 1 == high ? 2 * i + 1 : 2 * i;
@@ -347,7 +350,7 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
             partial[2 * p + 1] = product;
         }
         free(potentials), free(gradients), free(membrane), free(current);
-        free(winner), free(share), free(place), free(line);
+        free(share), free(place), free(line);
     }
     for (size c = 0; c < L.channels; c++) {
         sums[2 * c] = sums[2 * c + 1] = 0;

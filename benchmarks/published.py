@@ -1,0 +1,45 @@
+"""A network of ours made to compute as the published code does: layer by layer, without kernels.
+
+It stands for the authors' implementation in the benchmarks. The static input is repeated T times;
+batch norm, neuron and pooling are layers of their own; neurons go step by step through autograd.
+"""
+
+import types
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avsnn.models.layers import BatchNorm
+from avsnn.models.neuron import LIF
+from avsnn.models.patch_split import PatchSplit
+from avsnn.models.plain_neuron import plain_lif
+
+
+def as_published(model: nn.Module, *, steps: int) -> nn.Module:
+    """Changes how ``model`` computes, in place; what it computes stays."""
+    for module in model.modules():
+        if isinstance(module, LIF):
+            module.forward = types.MethodType(_fire, module)  # type: ignore[method-assign]
+            module.pooled = types.MethodType(_fire_and_pool, module)  # type: ignore[method-assign]
+        if isinstance(module, PatchSplit):
+            module.register_forward_pre_hook(
+                lambda _module, given: (given[0].unsqueeze(0).repeat(steps, 1, 1, 1, 1), given[1])
+            )
+    return model
+
+
+def _fire(
+    lif: LIF, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
+) -> Tensor:
+    if norm is not None:
+        flat = current.flatten(0, 1)
+        current = nn.modules.batchnorm._BatchNorm.forward(norm, flat).view_as(current)
+    return plain_lif(current, steps=steps, neuron=lif.constants, rate=1.0 / lif.tau)
+
+
+def _fire_and_pool(
+    lif: LIF, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
+) -> Tensor:
+    spikes = _fire(lif, current, steps, norm)
+    pooled = functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1)
+    return pooled.view(*spikes.shape[:2], *pooled.shape[1:])

@@ -1,0 +1,272 @@
+"""A training step and an evaluation at the published size, against the published way to compute.
+
+``python -m benchmarks.step`` in the project's folder, with the ``dev`` extra installed; on a GPU
+``python -m benchmarks.step --device cuda --batch 128``. Each way runs in a process of its own, one
+step at a time, in turns, so that all meet the same machine and each has its own peak of memory:
+
+- published: T copies of the input, layer by layer (``published.py``), float32.
+- avsnn: as ``avsnn train`` does it.
+- floor: the convolutions and matrix products of the same step alone, forward and backward, each in
+  the faster of two memory layouts.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from avsnn.models import kernels
+from avsnn.models.losses import LossSettings, training_loss
+from avsnn.models.zoo import ModelSettings, build
+from benchmarks.measuring import print_machine
+from benchmarks.published import as_published
+
+CLASSES, SIDE = 6, 128
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--steps", type=int, default=4, help="T")
+    parser.add_argument("--side", type=int, default=SIDE)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    words = parser.parse_args()
+    print_machine("torch", "numpy")
+    if words.device == "cuda":
+        print(torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}")
+    for batch in words.batch:
+        compare(batch, words)
+
+
+def compare(batch: int, words: argparse.Namespace) -> None:
+    """All ways at one batch size."""
+    ways = ["published", "avsnn", "floor"] + ["avsnn-bf16"] * (words.device == "cuda")
+    kinds = ["training", "evaluation"]
+    workers = {
+        (way, kind): Worker(way, kind, batch, words)
+        for kind in kinds
+        for way in ways
+        if (way, kind) != ("floor", "evaluation")
+    }
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in workers}
+    for place in range(words.rounds + 2):
+        for key, worker in workers.items():
+            taken = worker.step()
+            # the first two warm up
+            seconds[key] += [taken] if place > 1 else []
+    print(
+        f"\nB = {batch}, T = {words.steps}, {words.side}x{words.side}, C = 256, "
+        f"{words.threads} threads, {words.rounds} rounds"
+    )
+    for key, taken in seconds.items():
+        peak = workers[key].close()
+        print(
+            f"{key[1]:>10}, {key[0]:<10} {statistics.median(taken) * 1e3:8.1f} ms "
+            f"({min(taken) * 1e3:.1f} to {max(taken) * 1e3:.1f}), peak {peak / 2**20:,.0f} MiB"
+        )
+    for name, above, below, target in (
+        ("training, published / avsnn", "published", "avsnn", "1.8 at B = 8, 3 at B = 16"),
+        ("training, avsnn / floor", "avsnn", "floor", "at most 1.35"),
+    ):
+        print_quotient(name, seconds[above, "training"], seconds[below, "training"], target)
+    print_quotient(
+        "evaluation, published / avsnn",
+        seconds["published", "evaluation"],
+        seconds["avsnn", "evaluation"],
+        "2.5",
+    )
+    peaks = [workers[way, "training"].peak for way in ("avsnn", "published")]
+    print(f"peak memory, avsnn / published: {peaks[0] / peaks[1]:.2f}, target 1/3", flush=True)
+
+
+def print_quotient(name: str, above: list[float], below: list[float], target: str) -> None:
+    """Median and range over rounds."""
+    quotients = sorted(a / b for a, b in zip(above, below, strict=True))
+    print(
+        f"{name}: {statistics.median(quotients):.2f} ({quotients[0]:.2f} to "
+        f"{quotients[-1]:.2f}), target {target}",
+        flush=True,
+    )
+
+
+class Worker:
+    """One way to compute, in a process of its own."""
+
+    def __init__(self, way: str, kind: str, batch: int, words: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(
+            target=serve, args=(other, way, kind, batch, vars(words)), daemon=True
+        )
+        self._process.start()
+        self.peak = 0
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        self._pipe.send("step")
+        return float(self._pipe.recv())
+
+    def close(self) -> int:
+        """Ends the process; the most bytes it had, on a GPU those of the GPU."""
+        self._pipe.send("end")
+        self.peak = int(self._pipe.recv())
+        self._process.join()
+        return self.peak
+
+
+def serve(pipe: Connection, way: str, kind: str, batch: int, words: dict[str, Any]) -> None:
+    """What a worker does."""
+    torch.set_num_threads(words["threads"])
+    device = torch.device(words["device"])
+    step = make_step(way, kind, batch, words["steps"], words["side"], device)
+    while pipe.recv() == "step":
+        synchronise(device)
+        began = time.perf_counter()
+        step()
+        synchronise(device)
+        pipe.send(time.perf_counter() - began)
+    pipe.send(peak_memory(device))
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until a GPU has done what it was asked."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process needed at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def make_step(
+    way: str, kind: str, batch: int, steps: int, side: int, device: torch.device
+) -> Callable[[], object]:
+    """The work of one step."""
+    torch.manual_seed(0)
+    model = build(ModelSettings(steps=steps), classes=CLASSES).to(device)
+    audio = torch.randn(batch, 1, side, side, device=device)
+    visual = torch.randn(batch, 3, side, side, device=device)
+    labels = torch.randint(0, CLASSES, (batch,), device=device)
+    if way == "published":
+        as_published(model, steps=steps)
+    else:
+        kernels.keep_memory()
+    if way == "floor":
+        return products_alone(model, audio, visual)
+    if kind == "evaluation":
+        model.eval()
+
+        def evaluate() -> Tensor:
+            with torch.inference_mode():
+                return model(audio, visual).logits  # type: ignore[no-any-return]
+
+        return evaluate
+    optimizer = torch.optim.AdamW(model.parameters(), fused=way != "published")
+    half = torch.autocast(device.type, torch.bfloat16) if way.endswith("bf16") else nullcontext()
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with half:
+            output = model(audio, visual)
+        training_loss(output, labels, LossSettings()).total.backward()
+        optimizer.step()
+
+    return train
+
+
+class Products(TorchFunctionMode):
+    """Notes every convolution and matrix product, with its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., Tensor], tuple[Any, ...]]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        known = {functional.conv1d, functional.conv2d, torch.conv1d, torch.conv2d}
+        known |= {torch.matmul, Tensor.matmul, Tensor.__matmul__}
+        if func in known:
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def products_alone(model: nn.Module, audio: Tensor, visual: Tensor) -> Callable[[], None]:
+    """Forward and backward of all products of a step, and nothing else."""
+    with Products() as noted:
+        model(audio, visual)
+    work = [quicker(func, args) for func, args in noted.calls]
+
+    def run() -> None:
+        for task in work:
+            task()
+
+    return run
+
+
+def quicker(func: Callable[..., Tensor], args: tuple[Any, ...]) -> Callable[[], None]:
+    """One product in the faster of the two layouts."""
+    given = [
+        value.detach().clone().requires_grad_(value.requires_grad or value.grad_fn is not None)
+        if isinstance(value, Tensor)
+        else value
+        for value in args
+    ]
+    tasks = [_task(func, given)]
+    if any(isinstance(value, Tensor) and value.dim() == 4 for value in given[:1]) and func not in (
+        torch.matmul,
+        Tensor.matmul,
+        Tensor.__matmul__,
+    ):
+        last = [
+            value.detach()
+            .contiguous(memory_format=torch.channels_last)
+            .requires_grad_(value.requires_grad)
+            if isinstance(value, Tensor) and value.dim() == 4
+            else value
+            for value in given
+        ]
+        tasks.append(_task(func, last))
+    times = []
+    for task in tasks:
+        task()
+        tries = []
+        for _ in range(3):
+            began = time.perf_counter()
+            task()
+            synchronise(given[0].device)
+            tries.append(time.perf_counter() - began)
+        times.append(min(tries))
+    return tasks[times.index(min(times))]
+
+
+def _task(func: Callable[..., Tensor], given: list[Any]) -> Callable[[], None]:
+    leaves = [value for value in given if isinstance(value, Tensor) and value.requires_grad]
+    grad = torch.randn_like(func(*given).detach())
+
+    def run() -> None:
+        torch.autograd.grad(func(*given), leaves, grad)
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
