@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from avsnn.models.recompute import replaying
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -109,6 +111,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             variance: the biased one, ``[C]``.
             count: values of all channels that they were taken over, copies among them.
         """
+        if replaying():
+            return
         n = count // len(mean)
         with torch.no_grad():
             for running, now in (

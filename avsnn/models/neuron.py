@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from avsnn.models.kernels import operations
 from avsnn.models.plain_neuron import RESETS, plain_lif
+from avsnn.models.recompute import replaying
 from avsnn.models.surrogate import slope_of
 
 if TYPE_CHECKING:
@@ -275,6 +276,8 @@ class SpikeCounter:
 
     def _watch(self, name: str, module: LIF) -> torch.utils.hooks.RemovableHandle:
         def count(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
+            if replaying():
+                return
             fired = spikes.detach().count_nonzero()
             self.counts[name] = self.counts[name] + fired if name in self.counts else fired
             self.sizes[name] = self.sizes.get(name, 0) + spikes.numel()

@@ -20,7 +20,13 @@ from avsnn.pipeline.index import read_index
 from avsnn.pipeline.order import evaluation_requests, sample_noise, shared_out
 from avsnn.pipeline.prepare import load_prepared
 from avsnn.pipeline.ranks import Ranks
-from avsnn.pipeline.run import RunConfig, TrainSettings, build_network, load_config
+from avsnn.pipeline.run import (
+    RunConfig,
+    TrainSettings,
+    build_network,
+    choose_kernels,
+    load_config,
+)
 from avsnn.pipeline.stage import Progress
 from avsnn.pipeline.stream import Loader, ShardSource, Source, ZarrSource
 
@@ -106,6 +112,7 @@ def evaluate(
         raise UserError(f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first.")
     if (made := recorded(folder, config, part=part)) is not None:
         return made, True
+    choose_kernels("auto", device)
     model, epoch = load_model(config, checkpoint)
     with Loader(partial(open_data, config), workers=0, pin=device.type == "cuda") as loader:
         rows = rows_of(config, loader.source, part)

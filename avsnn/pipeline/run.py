@@ -18,6 +18,7 @@ from torch import nn
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
+from avsnn.models import kernels
 from avsnn.models.losses import LossSettings
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import ModelSettings, build
@@ -72,7 +73,15 @@ class ComputeSettings(Settings):
     precision: Literal["float32", "bf16"] = Field(
         default="float32", description="bf16: autocast of convolutions and matrix products"
     )
+    kernels: Literal["auto", "torch", "cpu", "triton"] = Field(
+        default="auto",
+        description="of neurons: C (cpu), Triton, plain torch; auto: the fastest there are",
+    )
     compile: bool = Field(default=False, description="torch.compile, which needs a C++ compiler")
+    recompute: bool = Field(
+        default=False,
+        description="keep the inputs of blocks only and compute them twice: less memory, more time",
+    )
     channels_last: bool = Field(
         default=False, description="images with their channels innermost; faster on some devices"
     )
@@ -202,6 +211,20 @@ def build_network(config: RunConfig) -> nn.Module:
     except ValueError as error:
         raise UserError(f"these settings make no network: {error}") from None
     return model
+
+
+def choose_kernels(name: str, device: torch.device) -> str:
+    """Settles which kernels compute neurons in this process; returns what that is on a device.
+
+    Raises:
+        UserError: they do not run there.
+    """
+    if device.type == "cpu":
+        kernels.keep_memory()
+    try:
+        return kernels.choose(name, device)
+    except ValueError as error:
+        raise UserError(f"compute.kernels: {error}") from None
 
 
 def save_config(folder: Path, config: RunConfig) -> None:

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from avsnn.errors import PreemptedError, UserError
 from avsnn.models.layers import BatchNorm
 from avsnn.models.losses import training_loss
+from avsnn.models.recompute import recompute_blocks
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
 from avsnn.pipeline.checkpoint import (
     Checkpoint,
@@ -42,6 +43,7 @@ from avsnn.pipeline.run import (
     RunConfig,
     TrainSettings,
     build_network,
+    choose_kernels,
     read_metrics,
     require_same,
     save_config,
@@ -232,6 +234,7 @@ class _Training:
         self._require_equal_parts()
         self.monitored = self._monitored()
         self.metrics: list[dict[str, Any]] = []
+        self.kernels = choose_kernels(self.settings.compute.kernels, self.device)
         torch.manual_seed(self.settings.seed)
         self.model = build_network(config).to(self.device)
         if self.settings.compute.channels_last:
@@ -239,6 +242,8 @@ class _Training:
         for module in self.model.modules():
             if isinstance(module, BatchNorm):
                 module.synchronised = self.settings.distributed.sync_batch_norm
+        if self.settings.compute.recompute:
+            recompute_blocks(self.model)
         self.optimizer = make_optimizer(self.model, self.settings.optimizer)
         self.average = self._average()
         self.network: nn.Module = self.model
@@ -301,8 +306,9 @@ class _Training:
         left_out = len(self.rows) - self.steps * self.settings.batch_size
         self.say(
             f"{self.folder}: {self.settings.model.method} with {count:,} parameters on "
-            f"{self.device}{together}, {len(self.rows):,} clips to train on ({self.steps} steps of "
-            f"{self.settings.batch_size}, {left_out} other clips sit out each epoch){chosen}{done}"
+            f"{self.device} (kernels: {self.kernels}){together}, {len(self.rows):,} clips to train "
+            f"on ({self.steps} steps of {self.settings.batch_size}, {left_out} other clips sit out "
+            f"each epoch){chosen}{done}"
         )
 
     def _epoch(

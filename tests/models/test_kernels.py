@@ -13,12 +13,17 @@ from torch import nn
 from torch.nn import functional
 
 from avsnn.models import kernels
-from avsnn.models.kernels import cpu, oracle
+from avsnn.models.kernels import cpu, gpu, oracle
 from avsnn.models.kernels.layer import Layer
 from avsnn.models.layers import BatchNorm
 from avsnn.models.neuron import LIF
 
-needs_compiler = pytest.mark.skipif(not cpu.available(), reason="needs a C compiler")
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(not cpu.available(CPU), reason="needs a C compiler")
+needs_interpreter = pytest.mark.skipif(
+    not gpu.available(CPU),
+    reason="needs TRITON_INTERPRET=1: test_triton_is_tested_by_its_interpreter sets it",
+)
 
 
 @st.composite
@@ -49,12 +54,23 @@ def layers(draw: st.DrawFn) -> tuple[Layer, torch.Tensor, torch.Tensor, torch.Te
 @settings(max_examples=150, deadline=None)
 @given(layers(), st.booleans())
 def test_kernels_in_c_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
+    hold_against_the_oracle(cpu, case, scaled)
+
+
+@needs_interpreter
+@settings(max_examples=15, deadline=None)
+@given(layers(), st.booleans())
+def test_kernels_in_triton_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
+    hold_against_the_oracle(gpu, case, scaled)
+
+
+def hold_against_the_oracle(kernels, case, scaled):
     layer, current, scale, shift = case
     known = (scale, shift) if scaled else (None, None)
     spikes = oracle.fire(current, *known, layer)
-    assert torch.equal(cpu.fire(current, *known, layer), spikes)
+    assert torch.equal(kernels.fire(current, *known, layer), spikes)
     grad = torch.randn_like(spikes)
-    ours, sums = cpu.fire_backward(grad, current, *known, shift, layer)
+    ours, sums = kernels.fire_backward(grad, current, *known, shift, layer)
     theirs, due = oracle.fire_backward(
         *(x if x is None else x.double() for x in (grad, current, *known, shift)), layer
     )
@@ -73,13 +89,61 @@ def test_the_surrogate_in_c_is_right_far_from_the_threshold_too():
     torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-36)
 
 
-@needs_compiler
+@pytest.mark.parametrize(
+    "kernels",
+    [pytest.param(cpu, marks=needs_compiler), pytest.param(gpu, marks=needs_interpreter)],
+    ids=["c", "triton"],
+)
 @pytest.mark.parametrize("shape", [(4, 3, 64), (2, 5, 9, 7), (1, 1, 1), (3, 2, 1000)])
-def test_statistics_in_c_are_those_of_the_oracle_in_double_precision(shape):
+def test_statistics_are_those_of_the_oracle_in_double_precision(kernels, shape):
     current = torch.randn(shape) * 3 + 100
     torch.testing.assert_close(
-        cpu.moments(current).double(), oracle.moments(current.double()), rtol=1e-6, atol=1e-7
+        kernels.moments(current).double(), oracle.moments(current.double()), rtol=1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize(
+    "kernels",
+    [pytest.param(cpu, marks=needs_compiler), pytest.param(gpu, marks=needs_interpreter)],
+    ids=["c", "triton"],
+)
+def test_the_gradient_of_a_batch_norm_is_put_together_for_each_channel(kernels):
+    grad, current = torch.randn(2, 3, 3, 5, 7).unbind()
+    a, b, c = torch.randn(3, 3).unbind()
+    due = grad.clone()
+    oracle.norm_backward(due, current, a, b, c)
+    kernels.norm_backward(grad, current, a, b, c)
+    torch.testing.assert_close(grad, due)
+
+
+@needs_interpreter
+def test_kernels_in_triton_take_bfloat16_as_it_is():
+    layer = Layer(3, False, True, 2.0, 1.0, 4.0)
+    current = (torch.randn(3, 2, 4, 9, 8) * 2).bfloat16()
+    scale, shift = torch.rand(4) + 0.5, torch.randn(4)
+    spikes = gpu.fire(current, scale, shift, layer)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), oracle.fire(current.float(), scale, shift, layer))
+    grad = torch.randn_like(spikes)
+    ours, sums = gpu.fire_backward(grad, current, scale, shift, shift, layer)
+    theirs, due = oracle.fire_backward(grad.float(), current.float(), scale, shift, shift, layer)
+    torch.testing.assert_close(ours.float(), theirs, rtol=2e-2, atol=1e-2)
+    torch.testing.assert_close(sums, due, rtol=2e-2, atol=1e-1)
+
+
+def test_triton_is_tested_by_its_interpreter():
+    pytest.importorskip("triton")
+    if gpu.available(CPU):
+        return
+    chosen = "kernels_in_triton or triton-shape or (put_together and triton)"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, __file__],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
 
 
 @needs_compiler
@@ -190,8 +254,8 @@ def test_autocast_gives_spikes_in_the_precision_of_the_convolution():
     ("name", "device", "sentence"),
     [
         ("fast", "cpu", "no kernels 'fast'; there are auto, torch, cpu, triton"),
-        ("triton", "cpu", "'triton' run on a CUDA device, not on cpu"),
-        ("cpu", "cuda", "'cpu' do not run on cuda"),
+        ("triton", "cpu", "'triton' need a CUDA device"),
+        ("cpu", "cuda", "'cpu' need a CPU"),
     ],
 )
 def test_kernels_that_there_are_not_are_refused(name, device, sentence):
@@ -216,7 +280,7 @@ print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3
 
     without = run(CC="/nowhere/cc")
     assert without.startswith("torch ")
-    if cpu.available():
+    if cpu.available(CPU):
         assert run() == without.replace("torch", "cpu")
         # the same again, from the library that was kept
         assert run(PATH="/nowhere") == without.replace("torch", "cpu")

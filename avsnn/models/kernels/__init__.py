@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from avsnn.models.kernels import cpu, oracle
+from avsnn.models.kernels import cpu, gpu, oracle
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -41,24 +41,25 @@ def choose(name: str, device: torch.device) -> str:
     global _chosen
     if name not in KERNELS:
         raise ValueError(f"There are no kernels '{name}'; there are {', '.join(KERNELS)}.")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"The kernels 'cpu' do not run on {device}.")
-    if name == "cpu" and not cpu.available():
-        raise ValueError("The kernels 'cpu' need a C compiler (cc, or what CC names).")
-    if name == "triton" and device.type != "cuda":
-        raise ValueError(f"The kernels 'triton' run on a CUDA device, not on {device}.")
+    if name == "cpu" and not cpu.available(device):
+        raise ValueError(
+            f"The kernels 'cpu' need a CPU and a C compiler (cc, or CC), not {device}."
+        )
+    if name == "triton" and not gpu.available(device):
+        raise ValueError(
+            f"The kernels 'triton' need a CUDA device and the package triton, not {device}."
+        )
     _chosen = name
-    used = of(torch.empty(0, device=device))
-    return "torch" if used is oracle else used.__name__.rpartition(".")[2]
+    return str(of(torch.empty(0, device=device)).NAME)
 
 
 def of(tensor: Tensor) -> ModuleType:
-    """The kernels for a tensor; those in C know float32, and float64 is the oracle's alone."""
+    """The kernels for a tensor; float64 is the oracle's alone."""
     if _chosen == "torch" or tensor.dtype == torch.float64:
         return oracle
-    if tensor.device.type == "cpu" and cpu.available():
-        return cpu
-    return oracle
+    if _chosen != "cpu" and gpu.available(tensor.device):
+        return gpu
+    return cpu if cpu.available(tensor.device) else oracle
 
 
 def keep_memory() -> None:

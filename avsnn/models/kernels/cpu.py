@@ -24,6 +24,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer import Layer
 
+NAME = "cpu"
+
 _SOURCE = Path(__file__).with_name("cpu.c")
 _FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
@@ -36,9 +38,14 @@ class _Layer(ctypes.Structure):
     )
 
 
-def available() -> bool:
-    """Whether this machine could compile them."""
-    return _library() is not None
+def available(device: torch.device) -> bool:
+    """Whether they run on a device: on a CPU for which this machine could compile them."""
+    return device.type == "cpu" and _library() is not None
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """In memory as these kernels read it; what is less precise than float32 is taken for that."""
+    return tensor.float().contiguous()
 
 
 def moments(current: Tensor) -> Tensor:

@@ -56,8 +56,10 @@ def fire_backward(
 ) -> Tensor:
     """The gradient of a current from that of its spikes."""
     layer = Layer(steps, constant, pooled, tau, threshold, slope)
-    grad, exact = _exact(grad, current.dtype), _exact(current, current.dtype)
-    out: Tensor = kernels.of(exact).fire_backward(grad, exact, None, None, None, layer)[0]
+    used = kernels.of(current)
+    exact = used.exact(current)
+    grad = used.exact(grad.to(current.dtype))
+    out: Tensor = used.fire_backward(grad, exact, None, None, None, layer)[0]
     return out.to(current.dtype)
 
 
@@ -81,10 +83,11 @@ def norm_fire(
         gradient.
     """
     layer = Layer(steps, constant, pooled, tau, threshold, slope)
-    exact = _exact(current, current.dtype)
-    statistics = kernels.of(exact).moments(exact if constant else exact.flatten(0, 1))
+    used = kernels.of(current)
+    exact = used.exact(current)
+    statistics = used.moments(exact if constant else exact.flatten(0, 1))
     scale = weight * torch.rsqrt(statistics[1] + eps)
-    return _fire(current, scale, bias - statistics[0] * scale, layer), statistics
+    return _fire(exact, scale, bias - statistics[0] * scale, layer).to(current.dtype), statistics
 
 
 @torch.library.custom_op("avsnn::norm_fire_backward", mutates_args=())
@@ -104,8 +107,9 @@ def norm_fire_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of current, weight and bias from that of the spikes."""
     layer = Layer(steps, constant, pooled, tau, threshold, slope)
-    grad, exact = _exact(grad, current.dtype), _exact(current, current.dtype)
-    used = kernels.of(exact)
+    used = kernels.of(current)
+    exact = used.exact(current)
+    grad = used.exact(grad.to(current.dtype))
     mean, variance = statistics.unbind()
     inverse = torch.rsqrt(variance + eps)
     scale = weight * inverse
@@ -120,15 +124,9 @@ def norm_fire_backward(
 
 
 def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
-    exact = _exact(current, current.dtype)
-    spikes: Tensor = kernels.of(exact).fire(exact, scale, shift, layer)
+    used = kernels.of(current)
+    spikes: Tensor = used.fire(used.exact(current), scale, shift, layer)
     return spikes.to(current.dtype)
-
-
-def _exact(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """In memory as kernels read it; what has less precision than float32 is taken for that."""
-    wide = dtype if dtype == torch.float64 else torch.float32
-    return tensor.to(wide).contiguous()
 
 
 def _spikes_like(current: Tensor, steps: int, constant: bool, pooled: bool) -> Tensor:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from avsnn.models.kernels.layer import Layer
 
 
+NAME = "torch"
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """In memory as this reads it; what has less precision than float32 is taken for that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
+
+
 def moments(current: Tensor) -> Tensor:
     """Mean and biased variance of each channel of ``[F, C, ...]``, ``[2, C]``."""
     axes = [axis for axis in range(current.dim()) if axis != 1]
