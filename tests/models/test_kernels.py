@@ -231,7 +231,7 @@ def test_torch_finds_nothing_wrong_with_the_operators(steps):
     weight, bias = torch.rand(3, requires_grad=True), torch.rand(3, requires_grad=True)
     rest = (3, steps is not None, True, 2.0, 1.0, 4.0)
     # what it asks of gradients holds for a function that has them; a spike has none
-    kinds = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    kinds = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         torch.ops.avsnn.norm_fire, (x, weight, bias, 1e-5, *rest), test_utils=kinds
     )

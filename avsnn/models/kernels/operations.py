@@ -115,7 +115,7 @@ def norm_fire_backward(
     scale = weight * inverse
     out, sums = used.fire_backward(grad, exact, scale, bias - mean * scale, mean, layer)
     count = exact.numel() // len(mean)
-    total, product = sums.unbind(1)
+    total, product = sums.t().contiguous().unbind()
     # Batch norm: scale * (d - mean(d) - x_hat * mean(d * x_hat))
     slant = product / count * inverse * inverse
     flat, x = (out, exact) if constant else (out.flatten(0, 1), exact.flatten(0, 1))
