@@ -1,0 +1,159 @@
+"""One layer of leaky integrate-and-fire neurons, ours beside those of other libraries.
+
+``python -m benchmarks.neurons`` in the project's folder, with the ``dev`` and ``bench`` extras
+installed; on a GPU ``--device cuda``. The same currents, [4, 8, 32, 128, 128] float32, and the same
+neuron (tau 2, threshold 1, hard reset, gradients through the surrogate alone); a library that is
+not installed is left out and named. Bandwidth counts the bytes that must move: currents and spikes,
+and for the backward pass gradients, currents and gradients.
+"""
+
+import argparse
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from avsnn.models import kernels
+from avsnn.models.neuron import lif
+from benchmarks.measuring import print_machine
+
+SHAPE = (4, 8, 32, 128, 128)
+Layer = Callable[[Tensor], Tensor]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    words = parser.parse_args()
+    device = torch.device(words.device)
+    print_machine("torch")
+    kernels.keep_memory()
+    print(f"{list(SHAPE)} on {device}, {torch.get_num_threads()} threads, {words.rounds} rounds")
+    current = torch.randn(SHAPE, device=device) + 0.5
+    layers: dict[str, Layer] = {}
+    for name, maker in MAKERS.items():
+        try:
+            layers[name] = maker(device)
+        except ImportError as error:
+            print(f"{name}: left out, {error}")
+    due = layers["avsnn"](current)
+    forward: dict[str, list[float]] = {name: [] for name in layers}
+    both: dict[str, list[float]] = {name: [] for name in layers}
+    equal = {}
+    for turn in range(words.rounds + 1):
+        for name, layer in layers.items():
+            with torch.no_grad():
+                seconds, spikes = timed(layer, current, device)
+            equal[name] = float((spikes == due).float().mean())
+            learning = current.clone().requires_grad_()
+            twice, _ = timed(lambda x, layer=layer: backward(layer, x), learning, device)
+            if turn:
+                forward[name].append(seconds)
+                both[name].append(twice)
+    size = current.numel() * 4
+    copied = torch.empty_like(current)
+    copy = min(timed(copied.copy_, current, device)[0] for _ in range(9))
+    print(f"copying the currents: {2 * size / copy / 1e9:.1f} GB/s")
+    for name in layers:
+        once, again = statistics.median(forward[name]), statistics.median(both[name])
+        print(
+            f"{name:<28} forward {once * 1e3:8.2f} ms ({2 * size / once / 1e9:5.1f} GB/s), with "
+            f"backward {again * 1e3:8.2f} ms ({5 * size / again / 1e9:5.1f} GB/s), "
+            f"{equal[name]:.4%} of spikes equal"
+        )
+
+
+def timed(
+    work: Callable[[Tensor], Tensor], current: Tensor, device: torch.device
+) -> tuple[float, Tensor]:
+    """Seconds, and what came out."""
+    began = time.perf_counter()
+    out = work(current)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began, out
+
+
+def backward(layer: Layer, current: Tensor) -> Tensor:
+    """Both passes."""
+    spikes = layer(current)
+    spikes.backward(torch.ones_like(spikes))
+    return spikes
+
+
+def ours(name: str) -> Callable[[torch.device], Layer]:
+    """The layer with kernels of that name."""
+
+    def make(device: torch.device) -> Layer:
+        def layer(current: Tensor) -> Tensor:
+            kernels.choose(name, device)
+            return lif(current)
+
+        return layer
+
+    return make
+
+
+def spikingjelly(device: torch.device) -> Layer:
+    """Its multi-step layer."""
+    neuron = importlib.import_module("spikingjelly.activation_based.neuron")
+    surrogate = importlib.import_module("spikingjelly.activation_based.surrogate")
+    node = neuron.LIFNode(
+        tau=2.0, surrogate_function=surrogate.Sigmoid(4.0), detach_reset=True, step_mode="m"
+    ).to(device)
+
+    def layer(current: Tensor) -> Tensor:
+        node.reset()
+        return node(current)  # type: ignore[no-any-return]
+
+    return layer
+
+
+def snntorch(device: torch.device) -> Layer:
+    """Its leaky neuron, step by step."""
+    snn = importlib.import_module("snntorch")
+    node = snn.Leaky(beta=0.5, reset_mechanism="zero", reset_delay=False).to(device)
+
+    def layer(current: Tensor) -> Tensor:
+        membrane = torch.zeros_like(current[0])
+        train = []
+        for x in current:
+            spikes, membrane = node(0.5 * x, membrane)
+            train.append(spikes)
+        return torch.stack(train)
+
+    return layer
+
+
+def norse(device: torch.device) -> Layer:
+    """Its neuron without a synapse, step by step."""
+    library = importlib.import_module("norse.torch")
+    parameters = library.LIFBoxParameters(tau_mem_inv=torch.as_tensor(500.0, device=device))
+    node = library.LIFBoxCell(p=parameters, dt=0.001)
+
+    def layer(current: Tensor) -> Tensor:
+        state, train = None, []
+        for x in current:
+            spikes, state = node(x, state)
+            train.append(spikes)
+        return torch.stack(train)
+
+    return layer
+
+
+MAKERS: dict[str, Callable[[torch.device], Layer]] = {
+    "avsnn": ours("auto"),
+    "avsnn, kernels=torch": ours("torch"),
+    "SpikingJelly, multi-step": spikingjelly,
+    "snnTorch": snntorch,
+    "norse": norse,
+}
+
+
+if __name__ == "__main__":
+    main()
