@@ -166,6 +166,7 @@ def make_step(
     visual = torch.randn(batch, 3, side, side, device=device)
     labels = torch.randint(0, CLASSES, (batch,), device=device)
     if way == "published":
+        kernels.choose("torch", device)
         as_published(model, steps=steps)
     else:
         kernels.keep_memory()
@@ -211,7 +212,7 @@ class Products(TorchFunctionMode):
 
 def products_alone(model: nn.Module, audio: Tensor, visual: Tensor) -> Callable[[], None]:
     """Forward and backward of all products of a step, and nothing else."""
-    with Products() as noted:
+    with kernels.plainly(), Products() as noted:
         model(audio, visual)
     work = [quicker(func, args) for func, args in noted.calls]
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from avsnn.models import kernels
+from avsnn.models.kernels import operations
 from avsnn.models.layers import BatchNorm
 
 if TYPE_CHECKING:
@@ -22,17 +25,42 @@ if TYPE_CHECKING:
 PATCH_SPLITS: dict[str, tuple[int, ...]] = {"deep": (8, 4, 2, 1), "shallow": (2, 1)}
 
 
+class SpikeConv3x3(nn.Conv2d):
+    """3x3 convolution of spikes without a bias, ``[F, C, H, W]`` to ``[F, C', H, W]``.
+
+    On a CPU in float32 it may add weights for each spike and do no products, as ``kernels`` decides
+    by how many there are. Saved for backward: the spikes, one byte each on that way.
+    """
+
+    def __init__(self, *, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Convolve."""
+        plain = spikes.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if plain or kernels.of(spikes) is not kernels.cpu:
+            return super().forward(spikes)
+        out: Tensor = operations.spike_conv(spikes, self.weight)[0]
+        return out
+
+
 class SpikingConv3x3(nn.Module):
     """3x3 convolution (no bias), batch norm, LIF, on frames, and perhaps max pooling.
 
     A static image is convolved and normalised once; T appears first in the spikes. With pooling
     behind the spikes, which halves both sides, those before it never exist all at once. Saved for
-    backward: the input and what the convolution gave.
+    backward: the input, of spikes one byte each on a CPU, and what the convolution gave.
     """
 
-    def __init__(self, *, inputs: int, outputs: int, pooled: bool, lif: LIF) -> None:
+    def __init__(
+        self, *, inputs: int, outputs: int, of_spikes: bool, pooled: bool, lif: LIF
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.conv = (
+            SpikeConv3x3(inputs=inputs, outputs=outputs)
+            if of_spikes
+            else nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        )
         self.norm = BatchNorm(outputs)
         self.lif = lif
         self.pooled = pooled
@@ -76,11 +104,13 @@ class PatchSplit(nn.Module):
             )
         widths = [inputs, *(channels // divisor for divisor in divisors)]
         self.stages = nn.ModuleList(
-            SpikingConv3x3(inputs=before, outputs=after, pooled=True, lif=neuron())
-            for before, after in pairwise(widths)
+            SpikingConv3x3(
+                inputs=before, outputs=after, of_spikes=place > 0, pooled=True, lif=neuron()
+            )
+            for place, (before, after) in enumerate(pairwise(widths))
         )
         self.position = SpikingConv3x3(
-            inputs=channels, outputs=channels, pooled=False, lif=neuron()
+            inputs=channels, outputs=channels, of_spikes=True, pooled=False, lif=neuron()
         )
         self.patch = 2 ** len(divisors)
 

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from avsnn.models import kernels
-from avsnn.models.kernels import cpu, gpu, oracle
+from avsnn.models.kernels import cpu, operations, oracle
 from avsnn.models.kernels.layer import Layer
 from avsnn.models.layers import BatchNorm
 from avsnn.models.neuron import LIF
@@ -21,9 +24,14 @@ from avsnn.models.neuron import LIF
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(not cpu.available(CPU), reason="needs a C compiler")
 needs_interpreter = pytest.mark.skipif(
-    not gpu.available(CPU),
+    os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None,
     reason="needs TRITON_INTERPRET=1: test_triton_is_tested_by_its_interpreter sets it",
 )
+
+
+def named(name: str) -> ModuleType:
+    """Kernels by the name of their file."""
+    return import_module(f"avsnn.models.kernels.{name}")
 
 
 @st.composite
@@ -61,7 +69,7 @@ def test_kernels_in_c_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
 @settings(max_examples=15, deadline=None)
 @given(layers(), st.booleans())
 def test_kernels_in_triton_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
-    hold_against_the_oracle(gpu, case, scaled)
+    hold_against_the_oracle(named("gpu"), case, scaled)
 
 
 def hold_against_the_oracle(kernels, case, scaled):
@@ -91,20 +99,23 @@ def test_the_surrogate_in_c_is_right_far_from_the_threshold_too():
 
 @pytest.mark.parametrize(
     "kernels",
-    [pytest.param(cpu, marks=needs_compiler), pytest.param(gpu, marks=needs_interpreter)],
+    [pytest.param("cpu", marks=needs_compiler), pytest.param("gpu", marks=needs_interpreter)],
     ids=["c", "triton"],
 )
 @pytest.mark.parametrize("shape", [(4, 3, 64), (2, 5, 9, 7), (1, 1, 1), (3, 2, 1000)])
 def test_statistics_are_those_of_the_oracle_in_double_precision(kernels, shape):
     current = torch.randn(shape) * 3 + 100
     torch.testing.assert_close(
-        kernels.moments(current).double(), oracle.moments(current.double()), rtol=1e-6, atol=1e-7
+        named(kernels).moments(current).double(),
+        oracle.moments(current.double()),
+        rtol=1e-6,
+        atol=1e-7,
     )
 
 
 @pytest.mark.parametrize(
     "kernels",
-    [pytest.param(cpu, marks=needs_compiler), pytest.param(gpu, marks=needs_interpreter)],
+    [pytest.param("cpu", marks=needs_compiler), pytest.param("gpu", marks=needs_interpreter)],
     ids=["c", "triton"],
 )
 def test_the_gradient_of_a_batch_norm_is_put_together_for_each_channel(kernels):
@@ -112,12 +123,13 @@ def test_the_gradient_of_a_batch_norm_is_put_together_for_each_channel(kernels):
     a, b, c = torch.randn(3, 3).unbind()
     due = grad.clone()
     oracle.norm_backward(due, current, a, b, c)
-    kernels.norm_backward(grad, current, a, b, c)
+    named(kernels).norm_backward(grad, current, a, b, c)
     torch.testing.assert_close(grad, due)
 
 
 @needs_interpreter
 def test_kernels_in_triton_take_bfloat16_as_it_is():
+    gpu = named("gpu")
     layer = Layer(3, False, True, 2.0, 1.0, 4.0)
     current = (torch.randn(3, 2, 4, 9, 8) * 2).bfloat16()
     scale, shift = torch.rand(4) + 0.5, torch.randn(4)
@@ -133,8 +145,6 @@ def test_kernels_in_triton_take_bfloat16_as_it_is():
 
 def test_triton_is_tested_by_its_interpreter():
     pytest.importorskip("triton")
-    if gpu.available(CPU):
-        return
     chosen = "kernels_in_triton or triton-shape or (put_together and triton)"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, __file__],
@@ -284,3 +294,53 @@ print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3
         assert run() == without.replace("torch", "cpu")
         # the same again, from the library that was kept
         assert run(PATH="/nowhere") == without.replace("torch", "cpu")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "sides", "density"),
+    [(32, 64, (20, 22), 0.1), (5, 16, (7, 9), 0.1), (64, 128, (9, 4), 0.02), (4, 8, (1, 1), 0.0),
+     (8, 64, (70, 3), 0.05), (3, 96, (8, 8), 0.1), (4, 64, (8, 8), 0.6)],
+)  # fmt: skip
+def test_adding_weights_for_each_spike_equals_a_convolution(inputs, outputs, sides, density):
+    torch.manual_seed(0)
+    spikes = (torch.rand(3, inputs, *sides) < density).double()
+    weight = torch.randn(outputs, inputs, 3, 3, dtype=torch.float64)
+    grad = torch.randn(3, outputs, *sides, dtype=torch.float64)
+    results = []
+    for convolve, dtype in (
+        (lambda s, w: operations.spike_conv(s, w)[0], torch.float32),
+        (lambda s, w: functional.conv2d(s, w, padding=1), torch.float64),
+    ):
+        s, w = (x.to(dtype).requires_grad_() for x in (spikes, weight))
+        out = convolve(s, w)
+        out.backward(grad.to(dtype))
+        results.append((out.double(), s.grad.double(), w.grad.double()))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-4)
+
+
+@needs_compiler
+def test_spikes_are_saved_as_bytes():
+    saved = []
+    spikes = (torch.rand(2, 8, 9, 9) < 0.1).float().requires_grad_()
+    weight = torch.randn(16, 8, 3, 3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        operations.spike_conv(spikes, weight)
+    assert [(t.shape, t.dtype) for t in saved if t is not weight] == [(spikes.shape, torch.uint8)]
+
+
+@needs_compiler
+def test_a_convolution_of_spikes_is_the_same_to_the_bit_with_any_number_of_threads():
+    spikes = (torch.rand(4, 32, 18, 18) < 0.1).to(torch.uint8)
+    weight, grad = torch.randn(64, 32, 3, 3), torch.randn(4, 64, 18, 18)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(
+                (cpu.spike_conv(spikes, weight), cpu.spike_conv_backward(grad, spikes, weight))
+            )
+        assert all(map(torch.equal, *results))
+    finally:
+        torch.set_num_threads(before)

@@ -75,7 +75,7 @@ def test_attention_saves_nine_times_its_width_and_the_smaller_product():
 
 def test_a_stage_saves_its_input_and_its_currents_with_or_without_pooling():
     frames = torch.randn(T, B, C, 8, 8, requires_grad=True)
-    stage = SpikingConv3x3(inputs=C, outputs=C, pooled=True, lif=LIF())
+    stage = SpikingConv3x3(inputs=C, outputs=C, of_spikes=False, pooled=True, lif=LIF())
     plane = 4 * B * C * 8 * 8
     assert saved(stage, frames, T) == T * (plane + plane)
     assert saved(stage, frames[0], T) == plane + plane

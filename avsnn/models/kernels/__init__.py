@@ -8,15 +8,20 @@ know.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from avsnn.models.kernels import cpu, gpu, oracle
+from avsnn.models.kernels import cpu, oracle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
 KERNELS = ("auto", "torch", "cpu", "triton")
@@ -45,7 +50,7 @@ def choose(name: str, device: torch.device) -> str:
         raise ValueError(
             f"The kernels 'cpu' need a CPU and a C compiler (cc, or CC), not {device}."
         )
-    if name == "triton" and not gpu.available(device):
+    if name == "triton" and _triton(device) is None:
         raise ValueError(
             f"The kernels 'triton' need a CUDA device and the package triton, not {device}."
         )
@@ -57,9 +62,32 @@ def of(tensor: Tensor) -> ModuleType:
     """The kernels for a tensor; float64 is the oracle's alone."""
     if _chosen == "torch" or tensor.dtype == torch.float64:
         return oracle
-    if _chosen != "cpu" and gpu.available(tensor.device):
-        return gpu
+    on_gpu = _triton(tensor.device) if _chosen != "cpu" else None
+    if on_gpu is not None:
+        return on_gpu
     return cpu if cpu.available(tensor.device) else oracle
+
+
+def _triton(device: torch.device) -> ModuleType | None:
+    """The kernels in Triton where they run: on CUDA, or anywhere in its interpreter.
+
+    To import it takes half a second and 90 MB, which nobody else should pay.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not (device.type == "cuda" or interpreted) or find_spec("triton") is None:
+        return None
+    return import_module("avsnn.models.kernels.gpu")
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Compute with plain torch meanwhile, so that who watches torch sees every operation."""
+    global _chosen
+    before, _chosen = _chosen, "torch"
+    try:
+        yield
+    finally:
+        _chosen = before
 
 
 def keep_memory() -> None:

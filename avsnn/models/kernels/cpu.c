@@ -370,3 +370,123 @@ void avsnn_norm_backward(float *grad, const float *x, const float *a, const floa
         for (size j = 0; j < area; j++) g[j] = g[j] * by + in[j] * of + more;
     }
 }
+
+/* Convolution of spikes, one byte each, 3x3 with padding 1: every spike adds its three rows of weights
+   to where they belong, and nothing is done where there is none. Channels of the output go by blocks of the same size, which
+   lie innermost in weights [blocks, inputs, 3, 3, block] and sums; columns of weights are in reverse,
+   so that what one spike adds to one row is one run of 3 * block sums. */
+
+/* The columns of the spikes in each row of a plane; row r has those from starts[r] on. */
+static void find_spikes(const uint8_t *plane, size height, size width, uint16_t *columns,
+                        int32_t *starts) {
+    int32_t n = 0;
+    for (size r = 0; r < height; r++) {
+        starts[r] = n;
+        for (size c = 0; c < width; c++) {
+            columns[n] = (uint16_t)c;
+            n += plane[r * width + c] != 0;
+        }
+    }
+    starts[height] = n;
+}
+
+/* How many spikes there are. */
+size avsnn_count(const uint8_t *x, size count) {
+    size total = 0;
+#pragma omp parallel for simd reduction(+ : total) schedule(static)
+    for (size i = 0; i < count; i++) total += x[i];
+    return total;
+}
+
+/* x [frames, inputs, height, width] to out [frames, blocks * block, height, width]. */
+void avsnn_spike_conv(const uint8_t *x, const float *weights, float *out, size frames, size inputs,
+                       size blocks, size block, size height, size width) {
+    const size area = height * width, line = (width + 2) * block, run = 3 * block;
+    size band = 12288 / line;
+    band = band < 2 ? 2 : band > height ? height : band;
+#pragma omp parallel
+    {
+        uint16_t *columns = malloc((inputs * area + 1) * sizeof(uint16_t));
+        int32_t *starts = malloc(inputs * (height + 1) * sizeof(int32_t));
+        float *sums = malloc(band * line * sizeof(float));
+#pragma omp for schedule(static)
+        for (size f = 0; f < frames; f++) {
+            const uint8_t *frame = x + f * inputs * area;
+            for (size i = 0; i < inputs; i++)
+                find_spikes(frame + i * area, height, width, columns + i * area,
+                            starts + i * (height + 1));
+            for (size b = 0; b < blocks; b++)
+                for (size top = 0; top < height; top += band) {
+                    const size end = top + band < height ? top + band : height;
+                    memset(sums, 0, band * line * sizeof(float));
+                    for (size i = 0; i < inputs; i++) {
+                        const int32_t *from = starts + i * (height + 1);
+                        for (size y = top; y < end; y++)
+                            for (size k = 0; k < 3; k++) {
+                                const size r = y + k - 1;
+                                if (r < 0 || r >= height) continue;
+                                const float *w = weights + ((b * inputs + i) * 3 + k) * run;
+                                for (int32_t e = from[r]; e < from[r + 1]; e++) {
+                                    float *to =
+                                        sums + (y - top) * line + columns[i * area + e] * block;
+#pragma omp simd
+                                    for (size j = 0; j < run; j++) to[j] += w[j];
+                                }
+                            }
+                    }
+                    float *channel = out + (f * blocks + b) * block * area;
+                    for (size o = 0; o < block; o++, channel += area)
+                        for (size y = top; y < end; y++)
+                            for (size c = 0; c < width; c++)
+                                channel[y * width + c] =
+                                    sums[(y - top) * line + (c + 1) * block + o];
+                }
+        }
+        free(columns), free(starts), free(sums);
+    }
+}
+
+/* The gradient of the weights, in their layout, from that of the output. */
+void avsnn_spike_conv_backward(const float *grad, const uint8_t *x, float *weights, size frames,
+                                size inputs, size blocks, size block, size height, size width) {
+    const size area = height * width, line = (width + 2) * block, run = 3 * block;
+    float *turned = calloc(blocks * height * line, sizeof(float));
+    memset(weights, 0, blocks * inputs * 3 * run * sizeof(float));
+#pragma omp parallel
+    {
+        uint16_t *columns = malloc((area + 1) * sizeof(uint16_t));
+        int32_t *starts = malloc((height + 1) * sizeof(int32_t));
+        for (size f = 0; f < frames; f++) {
+            /* channels innermost, between two columns of zeros */
+#pragma omp for schedule(static)
+            for (size row = 0; row < blocks * height; row++) {
+                const size b = row / height, y = row % height;
+                const float *channel = grad + (f * blocks + b) * block * area + y * width;
+                float *to = turned + row * line + block;
+                for (size c = 0; c < width; c++)
+                    for (size o = 0; o < block; o++) to[c * block + o] = channel[o * area + c];
+            }
+#pragma omp for schedule(static)
+            for (size i = 0; i < inputs; i++) {
+                const uint8_t *plane = x + (f * inputs + i) * area;
+                find_spikes(plane, height, width, columns, starts);
+                if (!starts[height]) continue;
+                for (size b = 0; b < blocks; b++)
+                    for (size y = 0; y < height; y++)
+                        for (size k = 0; k < 3; k++) {
+                            const size r = y + k - 1;
+                            if (r < 0 || r >= height) continue;
+                            float *w = weights + ((b * inputs + i) * 3 + k) * run;
+                            for (int32_t e = starts[r]; e < starts[r + 1]; e++) {
+                                const float *from =
+                                    turned + (b * height + y) * line + columns[e] * block;
+#pragma omp simd
+                                for (size j = 0; j < run; j++) w[j] += from[j];
+                            }
+                        }
+            }
+        }
+        free(columns), free(starts);
+    }
+    free(turned);
+}

@@ -7,30 +7,17 @@ the bit. With ``TRITON_INTERPRET=1`` in the environment they run on a CPU, slowl
 
 from __future__ import annotations
 
-import os
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer import Layer
 
 NAME = "triton"
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # what stands below is then never called
-    triton = SimpleNamespace(jit=lambda function: function)
-    tl = SimpleNamespace(constexpr=None)
-
-
-def available(device: torch.device) -> bool:
-    """Whether they run on a device."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    return hasattr(triton, "cdiv") and (device.type == "cuda" or interpreted)
 
 
 def exact(tensor: Tensor) -> Tensor:

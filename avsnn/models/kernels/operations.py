@@ -6,6 +6,7 @@ the current they were given; potentials are computed again on the way back.
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from avsnn.models import kernels
 from avsnn.models.kernels.layer import Layer
@@ -123,6 +124,45 @@ def norm_fire_backward(
     return out.to(current.dtype), product * inverse, total
 
 
+@torch.library.custom_op("avsnn::spike_conv", mutates_args=())
+def spike_conv(spikes: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """3x3 convolution of spikes with padding 1, by the kernels where those are quicker.
+
+    Args:
+        spikes: ``[F, C, H, W]``, 0 or 1.
+        weight: ``[C', C, 3, 3]``.
+
+    Returns:
+        ``[F, C', H, W]``, and the spikes as one byte each, which is what is saved of them.
+    """
+    packed = spikes.to(torch.uint8, memory_format=torch.contiguous_format)
+    out = kernels.cpu.spike_conv(packed, weight) if kernels.of(weight) is kernels.cpu else None
+    return functional.conv2d(spikes, weight, padding=1) if out is None else out, packed
+
+
+@torch.library.custom_op("avsnn::spike_conv_backward", mutates_args=())
+def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of spikes and weights."""
+    grad = grad.contiguous()
+    by_spikes = kernels.of(weight) is kernels.cpu
+    rows = kernels.cpu.spike_conv_backward(grad, packed, weight) if by_spikes else None
+    spikes = packed.to(weight.dtype) if rows is None else packed
+    back, of_weight, _ = torch.ops.aten.convolution_backward(
+        grad,
+        spikes if rows is None else grad.new_empty(packed.shape),
+        weight,
+        None,
+        [1, 1],
+        [1, 1],
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        [True, rows is None, False],
+    )
+    return back, of_weight if rows is None else rows
+
+
 def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
     used = kernels.of(current)
     spikes: Tensor = used.fire(used.exact(current), scale, shift, layer)
@@ -176,6 +216,27 @@ def _(
     return out, torch.empty_like(weight), torch.empty_like(weight)
 
 
+@spike_conv.register_fake
+def _(spikes: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    frames, _, height, width = spikes.shape
+    packed = torch.empty_like(spikes, dtype=torch.uint8, memory_format=torch.contiguous_format)
+    return spikes.new_empty((frames, len(weight), height, width)), packed
+
+
+@spike_conv_backward.register_fake
+def _(grad: Tensor, packed: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return grad.new_empty(packed.shape), torch.empty_like(weight)
+
+
+def _save_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1], inputs[1])
+
+
+def _back_through_spike_conv(ctx, grad, _packed):  # type: ignore[no-untyped-def]
+    return spike_conv_backward(grad, *ctx.saved_tensors)
+
+
 def _save_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     current, scale, _, *rest = inputs
     if scale is not None and ctx.needs_input_grad[0]:
@@ -203,3 +264,4 @@ def _back_through_norm_fire(ctx, grad, _statistics):  # type: ignore[no-untyped-
 
 fire.register_autograd(_back_through_fire, setup_context=_save_fire)
 norm_fire.register_autograd(_back_through_norm_fire, setup_context=_save_norm_fire)
+spike_conv.register_autograd(_back_through_spike_conv, setup_context=_save_spike_conv)
