@@ -1,7 +1,6 @@
 """What several test files share: the recorded data beside the project, and the command itself."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,10 +14,7 @@ import soundfile
 from hypothesis import settings
 
 from avsnn.datasets_manifest import load
-
-# A busy machine is no failure.
-settings.register_profile("avsnn", deadline=None)
-settings.load_profile("avsnn")
+from tests.warm import Warm
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
@@ -48,19 +44,23 @@ def avsnn_path() -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A process that commands are forked from."""
+    process = Warm()
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def avsnn(avsnn_path: str, tmp_path: Path) -> Command:
-    """Runs ``avsnn …`` in an empty folder, as a person would."""
+def avsnn(warm: Warm, tmp_path: Path) -> Command:
+    """Runs ``avsnn …`` in an empty folder, as a person would, but for the time it takes to start.
+
+    Tests of kills, of processes and of pages start the installed command itself.
+    """
 
     def run(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [avsnn_path, *map(str, words)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "COLUMNS": "100"},
-        )
+        return warm.run([*map(str, words)], cwd)
 
     return run
 

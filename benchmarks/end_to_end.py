@@ -1,0 +1,91 @@
+"""Whether ``avsnn train`` loses anything to loading and logging: its rate beside bare steps'.
+
+``python -m benchmarks.end_to_end`` in the project's folder, with the ``dev`` extra installed. The
+demo is prepared, then in turns trained for an epoch by the command (published size, B = 8, samples
+per second as it reports them), and stepped over by a bare loop, over the same batches in the same
+order from the same weights, all of them loaded and augmented before.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from avsnn.models.losses import LossSettings, training_loss
+from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
+from avsnn.pipeline.evaluate import open_data, rows_of
+from avsnn.pipeline.optimizer import make_optimizer
+from avsnn.pipeline.order import sample_draws, training_requests
+from avsnn.pipeline.run import RunConfig, build_network, choose_kernels, load_config
+from benchmarks.measuring import print_machine
+
+WORDS = ["model.channels=256", "data.size=128", "batch_size=8", "epochs=1", "selection=last"]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=160)
+    words = parser.parse_args()
+    print_machine("torch")
+    with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as name:
+        work = Path(name)
+        command = [sys.executable, "-m", "avsnn"]
+        root = ["--root", str(work / "data")]
+        limit = ["--limit", str(words.clips)]
+        chosen = [word for setting in WORDS for word in ("--set", setting)]
+        subprocess.run(
+            [*command, "prepare", "demo", *root, *limit], check=True, capture_output=True
+        )
+        ratios = []
+        for turn in range(words.rounds):
+            run = work / f"run{turn}"
+            subprocess.run(
+                [*command, "train", "demo", *root, "--run", str(run), *chosen],
+                check=True,
+                capture_output=True,
+            )
+            line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+            trained = float(line["samples_per_second"])
+            bare = bare_rate(load_config(run))
+            ratios.append(trained / bare)
+            print(
+                f"avsnn train {trained:.2f} samples/s, bare steps {bare:.2f} samples/s", flush=True
+            )
+    print(f"avsnn train / bare steps: {statistics.median(ratios):.3f}, target 0.95")
+
+
+def bare_rate(config: RunConfig) -> float:
+    """Samples per second of steps on batches that are there."""
+    settings, device = config.settings, torch.device("cpu")
+    source = open_data(config)
+    rows = rows_of(config, source, *settings.train_parts)
+    choose_kernels("auto", device)
+    torch.manual_seed(settings.seed)
+    model = build_network(config).train()
+    optimizer = make_optimizer(model, settings.optimizer)
+    batches = []
+    for request in training_requests(rows, batch_size=8, seed=settings.seed, epoch=0):
+        batch = source.read(request)
+        draws = sample_draws(seed=settings.seed, epoch=0, rows=batch.rows, count=DRAWS + 1)
+        frames = augment_frames(
+            batch.frames, draws[:, 1:], settings=settings.data.augment, size=settings.data.size
+        )
+        batches.append((resize_audio(batch.audio, size=settings.data.size), frames, batch.labels))
+    began = time.monotonic()
+    for audio, frames, labels in batches:
+        optimizer.zero_grad(set_to_none=True)
+        training_loss(model(audio, frames), labels, LossSettings()).total.backward()
+        optimizer.step()
+    return 8 * len(batches) / (time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main()
