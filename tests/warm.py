@@ -56,6 +56,8 @@ def serve() -> None:
         if not child:
             become(asked)
             sys.argv = ["avsnn", *asked["words"]]
+            # from which help would take the name of the program
+            sys.modules["__main__"].__package__ = None
             avsnn.cli.main.main()
             return
         _, status = os.waitpid(child, 0)
