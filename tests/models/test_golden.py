@@ -17,6 +17,11 @@ def recorded(request) -> Golden:
     return golden(request.param)
 
 
+@pytest.fixture(params=["auto", "torch"], autouse=True)
+def _each_kind_of_kernels(request, kernels_named) -> None:
+    kernels_named(request.param)
+
+
 def largest_difference(ours: torch.Tensor, theirs: np.ndarray) -> float:
     assert tuple(ours.shape) == theirs.shape
     return float(np.abs(ours.detach().numpy() - theirs).max())

@@ -72,6 +72,15 @@ def test_kernels_in_triton_give_the_spikes_and_gradients_of_the_oracle(case, sca
     hold_against_the_oracle(named("gpu"), case, scaled)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@settings(max_examples=150, deadline=None)
+@given(layers(), st.booleans())
+def test_kernels_on_a_gpu_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
+    layer, *tensors = case
+    on_gpu = (layer, *(tensor.cuda() for tensor in tensors))
+    hold_against_the_oracle(named("gpu"), on_gpu, scaled)
+
+
 def hold_against_the_oracle(kernels, case, scaled):
     layer, current, scale, shift = case
     known = (scale, shift) if scaled else (None, None)
@@ -146,8 +155,10 @@ def test_kernels_in_triton_take_bfloat16_as_it_is():
 def test_triton_is_tested_by_its_interpreter():
     pytest.importorskip("triton")
     chosen = "kernels_in_triton or triton-shape or (put_together and triton)"
+    chosen += " or (logits and auto and cmci)"
+    golden = Path(__file__).with_name("test_golden.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, __file__, golden],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
