@@ -235,6 +235,9 @@ class _Training:
         self.monitored = self._monitored()
         self.metrics: list[dict[str, Any]] = []
         self.kernels = choose_kernels(self.settings.compute.kernels, self.device)
+        if self.kernels == "torch" != self.settings.compute.kernels:
+            lacking = "C compiler (cc, or CC)" if self.device.type == "cpu" else "package triton"
+            self.say(f"no {lacking} here: neurons run on plain torch, several times more slowly")
         torch.manual_seed(self.settings.seed)
         self.model = build_network(config).to(self.device)
         if self.settings.compute.channels_last:
@@ -362,6 +365,7 @@ class _Training:
         return {
             "epoch": epoch + 1,
             "lr": lr,
+            "kernels": self.kernels,
             **tally.means(everywhere=True),
             "samples_per_second": round((steps - first_step) * settings.batch_size / seconds, 1),
             # Significant digits: a rate is 0 only where there was no spike at all.
@@ -486,7 +490,7 @@ class _Training:
         state = training_state(self.model, self.optimizer, self.average)
         state |= {f"tally.{name}": tensor for name, tensor in tally.items()}
         folder = self.folder / "checkpoints"
-        facts = {"run": self.config.fingerprint}
+        facts = {"run": self.config.fingerprint, "kernels": self.kernels}
         write_checkpoint(resume_path(folder, at), Checkpoint(state, facts))
         keep_newest(folder, self.manner.keep)
 
@@ -500,6 +504,11 @@ class _Training:
         if found is None:
             return Position(0, 0), {}
         at, checkpoint = found
+        if (before := checkpoint.facts.get("kernels")) != self.kernels:
+            self.say(
+                f"this run was computed with the kernels '{before}' and goes on with "
+                f"'{self.kernels}': not bit for bit as without the cut"
+            )
         rest = restore_training(checkpoint.tensors, self.model, self.optimizer, self.average)
         self.metrics = read_metrics(self.folder)[: at.epoch]
         return at, rest.get("tally", {})

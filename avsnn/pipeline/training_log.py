@@ -42,7 +42,7 @@ class TrainingLog:
             if name == "spike_rates":
                 for layer, rate in value.items():
                     self._writer.add_scalar(f"spike_rate/{layer}", rate, line["epoch"])
-            elif name != "epoch":
+            elif name not in ("epoch", "kernels"):
                 self._writer.add_scalar(name, value, line["epoch"])
         self._writer.flush()
         part, epochs = self._settings.selection, self._settings.epochs

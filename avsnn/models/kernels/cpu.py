@@ -125,7 +125,8 @@ def spike_conv_backward(grad: Tensor, spikes: Tensor, weight: Tensor) -> Tensor 
     rows = torch.empty_like(_rows_of_weights(weight))
     _call("avsnn_spike_conv_backward", grad, spikes, rows, *_sizes(spikes, rows))
     blocks, inputs, _, _, block = rows.shape
-    return rows.permute(0, 4, 1, 2, 3).reshape(blocks * block, inputs, 3, 3).flip(3)
+    weights = rows.permute(0, 4, 1, 2, 3).reshape(blocks * block, inputs, 3, 3)
+    return weights.flip(3).contiguous()
 
 
 def _few(spikes: Tensor, weight: Tensor, most: float) -> bool:

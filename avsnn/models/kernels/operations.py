@@ -160,7 +160,8 @@ def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor) -> tuple[T
         1,
         [True, rows is None, False],
     )
-    return back, of_weight if rows is None else rows
+    of_weight = of_weight if rows is None else rows
+    return back.contiguous(), of_weight.contiguous()
 
 
 def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
