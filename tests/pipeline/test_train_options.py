@@ -1,6 +1,7 @@
 """Each option of training does what it says, and leaves the rest alone."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from tests.conftest import NoProgress
 TINY = ["model.channels=16", "epochs=1", "batch_size=16", "data.size=32", "selection=last"]
 
 
-def run(root: Path, folder: Path, *words: str, **manner: Any) -> list[dict[str, Any]]:
+def run(
+    root: Path,
+    folder: Path,
+    *words: str,
+    say: Callable[[str], None] = lambda _: None,
+    **manner: Any,
+) -> list[dict[str, Any]]:
     """Trains; returns the metrics."""
     settings = build_settings(TrainSettings, load_presets("demo", ["healthy"]), [*TINY, *words])
     config = make_config("demo", settings, root=root)
@@ -26,7 +33,7 @@ def run(root: Path, folder: Path, *words: str, **manner: Any) -> list[dict[str, 
         folder=folder,
         manner=trainer.Manner(torch.device("cpu"), **manner),
         progress=NoProgress(),
-        say=lambda _: None,
+        say=say,
     )
     return read_metrics(folder)
 
@@ -183,3 +190,21 @@ def test_a_run_folder_says_how_to_repeat_it(plain: tuple[Path, list[dict[str, An
         assert word in text
     line = json.loads((plain[0] / "metrics.jsonl").read_text())
     assert {"loss", "cross_entropy", "alignment", "accuracy", "samples_per_second"} <= line.keys()
+
+
+def test_going_on_with_other_kernels_is_said(
+    small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, folder = ["model.method=audio", "epochs=2"], tmp_path / "r"
+    run(small_demo, folder, *words)
+    # as after a kill in the second epoch
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+    for at, path in resume_points(folder / "checkpoints").items():
+        if at.epoch == 2:
+            path.unlink()
+    said: list[str] = []
+    monkeypatch.setattr(trainer, "choose_kernels", lambda *_: "others")
+    lines = run(small_demo, folder, *words, say=said.append, resume=True)
+    assert any("goes on with 'others': not bit for bit" in line for line in said)
+    assert [line["kernels"] for line in lines][1:] == ["others"]
