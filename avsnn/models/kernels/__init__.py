@@ -47,9 +47,8 @@ def choose(name: str, device: torch.device) -> str:
     if name not in KERNELS:
         raise ValueError(f"There are no kernels '{name}'; there are {', '.join(KERNELS)}.")
     if name == "cpu" and not cpu.available(device):
-        raise ValueError(
-            f"The kernels 'cpu' need a CPU and a C compiler (cc, or CC), not {device}."
-        )
+        elsewhere = "" if device.type == "cpu" else f", not {device}"
+        raise ValueError(f"The kernels 'cpu' need a C compiler (cc, or CC) and a CPU{elsewhere}.")
     if name == "triton" and _triton(device) is None:
         raise ValueError(
             f"The kernels 'triton' need a CUDA device and the package triton, not {device}."

@@ -103,6 +103,17 @@ void avsnn_fire(const float *x, const float *scale, const float *shift, float *s
     }
 }
 
+/* Pairs of sums of planes to those of channels, in the order of the planes. */
+static void sum_planes(const double *partial, size planes, size channels, double *sums) {
+    for (size c = 0; c < channels; c++) {
+        sums[2 * c] = sums[2 * c + 1] = 0;
+        for (size p = c; p < planes; p += channels) {
+            sums[2 * c] += partial[2 * p];
+            sums[2 * c + 1] += partial[2 * p + 1];
+        }
+    }
+}
+
 /* Gradients of the spikes to those of the current, [frames, channels, area], with the sums over each
    channel of them and of them times (x - mean), into sums [channels, 2]. centre may be NULL: 0. */
 void avsnn_fire_backward(const float *grad, const float *x, const float *scale, const float *shift,
@@ -140,13 +151,7 @@ void avsnn_fire_backward(const float *grad, const float *x, const float *scale, 
             partial[2 * p + 1] += product[j];
         }
     }
-    for (size c = 0; c < L.channels; c++) {
-        sums[2 * c] = sums[2 * c + 1] = 0;
-        for (size p = c; p < planes; p += L.channels) {
-            sums[2 * c] += partial[2 * p];
-            sums[2 * c + 1] += partial[2 * p + 1];
-        }
-    }
+    sum_planes(partial, planes, L.channels, sums);
     free(partial);
 }
 
@@ -348,13 +353,7 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
         free(potentials), free(gradients), free(membrane), free(current);
         free(share), free(place), free(line);
     }
-    for (size c = 0; c < L.channels; c++) {
-        sums[2 * c] = sums[2 * c + 1] = 0;
-        for (size p = c; p < planes; p += L.channels) {
-            sums[2 * c] += partial[2 * p];
-            sums[2 * c + 1] += partial[2 * p + 1];
-        }
-    }
+    sum_planes(partial, planes, L.channels, sums);
     free(partial);
 }
 
