@@ -8,6 +8,7 @@ its own.
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import torch
@@ -33,26 +34,42 @@ def main() -> None:
     words = parser.parse_args()
     print_machine("torch")
     print("| changed | value | seconds of a step | peak memory, MiB |\n|---|---:|---:|---:|")
-    figure, axes = plt.subplots(2, 3, figsize=(10, 5.5), constrained_layout=True)
-    for column, (name, values) in enumerate(RANGES.items()):
-        seconds, peaks = [], []
+    found: dict[str, list[Point]] = {}
+    for name, values in RANGES.items():
         for value in values:
             chosen = MIDDLE | {name: value}
             words.steps, words.side = chosen["steps"], chosen["side"]
             worker = Worker("avsnn", "training", chosen["batch"], words)
             # the first two warm up
-            taken = [worker.step() for _ in range(words.rounds + 2)][2:]
-            seconds.append(min(taken))
-            peaks.append(worker.close() / 2**20)
-            print(f"| {name} | {value} | {seconds[-1]:.3f} | {peaks[-1]:,.0f} |", flush=True)
-        for row, (what, unit) in enumerate(((seconds, "seconds of a step"), (peaks, "peak, MiB"))):
+            seconds = min([worker.step() for _ in range(words.rounds + 2)][2:])
+            point = Point(value, seconds, worker.close() / 2**20)
+            found.setdefault(name, []).append(point)
+            print(f"| {name} | {value} | {seconds:.3f} | {point.peak:,.0f} |", flush=True)
+            draw(found, words.picture)
+    print(f"wrote {words.picture}")
+
+
+class Point(NamedTuple):
+    """One size, the seconds of its step, and its peak memory in MiB."""
+
+    value: int
+    seconds: float
+    peak: float
+
+
+def draw(found: dict[str, list[Point]], picture: Path) -> None:
+    """What has been measured so far."""
+    figure, axes = plt.subplots(2, len(RANGES), figsize=(10, 5.5), constrained_layout=True)
+    for column, (name, points) in enumerate(found.items()):
+        values = [point.value for point in points]
+        for row, unit in enumerate(("seconds of a step", "peak, MiB")):
             axis = axes[row][column]
-            axis.plot(values, what, "o-")
+            axis.plot(values, [point[row + 1] for point in points], "o-")
             axis.set(xlabel=LABELS[name], ylabel=unit, ylim=(0, None), xticks=values)
             axis.grid(alpha=0.3)
     figure.suptitle("A training step of S-CMRL around T = 4, B = 8, 128x128, C = 256")
-    figure.savefig(words.picture, dpi=110)
-    print(f"wrote {words.picture}")
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
