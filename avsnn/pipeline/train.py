@@ -309,7 +309,7 @@ class _Training:
         left_out = len(self.rows) - self.steps * self.settings.batch_size
         self.say(
             f"{self.folder}: {self.settings.model.method} with {count:,} parameters on "
-            f"{self.device} (kernels: {self.kernels}){together}, {len(self.rows):,} clips to train "
+            f"{self.device}{together} (kernels: {self.kernels}), {len(self.rows):,} clips to train "
             f"on ({self.steps} steps of {self.settings.batch_size}, {left_out} other clips sit out "
             f"each epoch){chosen}{done}"
         )
