@@ -237,7 +237,7 @@ class _Training:
         self.kernels = choose_kernels(self.settings.compute.kernels, self.device)
         if self.kernels == "torch" != self.settings.compute.kernels:
             lacking = "C compiler (cc, or CC)" if self.device.type == "cpu" else "package triton"
-            self.say(f"no {lacking} here: neurons run on plain torch, several times more slowly")
+            self.say(f"no {lacking} here: neurons run on plain torch, which is slower")
         torch.manual_seed(self.settings.seed)
         self.model = build_network(config).to(self.device)
         if self.settings.compute.channels_last:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def choose(name: str, device: torch.device) -> str:
     if name == "cpu" and not cpu.available(device):
         elsewhere = "" if device.type == "cpu" else f", not {device}"
         raise ValueError(f"The kernels 'cpu' need a C compiler (cc, or CC) and a CPU{elsewhere}.")
-    if name == "triton" and _triton(device) is None:
+    if name == "triton" and _triton(device.type) is None:
         raise ValueError(
             f"The kernels 'triton' need a CUDA device and the package triton, not {device}."
         )
@@ -61,19 +62,21 @@ def of(tensor: Tensor) -> ModuleType:
     """The kernels for a tensor; float64 is the oracle's alone."""
     if _chosen == "torch" or tensor.dtype == torch.float64:
         return oracle
-    on_gpu = _triton(tensor.device) if _chosen != "cpu" else None
+    on_gpu = _triton(tensor.device.type) if _chosen != "cpu" else None
     if on_gpu is not None:
         return on_gpu
     return cpu if cpu.available(tensor.device) else oracle
 
 
-def _triton(device: torch.device) -> ModuleType | None:
+@cache
+def _triton(device: str) -> ModuleType | None:
     """The kernels in Triton where they run: on CUDA, or anywhere in its interpreter.
 
-    To import it takes half a second and 90 MB, which nobody else should pay.
+    Asked for by every operator, so it is looked for once. To import it takes half a second and 90
+    MB, which nobody else should pay.
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if not (device.type == "cuda" or interpreted) or find_spec("triton") is None:
+    if not (device == "cuda" or interpreted) or find_spec("triton") is None:
         return None
     return import_module("avsnn.models.kernels.gpu")
 

@@ -15,6 +15,7 @@ import platform
 import subprocess
 import tempfile
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def moments(current: Tensor) -> Tensor:
     """As ``oracle.moments``, on float32; sums are taken in double precision."""
     frames, channels, *sides = current.shape
     both = torch.empty((2, channels), dtype=torch.float64)
-    area = _product(sides)
+    area = prod(sides)
     _call("avsnn_moments", current, frames, channels, area, both[0], both[1])
     return both.float()
 
@@ -67,10 +68,7 @@ def moments(current: Tensor) -> Tensor:
 def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
     """As ``oracle.fire``, on float32."""
     shape = _shape(current, layer)
-    batch, channels, *sides = current.shape if layer.constant else current.shape[1:]
-    if layer.pooled:
-        sides = [(side + 1) // 2 for side in sides]
-    spikes = current.new_empty((layer.steps, batch, channels, *sides))
+    spikes = current.new_empty(layer.spikes(current))
     name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
     _call(name, current, scale, shift, spikes, shape)
     return spikes
@@ -96,7 +94,7 @@ def fire_backward(
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
     """As ``oracle.norm_backward``, on float32."""
     frames, channels, *sides = current.shape
-    _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, _product(sides))
+    _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, prod(sides))
 
 
 def spike_conv(spikes: Tensor, weight: Tensor) -> Tensor | None:
@@ -122,11 +120,11 @@ def spike_conv_backward(grad: Tensor, spikes: Tensor, weight: Tensor) -> Tensor 
     """The gradient of the weights of :func:`spike_conv`, or None as there."""
     if not _few(spikes, weight, _FEW_BACKWARD):
         return None
-    rows = torch.empty_like(_rows_of_weights(weight))
+    outputs, inputs = weight.shape[:2]
+    block = min(_BLOCK, outputs)
+    rows = weight.new_empty((outputs // block, inputs, 3, 3, block))
     _call("avsnn_spike_conv_backward", grad, spikes, rows, *_sizes(spikes, rows))
-    blocks, inputs, _, _, block = rows.shape
-    weights = rows.permute(0, 4, 1, 2, 3).reshape(blocks * block, inputs, 3, 3)
-    return weights.flip(3).contiguous()
+    return rows.permute(0, 4, 1, 2, 3).reshape(weight.shape).flip(3).contiguous()
 
 
 def _few(spikes: Tensor, weight: Tensor, most: float) -> bool:
@@ -154,8 +152,8 @@ def _sizes(spikes: Tensor, rows: Tensor) -> tuple[int, ...]:
 
 
 def _shape(current: Tensor, layer: Layer) -> _Layer:
-    batch, channels, *sides = current.shape if layer.constant else current.shape[1:]
-    height, width = sides if layer.pooled else (1, _product(sides))
+    batch, channels, *sides = layer.frame(current)
+    height, width = sides if layer.pooled else (1, prod(sides))
     return _Layer(
         steps=layer.steps,
         batch=batch,
@@ -167,13 +165,6 @@ def _shape(current: Tensor, layer: Layer) -> _Layer:
         threshold=layer.threshold,
         slope=layer.slope,
     )
-
-
-def _product(sides: list[int]) -> int:
-    area = 1
-    for side in sides:
-        area *= side
-    return area
 
 
 def _call(name: str, *arguments: Tensor | int | _Layer | None) -> None:

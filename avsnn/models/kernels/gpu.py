@@ -262,20 +262,20 @@ def moments(current: Tensor) -> Tensor:
 
 def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
     """As ``oracle.fire``."""
-    batch, channels, *sides = current.shape if layer.constant else current.shape[1:]
+    batch, channels, *sides = layer.frame(current)
     step = current.numel() // (1 if layer.constant else layer.steps)
     between, scaled, rate = 0 if layer.constant else step, scale is not None, 1.0 / layer.tau
     if not layer.pooled:
         area = step // (batch * channels)
-        spikes = current.new_empty((layer.steps, batch, channels, *sides))
+        spikes = current.new_empty(layer.spikes(current))
         block = _block(step)
         _fire[(triton.cdiv(step, block),)](
             current, scale, shift, spikes, layer.steps, between, step, channels, area, rate,
             layer.threshold, SCALED=scaled, BLOCK=block, enable_fp_fusion=False,
         )  # fmt: skip
         return spikes
-    high, wide = ((side + 1) // 2 for side in sides)
-    pooled = current.new_empty((layer.steps, batch, channels, high, wide))
+    pooled = current.new_empty(layer.spikes(current))
+    high, wide = pooled.shape[-2:]
     block = _block(high * wide)
     _fire_pool[(batch * channels, triton.cdiv(high * wide, block))](
         current, scale, shift, None, pooled, None, None, layer.steps, between, batch * channels,
@@ -294,7 +294,7 @@ def fire_backward(
     layer: Layer,
 ) -> tuple[Tensor, Tensor]:
     """As ``oracle.fire_backward``."""
-    batch, channels, *sides = current.shape if layer.constant else current.shape[1:]
+    batch, channels, *sides = layer.frame(current)
     planes, steps = batch * channels, layer.steps
     step = current.numel() // (1 if layer.constant else steps)
     area, between = step // planes, 0 if layer.constant else step

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 
 class Layer(NamedTuple):
     """Neurons with a hard reset, a sigmoid surrogate and a past that gets no gradient.
@@ -21,3 +23,14 @@ class Layer(NamedTuple):
     tau: float
     threshold: float
     slope: float
+
+    def frame(self, current: Tensor) -> tuple[int, ...]:
+        """The shape of one step of a current, ``[B, C, ...]``."""
+        return tuple(current.shape if self.constant else current.shape[1:])
+
+    def spikes(self, current: Tensor) -> tuple[int, ...]:
+        """The shape of its spikes, ``[T, B, C, ...]``."""
+        batch, channels, *sides = self.frame(current)
+        if self.pooled:
+            sides = [(side + 1) // 2 for side in sides]
+        return (self.steps, batch, channels, *sides)

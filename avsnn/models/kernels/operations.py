@@ -30,12 +30,12 @@ def fire(
         current: ``[T, B, C, ...]``, or ``[B, C, ...]`` where it is constant.
         scale: ``[C]``, or None for the current itself.
         shift: ``[C]``, with a scale.
-        steps: as all that follow, in :class:`Layer`.
-        constant: .
-        pooled: .
-        tau: .
-        threshold: .
-        slope: .
+        steps: T; this and what follows is a :class:`Layer`, piece by piece, as operators take it.
+        constant: every step reads the same current.
+        pooled: max pooling stands behind the spikes.
+        tau: membrane time constant, in steps.
+        threshold: potential at which a neuron fires.
+        slope: of the surrogate.
 
     Returns:
         ``[T, B, C, ...]``.
@@ -170,13 +170,6 @@ def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: La
     return spikes.to(current.dtype)
 
 
-def _spikes_like(current: Tensor, steps: int, constant: bool, pooled: bool) -> Tensor:
-    shape = list(current.shape if constant else current.shape[1:])
-    if pooled:
-        shape[-2:] = [(side + 1) // 2 for side in shape[-2:]]
-    return current.new_empty((steps, *shape))
-
-
 @fire.register_fake
 def _(
     current: Tensor,
@@ -185,9 +178,9 @@ def _(
     steps: int,
     constant: bool,
     pooled: bool,
-    *_rest: float,
+    *rest: float,
 ) -> Tensor:
-    return _spikes_like(current, steps, constant, pooled)
+    return current.new_empty(Layer(steps, constant, pooled, *rest).spikes(current))
 
 
 @fire_backward.register_fake
@@ -204,9 +197,10 @@ def _(
     steps: int,
     constant: bool,
     pooled: bool,
-    *_rest: float,
+    *rest: float,
 ) -> tuple[Tensor, Tensor]:
-    return _spikes_like(current, steps, constant, pooled), weight.new_empty((2, len(weight)))
+    spikes = Layer(steps, constant, pooled, *rest).spikes(current)
+    return current.new_empty(spikes), weight.new_empty((2, len(weight)))
 
 
 @norm_fire_backward.register_fake
