@@ -154,8 +154,8 @@ def test_kernels_in_triton_take_bfloat16_as_it_is():
 
 def test_triton_is_tested_by_its_interpreter():
     pytest.importorskip("triton")
-    chosen = "kernels_in_triton or triton-shape or (put_together and triton)"
-    chosen += " or (logits and auto and cmci)"
+    chosen = "kernels_in_triton or ((statistics or put_together) and triton)"
+    chosen += " or (logits and auto and cmci and eval)"
     golden = Path(__file__).with_name("test_golden.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, __file__, golden],
