@@ -18,7 +18,10 @@ from avsnn.models import kernels
 from avsnn.models.kernels import cpu
 from benchmarks.measuring import print_machine
 
-LAYERS = [(32, 64, 64), (64, 128, 32), (128, 256, 16), (256, 256, 8)]
+LAYERS: list[tuple[int, int, tuple[int, ...]]] = [
+    (32, 64, (64, 64)), (64, 128, (32, 32)), (128, 256, (16, 16)), (256, 256, (8, 8)),
+    (256, 256, (64,)), (1024, 256, (64,)),
+]  # fmt: skip
 DENSITIES = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
 FRAMES = 32
 
@@ -31,34 +34,35 @@ def main() -> None:
     print_machine("torch")
     kernels.keep_memory()
     # measure beyond the point where the library would turn to convolutions
-    cpu._FEW = cpu._FEW_BACKWARD = 1.0
+    cpu._FEW = cpu._FEW_BACKWARD = {"conv": 1.0, "linear": 1.0}
     print("| layer | pass |", *(f"{density} |" for density in DENSITIES))
     print("|---|---|" + "---:|" * len(DENSITIES))
-    for inputs, outputs, side in LAYERS:
+    for inputs, outputs, sides in LAYERS:
         rows: dict[str, list[str]] = {"forward": [], "gradient of weights": []}
         for density in DENSITIES:
-            spikes = (torch.rand(FRAMES, inputs, side, side) < density).float()
-            packed = spikes.to(torch.uint8)
-            weight = torch.randn(outputs, inputs, 3, 3)
-            grad = torch.randn(FRAMES, outputs, side, side)
+            spikes = (torch.rand(FRAMES, inputs, *sides) < density).float()
+            weight = torch.randn(outputs, inputs, *((3, 3) if len(sides) == 2 else (1,)))
+            grad = torch.randn(FRAMES, outputs, *sides)
+            packed, fired = cpu.pack(spikes) or (spikes, 0)
             pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
                 "forward": (
-                    lambda s=spikes, w=weight: functional.conv2d(s, w, padding=1),
-                    lambda p=packed, w=weight: cpu.spike_conv(p, w),
+                    lambda s=spikes, w=weight: dense(s, w),
+                    lambda s=spikes, w=weight: add_weights(s, w),
                 ),
                 "gradient of weights": (
                     lambda g=grad, s=spikes, w=weight: dense_gradient(g, s, w),
-                    lambda g=grad, p=packed, w=weight: cpu.spike_conv_backward(g, p, w),
+                    lambda g=grad, p=packed, w=weight, n=fired: cpu.spike_conv_backward(g, p, w, n),
                 ),
             }
             for name, pair in pairs.items():
                 ratios = []
                 for _ in range(words.rounds + 1):
-                    dense, by_spikes = (seconds(work) for work in pair)
-                    ratios.append(dense / by_spikes)
+                    products, sums = (seconds(work) for work in pair)
+                    ratios.append(products / sums)
                 rows[name].append(f"{statistics.median(ratios[1:]):.2f}")
         for name, cells in rows.items():
-            print(f"| {inputs} to {outputs}, {side}x{side} | {name} |", " | ".join(cells), "|")
+            places = "x".join(map(str, sides))
+            print(f"| {inputs} to {outputs}, {places} | {name} |", " | ".join(cells), "|")
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -68,11 +72,24 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def dense(spikes: Tensor, weight: Tensor) -> Tensor:
+    """By oneDNN."""
+    convolve = functional.conv2d if weight.dim() == 4 else functional.conv1d
+    return convolve(spikes, weight, padding=weight.shape[-1] // 2)
+
+
+def add_weights(spikes: Tensor, weight: Tensor) -> Tensor | None:
+    """By our kernels, packing included."""
+    packed = cpu.pack(spikes)
+    return packed and cpu.spike_conv(packed[0], weight, None, packed[1])
+
+
 def dense_gradient(grad: Tensor, spikes: Tensor, weight: Tensor) -> Tensor:
     """By oneDNN."""
+    axes = weight.dim() - 2
+    rest = ([1] * axes, [weight.shape[-1] // 2] * axes, [1] * axes, False, [0] * axes, 1)
     mask = [False, True, False]
-    rest = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask)
-    return torch.ops.aten.convolution_backward(grad, spikes, weight, None, *rest)[1]  # type: ignore[no-any-return]
+    return torch.ops.aten.convolution_backward(grad, spikes, weight, None, *rest, mask)[1]  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

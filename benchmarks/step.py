@@ -8,6 +8,10 @@ step at a time, in turns, so that all meet the same machine and each has its own
 - avsnn: as ``avsnn train`` does it.
 - floor: the convolutions and matrix products of the same step alone, forward and backward, each in
   the faster of two memory layouts.
+
+On a GPU a second floor stands beside the time: the operations of a step over the measured rate of
+large matrix products, and the bytes that must be read and written over the measured bandwidth of
+copying.
 """
 
 import argparse
@@ -24,10 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from avsnn.models import kernels
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
+from avsnn.pipeline.optimizer import make_optimizer
+from avsnn.pipeline.run import OptimizerSettings
 from benchmarks.measuring import print_machine
 from benchmarks.published import as_published
 
@@ -90,6 +98,16 @@ def compare(batch: int, words: argparse.Namespace) -> None:
     )
     peaks = [workers[way, "training"].peak for way in ("avsnn", "published")]
     print(f"peak memory, avsnn / published: {peaks[0] / peaks[1]:.2f}, target 1/3", flush=True)
+    if words.device == "cuda":
+        for way in ("avsnn", "avsnn-bf16"):
+            taken = seconds[way, "training"]
+            print_quotient(
+                f"training, published / {way}",
+                seconds["published", "training"],
+                taken,
+                "5 in float32, 12 in bfloat16",
+            )
+            print_limit(way, batch, words, statistics.median(taken))
 
 
 def print_quotient(name: str, above: list[float], below: list[float], target: str) -> None:
@@ -100,6 +118,83 @@ def print_quotient(name: str, above: list[float], below: list[float], target: st
         f"{quotients[-1]:.2f}), target {target}",
         flush=True,
     )
+
+
+def print_limit(way: str, batch: int, words: argparse.Namespace, seconds: float) -> None:
+    """The two terms below which no step can go, and how far above them this one is."""
+    # 70 MB, which would count in every other process
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = torch.device(words.device)
+    kind = torch.bfloat16 if way.endswith("bf16") else torch.float32
+    step = make_step(way, "training", batch, words.steps, words.side, device)
+    step()
+    with FlopCounterMode(display=False) as counted, Traffic() as traffic:
+        step()
+    operations, moved = counted.get_total_flops(), traffic.bytes
+    rate, bandwidth = matrix_rate(kind, device), copy_bandwidth(device)
+    limit = operations / rate + moved / bandwidth
+    print(
+        f"{way}: {operations / 1e12:.2f} TFLOP at {rate / 1e12:.1f} TFLOP/s and "
+        f"{moved / 1e9:.2f} GB at {bandwidth / 1e9:.0f} GB/s make {limit * 1e3:.1f} ms; the "
+        f"step takes {seconds / limit:.2f} times that, target 2.5",
+        flush=True,
+    )
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes of every operator that must read its operands from memory and write results.
+
+    Products, neurons and their backward passes; all else could be part of one of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = str(func.name())
+        if name.startswith("avsnn::") or name.removeprefix("aten::") in PRODUCTS:
+            self.bytes += sum(map(_size, [*tree_leaves(args), *tree_leaves(out)]))
+            # the first pass takes the statistics, the second needs them
+            self.bytes += _size(args[0]) if "norm_fire" in name else 0
+        return out
+
+
+PRODUCTS = ("convolution", "convolution_backward", "mm", "bmm", "addmm", "baddbmm")
+
+
+def _size(value: Any) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
+def matrix_rate(kind: torch.dtype, device: torch.device) -> float:
+    """Operations per second of a large matrix product."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, side, side, device=device, dtype=kind)
+    return 2 * side**3 / quickest(lambda: a @ b, device)
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per second, read and written, of copying."""
+    source = torch.zeros(2**30 if device.type == "cuda" else 2**26, device=device)
+    target = torch.empty_like(source)
+    return 2 * _size(source) / quickest(lambda: target.copy_(source), device)
+
+
+def quickest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds, the least of some."""
+    taken = []
+    for _ in range(10):
+        synchronise(device)
+        began = time.perf_counter()
+        work()
+        synchronise(device)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 class Worker:
@@ -180,7 +275,11 @@ def make_step(
                 return model(audio, visual).logits  # type: ignore[no-any-return]
 
         return evaluate
-    optimizer = torch.optim.AdamW(model.parameters(), fused=way != "published")
+    optimizer = (
+        torch.optim.AdamW(model.parameters())
+        if way == "published"
+        else make_optimizer(model, OptimizerSettings())
+    )
     half = torch.autocast(device.type, torch.bfloat16) if way.endswith("bf16") else nullcontext()
 
     def train() -> None:

@@ -66,16 +66,18 @@ def avsnn(warm: Warm, tmp_path: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def small_demo(avsnn_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_demo(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root that holds 72 prepared demo clips, many shards, read by tests and never written."""
     root = tmp_path_factory.mktemp("small") / "data"
-    words = ["prepare", "demo", "--limit", "72", "--root", str(root), *SMALL_SHARDS]
-    done = subprocess.run([avsnn_path, *words], capture_output=True, text=True, check=False)
+    words = ["prepare", "demo", "--limit", "72", "--root", str(root), *SMALL_SHARDS, *ALONE]
+    done = warm.run(words, root.parent)
     assert done.returncode == 0, done.stderr
     return root
 
 
 SMALL_SHARDS = ("--set", "extract.clips_per_shard=8")
+# Each worker imports all over again, which takes longer than what it then does here.
+ALONE = ("--workers", "0")
 
 
 def hashes(folder: Path) -> dict[str, str]:

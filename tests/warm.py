@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def serve() -> None:
     import avsnn.cli.main
     import avsnn.pipeline.reproduce
     import avsnn.pipeline.train
+
+    for name in ("distributed", "matplotlib.pyplot", "sklearn.metrics", "tensorboardX"):
+        import_module(name)
 
     for line in sys.stdin:
         asked = json.loads(line)

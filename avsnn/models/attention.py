@@ -9,7 +9,7 @@ Features are ``[T, B, C, N]``; head h holds channels ``h * D`` to ``(h + 1) * D`
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,44 @@ if TYPE_CHECKING:
 SCALE = 0.25
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``(Q K^T) V * 0.25`` on ``[..., D, L]``, attending over L, in the cheaper order.
+class _Attend(torch.autograd.Function):
+    """Saves its operands as bytes, which a product of spikes as such would keep as floats."""
 
-    Exact in either order for spikes, as long as L * D < 2 ** 24 in float32.
-    """
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(*(spikes.to(torch.uint8) for spikes in (query, key, value)))
+        return _product(query, key, value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = (packed.to(grad.dtype) for packed in ctx.saved_tensors)
+        if _channels_first(query):
+            across = (value @ key.mT).mul_(SCALE)
+            back = (grad @ query.mT).mul_(SCALE)
+            return across.mT @ grad, back.mT @ value, back @ key
+        scores = (key.mT @ query).mul_(SCALE)
+        back = (value.mT @ grad).mul_(SCALE)
+        return key @ back, query @ back.mT, grad @ scores.mT
+
+
+def _channels_first(query: Tensor) -> bool:
     D, L = query.shape[-2:]
-    if D <= L:
-        return (value @ key.transpose(-1, -2)).mul_(SCALE) @ query
-    return value @ (key.transpose(-1, -2) @ query).mul_(SCALE)
+    return D <= L
+
+
+def _product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    if _channels_first(query):
+        return (value @ key.mT).mul_(SCALE) @ query
+    return value @ (key.mT @ query).mul_(SCALE)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """``(Q K^T) V * 0.25`` of spikes ``[..., D, L]``, attending over L, in the cheaper order.
+
+    Exact in either order, as long as L * D < 2 ** 24 in float32. Saved for backward: the spikes,
+    one byte each.
+    """
+    return _Attend.apply(query, key, value)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def split_heads(features: Tensor, heads: int) -> Tensor:
@@ -43,22 +72,22 @@ def split_heads(features: Tensor, heads: int) -> Tensor:
 class SpatialMix(nn.Module):
     """Attention over the N tokens of each time step (arXiv 2502.12488, section 3.3).
 
-    Saved for backward: query, key and value, and the product of two of them.
+    Saved for backward: query, key and value, one byte each.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
+        """Spikes ``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
         return attend(query, key, value).flatten(2, 3)
 
 
 class TemporalMix(nn.Module):
     """Attention over the T steps of each token, heads kept apart (arXiv 2502.12488, section 3.3).
 
-    Saved for backward: query, key and value, and the product of two of them.
+    Saved for backward: query, key and value, one byte each.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
+        """Spikes ``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
         return self._attend(query, key, value).permute(4, 0, 1, 3, 2).flatten(2, 3).contiguous()
 
     @staticmethod
@@ -210,9 +239,8 @@ class SpikingAttention(nn.Module):
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """Query from ``own``, key and value from ``other``, both ``[T, B, C, N]``, to spikes.
 
-        Saved for backward: both inputs, 13 C values for each step, clip and token, and the product
-        of two of query, key and value: ``[D, D]`` or ``[L, L]``, whichever is smaller, for each
-        head and each place that is not attended over.
+        Saved for backward: five currents, C values each for each step, clip and token; query, key
+        and value as bytes; both inputs and the spikes before the projection, on a CPU as bytes too.
         """
         query = split_heads(self.query(own), self.heads)
         key = split_heads(self.key(other), self.heads)

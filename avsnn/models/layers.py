@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from avsnn.models import kernels
+from avsnn.models.kernels import operations
 from avsnn.models.recompute import replaying
 
 if TYPE_CHECKING:
@@ -171,16 +173,54 @@ class TokenNorm(BatchNorm):
         return super().forward(features.flatten(0, 1)).view_as(features)
 
 
+def _convolve_spikes(layer: nn.Conv1d | nn.Conv2d, spikes: Tensor) -> Tensor | None:
+    """By the kernels for that, or None where they are not for this.
+
+    They take float32 on a CPU, and whole values up to three; a compiler does not see which it is.
+    """
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return None
+    if kernels.of(spikes) is not kernels.cpu or spikes.dtype != torch.float32:
+        return None
+    packed = kernels.cpu.pack(spikes.detach())
+    if packed is None:
+        return None
+    out: Tensor = operations.spike_conv(spikes, packed[0], layer.weight, layer.bias, packed[1])
+    return out
+
+
+class SpikeConv1d(nn.Conv1d):
+    """1x1 convolution of spikes or sums of them, ``[F, C, N]`` to ``[F, C', N]``.
+
+    In float32 on a CPU it may add weights for each spike and do no products, as ``kernels`` decides
+    by how many there are. Saved for backward: the input, one byte each on that way.
+    """
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Convolve."""
+        out = _convolve_spikes(self, spikes)
+        return super().forward(spikes) if out is None else out
+
+
+class SpikeConv2d(nn.Conv2d):
+    """The same for 3x3 with padding 1, ``[F, C, H, W]`` to ``[F, C', H, W]``."""
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Convolve."""
+        out = _convolve_spikes(self, spikes)
+        return super().forward(spikes) if out is None else out
+
+
 class SpikingConv1x1(nn.Module):
     """1x1 convolution, batch norm, LIF: ``[T, B, C, N]`` to spikes ``[T, B, C', N]``.
 
-    Saved for backward: the input and what the convolution gave, so ``C + C'`` values for each step,
-    clip and token.
+    Saved for backward: the input, of spikes one byte each on a CPU, and what the convolution gave,
+    so ``C + C'`` values for each step, clip and token.
     """
 
     def __init__(self, *, inputs: int, outputs: int, bias: bool, lif: LIF) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel_size=1, bias=bias)
+        self.conv = SpikeConv1d(inputs, outputs, kernel_size=1, bias=bias)
         self.norm = BatchNorm(outputs)
         self.lif = lif
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from avsnn.models import kernels
-from avsnn.models.kernels import operations
-from avsnn.models.layers import BatchNorm
+from avsnn.models.layers import BatchNorm, SpikeConv2d
 
 if TYPE_CHECKING:
     from avsnn.models.layers import NeuronFactory
@@ -23,25 +20,6 @@ if TYPE_CHECKING:
 
 #: Stages of each patch split, by the channels they give as a divisor of C.
 PATCH_SPLITS: dict[str, tuple[int, ...]] = {"deep": (8, 4, 2, 1), "shallow": (2, 1)}
-
-
-class SpikeConv3x3(nn.Conv2d):
-    """3x3 convolution of spikes without a bias, ``[F, C, H, W]`` to ``[F, C', H, W]``.
-
-    On a CPU in float32 it may add weights for each spike and do no products, as ``kernels`` decides
-    by how many there are. Saved for backward: the spikes, one byte each on that way.
-    """
-
-    def __init__(self, *, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Convolve."""
-        plain = spikes.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        if plain or kernels.of(spikes) is not kernels.cpu:
-            return super().forward(spikes)
-        out: Tensor = operations.spike_conv(spikes, self.weight)[0]
-        return out
 
 
 class SpikingConv3x3(nn.Module):
@@ -57,7 +35,7 @@ class SpikingConv3x3(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = (
-            SpikeConv3x3(inputs=inputs, outputs=outputs)
+            SpikeConv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
             if of_spikes
             else nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
         )

@@ -1,5 +1,6 @@
 """AdamW and its learning rate, as published."""
 
+from inspect import unwrap
 from math import cos, pi
 
 import torch
@@ -9,6 +10,19 @@ from avsnn.pipeline.run import OptimizerSettings
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+
+
+class AdamW(torch.optim.AdamW):
+    """Torch's, without the wrappers that import its compiler.
+
+    They do so to tell the compiler to look elsewhere: 1.7 s and 145 MB, compiled network or not.
+    """
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 def learning_rate(
@@ -21,7 +35,7 @@ def learning_rate(
     return settings.min_lr + (peak - settings.min_lr) * (1 + cos(pi * epoch / epochs)) / 2
 
 
-def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
     """AdamW; weight decay on matrices and filters only."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in trainable if parameter.ndim > 1]
@@ -30,4 +44,4 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
+    return AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)

@@ -286,7 +286,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _made_with() -> dict[str, str]:
-    libraries = ("torch", "numpy", "zarr", "webdataset", "librosa", "opencv-python-headless")
+    libraries = ("torch", "numpy", "zarr", "webdataset", "soxr", "opencv-python-headless")
     return {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["avsnn", *sys.argv[1:]]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import SMALL_SHARDS, Command
+from tests.conftest import ALONE, SMALL_SHARDS, Command
 
 BAD_INPUT = {
     "unknown data set": (["prepare", "nope"], "av-digits, crema-d, demo, urbansound8k-av"),
@@ -46,7 +46,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 def test_a_full_disk_is_one_sentence_and_what_was_done_stays(
     avsnn: Command, tiny_disk: Path
 ) -> None:
-    done = avsnn("prepare", "demo", "--limit", "60", "--root", tiny_disk)
+    done = avsnn("prepare", "demo", "--limit", "60", "--root", tiny_disk, *ALONE)
     assert done.returncode == 2
     assert "is full" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -174,10 +174,10 @@ def test_training_and_evaluation_leave_all_that_is_needed_to_repeat_them(
 def test_evaluating_on_data_prepared_anew_with_other_content_is_refused(
     avsnn: Command, tmp_path: Path
 ) -> None:
-    assert avsnn("prepare", "demo", "--limit", "60").returncode == 0
+    assert avsnn("prepare", "demo", "--limit", "60", *ALONE).returncode == 0
     words = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
     assert avsnn("train", "demo", "--run", "r", *words).returncode == 0
-    assert avsnn("prepare", "demo", "--limit", "66").returncode == 0
+    assert avsnn("prepare", "demo", "--limit", "66", *ALONE).returncode == 0
     done = avsnn("evaluate", "r")
     assert done.returncode == 2
     assert "is not what this run was trained on" in done.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from avsnn.datasets_manifest import load
 from avsnn.pipeline.index import select
-from tests.conftest import Command
+from tests.conftest import ALONE, Command
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_damaged_files_are_recorded_and_the_rest_is_prepared(
     avsnn: Command, source: Path, tmp_path: Path
 ) -> None:
     expected = damage(source)
-    words = ["prepare", "av-digits", "--source", source, "--limit", "300"]
+    words = ["prepare", "av-digits", "--source", source, "--limit", "300", *ALONE]
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr
     assert "296 clips are ready" in done.stdout
@@ -64,7 +64,7 @@ def test_mended_files_are_taken_in_by_retry_failed(
     avsnn: Command, source: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     expected = damage(source)
-    words = ["prepare", "av-digits", "--source", source, "--limit", "300"]
+    words = ["prepare", "av-digits", "--source", source, "--limit", "300", *ALONE]
     avsnn(*words)
     for path, _ in expected.values():
         shutil.copyfile(shared_data / "av-digits" / path, source / path)
@@ -77,12 +77,20 @@ def test_too_many_failures_end_with_exit_code_1_and_the_first_reason(
     avsnn: Command, source: Path
 ) -> None:
     damage(source)
-    done = avsnn("prepare", "av-digits", "--source", source, "--limit", "100")
+    done = avsnn("prepare", "av-digits", "--source", source, "--limit", "100", *ALONE)
     assert done.returncode == 1
     assert "inputs failed (first: " in done.stderr
     assert "Traceback" not in done.stderr
     accepted = avsnn(
-        "prepare", "av-digits", "--source", source, "--limit", "100", "--max-failures", "0.1"
+        "prepare",
+        "av-digits",
+        "--source",
+        source,
+        "--limit",
+        "100",
+        "--max-failures",
+        "0.1",
+        *ALONE,
     )
     assert accepted.returncode == 0, accepted.stderr
 
@@ -92,7 +100,7 @@ def test_clips_that_no_decoder_can_use_are_failures_of_extract(
 ) -> None:
     """The demo has no published checksums, so that its files reach the decoders as they are."""
     source = tmp_path / "source"
-    assert avsnn("prepare", "demo", "--limit", "60", "--root", "first").returncode == 0
+    assert avsnn("prepare", "demo", "--limit", "60", "--root", "first", *ALONE).returncode == 0
     shutil.copytree(tmp_path / "first" / "demo" / "raw", source)
     silent, cut, pointer = select(load("demo"), 60)[:3]
     wav = source / silent.audio.path
@@ -101,7 +109,8 @@ def test_clips_that_no_decoder_can_use_are_failures_of_extract(
     video = source / cut.visual.path
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     (source / pointer.visual.path).write_bytes(b"\x00" * 999)
-    done = avsnn("prepare", "demo", "--limit", "60", "--source", source, "--max-failures", "0.1")
+    words = ["prepare", "demo", "--limit", "60", "--source", source, *ALONE]
+    done = avsnn(*words, "--max-failures", "0.1")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "data" / "demo" / "failures.jsonl").read_text()
     reasons = {row["key"]: row["reason"] for row in map(json.loads, text.splitlines())}

@@ -47,6 +47,8 @@ def runs(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int
             str(small_demo),
             "--run-dir",
             str(folder / str(processes)),
+            "--keep",
+            "99",
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("next: avsnn evaluate") == 1
@@ -67,12 +69,9 @@ def test_two_processes_train_what_one_trains(runs: dict[int, Path]) -> None:
         assert rates[1][layer] == pytest.approx(rate, abs=0.02), layer
 
 
-def test_the_first_steps_give_the_same_weights(small_demo: Path, tmp_path: Path) -> None:
+def test_the_first_steps_give_the_same_weights(runs: dict[int, Path]) -> None:
     weights = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        words = ["--root", str(small_demo), "--run-dir", str(folder), "--keep", "99"]
-        assert run(processes, *TOGETHER, *words, "--set", "epochs=1").returncode == 0
+    for folder in runs.values():
         points = resume_points(folder / "checkpoints")
         first = min(points)
         assert first.step == 1

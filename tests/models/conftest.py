@@ -5,9 +5,15 @@ import torch
 
 from avsnn.models import kernels
 
+CPU = torch.device("cpu")
+
+needs_compiler = pytest.mark.skipif(
+    not kernels.cpu.available(CPU), reason="needs a C compiler, without which all runs on torch"
+)
+
 
 @pytest.fixture
 def kernels_named() -> Iterator[Callable[[str], str]]:
     """Chooses kernels for one test."""
-    yield lambda name: kernels.choose(name, torch.device("cpu"))
-    kernels.choose("auto", torch.device("cpu"))
+    yield lambda name: kernels.choose(name, CPU)
+    kernels.choose("auto", CPU)

@@ -16,13 +16,12 @@ from torch import nn
 from torch.nn import functional
 
 from avsnn.models import kernels
-from avsnn.models.kernels import cpu, operations, oracle
+from avsnn.models.kernels import cpu, oracle
 from avsnn.models.kernels.layer import Layer
-from avsnn.models.layers import BatchNorm
+from avsnn.models.layers import BatchNorm, SpikeConv1d, SpikeConv2d
 from avsnn.models.neuron import LIF
+from tests.models.conftest import CPU, needs_compiler
 
-CPU = torch.device("cpu")
-needs_compiler = pytest.mark.skipif(not cpu.available(CPU), reason="needs a C compiler")
 needs_interpreter = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None,
     reason="needs TRITON_INTERPRET=1: test_triton_is_tested_by_its_interpreter sets it",
@@ -155,10 +154,20 @@ def test_kernels_in_triton_take_bfloat16_as_it_is():
 def test_triton_is_tested_by_its_interpreter():
     pytest.importorskip("triton")
     chosen = "kernels_in_triton or ((statistics or put_together) and triton)"
-    chosen += " or (logits and auto and cmci and eval)"
+    chosen += " or (logits and auto and uni_visual and eval)"
     golden = Path(__file__).with_name("test_golden.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, __file__, golden],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "-pno:cacheprovider",
+            "-k",
+            chosen,
+            __file__,
+            golden,
+        ],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
@@ -258,7 +267,8 @@ def test_torch_finds_nothing_wrong_with_the_operators(steps):
     )
     torch.library.opcheck(torch.ops.avsnn.fire, (x, None, None, *rest), test_utils=kinds)
     spikes = (torch.rand(2, 4, 6, 6) < 0.1).float().requires_grad_()
-    known = (spikes, torch.randn(8, 4, 3, 3, requires_grad=True))
+    packed, fired = spikes.detach().to(torch.uint8), int(spikes.sum())
+    known = (spikes, packed, torch.randn(8, 4, 3, 3, requires_grad=True), None, fired)
     torch.library.opcheck(torch.ops.avsnn.spike_conv, known, test_utils=kinds)
 
 
@@ -310,51 +320,76 @@ print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3
         assert run(PATH="/nowhere") == without.replace("torch", "cpu")
 
 
+def convolution(inputs: int, outputs: int, axes: int) -> SpikeConv1d | SpikeConv2d:
+    """Of spikes, with a bias where the networks have one."""
+    if axes == 1:
+        return SpikeConv1d(inputs, outputs, kernel_size=1)
+    return SpikeConv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "sides", "density"),
-    [(32, 64, (20, 22), 0.1), (5, 16, (7, 9), 0.1), (64, 128, (9, 4), 0.02), (4, 8, (1, 1), 0.0),
-     (8, 64, (70, 3), 0.05), (3, 96, (8, 8), 0.1), (4, 64, (8, 8), 0.6)],
+    ("inputs", "outputs", "places", "density", "most"),
+    [(32, 64, (20, 22), 0.1, 1), (5, 16, (7, 9), 0.1, 1), (64, 128, (9, 4), 0.02, 1),
+     (4, 8, (1, 1), 0.0, 1), (8, 64, (70, 3), 0.05, 1), (3, 96, (8, 8), 0.1, 1),
+     (4, 64, (8, 8), 0.6, 1), (32, 64, (37,), 0.1, 1), (70, 128, (64,), 0.05, 2),
+     (3, 64, (1,), 0.0, 1), (5, 48, (16,), 0.1, 3), (8, 64, (9,), 0.6, 3)],
 )  # fmt: skip
-def test_adding_weights_for_each_spike_equals_a_convolution(inputs, outputs, sides, density):
+def test_adding_weights_for_each_spike_equals_a_convolution(inputs, outputs, places, density, most):
     torch.manual_seed(0)
-    spikes = (torch.rand(3, inputs, *sides) < density).double()
-    weight = torch.randn(outputs, inputs, 3, 3, dtype=torch.float64)
-    grad = torch.randn(3, outputs, *sides, dtype=torch.float64)
+    spikes = (torch.rand(3, inputs, *places) < density) * torch.randint(
+        1, most + 1, (3, inputs, *places)
+    )
+    layer = convolution(inputs, outputs, len(places))
+    grad = torch.randn(3, outputs, *places)
     results = []
-    for convolve, dtype in (
-        (lambda s, w: operations.spike_conv(s, w)[0], torch.float32),
-        (lambda s, w: functional.conv2d(s, w, padding=1), torch.float64),
-    ):
-        s, w = (x.to(dtype).requires_grad_() for x in (spikes, weight))
-        out = convolve(s, w)
+    for name, dtype in (("torch", torch.float64), ("auto", torch.float32)):
+        kernels.choose(name, CPU)
+        layer.to(dtype).zero_grad()
+        s = spikes.to(dtype).requires_grad_()
+        out = layer(s)
         out.backward(grad.to(dtype))
-        results.append((out.double(), s.grad.double(), w.grad.double()))
+        gradients = [p.grad.double().clone() for p in (s, *layer.parameters())]
+        results.append((out.double(), *gradients))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-4)
 
 
 @needs_compiler
-def test_spikes_are_saved_as_bytes():
-    saved = []
-    spikes = (torch.rand(2, 8, 9, 9) < 0.1).float().requires_grad_()
-    weight = torch.randn(16, 8, 3, 3, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        operations.spike_conv(spikes, weight)
-    assert [(t.shape, t.dtype) for t in saved if t is not weight] == [(spikes.shape, torch.uint8)]
+@pytest.mark.parametrize("strange", [0.5, -1.0, 4.0, 300.0, float("nan"), float("inf")])
+def test_what_are_no_spikes_is_convolved_as_ever(strange):
+    layer = convolution(8, 64, 1)
+    features = torch.zeros(2, 8, 9)
+    features[0, 3, 5] = strange
+    due = functional.conv1d(features, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(features), due, equal_nan=True, rtol=0, atol=0)
 
 
 @needs_compiler
-def test_a_convolution_of_spikes_is_the_same_to_the_bit_with_any_number_of_threads():
-    spikes = (torch.rand(4, 32, 18, 18) < 0.1).to(torch.uint8)
-    weight, grad = torch.randn(64, 32, 3, 3), torch.randn(4, 64, 18, 18)
+@pytest.mark.parametrize("places", [(9, 9), (30,)])
+def test_spikes_are_saved_as_bytes(places):
+    saved = []
+    spikes = (torch.rand(2, 8, *places) < 0.1).float().requires_grad_()
+    layer = convolution(8, 64, len(places))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        layer(spikes)
+    found = [(t.shape, t.dtype) for t in saved if t is not layer.weight]
+    assert found == [(spikes.shape, torch.uint8)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("places", [(18, 18), (70,)])
+def test_a_convolution_of_spikes_is_the_same_to_the_bit_with_any_number_of_threads(places):
+    layer = convolution(32, 64, len(places))
+    spikes = (torch.rand(4, 32, *places) < 0.1).float()
     before = torch.get_num_threads()
     try:
         results = []
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            results.append(
-                (cpu.spike_conv(spikes, weight), cpu.spike_conv_backward(grad, spikes, weight))
-            )
+            layer.zero_grad()
+            out = layer(spikes.requires_grad_())
+            out.square().sum().backward()
+            results.append((out, layer.weight.grad))
         assert all(map(torch.equal, *results))
     finally:
         torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """What layers keep for the backward pass, counted."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -8,6 +9,7 @@ from avsnn.models.fusion import Alignment
 from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP, TokenNorm
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import SpikingConv3x3
+from tests.models.conftest import needs_compiler
 
 T, B, C, N = 3, 2, 8, 16
 HEADS, D = 2, 4
@@ -44,9 +46,11 @@ def test_a_1x1_layer_saves_its_input_and_its_sums():
     assert saved(layer, features()) == floats(C + 2 * C)
 
 
-def test_an_mlp_saves_twice_its_widths():
+@needs_compiler
+def test_an_mlp_saves_its_hidden_spikes_as_bytes():
     mlp = SpikingMLP(channels=C, ratio=4, neuron=LIF)
-    assert saved(mlp, features()) == floats(2 * C + 2 * 4 * C)
+    currents, hidden = floats(4 * C + C), floats(4 * C) // 4
+    assert saved(mlp, features()) == floats(C) + currents + hidden
 
 
 def test_a_channel_linear_saves_its_input():
@@ -62,15 +66,17 @@ def test_a_norm_in_front_of_the_alignment_neurons_saves_its_input_too():
     assert saved(aligned, features()) == floats(3 * C)
 
 
-def test_attention_saves_nine_times_its_width_and_the_smaller_product():
-    for mix, product in (
-        (SpatialMix(), T * B * HEADS * D * D),  # D < N
-        (TemporalMix(), B * HEADS * N * T * T),  # T < D
-    ):
-        attention = SpikingAttention(
-            channels=C, heads=HEADS, neuron=LIF, norm=nn.Identity(), lif=LIF(), mix=mix
-        )
-        assert saved(attention, features(), features()) == floats(2 * C + 9 * C) + 4 * product
+@needs_compiler
+@pytest.mark.parametrize("mix", [SpatialMix(), TemporalMix()])
+def test_attention_saves_its_currents_and_bytes_for_spikes(mix):
+    attention = SpikingAttention(
+        channels=C, heads=HEADS, neuron=LIF, norm=nn.Identity(), lif=LIF(), mix=mix
+    )
+    own, other = ((features() > 1).float().requires_grad_() for _ in range(2))
+    inputs, operands, fired = 3, 3, 1
+    assert (
+        saved(attention, own, other) == floats(5 * C) + (inputs + operands + fired) * floats(C) // 4
+    )
 
 
 def test_a_stage_saves_its_input_and_its_currents_with_or_without_pooling():

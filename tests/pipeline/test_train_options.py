@@ -1,6 +1,8 @@
 """Each option of training does what it says, and leaves the rest alone."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from avsnn.pipeline import train as trainer
 from avsnn.pipeline.checkpoint import read_checkpoint, resume_points
+from avsnn.pipeline.optimizer import AdamW
 from avsnn.pipeline.run import RunConfig, TrainSettings, load_presets, make_config, read_metrics
 from avsnn.pipeline.settings import build_settings
 from tests.conftest import NoProgress
@@ -109,14 +112,25 @@ def test_channels_last_reaches_the_convolutions_and_computes_the_same(
     assert metrics[0]["loss"] == pytest.approx(plain[1][0]["loss"], rel=0.02)
 
 
+def test_the_compiler_is_imported_only_by_those_who_ask_for_it(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    words = ["train", "demo", "--root", str(small_demo), "--run", str(tmp_path / "r")]
+    program = (
+        f"import sys; sys.argv[1:] = {[*words, *(f'--set={word}' for word in TINY)]}\n"
+        "from avsnn.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_accumulation_works_on_parts_and_steps_once_a_batch(
     small_demo: Path, tmp_path: Path, seen: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
-    step = torch.optim.AdamW.step
-    monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda self, *a: (steps.append(1), step(self, *a))
-    )
+    step = AdamW.step
+    monkeypatch.setattr(AdamW, "step", lambda self, *a: (steps.append(1), step(self, *a)))
     run(small_demo, tmp_path / "r", "optimizer.accumulate=2")
     assert {len(image) for image in seen} == {8}
     assert len(seen) == 2 * len(steps) > 0
@@ -127,11 +141,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_where_parts_do_not_s
 ) -> None:
     gradients: list[list[Tensor]] = []
 
-    def record(self: torch.optim.AdamW, *_: object) -> None:
+    def record(self: AdamW, *_: object) -> None:
         found = [p.grad.clone() for group in self.param_groups for p in group["params"]]
         gradients.append(found)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    monkeypatch.setattr(AdamW, "step", record)
     # Batch norm and alignment do look at each other's clips: without them, sums must agree.
     set_mode = nn.Module.train
     monkeypatch.setattr(nn.Module, "train", lambda self, mode=True: set_mode(self, False))
@@ -148,14 +162,14 @@ def test_clipping_shortens_every_gradient(
     small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = []
-    step = torch.optim.AdamW.step
+    step = AdamW.step
 
-    def record(self: torch.optim.AdamW, *args: Any) -> Any:
+    def record(self: AdamW, *args: Any) -> Any:
         squares = [p.grad.square().sum() for g in self.param_groups for p in g["params"]]
         norms.append(float(torch.stack(squares).sum().sqrt()))
         return step(self, *args)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    monkeypatch.setattr(AdamW, "step", record)
     run(small_demo, tmp_path / "free")
     assert max(norms) > 0.01
     norms.clear()

@@ -370,10 +370,78 @@ void avsnn_norm_backward(float *grad, const float *x, const float *a, const floa
     }
 }
 
-/* Convolution of spikes, one byte each, 3x3 with padding 1: every spike adds its three rows of weights
-   to where they belong, and nothing is done where there is none. Channels of the output go by blocks of the same size, which
-   lie innermost in weights [blocks, inputs, 3, 3, block] and sums; columns of weights are in reverse,
-   so that what one spike adds to one row is one run of 3 * block sums. */
+typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* from [rows, columns], rows between apart, to [columns, rows], apart likewise; 8 x 8 at a time. */
+static void turn(const float *from, size rows, size columns, size between, float *to, size apart) {
+    const size r8 = rows / 8 * 8, c8 = columns / 8 * 8;
+#define IN(k) (*(const Lanes *)(from + (r + (k)) * between + c))
+#define OUT(k) (*(Lanes *)(to + (c + (k)) * apart + r))
+#define MIX __builtin_shufflevector
+    for (size r = 0; r < r8; r += 8)
+        for (size c = 0; c < c8; c += 8) {
+            Lanes a[8], b[8];
+            for (int k = 0; k < 8; k += 2) {
+                a[k] = MIX(IN(k), IN(k + 1), 0, 8, 1, 9, 4, 12, 5, 13);
+                a[k + 1] = MIX(IN(k), IN(k + 1), 2, 10, 3, 11, 6, 14, 7, 15);
+            }
+            for (int k = 0; k < 8; k += 4)
+                for (int h = 0; h < 2; h++) {
+                    b[k + 2 * h] = MIX(a[k + h], a[k + h + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+                    b[k + 2 * h + 1] = MIX(a[k + h], a[k + h + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+                }
+            for (int k = 0; k < 4; k++) {
+                OUT(k) = MIX(b[k], b[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+                OUT(k + 4) = MIX(b[k], b[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+            }
+        }
+#undef IN
+#undef OUT
+#undef MIX
+    for (size r = 0; r < rows; r++)
+        for (size c = r < r8 ? c8 : 0; c < columns; c++) to[c * apart + r] = from[r * between + c];
+}
+
+/* The most that one place of an input may hold: spikes, or sums of up to three. */
+#define MOST 3
+#define CHUNK 1024
+
+/* Packs n values into bytes; how many are not zero, or -1 where one is no whole number up to MOST. */
+size avsnn_pack(const float *x, uint8_t *packed, size n) {
+    size total = 0, strange = 0;
+#pragma omp parallel for reduction(+ : total, strange) schedule(static)
+    for (size start = 0; start < n; start += CHUNK) {
+        const size end = n - start < CHUNK ? n - start : CHUNK;
+        const float *in = x + start;
+        int32_t whole[CHUNK], fired = 0, odd = 0;
+#pragma omp simd reduction(+ : fired, odd)
+        for (size i = 0; i < end; i++) {
+            const float capped = in[i] < MOST ? in[i] : MOST;
+            whole[i] = (int32_t)(capped > 0.0f ? capped : 0.0f);
+            odd += (float)whole[i] != in[i];
+            fired += whole[i] != 0;
+        }
+        for (size i = 0; i < end; i++) packed[start + i] = (uint8_t)whole[i];
+        total += fired, strange += odd;
+    }
+    return strange ? -1 : total;
+}
+
+/* Calls for every byte that is not zero, in order, as often as it says. */
+#define FOR_EACH_EVENT(bytes, count, place, what)                                              \
+    for (size word = 0; word < (count); word += 8) {                                           \
+        uint64_t left = 0;                                                                     \
+        memcpy(&left, (bytes) + word, (count) - word < 8 ? (count) - word : 8);                \
+        for (size place = word; left; place++, left >>= 8)                                     \
+            for (uint8_t n = (uint8_t)left; n; n--) what;                                      \
+    }
+
+/* Convolutions of spikes, one byte each: every spike adds its weights to where they belong, and nothing
+   is done where there is none. Channels of the output go by blocks of the same size, which lie innermost
+   in weights and sums.
+
+   3x3 with padding 1: weights [blocks, inputs, 3, 3, block], columns in reverse, so that what one spike
+   adds to one row is one run of 3 * block sums. */
 
 /* The columns of the spikes in each row of a plane; row r has those from starts[r] on. */
 static void find_spikes(const uint8_t *plane, size height, size width, uint16_t *columns,
@@ -387,14 +455,6 @@ static void find_spikes(const uint8_t *plane, size height, size width, uint16_t 
         }
     }
     starts[height] = n;
-}
-
-/* How many spikes there are. */
-size avsnn_count(const uint8_t *x, size count) {
-    size total = 0;
-#pragma omp parallel for simd reduction(+ : total) schedule(static)
-    for (size i = 0; i < count; i++) total += x[i];
-    return total;
 }
 
 /* x [frames, inputs, height, width] to out [frames, blocks * block, height, width]. */
@@ -434,11 +494,9 @@ void avsnn_spike_conv(const uint8_t *x, const float *weights, float *out, size f
                             }
                     }
                     float *channel = out + (f * blocks + b) * block * area;
-                    for (size o = 0; o < block; o++, channel += area)
-                        for (size y = top; y < end; y++)
-                            for (size c = 0; c < width; c++)
-                                channel[y * width + c] =
-                                    sums[(y - top) * line + (c + 1) * block + o];
+                    for (size y = top; y < end; y++)
+                        turn(sums + (y - top) * line + block, width, block, block,
+                             channel + y * width, area);
                 }
         }
         free(columns), free(starts), free(sums);
@@ -461,9 +519,7 @@ void avsnn_spike_conv_backward(const float *grad, const uint8_t *x, float *weigh
             for (size row = 0; row < blocks * height; row++) {
                 const size b = row / height, y = row % height;
                 const float *channel = grad + (f * blocks + b) * block * area + y * width;
-                float *to = turned + row * line + block;
-                for (size c = 0; c < width; c++)
-                    for (size o = 0; o < block; o++) to[c * block + o] = channel[o * area + c];
+                turn(channel, block, width, area, turned + row * line + block, block);
             }
 #pragma omp for schedule(static)
             for (size i = 0; i < inputs; i++) {
@@ -486,6 +542,82 @@ void avsnn_spike_conv_backward(const float *grad, const uint8_t *x, float *weigh
             }
         }
         free(columns), free(starts);
+    }
+    free(turned);
+}
+
+/* 1x1: weights [blocks, inputs, BLOCK]. The sums of a block stay in registers. */
+
+/* Adds to each of BLOCK sums the row of each event, a channel or place as it may be. */
+#define ADD_ROWS(sums, rows, between, events, count)                                   \
+    for (int32_t e = 0; e < (count); e++) {                                            \
+        const Lanes *row = (const Lanes *)((rows) + (events)[e] * (between));          \
+        _Pragma("GCC unroll 8") for (int j = 0; j < BLOCK / 8; j++)(sums)[j] += row[j];    \
+    }
+
+/* x [frames, inputs, places] to out [frames, blocks * BLOCK, places]; bias [blocks * BLOCK] or NULL. */
+void avsnn_spike_linear(const uint8_t *x, const float *weights, const float *bias, float *out,
+                        size frames, size inputs, size blocks, size places) {
+#pragma omp parallel
+    {
+        /* for each place the channels that fire there, each as often as it does */
+        uint16_t *events = malloc(places * MOST * inputs * sizeof(uint16_t));
+        int32_t *counts = malloc(places * sizeof(int32_t));
+        float *sums = malloc(places * BLOCK * sizeof(float));
+#pragma omp for schedule(static)
+        for (size f = 0; f < frames; f++) {
+            memset(counts, 0, places * sizeof(int32_t));
+            for (size i = 0; i < inputs; i++) {
+                const uint8_t *in = x + (f * inputs + i) * places;
+                FOR_EACH_EVENT(in, places, p, events[p * MOST * inputs + counts[p]++] = (uint16_t)i)
+            }
+            for (size b = 0; b < blocks; b++) {
+                const float *rows = weights + b * inputs * BLOCK;
+                for (size p = 0; p < places; p++) {
+                    Lanes sum[BLOCK / 8] = {0};
+                    if (bias) memcpy(sum, bias + b * BLOCK, sizeof(sum));
+                    ADD_ROWS(sum, rows, BLOCK, events + p * MOST * inputs, counts[p])
+                    memcpy(sums + p * BLOCK, sum, sizeof(sum));
+                }
+                float *channel = out + (f * blocks + b) * BLOCK * places;
+                turn(sums, places, BLOCK, BLOCK, channel, places);
+            }
+        }
+        free(events), free(counts), free(sums);
+    }
+}
+
+/* The gradient of the weights, in their layout, from that of the output. */
+void avsnn_spike_linear_backward(const float *grad, const uint8_t *x, float *weights, size frames,
+                                 size inputs, size blocks, size places) {
+    const size outputs = blocks * BLOCK;
+    float *turned = malloc(places * outputs * sizeof(float));
+    memset(weights, 0, inputs * outputs * sizeof(float));
+#pragma omp parallel
+    {
+        uint16_t *events = malloc(places * MOST * sizeof(uint16_t));
+        for (size f = 0; f < frames; f++) {
+#pragma omp for schedule(static)
+            for (size b = 0; b < blocks; b++) {
+                const float *channel = grad + (f * blocks + b) * BLOCK * places;
+                turn(channel, BLOCK, places, places, turned + b * places * BLOCK, BLOCK);
+            }
+#pragma omp for schedule(static)
+            for (size i = 0; i < inputs; i++) {
+                const uint8_t *in = x + (f * inputs + i) * places;
+                int32_t count = 0;
+                FOR_EACH_EVENT(in, places, p, events[count++] = (uint16_t)p)
+                if (!count) continue;
+                for (size b = 0; b < blocks; b++) {
+                    float *row = weights + (b * inputs + i) * BLOCK;
+                    Lanes sum[BLOCK / 8];
+                    memcpy(sum, row, sizeof(sum));
+                    ADD_ROWS(sum, turned + b * places * BLOCK, BLOCK, events, count)
+                    memcpy(row, sum, sizeof(sum));
+                }
+            }
+        }
+        free(events);
     }
     free(turned);
 }

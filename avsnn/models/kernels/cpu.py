@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 NAME = "cpu"
 
 _SOURCE = Path(__file__).with_name("cpu.c")
-# Output channels that the convolution of spikes works on together.
+# Output channels that a convolution of spikes works on together.
 _BLOCK = 64
 
 # Spikes per place up to which it was quicker than oneDNN's on all layers of the published network,
 # forward and for the gradient of the weights (benchmarks/spikes.py).
-_FEW, _FEW_BACKWARD = 0.12, 0.2
+_FEW = {"conv": 0.15, "linear": 0.2}
+_FEW_BACKWARD = {"conv": 0.25, "linear": 0.2}
 
 _FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
@@ -97,58 +98,75 @@ def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor
     _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, prod(sides))
 
 
-def spike_conv(spikes: Tensor, weight: Tensor) -> Tensor | None:
-    """3x3 convolution with padding 1 that adds weights where there are spikes.
+def pack(spikes: Tensor) -> tuple[Tensor, int] | None:
+    """Spikes, or sums of up to three, as one byte each, and how many of them are not zero.
 
     Args:
-        spikes: ``[F, C, H, W]``, uint8.
-        weight: ``[C', C, 3, 3]``, float32.
+        spikes: float32.
 
     Returns:
-        ``[F, C', H, W]``; None where products of all values are quicker, because spikes are many.
+        None where there is another value among them.
     """
-    frames, _, height, width = spikes.shape
-    if not _few(spikes, weight, _FEW):
+    spikes = spikes.contiguous()
+    packed = torch.empty_like(spikes, dtype=torch.uint8)
+    library = _library()
+    count = ctypes.c_int64(spikes.numel())
+    fired = -1 if library is None else library.avsnn_pack(_as_c(spikes), _as_c(packed), count)
+    return None if fired < 0 else (packed, int(fired))
+
+
+def spike_conv(packed: Tensor, weight: Tensor, bias: Tensor | None, fired: int) -> Tensor | None:
+    """Convolution that adds weights where there are spikes.
+
+    Args:
+        packed: ``[F, C, H, W]`` or ``[F, C, N]``, uint8.
+        weight: ``[C', C, 3, 3]``, for padding 1, or ``[C', C, 1]``; float32.
+        bias: ``[C']``; for a 3x3 convolution None.
+        fired: how many of the values are not zero.
+
+    Returns:
+        ``[F, C', H, W]`` or ``[F, C', N]``; None where products of all values are quicker, because
+        spikes are many.
+    """
+    kind = "conv" if weight.dim() == 4 else "linear"
+    if not _few(packed, weight, fired, _FEW[kind]):
         return None
     rows = _rows_of_weights(weight)
-    out = weight.new_empty((frames, len(weight), height, width))
-    _call("avsnn_spike_conv", spikes, rows, out, *_sizes(spikes, rows))
+    out = weight.new_empty((len(packed), len(weight), *packed.shape[2:]))
+    biases = (bias,) if kind == "linear" else ()
+    _call(f"avsnn_spike_{kind}", packed, rows, *biases, out, *_sizes(packed, rows))
     return out
 
 
-def spike_conv_backward(grad: Tensor, spikes: Tensor, weight: Tensor) -> Tensor | None:
+def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor, fired: int) -> Tensor | None:
     """The gradient of the weights of :func:`spike_conv`, or None as there."""
-    if not _few(spikes, weight, _FEW_BACKWARD):
+    kind = "conv" if weight.dim() == 4 else "linear"
+    if not _few(packed, weight, fired, _FEW_BACKWARD[kind]):
         return None
-    outputs, inputs = weight.shape[:2]
-    block = min(_BLOCK, outputs)
-    rows = weight.new_empty((outputs // block, inputs, 3, 3, block))
-    _call("avsnn_spike_conv_backward", grad, spikes, rows, *_sizes(spikes, rows))
-    return rows.permute(0, 4, 1, 2, 3).reshape(weight.shape).flip(3).contiguous()
+    rows = torch.empty_like(_rows_of_weights(weight))
+    _call(f"avsnn_spike_{kind}_backward", grad, packed, rows, *_sizes(packed, rows))
+    back = rows.movedim(-1, 1).reshape(weight.shape)
+    return back.flip(-1) if kind == "conv" else back
 
 
-def _few(spikes: Tensor, weight: Tensor, most: float) -> bool:
+def _few(packed: Tensor, weight: Tensor, fired: int, most: float) -> bool:
     """Whether there are so few spikes that to add for each is quicker than all products."""
     outputs = len(weight)
-    if outputs % _BLOCK and outputs > _BLOCK:
-        return False
-    library = _library()
-    count = ctypes.c_int64(spikes.numel())
-    fired = 0 if library is None else library.avsnn_count(_as_c(spikes), count)
-    return bool(fired < most * spikes.numel())
+    fits = not outputs % _BLOCK or (weight.dim() == 4 and outputs < _BLOCK)
+    return fits and fired < most * packed.numel()
 
 
 def _rows_of_weights(weight: Tensor) -> Tensor:
-    """``[C', C, 3, 3]`` as ``[C' / block, C, 3, 3, block]`` with the columns in reverse."""
-    outputs, inputs = weight.shape[:2]
-    block = min(_BLOCK, outputs)
-    blocks = weight.flip(3).view(outputs // block, block, inputs, 3, 3)
-    return blocks.permute(0, 2, 3, 4, 1).contiguous()
+    """``[C', C, ...]`` as ``[C' / block, C, ..., block]``, the columns of 3x3 in reverse."""
+    block = min(_BLOCK, len(weight))
+    blocks = weight.flip(-1) if weight.dim() == 4 else weight
+    return blocks.reshape(-1, block, *weight.shape[1:]).movedim(1, -1).contiguous()
 
 
-def _sizes(spikes: Tensor, rows: Tensor) -> tuple[int, ...]:
-    frames, inputs, height, width = spikes.shape
-    return frames, inputs, rows.shape[0], rows.shape[-1], height, width
+def _sizes(packed: Tensor, rows: Tensor) -> tuple[int, ...]:
+    """As the kernels take them: only those of 3x3 have blocks of several sizes."""
+    blocks = (rows.shape[0], rows.shape[-1]) if packed.dim() == 4 else (rows.shape[0],)
+    return *packed.shape[:2], *blocks, *packed.shape[2:]
 
 
 def _shape(current: Tensor, layer: Layer) -> _Layer:
@@ -197,7 +215,7 @@ def _library() -> ctypes.CDLL | None:
             if not library.exists():
                 _compile(compiler, library)
             loaded = ctypes.CDLL(str(library))
-            loaded.avsnn_count.restype = ctypes.c_int64
+            loaded.avsnn_pack.restype = ctypes.c_int64
             return loaded
         except (OSError, subprocess.SubprocessError):
             continue

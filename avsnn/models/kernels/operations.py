@@ -4,6 +4,9 @@ They are opaque to a compiler, transparent to autocast, and differentiable once.
 the current they were given; potentials are computed again on the way back.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,8 +14,23 @@ from torch.nn import functional
 from avsnn.models import kernels
 from avsnn.models.kernels.layer import Layer
 
+_LIBRARY = torch.library.Library("avsnn", "DEF")  # type: ignore[no-untyped-call]
 
-@torch.library.custom_op("avsnn::fire", mutates_args=())
+
+def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function the operator of its name.
+
+    As ``torch.library.custom_op`` does it, which however imports torch's compiler when an operator
+    is first called: 1.7 s and 145 MB that an evaluation has no use for.
+    """
+    name = function.__name__
+    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    operator: Callable[..., Any] = getattr(torch.ops.avsnn, name).default
+    return operator
+
+
+@_operator
 def fire(
     current: Tensor,
     scale: Tensor | None,
@@ -44,7 +62,7 @@ def fire(
     return _fire(current, scale, shift, layer)
 
 
-@torch.library.custom_op("avsnn::fire_backward", mutates_args=())
+@_operator
 def fire_backward(
     grad: Tensor,
     current: Tensor,
@@ -64,7 +82,7 @@ def fire_backward(
     return out.to(current.dtype)
 
 
-@torch.library.custom_op("avsnn::norm_fire", mutates_args=())
+@_operator
 def norm_fire(
     current: Tensor,
     weight: Tensor,
@@ -91,7 +109,7 @@ def norm_fire(
     return _fire(exact, scale, bias - statistics[0] * scale, layer).to(current.dtype), statistics
 
 
-@torch.library.custom_op("avsnn::norm_fire_backward", mutates_args=())
+@_operator
 def norm_fire_backward(
     grad: Tensor,
     current: Tensor,
@@ -124,44 +142,53 @@ def norm_fire_backward(
     return out.to(current.dtype), product * inverse, total
 
 
-@torch.library.custom_op("avsnn::spike_conv", mutates_args=())
-def spike_conv(spikes: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """3x3 convolution of spikes with padding 1, by the kernels where those are quicker.
+@_operator
+def spike_conv(
+    spikes: Tensor, packed: Tensor, weight: Tensor, bias: Tensor | None, fired: int
+) -> Tensor:
+    """Convolution of spikes that keeps their places, by adding weights where they are few.
 
     Args:
-        spikes: ``[F, C, H, W]``, 0 or 1.
-        weight: ``[C', C, 3, 3]``.
+        spikes: ``[F, C, H, W]`` or ``[F, C, N]``; or sums of up to three spikes.
+        packed: the same, one byte each, which is what is saved of them.
+        weight: ``[C', C, 3, 3]`` or ``[C', C, 1]``.
+        bias: ``[C']``.
+        fired: how many of them are not zero.
 
     Returns:
-        ``[F, C', H, W]``, and the spikes as one byte each, which is what is saved of them.
+        ``[F, C', H, W]`` or ``[F, C', N]``.
     """
-    packed = spikes.to(torch.uint8, memory_format=torch.contiguous_format)
-    out = kernels.cpu.spike_conv(packed, weight) if kernels.of(weight) is kernels.cpu else None
-    return functional.conv2d(spikes, weight, padding=1) if out is None else out, packed
+    out = kernels.cpu.spike_conv(packed, weight, bias, fired)
+    if out is not None:
+        return out
+    convolve = functional.conv2d if weight.dim() == 4 else functional.conv1d
+    return convolve(spikes, weight, bias, padding=weight.shape[-1] // 2)
 
 
-@torch.library.custom_op("avsnn::spike_conv_backward", mutates_args=())
-def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of spikes and weights."""
+@_operator
+def spike_conv_backward(
+    grad: Tensor, packed: Tensor, weight: Tensor, fired: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of spikes, weights and bias."""
     grad = grad.contiguous()
-    by_spikes = kernels.of(weight) is kernels.cpu
-    rows = kernels.cpu.spike_conv_backward(grad, packed, weight) if by_spikes else None
-    spikes = packed.to(weight.dtype) if rows is None else packed
-    back, of_weight, _ = torch.ops.aten.convolution_backward(
+    rows = kernels.cpu.spike_conv_backward(grad, packed, weight, fired)
+    axes = weight.dim() - 2
+    back, dense, _ = torch.ops.aten.convolution_backward(
         grad,
-        spikes if rows is None else grad.new_empty(packed.shape),
+        packed.to(weight.dtype) if rows is None else grad.new_empty(()).expand(packed.shape),
         weight,
         None,
-        [1, 1],
-        [1, 1],
-        [1, 1],
+        [1] * axes,
+        [weight.shape[-1] // 2] * axes,
+        [1] * axes,
         False,
-        [0, 0],
+        [0] * axes,
         1,
         [True, rows is None, False],
     )
-    of_weight = of_weight if rows is None else rows
-    return back.contiguous(), of_weight.contiguous()
+    of_weight = dense if rows is None else rows
+    of_bias = grad.sum([axis for axis in range(grad.dim()) if axis != 1])
+    return back.contiguous(), of_weight.contiguous(), of_bias
 
 
 def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
@@ -170,8 +197,7 @@ def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: La
     return spikes.to(current.dtype)
 
 
-@fire.register_fake
-def _(
+def _shape_of_fire(
     current: Tensor,
     scale: Tensor | None,
     shift: Tensor | None,
@@ -183,13 +209,11 @@ def _(
     return current.new_empty(Layer(steps, constant, pooled, *rest).spikes(current))
 
 
-@fire_backward.register_fake
-def _(grad: Tensor, current: Tensor, *_rest: float) -> Tensor:
+def _shape_of_fire_backward(grad: Tensor, current: Tensor, *_rest: float) -> Tensor:
     return torch.empty_like(current, memory_format=torch.contiguous_format)
 
 
-@norm_fire.register_fake
-def _(
+def _shape_of_norm_fire(
     current: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -203,33 +227,33 @@ def _(
     return current.new_empty(spikes), weight.new_empty((2, len(weight)))
 
 
-@norm_fire_backward.register_fake
-def _(
+def _shape_of_norm_fire_backward(
     grad: Tensor, current: Tensor, weight: Tensor, bias: Tensor, *_rest: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     out = torch.empty_like(current, memory_format=torch.contiguous_format)
     return out, torch.empty_like(weight), torch.empty_like(weight)
 
 
-@spike_conv.register_fake
-def _(spikes: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    frames, _, height, width = spikes.shape
-    packed = torch.empty_like(spikes, dtype=torch.uint8, memory_format=torch.contiguous_format)
-    return spikes.new_empty((frames, len(weight), height, width)), packed
+def _shape_of_spike_conv(spikes: Tensor, packed: Tensor, weight: Tensor, *_rest: Any) -> Tensor:
+    return spikes.new_empty((len(spikes), len(weight), *spikes.shape[2:]))
 
 
-@spike_conv_backward.register_fake
-def _(grad: Tensor, packed: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    return grad.new_empty(packed.shape), torch.empty_like(weight)
+def _shape_of_spike_conv_backward(
+    grad: Tensor, packed: Tensor, weight: Tensor, fired: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    back = grad.new_empty(packed.shape)
+    return back, torch.empty_like(weight), weight.new_empty(len(weight))
 
 
 def _save_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1], inputs[1])
+    _, packed, weight, ctx.bias, ctx.fired = inputs
+    ctx.bias = ctx.bias is not None
+    ctx.save_for_backward(packed, weight)
 
 
-def _back_through_spike_conv(ctx, grad, _packed):  # type: ignore[no-untyped-def]
-    return spike_conv_backward(grad, *ctx.saved_tensors)
+def _back_through_spike_conv(ctx, grad):  # type: ignore[no-untyped-def]
+    back, of_weight, of_bias = spike_conv_backward(grad, *ctx.saved_tensors, ctx.fired)
+    return back, None, of_weight, of_bias if ctx.bias else None, None
 
 
 def _save_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -257,6 +281,19 @@ def _back_through_norm_fire(ctx, grad, _statistics):  # type: ignore[no-untyped-
     return *norm_fire_backward(grad, *ctx.saved_tensors, *ctx.rest), *(None,) * 7
 
 
-fire.register_autograd(_back_through_fire, setup_context=_save_fire)
-norm_fire.register_autograd(_back_through_norm_fire, setup_context=_save_norm_fire)
-spike_conv.register_autograd(_back_through_spike_conv, setup_context=_save_spike_conv)
+for _name, _shape in (
+    ("fire", _shape_of_fire),
+    ("fire_backward", _shape_of_fire_backward),
+    ("norm_fire", _shape_of_norm_fire),
+    ("norm_fire_backward", _shape_of_norm_fire_backward),
+    ("spike_conv", _shape_of_spike_conv),
+    ("spike_conv_backward", _shape_of_spike_conv_backward),
+):
+    torch.library.register_fake(f"avsnn::{_name}", _shape)
+
+for _name, _back, _save in (
+    ("fire", _back_through_fire, _save_fire),
+    ("norm_fire", _back_through_norm_fire, _save_norm_fire),
+    ("spike_conv", _back_through_spike_conv, _save_spike_conv),
+):
+    torch.library.register_autograd(f"avsnn::{_name}", _back, setup_context=_save)
