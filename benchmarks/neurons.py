@@ -1,10 +1,11 @@
 """One layer of leaky integrate-and-fire neurons, ours beside those of other libraries.
 
 ``python -m benchmarks.neurons`` in the project's folder, with the ``dev`` and ``bench`` extras
-installed; on a GPU ``--device cuda``. The same currents, [4, 8, 32, 128, 128] float32, and the same
-neuron (tau 2, threshold 1, hard reset, gradients through the surrogate alone); a library that is
-not installed is left out and named. Bandwidth counts the bytes that must move: currents and spikes,
-and for the backward pass gradients, currents and gradients.
+installed; on a GPU ``--device cuda``, where ours is measured in bfloat16 too. The same currents,
+[4, 8, 32, 128, 128] float32, and the same neuron (tau 2, threshold 1, hard reset, gradients through
+the surrogate alone); a library that is not installed is left out and named. Bandwidth counts the
+bytes that must move: currents and spikes, and for the backward pass gradients, currents and
+gradients.
 """
 
 import argparse
@@ -41,25 +42,30 @@ def main() -> None:
             layers[name] = maker(device)
         except ImportError as error:
             print(f"{name}: left out, {error}")
+    if device.type == "cuda":
+        layers["avsnn, bfloat16"] = layers["avsnn"]
     due = layers["avsnn"](current)
+    grad = torch.ones_like(due)
     forward: dict[str, list[float]] = {name: [] for name in layers}
     both: dict[str, list[float]] = {name: [] for name in layers}
     equal = {}
     for turn in range(words.rounds + 1):
         for name, layer in layers.items():
+            kind = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+            given, back = current.to(kind), grad.to(kind)
             with torch.no_grad():
-                seconds, spikes = timed(layer, current, device)
+                seconds, spikes = timed(layer, given, device)
             equal[name] = float((spikes == due).float().mean())
-            learning = current.clone().requires_grad_()
-            twice, _ = timed(lambda x, layer=layer: backward(layer, x), learning, device)
+            learning = given.clone().requires_grad_()
+            twice, _ = timed(lambda x, f=layer, g=back: backward(f, x, g), learning, device)
             if turn:
                 forward[name].append(seconds)
                 both[name].append(twice)
-    size = current.numel() * 4
     copied = torch.empty_like(current)
     copy = min(timed(copied.copy_, current, device)[0] for _ in range(9))
-    print(f"copying the currents: {2 * size / copy / 1e9:.1f} GB/s")
+    print(f"copying the currents: {2 * 4 * current.numel() / copy / 1e9:.1f} GB/s")
     for name in layers:
+        size = (2 if name.endswith("bfloat16") else 4) * current.numel()
         once, again = statistics.median(forward[name]), statistics.median(both[name])
         print(
             f"{name:<28} forward {once * 1e3:8.2f} ms ({2 * size / once / 1e9:5.1f} GB/s), with "
@@ -79,10 +85,10 @@ def timed(
     return time.perf_counter() - began, out
 
 
-def backward(layer: Layer, current: Tensor) -> Tensor:
+def backward(layer: Layer, current: Tensor, grad: Tensor) -> Tensor:
     """Both passes."""
     spikes = layer(current)
-    spikes.backward(torch.ones_like(spikes))
+    spikes.backward(grad)
     return spikes
 
 

@@ -9,6 +9,6 @@ def test_random_kills_of_command_and_workers_change_no_byte(
     avsnn_path: str, tmp_path: Path
 ) -> None:
     words = ["--limit", "24", "--workers", "2"]
-    done = chaos(avsnn_path, tmp_path, kills=4, seed=20, words=words)
-    assert (done["command"], done["worker"]) == (2, 2)
+    done = chaos(avsnn_path, tmp_path, kills=2, seed=20, words=words)
+    assert (done["command"], done["worker"]) == (1, 1)
     assert done["trees"] >= 1

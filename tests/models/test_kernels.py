@@ -28,6 +28,9 @@ needs_interpreter = pytest.mark.skipif(
 )
 
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 def named(name: str) -> ModuleType:
     """Kernels by the name of their file."""
     return import_module(f"avsnn.models.kernels.{name}")
@@ -71,13 +74,39 @@ def test_kernels_in_triton_give_the_spikes_and_gradients_of_the_oracle(case, sca
     hold_against_the_oracle(named("gpu"), case, scaled)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @settings(max_examples=150, deadline=None)
 @given(layers(), st.booleans())
 def test_kernels_on_a_gpu_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
     layer, *tensors = case
     on_gpu = (layer, *(tensor.cuda() for tensor in tensors))
     hold_against_the_oracle(named("gpu"), on_gpu, scaled)
+
+
+@needs_cuda
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_cuda_graph_holds_a_layer_forward_and_backward(kind):
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.lif = BatchNorm(8), LIF()
+
+        def forward(self, current: torch.Tensor) -> torch.Tensor:
+            return self.lif.pooled(current, None, self.norm)
+
+    layers = Layers().cuda()
+    shape, device = (4, 2, 8, 16, 16), torch.device("cuda")
+    sample = torch.randn(shape, device=device, dtype=kind, requires_grad=True)
+    graphed = torch.cuda.make_graphed_callables(Layers().cuda(), (sample,))
+    results = []
+    given, grad = torch.randn(shape, device=device, dtype=kind), None
+    for work in (graphed, layers):
+        current = given.clone().requires_grad_()
+        spikes = work(current)
+        grad = torch.randn_like(spikes) if grad is None else grad
+        spikes.backward(grad)
+        results.append((spikes.detach().clone(), current.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 def hold_against_the_oracle(kernels, case, scaled):
