@@ -280,6 +280,8 @@ def make_step(
         if way == "published"
         else make_optimizer(model, OptimizerSettings())
     )
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
     half = torch.autocast(device.type, torch.bfloat16) if way.endswith("bf16") else nullcontext()
 
     def train() -> None:

@@ -29,25 +29,32 @@ static inline float charge(float current, float membrane, float rate) {
     return membrane + (current - membrane) * rate;
 }
 
-/* exp(x) for x <= 0, to 2 units in the last place; below -87 as at -87. */
-static inline float exp_of_negative(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    float whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    float rest = x - whole * 0.693359375f - whole * -2.12194440e-4f;
-    float series = 1.9875691500e-4f;
-    series = series * rest + 1.3981999507e-3f;
-    series = series * rest + 8.3334519073e-3f;
-    series = series * rest + 4.1665795894e-2f;
-    series = series * rest + 1.6666665459e-1f;
-    series = series * rest + 5.0000001201e-1f;
-    series = series * rest * rest + rest + 1.0f;
-    union { int32_t bits; float value; } power = {((int32_t)whole + 127) << 23};
-    return series * power.value;
+/* a * b + c where nobody counts on how it is rounded. */
+static inline float about(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* 2^x for x <= 0; below -125 as at -125. */
+static inline float power_of_two(float x) {
+    x = x < -125.0f ? -125.0f : x;
+    union { float value; int32_t bits; } whole = {x + 12582912.0f}, power;
+    const float f = x - (whole.value - 12582912.0f), f2 = f * f;
+    const float low = about(f, 6.931472028550421e-1f, 1.0f);
+    const float middle = about(f, 5.550332471162809e-2f, 2.402264791363012e-1f);
+    const float high = about(f, 1.339887440266574e-3f, 9.618437357674640e-3f);
+    power.value = about(about(about(1.535336188319500e-4f, f2, high), f2, middle), f2, low);
+    /* The lowest bits of whole are the exponent. */
+    power.bits += (int32_t)((uint32_t)whole.bits << 23);
+    return power.value;
 }
 
 /* slope * sig(slope * u) * (1 - sig(slope * u)) * rate, which is even in u. */
 static inline float derivative(float potential, Layer layer) {
-    float e = exp_of_negative(-fabsf(layer.slope * (potential - layer.threshold)));
+    const float e = power_of_two(-1.44269504f * layer.slope * fabsf(potential - layer.threshold));
     return layer.slope * layer.rate * e / ((1.0f + e) * (1.0f + e));
 }
 
@@ -103,6 +110,13 @@ void avsnn_fire(const float *x, const float *scale, const float *shift, float *s
     }
 }
 
+/* The sum of BLOCK values, which it overwrites. */
+static float add_lanes(float *lanes) {
+    for (int half = BLOCK / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[half + j];
+    return lanes[0];
+}
+
 /* Pairs of sums of planes to those of channels, in the order of the planes. */
 static void sum_planes(const double *partial, size planes, size channels, double *sums) {
     for (size c = 0; c < channels; c++) {
@@ -111,6 +125,21 @@ static void sum_planes(const double *partial, size planes, size channels, double
             sums[2 * c] += partial[2 * p];
             sums[2 * c + 1] += partial[2 * p + 1];
         }
+    }
+}
+
+/* The same of gradients, with what each lane adds to the sums. */
+static inline void send_back(const float *restrict in, const float *restrict grad, float a, float b,
+                             float middle, float *restrict membrane, float *restrict out,
+                             float *restrict sum, float *restrict product, size n, int adds, Layer layer) {
+#pragma omp simd
+    for (size j = 0; j < n; j++) {
+        const float h = charge(in[j] * a + b, membrane[j], layer.rate);
+        const float d = grad[j] * derivative(h, layer);
+        membrane[j] = h >= layer.threshold ? 0.0f : h;
+        out[j] = adds ? out[j] + d : d;
+        sum[j] += d;
+        product[j] = about(d, in[j] - middle, product[j]);
     }
 }
 
@@ -133,23 +162,16 @@ void avsnn_fire_backward(const float *grad, const float *x, const float *scale, 
             for (size t = 0; t < L.steps; t++) {
                 const float *in = x + t * between + p * area + i;
                 const float *g = grad + t * step + p * area + i;
-                float *o = L.constant ? total : out + t * step + p * area + i;
-#pragma omp simd
-                for (size j = 0; j < n; j++) {
-                    float h = charge(in[j] * a + b, membrane[j], L.rate);
-                    float d = g[j] * derivative(h, L);
-                    membrane[j] = h >= L.threshold ? 0.0f : h;
-                    o[j] = L.constant ? o[j] + d : d;
-                    sum[j] += d;
-                    product[j] += d * (in[j] - middle);
-                }
+                float *o = out + t * step + p * area + i;
+                if (L.constant)
+                    send_back(in, g, a, b, middle, membrane, total, sum, product, n, 1, L);
+                else
+                    send_back(in, g, a, b, middle, membrane, o, sum, product, n, 0, L);
             }
             if (L.constant) memcpy(out + p * area + i, total, n * sizeof(float));
         }
-        for (int j = 0; j < BLOCK; j++) {
-            partial[2 * p] += sum[j];
-            partial[2 * p + 1] += product[j];
-        }
+        partial[2 * p] = add_lanes(sum);
+        partial[2 * p + 1] = add_lanes(product);
     }
     sum_planes(partial, planes, L.channels, sums);
     free(partial);
@@ -275,7 +297,7 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
             const float a = scale ? scale[p % L.channels] : 1.0f;
             const float b = scale ? shift[p % L.channels] : 0.0f;
             const float middle = centre ? centre[p % L.channels] : 0.0f;
-            double sum = 0, product = 0;
+            float sum[BLOCK] = {0}, product[BLOCK] = {0};
             for (size i = 0; i < L.steps * 3 * row; i++) potentials[i] = -INFINITY;
             memset(gradients, 0, grads * 3 * row * sizeof(float));
             for (size i = 0; i < high; i++) {
@@ -334,21 +356,24 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
                                 line[2 * j] = d.even[j];
                                 line[2 * j + 1] = d.odd[j];
                             }
-                            float s = 0, q = 0;
-#pragma omp simd reduction(+ : s, q)
-                            for (size j = 0; j < L.width; j++) {
-                                out[at + j] = line[j];
-                                s += line[j];
-                                q += line[j] * (x[at + j] - middle);
+                            for (size from = 0; from < L.width; from += BLOCK) {
+                                const size n = L.width - from < BLOCK ? L.width - from : BLOCK;
+                                const float *in = x + at + from, *sent = line + from;
+                                float *o = out + at + from;
+#pragma omp simd
+                                for (size j = 0; j < n; j++) {
+                                    o[j] = sent[j];
+                                    sum[j] += sent[j];
+                                    product[j] = about(sent[j], in[j] - middle, product[j]);
+                                }
                             }
-                            sum += s, product += q;
                         }
                         memset(d.even, 0, wide * sizeof(float));
                         memset(d.odd, 0, wide * sizeof(float));
                     }
             }
-            partial[2 * p] = sum;
-            partial[2 * p + 1] = product;
+            partial[2 * p] = add_lanes(sum);
+            partial[2 * p + 1] = add_lanes(product);
         }
         free(potentials), free(gradients), free(membrane), free(current);
         free(share), free(place), free(line);

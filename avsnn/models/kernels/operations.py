@@ -167,9 +167,9 @@ def spike_conv(
 
 @_operator
 def spike_conv_backward(
-    grad: Tensor, packed: Tensor, weight: Tensor, fired: int
+    grad: Tensor, packed: Tensor, weight: Tensor, biased: bool, fired: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of spikes, weights and bias."""
+    """Gradients of spikes, weights and bias; that of a bias that there is not is empty."""
     grad = grad.contiguous()
     rows = kernels.cpu.spike_conv_backward(grad, packed, weight, fired)
     axes = weight.dim() - 2
@@ -187,7 +187,8 @@ def spike_conv_backward(
         [True, rows is None, False],
     )
     of_weight = dense if rows is None else rows
-    of_bias = grad.sum([axis for axis in range(grad.dim()) if axis != 1])
+    others = [axis for axis in range(grad.dim()) if axis != 1]
+    of_bias = grad.sum(others) if biased else grad.new_empty(0)
     return back.contiguous(), of_weight.contiguous(), of_bias
 
 
@@ -239,21 +240,21 @@ def _shape_of_spike_conv(spikes: Tensor, packed: Tensor, weight: Tensor, *_rest:
 
 
 def _shape_of_spike_conv_backward(
-    grad: Tensor, packed: Tensor, weight: Tensor, fired: int
+    grad: Tensor, packed: Tensor, weight: Tensor, biased: bool, fired: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     back = grad.new_empty(packed.shape)
-    return back, torch.empty_like(weight), weight.new_empty(len(weight))
+    return back, torch.empty_like(weight), weight.new_empty(len(weight) if biased else 0)
 
 
 def _save_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, packed, weight, ctx.bias, ctx.fired = inputs
-    ctx.bias = ctx.bias is not None
+    _, packed, weight, bias, ctx.fired = inputs
+    ctx.biased = bias is not None
     ctx.save_for_backward(packed, weight)
 
 
 def _back_through_spike_conv(ctx, grad):  # type: ignore[no-untyped-def]
-    back, of_weight, of_bias = spike_conv_backward(grad, *ctx.saved_tensors, ctx.fired)
-    return back, None, of_weight, of_bias if ctx.bias else None, None
+    back, of_weight, of_bias = spike_conv_backward(grad, *ctx.saved_tensors, ctx.biased, ctx.fired)
+    return back, None, of_weight, of_bias if ctx.biased else None, None
 
 
 def _save_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
