@@ -171,22 +171,26 @@ def spike_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of spikes, weights and bias; that of a bias that there is not is empty."""
     grad = grad.contiguous()
-    rows = kernels.cpu.spike_conv_backward(grad, packed, weight, fired)
-    axes = weight.dim() - 2
-    back, dense, _ = torch.ops.aten.convolution_backward(
-        grad,
-        packed.to(weight.dtype) if rows is None else grad.new_empty(()).expand(packed.shape),
-        weight,
-        None,
-        [1] * axes,
-        [weight.shape[-1] // 2] * axes,
-        [1] * axes,
-        False,
-        [0] * axes,
-        1,
-        [True, rows is None, False],
-    )
-    of_weight = dense if rows is None else rows
+    of_weight = kernels.cpu.spike_conv_backward(grad, packed, weight, fired)
+    if of_weight is None:
+        axes = weight.dim() - 2
+        _, of_weight, _ = torch.ops.aten.convolution_backward(
+            grad,
+            packed.to(weight.dtype),
+            weight,
+            None,
+            [1] * axes,
+            [weight.shape[-1] // 2] * axes,
+            [1] * axes,
+            False,
+            [0] * axes,
+            1,
+            [False, True, False],
+        )
+    if weight.dim() == 4:
+        back = functional.conv_transpose2d(grad, weight, padding=1)
+    else:
+        back = functional.conv1d(grad, weight.transpose(0, 1))
     others = [axis for axis in range(grad.dim()) if axis != 1]
     of_bias = grad.sum(others) if biased else grad.new_empty(0)
     return back.contiguous(), of_weight.contiguous(), of_bias
