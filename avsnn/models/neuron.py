@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from avsnn.models.layers import BatchNorm
 
 
+ENOUGH_PLANES = 64
+
+
 class NeuronConstants(NamedTuple):
     """What all neurons of a layer have in common."""
 
@@ -108,17 +111,24 @@ def lif(
             current, steps=steps, neuron=neuron, rate=1.0 / tau if rate is None else rate
         )
     constant = steps is not None
-    # planes for the kernels' threads: all axes but the last, which is contiguous
-    lines = current.reshape(*(() if constant else current.shape[:1]), 1, -1, _last(current))
     count = steps if steps is not None else current.shape[0]
+    frame = current.shape if constant else current.shape[1:]
+    planes = current.reshape(*(() if constant else (count,)), 1, _planes(frame), -1)
     spikes: Tensor = operations.fire(
-        lines, None, None, count, constant, False, tau, threshold, slope
+        planes, None, None, count, constant, False, tau, threshold, slope
     )
-    return spikes.view(count, *(current.shape if constant else current.shape[1:]))
+    return spikes.view(count, *frame)
 
 
-def _last(current: Tensor) -> int:
-    return current.shape[-1] if current.dim() > 1 else 1
+def _planes(frame: torch.Size) -> int:
+    """Into how many equal parts a step is cut, one for a thread at a time: by its first axes.
+
+    Enough for all threads, and not more than that, since each costs a little.
+    """
+    planes = 1
+    for size in frame[:-1]:
+        planes *= size if planes < ENOUGH_PLANES else 1
+    return planes
 
 
 class LIF(nn.Module):
