@@ -267,8 +267,9 @@ class SpatioTemporalAttention(nn.Module):
     """Cross-modal complementary attention: a share of each step times a share of each token.
 
     The mean over N of attention over tokens times the mean over T of attention over time (CCSSA,
-    arXiv 2502.12488, section 3.3). Saved for backward: what both attentions save, and the two
-    means, ``[T, B, C]`` and ``[B, C, N]``.
+    arXiv 2502.12488, section 3.3). The spikes of one are gone before those of the other are there.
+    Saved for backward: what both attentions save, and the two means, ``[T, B, C]`` and
+    ``[B, C, N]``.
     """
 
     def __init__(self, *, spatial: SpikingAttention, temporal: SpikingAttention) -> None:

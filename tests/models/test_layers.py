@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from avsnn.models.attention import SpatialMix, SpikingAttention, TemporalMix
+from avsnn.models.attention import (
+    SpatialMix,
+    SpatioTemporalAttention,
+    SpikingAttention,
+    TemporalMix,
+)
 from avsnn.models.fusion import Alignment
 from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP, TokenNorm
 from avsnn.models.neuron import LIF
@@ -77,6 +82,20 @@ def test_attention_saves_its_currents_and_bytes_for_spikes(mix):
     assert (
         saved(attention, own, other) == floats(5 * C) + (inputs + operands + fired) * floats(C) // 4
     )
+
+
+def test_the_product_of_two_attentions_keeps_their_means_and_neither_whole():
+    spatial, temporal = (
+        SpikingAttention(
+            channels=C, heads=HEADS, neuron=LIF, norm=nn.Identity(), lif=LIF(), mix=mix
+        )
+        for mix in (SpatialMix(), TemporalMix())
+    )
+    own, other = ((features() > 1).float().requires_grad_() for _ in range(2))
+    alone = saved(spatial, own, other) + saved(temporal, own, other)
+    over_steps = 4 * B * C * N
+    together = saved(SpatioTemporalAttention(spatial=spatial, temporal=temporal), own, other)
+    assert alone < together <= alone + over_steps
 
 
 def test_a_stage_saves_its_input_and_its_currents_with_or_without_pooling():
