@@ -43,7 +43,7 @@ def main() -> None:
             spikes = (torch.rand(FRAMES, inputs, *sides) < density).float()
             weight = torch.randn(outputs, inputs, *((3, 3) if len(sides) == 2 else (1,)))
             grad = torch.randn(FRAMES, outputs, *sides)
-            packed, fired = cpu.pack(spikes) or (spikes, 0)
+            packed, fired = cpu.pack(spikes, weight) or (spikes, 0)
             pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
                 "forward": (
                     lambda s=spikes, w=weight: dense(s, w),
@@ -80,7 +80,7 @@ def dense(spikes: Tensor, weight: Tensor) -> Tensor:
 
 def add_weights(spikes: Tensor, weight: Tensor) -> Tensor | None:
     """By our kernels, packing included."""
-    packed = cpu.pack(spikes)
+    packed = cpu.pack(spikes, weight)
     return packed and cpu.spike_conv(packed[0], weight, None, packed[1])
 
 

@@ -176,13 +176,14 @@ class TokenNorm(BatchNorm):
 def _convolve_spikes(layer: nn.Conv1d | nn.Conv2d, spikes: Tensor) -> Tensor | None:
     """By the kernels for that, or None where they are not for this.
 
-    They take float32 on a CPU, and whole values up to three; a compiler does not see which it is.
+    They take float32 on a CPU, and spikes, for 1x1 sums of up to three too; a compiler does not see
+    which values there are.
     """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None
     if kernels.of(spikes) is not kernels.cpu or spikes.dtype != torch.float32:
         return None
-    packed = kernels.cpu.pack(spikes.detach())
+    packed = kernels.cpu.pack(spikes.detach(), layer.weight)
     if packed is None:
         return None
     out: Tensor = operations.spike_conv(spikes, packed[0], layer.weight, layer.bias, packed[1])
@@ -196,6 +197,9 @@ class SpikeConv1d(nn.Conv1d):
     by how many there are. Saved for backward: the input, one byte each on that way.
     """
 
+    def __init__(self, *, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, kernel_size=1, bias=bias)
+
     def forward(self, spikes: Tensor) -> Tensor:
         """Convolve."""
         out = _convolve_spikes(self, spikes)
@@ -203,7 +207,10 @@ class SpikeConv1d(nn.Conv1d):
 
 
 class SpikeConv2d(nn.Conv2d):
-    """The same for 3x3 with padding 1, ``[F, C, H, W]`` to ``[F, C', H, W]``."""
+    """The same of spikes for 3x3, padding 1 and no bias, ``[F, C, H, W]`` to ``[F, C', H, W]``."""
+
+    def __init__(self, *, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, padding=1, bias=False)
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Convolve."""
@@ -220,7 +227,7 @@ class SpikingConv1x1(nn.Module):
 
     def __init__(self, *, inputs: int, outputs: int, bias: bool, lif: LIF) -> None:
         super().__init__()
-        self.conv = SpikeConv1d(inputs, outputs, kernel_size=1, bias=bias)
+        self.conv = SpikeConv1d(inputs=inputs, outputs=outputs, bias=bias)
         self.norm = BatchNorm(outputs)
         self.lif = lif
 

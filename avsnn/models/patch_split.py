@@ -35,7 +35,7 @@ class SpikingConv3x3(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = (
-            SpikeConv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+            SpikeConv2d(inputs=inputs, outputs=outputs)
             if of_spikes
             else nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
         )

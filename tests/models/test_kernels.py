@@ -352,8 +352,8 @@ print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3
 def convolution(inputs: int, outputs: int, axes: int) -> SpikeConv1d | SpikeConv2d:
     """Of spikes, with a bias where the networks have one."""
     if axes == 1:
-        return SpikeConv1d(inputs, outputs, kernel_size=1)
-    return SpikeConv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        return SpikeConv1d(inputs=inputs, outputs=outputs, bias=True)
+    return SpikeConv2d(inputs=inputs, outputs=outputs)
 
 
 @needs_compiler
@@ -362,7 +362,7 @@ def convolution(inputs: int, outputs: int, axes: int) -> SpikeConv1d | SpikeConv
     [(32, 64, (20, 22), 0.1, 1), (5, 16, (7, 9), 0.1, 1), (64, 128, (9, 4), 0.02, 1),
      (4, 8, (1, 1), 0.0, 1), (8, 64, (70, 3), 0.05, 1), (3, 96, (8, 8), 0.1, 1),
      (4, 64, (8, 8), 0.6, 1), (32, 64, (37,), 0.1, 1), (70, 128, (64,), 0.05, 2),
-     (3, 64, (1,), 0.0, 1), (5, 48, (16,), 0.1, 3), (8, 64, (9,), 0.6, 3)],
+     (3, 64, (1,), 0.0, 1), (5, 48, (16,), 0.1, 3), (8, 64, (9,), 0.6, 3), (8, 64, (9, 9), 0.1, 2)],
 )  # fmt: skip
 def test_adding_weights_for_each_spike_equals_a_convolution(inputs, outputs, places, density, most):
     torch.manual_seed(0)

@@ -427,12 +427,12 @@ static void turn(const float *from, size rows, size columns, size between, float
         for (size c = r < r8 ? c8 : 0; c < columns; c++) to[c * apart + r] = from[r * between + c];
 }
 
-/* The most that one place of an input may hold: spikes, or sums of up to three. */
+/* The most that one place of the input of a 1x1 convolution may hold: sums of up to three spikes. */
 #define MOST 3
 #define CHUNK 1024
 
-/* Packs n values into bytes; how many are not zero, or -1 where one is no whole number up to MOST. */
-size avsnn_pack(const float *x, uint8_t *packed, size n) {
+/* Packs n values into bytes; how many are not zero, or -1 where one is no whole number up to most. */
+size avsnn_pack(const float *x, uint8_t *packed, size n, float most) {
     size total = 0, strange = 0;
 #pragma omp parallel for reduction(+ : total, strange) schedule(static)
     for (size start = 0; start < n; start += CHUNK) {
@@ -441,7 +441,7 @@ size avsnn_pack(const float *x, uint8_t *packed, size n) {
         int32_t whole[CHUNK], fired = 0, odd = 0;
 #pragma omp simd reduction(+ : fired, odd)
         for (size i = 0; i < end; i++) {
-            const float capped = in[i] < MOST ? in[i] : MOST;
+            const float capped = in[i] < most ? in[i] : most;
             whole[i] = (int32_t)(capped > 0.0f ? capped : 0.0f);
             odd += (float)whole[i] != in[i];
             fired += whole[i] != 0;

@@ -30,6 +30,8 @@ NAME = "cpu"
 _SOURCE = Path(__file__).with_name("cpu.c")
 # Output channels that a convolution of spikes works on together.
 _BLOCK = 64
+# What one place of the input of a 1x1 convolution may hold.
+_MOST = 3
 
 # Spikes per place up to which it was quicker than oneDNN's on all layers of the published network,
 # forward and for the gradient of the weights (benchmarks/spikes.py).
@@ -98,11 +100,12 @@ def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor
     _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, prod(sides))
 
 
-def pack(spikes: Tensor) -> tuple[Tensor, int] | None:
-    """Spikes, or sums of up to three, as one byte each, and how many of them are not zero.
+def pack(spikes: Tensor, weight: Tensor) -> tuple[Tensor, int] | None:
+    """Spikes as one byte each, and how many of them are not zero.
 
     Args:
-        spikes: float32.
+        spikes: float32; for a 1x1 convolution they may be sums of up to three.
+        weight: of that convolution, as :func:`spike_conv` takes it.
 
     Returns:
         None where there is another value among them.
@@ -111,7 +114,8 @@ def pack(spikes: Tensor) -> tuple[Tensor, int] | None:
     packed = torch.empty_like(spikes, dtype=torch.uint8)
     library = _library()
     count = ctypes.c_int64(spikes.numel())
-    fired = -1 if library is None else library.avsnn_pack(_as_c(spikes), _as_c(packed), count)
+    most = ctypes.c_float(1 if weight.dim() == 4 else _MOST)
+    fired = -1 if library is None else library.avsnn_pack(_as_c(spikes), _as_c(packed), count, most)
     return None if fired < 0 else (packed, int(fired))
 
 
