@@ -18,11 +18,13 @@ from pathlib import Path
 import torch
 
 from avsnn.models.losses import LossSettings, training_loss
-from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
-from avsnn.pipeline.evaluate import open_data, rows_of
-from avsnn.pipeline.optimizer import make_optimizer
-from avsnn.pipeline.order import sample_draws, training_requests
-from avsnn.pipeline.run import RunConfig, build_network, choose_kernels, load_config
+from avsnn.pipeline.inference.device import choose_kernels
+from avsnn.pipeline.inference.network import build_network
+from avsnn.pipeline.loading.augment import DRAWS, augment_frames, resize_audio
+from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.order import sample_draws, training_requests
+from avsnn.pipeline.runs.config import RunConfig, load_config
+from avsnn.pipeline.training.optimizer import make_optimizer
 from benchmarks.measuring import print_machine
 
 WORDS = ["model.channels=256", "data.size=128", "batch_size=8", "epochs=1", "selection=last"]
@@ -65,8 +67,8 @@ def main() -> None:
 def bare_rate(config: RunConfig) -> float:
     """Samples per second of steps on batches that are there."""
     settings, device = config.settings, torch.device("cpu")
-    source = open_data(config)
-    rows = rows_of(config, source, *settings.train_parts)
+    source = open_source(config)
+    rows = rows_of_parts(config, source, *settings.train_parts)
     choose_kernels("auto", device)
     torch.manual_seed(settings.seed)
     model = build_network(config).train()

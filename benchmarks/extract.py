@@ -20,11 +20,13 @@ from tempfile import mkdtemp
 import cv2
 import psutil
 
-from avsnn.pipeline.executor import start_workers
-from avsnn.pipeline.extract import Extract, ExtractSettings
-from avsnn.pipeline.index import IndexRow
-from avsnn.pipeline.media import MediaError, video
-from avsnn.pipeline.stage import run_stage
+from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.run_stage import run_stage
+from avsnn.pipeline.formats.index import IndexRow
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+from avsnn.pipeline.media import video
+from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.prepare.stages.extract import Extract
 from benchmarks.measuring import family, measure, print_machine, print_rates, print_ratio
 from tests.conftest import NoProgress
 from tests.fake_crema_d import FakeCremaD, make, make_clip
@@ -55,7 +57,7 @@ def main() -> None:
 def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int) -> None:
     """Extraction on one core against a bare decoding loop and a read-all-and-write script."""
     paths = [fake.folder / row["visual_path"] for row in fake.rows]
-    with start_workers(0) as pools:
+    with open_worker_pools(0) as pools:
         extract(fake, work, pools.processes())  # starts the sandbox
         costs = measure(
             {
@@ -75,7 +77,7 @@ def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int)
 def compare_workers(fake: FakeCremaD, work: Path, rounds: int) -> None:
     """Two workers over one, both on Dask, and what two bare loops gain over one on this machine."""
     paths = [fake.folder / row["visual_path"] for row in fake.rows]
-    with start_workers(1) as one, start_workers(2) as two, ProcessPoolExecutor(2) as bare:
+    with open_worker_pools(1) as one, open_worker_pools(2) as two, ProcessPoolExecutor(2) as bare:
         for pools in (one, two):
             extract(fake, work, pools.processes())
         costs = measure(
@@ -95,7 +97,7 @@ def show_memory(work: Path, clips: int) -> None:
     """Largest resident memory of a worker and its sandbox, at two sizes."""
     for size in (clips // 4, clips * 2):
         fake = make(work / f"raw-{size}", size, defects=False)
-        with start_workers(1) as pools, Watch() as watch:
+        with open_worker_pools(1) as pools, Watch() as watch:
             extract(fake, work, pools.processes())
         worker, sandbox = watch.peaks()
         print(f"peak memory, {size} clips: worker {worker:.0f} MB, its sandbox {sandbox:.0f} MB")

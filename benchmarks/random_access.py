@@ -11,7 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avsnn.pipeline.media import MediaError, video
+from avsnn.pipeline.media import video
+from avsnn.pipeline.media.errors import MediaError
 
 FPS = Fraction(30000, 1001)
 FRAMES = 75

@@ -34,8 +34,8 @@ from torch.utils._pytree import tree_leaves
 from avsnn.models import kernels
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
-from avsnn.pipeline.optimizer import make_optimizer
-from avsnn.pipeline.run import OptimizerSettings
+from avsnn.pipeline.runs.train_settings import OptimizerSettings
+from avsnn.pipeline.training.optimizer import make_optimizer
 from benchmarks.measuring import print_machine
 from benchmarks.published import as_published
 
@@ -143,7 +143,7 @@ def print_limit(way: str, batch: int, words: argparse.Namespace, seconds: float)
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes of every operator that must read its operands from memory and write results.
+    """Counts the bytes of every operator that must read operands from memory and write results.
 
     Products, neurons and their backward passes; all else could be part of one of them.
     """

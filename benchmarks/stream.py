@@ -31,11 +31,15 @@ from torch.utils.data import DataLoader, Dataset
 from avsnn.datasets_manifest.schema import OWN
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
-from avsnn.pipeline.augment import DRAWS, MEAN, STD, AugmentSettings, augment_frames
-from avsnn.pipeline.featurize import AudioSettings, FrameSettings
-from avsnn.pipeline.order import Request, sample_draws, training_requests
-from avsnn.pipeline.prepare import Prepared, load_prepared
-from avsnn.pipeline.stream import Loader, ShardSource, Source, ZarrSource
+from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
+from avsnn.pipeline.formats.prepared import Prepared, load_prepared
+from avsnn.pipeline.loading.augment import DRAWS, MEAN, STD, augment_frames
+from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.loader import Loader
+from avsnn.pipeline.loading.order import BatchRequest, sample_draws, training_requests
+from avsnn.pipeline.loading.shard_source import ShardSource
+from avsnn.pipeline.loading.source import Source
+from avsnn.pipeline.runs.train_settings import AugmentSettings
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
 from tests.fake_crema_d import FakeCremaD, make
 
@@ -165,7 +169,7 @@ def show_waiting(work: Path, prepared: Prepared) -> None:
 def open_cache(work: Path, prepared: Prepared) -> Source:
     """The caches."""
     folder = work / "data" / NAME
-    return ZarrSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
+    return CacheSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
 
 
 def open_shards(work: Path, prepared: Prepared) -> ShardSource:
@@ -180,7 +184,7 @@ def ours(source: Source) -> None:
     """One epoch, read and augmented."""
     rows = np.arange(len(source.keys))
     for request in training_requests(rows, batch_size=BATCH, seed=0, epoch=0):
-        batch = source.read(Request(*request))
+        batch = source.read(BatchRequest(*request))
         augmented(batch.rows, batch.frames)
 
 
@@ -236,13 +240,13 @@ class LooseFiles(Dataset[tuple[Tensor, Tensor, int]]):
     """Opens, decodes and transforms clip by clip, with the published constants."""
 
     def __init__(self, places: list[Path]) -> None:
-        self.places = places
+        self.frame_positions = places
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.frame_positions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        place = self.places[index]
+        place = self.frame_positions[index]
         sound = published_image(Path(f"{place}.wav"))
         return random_view(Image.open(f"{place}.jpg").convert("RGB")), sound, 0
 

@@ -229,7 +229,7 @@ def _pool(emotion: int) -> tuple[list[bytes], list[bytes]]:
     buffer = BytesIO()
     with av.open(buffer, "w", format="flv") as container:
         _encode(container, emotion)
-    tags = list(read_tags(buffer.getvalue()))
+    tags = list(read_flv_tags(buffer.getvalue()))
     pictures, sounds = ([body for kind, body in tags if kind == k] for k in (PICTURE, SOUND))
     assert all(body[0] >> 4 == 1 for body in pictures[::GROUP]), "a group starts with a key frame"
     return pictures, sounds
@@ -308,7 +308,7 @@ def _tag(kind: int, seconds: float, body: bytes) -> bytes:
     return head + body + struct.pack(">I", len(head) + len(body))
 
 
-def read_tags(data: bytes) -> Iterator[tuple[int, bytes]]:
+def read_flv_tags(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Kind and body of every tag of a flash video."""
     at = 13
     while at + 11 <= len(data):

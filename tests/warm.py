@@ -48,8 +48,8 @@ def serve() -> None:
     """Reads what is asked, forks, waits, answers."""
     # what commands import when they are called
     import avsnn.cli.main
-    import avsnn.pipeline.reproduce
-    import avsnn.pipeline.train
+    import avsnn.pipeline.experiments.reproduce
+    import avsnn.pipeline.training.train
 
     for name in ("distributed", "matplotlib.pyplot", "sklearn.metrics", "tensorboardX"):
         import_module(name)

@@ -11,7 +11,7 @@ import typer
 from avsnn.errors import PreemptedError, RunError, UserError
 
 if TYPE_CHECKING:
-    from avsnn.pipeline.journal import Counts
+    from avsnn.pipeline.engine.journal import StageCounts
 
 # What Typer makes of Ctrl-C.
 INTERRUPTED = 130
@@ -140,35 +140,40 @@ def prepare(
     audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr (dB).
     """
     from avsnn.cli import show
-    from avsnn.pipeline import prepare as stages
-    from avsnn.pipeline.estimate import estimate
-    from avsnn.pipeline.settings import build_settings
+    from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+    from avsnn.pipeline.prepare.build import build_stages
+    from avsnn.pipeline.prepare.estimate import estimate
+    from avsnn.pipeline.prepare.prepare import changed_settings, plan_stages
+    from avsnn.pipeline.prepare.prepare import prepare as run_prepare
+    from avsnn.pipeline.prepare.request import load_request, make_request
+    from avsnn.pipeline.prepare.snapshot import finished_before
+    from avsnn.pipeline.settings_builder import build_settings
 
-    settings = build_settings(stages.PrepareSettings, [{"limit": limit}], assignments or ())
-    request = stages.request(
+    settings = build_settings(PrepareSettings, [{"limit": limit}], assignments or ())
+    request = make_request(
         settings,
         source=source,
         store=store,
         max_failures=max_failures,
-        last=stages.load_request(root, dataset),
+        last=load_request(root, dataset),
     )
     if not (dry_run or explain or retry_failed):
-        before = stages.prepared_before(dataset, request, root=root)
+        before = finished_before(dataset, request, root=root)
         if before is not None:
             show.summaries(dataset, before[1])
             show.prepared(root / dataset, *before)
             return
-    house = stages.build_stages(dataset, request, root=root)
+    stages = build_stages(dataset, request, root=root)
     if dry_run or explain:
-        planned = stages.plan_stages(house, retry_failed=retry_failed)
-        show.plan(house, planned, estimate(house, planned, workers=workers))
+        planned = plan_stages(stages, retry_failed=retry_failed)
+        show.plan(stages, planned, estimate(stages, planned, workers=workers))
         if explain:
-            show.reasons(stages.changed_settings(house), planned)
+            show.reasons(changed_settings(stages), planned)
         return
-    counts: list[Counts] = []
+    counts: list[StageCounts] = []
     try:
-        prepared = stages.prepare(
-            house,
+        prepared = run_prepare(
+            stages,
             workers=workers,
             scheduler=scheduler,
             progress=show.progress(),
@@ -177,7 +182,7 @@ def prepare(
         )
     finally:
         show.summaries(dataset, counts)
-    show.prepared(house.folder, prepared, counts)
+    show.prepared(stages.folder, prepared, counts)
 
 
 @app.command()
@@ -193,16 +198,17 @@ def verify(
     repair' mends it.
     """
     from avsnn.cli import show
-    from avsnn.pipeline import verify as verification
-    from avsnn.pipeline.prepare import build_as_requested
+    from avsnn.pipeline.prepare.build import build_as_requested
+    from avsnn.pipeline.prepare.verify import require_undamaged
+    from avsnn.pipeline.prepare.verify import verify as run_verify
 
-    house = build_as_requested(dataset, root=root)
-    verdict = verification.verify(house, progress=show.progress())
+    stages = build_as_requested(dataset, root=root)
+    verification = run_verify(stages, progress=show.progress())
     if as_json:
-        show.as_json(asdict(verdict))
+        show.as_json(asdict(verification))
     else:
-        show.verdict(house, verdict)
-    verification.require_sound(house, verdict)
+        show.verification(stages, verification)
+    require_undamaged(stages, verification)
 
 
 @app.command()
@@ -217,26 +223,27 @@ def repair(
     Files that have to be brought again come from where 'avsnn prepare' took them.
     """
     from avsnn.cli import show
-    from avsnn.pipeline import verify as verification
-    from avsnn.pipeline.prepare import build_as_requested
+    from avsnn.pipeline.prepare.build import build_as_requested
+    from avsnn.pipeline.prepare.repair import repair as run_repair
+    from avsnn.pipeline.prepare.verify import verify as run_verify
 
-    house = build_as_requested(dataset, root=root, source=source, brings=True)
-    verdict = verification.verify(house, progress=show.progress())
-    show.verdict(house, verdict)
-    if not verdict.damages:
+    stages = build_as_requested(dataset, root=root, source=source, brings_files=True)
+    verification = run_verify(stages, progress=show.progress())
+    show.verification(stages, verification)
+    if not verification.damages:
         return
-    counts: list[Counts] = []
+    counts: list[StageCounts] = []
     try:
-        prepared = verification.repair(
-            house,
-            verdict,
+        prepared = run_repair(
+            stages,
+            verification,
             workers=workers,
             progress=show.progress(),
             on_stage=lambda summary: counts.append(summary.counts),
         )
     finally:
         show.summaries(dataset, counts)
-    show.prepared(house.folder, prepared, counts)
+    show.prepared(stages.folder, prepared, counts)
 
 
 @app.command()
@@ -289,19 +296,21 @@ def train(
     seed, selection (val, test, last), optimizer.base_lr and so on.
     """
     from avsnn.cli import show
-    from avsnn.pipeline import run as runs
-    from avsnn.pipeline import train as trainer
-    from avsnn.pipeline.settings import build_settings
+    from avsnn.pipeline.experiments.presets import load_presets
+    from avsnn.pipeline.inference.device import choose_device
+    from avsnn.pipeline.runs.config import make_config
+    from avsnn.pipeline.runs.train_settings import TrainSettings
+    from avsnn.pipeline.settings_builder import build_settings
+    from avsnn.pipeline.training.options import RunOptions
+    from avsnn.pipeline.training.train import train as run_train
 
-    where = trainer.choose_device(device)
-    settings = build_settings(
-        runs.TrainSettings, runs.load_presets(dataset, preset or ()), assignments or ()
-    )
-    config = runs.make_config(dataset, settings, root=root)
-    trained = trainer.train(
+    where = choose_device(device)
+    settings = build_settings(TrainSettings, load_presets(dataset, preset or ()), assignments or ())
+    config = make_config(dataset, settings, root=root)
+    trained = run_train(
         config,
         folder=run or Path("runs") / config.folder_name,
-        manner=trainer.Manner(
+        options=RunOptions(
             device=where,
             resume=resume,
             workers=workers,
@@ -333,9 +342,9 @@ def evaluate(
     RUN/report/PART.json, and as pictures in RUN/report/index.html.
     """
     from avsnn.cli import show
-    from avsnn.pipeline.evaluate import evaluate as measure
-    from avsnn.pipeline.report import write_report
-    from avsnn.pipeline.train import choose_device
+    from avsnn.pipeline.evaluation.evaluate import evaluate as measure
+    from avsnn.pipeline.evaluation.report import write_report
+    from avsnn.pipeline.inference.device import choose_device
 
     result, again = measure(
         run, part=split, root=root, device=choose_device(device), progress=show.progress()
@@ -377,8 +386,9 @@ def reproduce(
     published. The table is written after every run to RUNS/tables, as Markdown and as JSON.
     """
     from avsnn.cli import show
-    from avsnn.pipeline import reproduce as tables
-    from avsnn.pipeline.train import Manner, choose_device
+    from avsnn.pipeline.experiments import reproduce as tables
+    from avsnn.pipeline.inference.device import choose_device
+    from avsnn.pipeline.training.options import RunOptions
 
     words = assignments or []
     experiments = tables.plan_table(
@@ -396,7 +406,9 @@ def reproduce(
             table,
             experiments,
             assignments=words,
-            manner=Manner(device=choose_device(device), workers=workers, save_every=save_every),
+            options=RunOptions(
+                device=choose_device(device), workers=workers, save_every=save_every
+            ),
             into=into,
             progress=show.progress(lines=False),
             say=show.say,
@@ -419,9 +431,9 @@ def datasets(context: typer.Context, root: Root = Path("data"), as_json: AsJson 
         context.default_map = {context.invoked_subcommand: {"root": root, "as_json": as_json}}
         return
     from avsnn.cli import show
-    from avsnn.pipeline.survey import survey_datasets
+    from avsnn.pipeline.listing import list_datasets
 
-    found = survey_datasets(root)
+    found = list_datasets(root)
     if as_json:
         show.as_json(found)
     else:
@@ -443,7 +455,7 @@ def check(
     the other side, known bad clips; by the manifest, and by what is prepared here.
     """
     from avsnn.cli import show
-    from avsnn.pipeline.check import check_split
+    from avsnn.pipeline.prepare.split_check import check_split
 
     found = check_split(dataset, split, root=root)
     if as_json:
@@ -462,9 +474,9 @@ def status(
 ) -> None:
     """Show what is done here: stages with sizes and failures, and runs with their epochs."""
     from avsnn.cli import show
-    from avsnn.pipeline.survey import survey_runs, survey_stages
+    from avsnn.pipeline.listing import list_runs, list_stages
 
-    stages, trainings = survey_stages(root), survey_runs(runs)
+    stages, trainings = list_stages(root), list_runs(runs)
     if as_json:
         show.as_json({"stages": stages, "runs": trainings})
     else:
@@ -484,9 +496,9 @@ def convert_checkpoint(
     method or attention.
     """
     from avsnn.cli import show
-    from avsnn.pipeline.convert import ConvertSettings
-    from avsnn.pipeline.convert import convert_checkpoint as convert
-    from avsnn.pipeline.settings import build_settings
+    from avsnn.pipeline.runs.convert_checkpoint import ConvertSettings
+    from avsnn.pipeline.runs.convert_checkpoint import convert_checkpoint as convert
+    from avsnn.pipeline.settings_builder import build_settings
 
     settings = build_settings(ConvertSettings, (), assignments or ())
     show.converted(convert(file, out, settings), out)

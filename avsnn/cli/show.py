@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from avsnn.models.zoo import AuthorsState
-    from avsnn.pipeline.check import Placed, SplitCheck
-    from avsnn.pipeline.estimate import Estimate
-    from avsnn.pipeline.evaluate import Evaluation
-    from avsnn.pipeline.journal import Counts
-    from avsnn.pipeline.prepare import House, Prepared
-    from avsnn.pipeline.reproduce import Reproduction
-    from avsnn.pipeline.run import RunConfig
-    from avsnn.pipeline.stage import Plan, Stage
-    from avsnn.pipeline.train import Trained
-    from avsnn.pipeline.verify import Verdict
+    from avsnn.pipeline.engine.journal import StageCounts
+    from avsnn.pipeline.engine.plan import Plan
+    from avsnn.pipeline.engine.stage import Stage
+    from avsnn.pipeline.evaluation.measures import Evaluation
+    from avsnn.pipeline.experiments.tables import ReproducedTable
+    from avsnn.pipeline.formats.prepared import Prepared
+    from avsnn.pipeline.prepare.build import DatasetStages
+    from avsnn.pipeline.prepare.estimate import Estimate
+    from avsnn.pipeline.prepare.split_check import PlacedClip, SplitCheck
+    from avsnn.pipeline.prepare.verify import Verification
+    from avsnn.pipeline.runs.config import RunConfig
+    from avsnn.pipeline.training.train import TrainingResult
 
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
@@ -139,9 +141,9 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def plan(house: House, planned: list[tuple[Stage, Plan]], cost: Estimate) -> None:
+def plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: Estimate) -> None:
     """What prepare would do."""
-    table = Table(title=f"{house.manifest.name}: plan", title_justify="left")
+    table = Table(title=f"{stages.manifest.name}: plan", title_justify="left")
     for heading in ("stage", "units", "done", "to do", "failed"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     waiting = False
@@ -151,17 +153,17 @@ def plan(house: House, planned: list[tuple[Stage, Plan]], cost: Estimate) -> Non
             continue
         todo = len(current.todo)
         counts = (len(current.units), len(current.units) - todo, todo)
-        failed = current.standing(stage).failed
+        failed = current.up_to_date(stage).failed
         table.add_row(stage.name, *(f"{n:,}" for n in (*counts, failed)))
         waiting = todo > 0
     out.print(table)
     folder = next(
-        path for path in (house.folder, *house.folder.absolute().parents) if path.exists()
+        path for path in (stages.folder, *stages.folder.absolute().parents) if path.exists()
     )
-    known = house.fetch.clips or not house.discover
+    known = stages.fetch.clips or not stages.discover
     wanted = size(cost.fetch_bytes) if known else "files yet to be found"
     out.print(
-        f"{wanted} to fetch into {house.folder}; {size(cost.disk_bytes)} needed there, "
+        f"{wanted} to fetch into {stages.folder}; {size(cost.disk_bytes)} needed there, "
         f"{size(shutil.disk_usage(folder).free)} free. {cost.clips:,} clips to decode."
     )
     if cost.seconds:
@@ -189,10 +191,10 @@ def reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:
         out.print("nothing to do.")
 
 
-def verdict(house: House, found: Verdict) -> None:
+def verification(stages: DatasetStages, found: Verification) -> None:
     """What a verification found."""
     if found.damages:
-        table = Table(title=f"{house.manifest.name}: damage", title_justify="left")
+        table = Table(title=f"{stages.manifest.name}: damage", title_justify="left")
         for heading in ("stage", "unit", "file", "what is wrong"):
             table.add_column(heading, overflow="fold")
         for damage in found.damages:
@@ -200,12 +202,12 @@ def verdict(house: House, found: Verdict) -> None:
         out.print(table)
     else:
         out.print(
-            f"{house.manifest.name}: {found.files:,} files, {size(found.bytes)}: "
+            f"{stages.manifest.name}: {found.files:,} files, {size(found.bytes)}: "
             "all as they were written."
         )
 
 
-def summaries(dataset: str, rows: list[Counts]) -> None:
+def summaries(dataset: str, rows: list[StageCounts]) -> None:
     """What every stage did; inputs = written + skipped + failed."""
     table = Table(
         title=f"{dataset}: stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
@@ -225,7 +227,7 @@ def summaries(dataset: str, rows: list[Counts]) -> None:
         out.print(table)
 
 
-def prepared(folder: Path, result: Prepared, rows: list[Counts]) -> None:
+def prepared(folder: Path, result: Prepared, rows: list[StageCounts]) -> None:
     """Where it stands now."""
     if not any(row.units_done_now for row in rows):
         out.print(f"{result.dataset}: nothing to do, all of it was prepared before.")
@@ -234,7 +236,7 @@ def prepared(folder: Path, result: Prepared, rows: list[Counts]) -> None:
         out.print(f"{result.failed:,} failed; reasons: {folder / 'failures.jsonl'}")
 
 
-def trained(result: Trained, config: RunConfig) -> None:
+def trained(result: TrainingResult, config: RunConfig) -> None:
     """How a training ended."""
     if is_follower():
         return
@@ -285,15 +287,15 @@ def evaluation(result: Evaluation, *, again: bool, page: Path) -> None:
     out.print(f"report: {page}")
 
 
-def reproduction(found: Reproduction, written: Path | None) -> None:
+def reproduction(found: ReproducedTable, written: Path | None) -> None:
     """A published table, as far as it is reproduced."""
-    from avsnn.pipeline.reproduce import caption, cells, header
+    from avsnn.pipeline.experiments.tables import table_caption, table_cells, table_header
 
-    table = Table(title=caption(found), title_justify="left")
-    for number, heading in enumerate(header(found)):
+    table = Table(title=table_caption(found), title_justify="left")
+    for number, heading in enumerate(table_header(found)):
         table.add_column(heading, justify="right" if number else "left")
     for line in found.lines:
-        table.add_row(*cells(line, found.epochs_planned))
+        table.add_row(*table_cells(line, found.epochs_planned))
     out.print(table)
     missing = sum(value is None for line in found.lines for value in line.top1.values())
     if missing:
@@ -384,7 +386,7 @@ def _seen_before(found: SplitCheck) -> Table:
     return table
 
 
-def _placed(clip: Placed) -> str:
+def _placed(clip: PlacedClip) -> str:
     return f"{clip.key} ({clip.label}, {clip.part})"
 
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from operator import itemgetter
@@ -15,13 +15,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from avsnn.errors import UserError
+from avsnn.strict_model import StrictModel
 
 #: Environment variable that names a folder of the user's own YAML and CSV files.
 OWN = "AVSNN_DATASETS"
 
+Part = Literal["train", "val", "test"]
 PARTS = ("train", "val", "test")
 
 COLUMNS = (
@@ -35,11 +37,7 @@ KEY = re.compile(r"[\w-]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Facts):
+class Source(StrictModel):
     """A place where the files whose path starts with ``prefix`` are published, of one kind."""
 
     prefix: str = Field(description="start of the path of the files this source holds")
@@ -69,7 +67,7 @@ class Source(_Facts):
         return f"{host} (LFS)" if self.lfs else str(host)
 
 
-class ColumnSplit(_Facts):
+class ColumnSplit(StrictModel):
     """A split the publisher gave: a column of the table names the part of each clip."""
 
     column: str
@@ -78,21 +76,21 @@ class ColumnSplit(_Facts):
     )
 
 
-class OrderSplit(_Facts):
+class OrderSplit(StrictModel):
     """Of each class the first clips by key are train, the others test, whatever they share."""
 
     first_train: float = Field(gt=0, lt=1, description="share of each class")
     val_fraction: float = Field(default=0.0, ge=0, lt=1, description="as in ColumnSplit")
 
 
-class GroupSplit(_Facts):
+class GroupSplit(StrictModel):
     """A split without leaks: whole groups (speakers, recordings) go to one part."""
 
     val_groups: tuple[str, ...]
     test_groups: tuple[str, ...]
 
 
-class GroupShareSplit(_Facts):
+class GroupShareSplit(StrictModel):
     """The same, with groups chosen so that each class is shared out as near as possible."""
 
     test_share: float = Field(gt=0, lt=1, description="of each class")
@@ -108,7 +106,7 @@ class GroupShareSplit(_Facts):
 Split = ColumnSplit | OrderSplit | GroupSplit | GroupShareSplit
 
 
-class FolderLayout(_Facts):
+class FolderLayout(StrictModel):
     """A folder per class: ``<audio>/<class>/<stem><audio_suffix>``, and the same for ``visual``.
 
     Files with the same stem are one clip, and the stem is its key.
@@ -124,14 +122,14 @@ class FolderLayout(_Facts):
     )
 
 
-class Twins(_Facts):
+class Twins(StrictModel):
     """Clips that say the same: those in whose keys the pattern matches the same text."""
 
     what: str = Field(description="what they share, as a reader would say it")
     pattern: str
 
 
-class Manifest(_Facts):
+class Manifest(StrictModel):
     """One data set.
 
     The table is a CSV beside the YAML with one row per clip: ``key``, ``label`` (index into
@@ -327,8 +325,17 @@ def load(name: str) -> Manifest:
             f"that the environment variable {OWN} names."
         )
     place = places[name]
+    manifest = _parse_manifest(name, place.read_bytes())
+    if manifest.table is not None and isinstance(place, Path) and place.parent == _own_folder():
+        return manifest.with_table(place.with_name(manifest.table))
+    return manifest
+
+
+@lru_cache(maxsize=64)
+def _parse_manifest(name: str, content: bytes) -> Manifest:
+    """Parse and check a YAML; a command that asks for one data set many times parses it once."""
     try:
-        manifest = Manifest.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
+        manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
@@ -338,8 +345,6 @@ def load(name: str) -> Manifest:
         raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
     if manifest.name != name:
         raise UserError(f"{name}.yaml: its name is {manifest.name!r}; name the file after it.")
-    if manifest.table is not None and isinstance(place, Path) and place.parent == _own_folder():
-        return manifest.with_table(place.with_name(manifest.table))
     return manifest
 
 

@@ -12,7 +12,7 @@ from avsnn.datasets_manifest.schema import OWN
 from tests.conftest import Command
 from tests.fake_crema_d import FakeCremaD, make
 from tests.pipeline.conftest import lfs, server  # noqa: F401 - fixtures
-from tests.pipeline.server import Lfs, Server, cut, status
+from tests.pipeline.transfer.server import FakeLfsServer, Server, cut, status
 
 CLIPS = 300
 TROUBLES = (
@@ -22,7 +22,7 @@ TROUBLES = (
 )
 
 
-def publish(fake: FakeCremaD, mirror: Server, objects: Lfs) -> int:
+def publish(fake: FakeCremaD, mirror: Server, objects: FakeLfsServer) -> int:
     """Puts the files on a mirror and on Git LFS; returns how many requests will meet trouble.
 
     What is broken in the folder is broken on both. Of the good files, every seventh is answered
@@ -59,7 +59,7 @@ def publish(fake: FakeCremaD, mirror: Server, objects: Lfs) -> int:
 def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
     avsnn: Command,
     server: Server,  # noqa: F811
-    lfs: Lfs,  # noqa: F811
+    lfs: FakeLfsServer,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

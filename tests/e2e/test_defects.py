@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.datasets_manifest import load
-from avsnn.pipeline.index import select
+from avsnn.pipeline.prepare.splits import select
 from tests.conftest import ALONE, Command
 
 

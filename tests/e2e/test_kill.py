@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from avsnn.pipeline.checkpoint import Position, resume_points
-from avsnn.pipeline.run import read_metrics
+from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.training.resume import Position, resume_points
 from tests.conftest import SMALL_SHARDS, Command, hashes
 
 
@@ -96,16 +96,16 @@ def assert_as_if_not_cut(run: Path, whole: Path) -> None:
 
 
 # Loader workers and shards in place of the cache: no other sample, nor in another order.
-@pytest.mark.parametrize("manner", [[], ["--workers", "1"], ["--read", "shards"]])
+@pytest.mark.parametrize("options", [[], ["--workers", "1"], ["--read", "shards"]])
 def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
-    whole_run: tuple[list[str], Path], tmp_path: Path, manner: list[str]
+    whole_run: tuple[list[str], Path], tmp_path: Path, options: list[str]
 ) -> None:
     words, whole = whole_run
-    run, dice = tmp_path / "run", random.Random(len(manner))
+    run, dice = tmp_path / "run", random.Random(len(options))
     for epoch in (dice.randrange(2), 2):
         due = Position(epoch, dice.randrange(1, 5))
         process = subprocess.Popen(
-            [*words, "--run", str(run), "--resume", *manner],
+            [*words, "--run", str(run), "--resume", *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

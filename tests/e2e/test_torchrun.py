@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from avsnn.pipeline.checkpoint import read_checkpoint, resume_points
-from avsnn.pipeline.run import read_metrics
+from avsnn.pipeline.runs.checkpoint import read_checkpoint
+from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.training.resume import resume_points
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 # Everything fires, so that what flows between the processes counts.

@@ -13,7 +13,7 @@ MODES = ("eval", "train")
 
 
 @pytest.fixture(params=HINTS)
-def recorded(request) -> Golden:
+def recorded_evaluation(request) -> Golden:
     return golden(request.param)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.pipeline.server import Lfs, Server
+from tests.pipeline.transfer.server import FakeLfsServer, Server
 
 
 @contextmanager
@@ -43,8 +43,8 @@ def plain_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def lfs(server: Server) -> Lfs:
+def lfs(server: Server) -> FakeLfsServer:
     """Git LFS on the https server."""
-    answer = Lfs(server)
+    answer = FakeLfsServer(server)
     server.always[answer.path] = answer
     return answer

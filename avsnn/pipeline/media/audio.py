@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.pipeline.media.errors import MediaError, require_content
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-from avsnn.pipeline.media import MediaError, refuse_stub
 
 # Nothing above it is no recording: ten steps of a 16-bit file. The faintest of 3,000 real spoken
 # digits peaks at -40 dBFS.
 SILENCE_DBFS = -70.0
+
 
 # Encodings that 16 bits hold without loss.
 SHORT = ("PCM_16", "PCM_U8", "PCM_S8", "ULAW", "ALAW", "MS_ADPCM", "IMA_ADPCM")
@@ -185,7 +186,7 @@ def _require_sound(samples: NDArray[Any], promised: int) -> None:
 
 def _refuse_truncated_wav(path: Path) -> None:
     """Libsndfile reads what is left of a cut file without a word; its own header knows better."""
-    start = refuse_stub(path)
+    start = require_content(path)
     size = path.stat().st_size
     if start.startswith(b"RIFF"):
         promised = int.from_bytes(start[4:8], "little")

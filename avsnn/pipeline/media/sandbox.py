@@ -12,10 +12,13 @@ from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from avsnn.pipeline.media import MediaError
+from avsnn.pipeline.media.errors import MediaError
 
 P = ParamSpec("P")
+
+
 R = TypeVar("R")
+
 
 DEADLINE_S = 60.0
 

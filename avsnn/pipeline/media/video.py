@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avsnn.pipeline.media import MediaError, flash, refuse_stub
+from avsnn.pipeline.media.errors import MediaError, require_content
+from avsnn.pipeline.media.flv import read_flv_tags
 
 # One core per worker: more threads would only fight over it.
 cv2.setNumThreads(1)
@@ -87,8 +88,8 @@ def decode_video(
         MediaError: there is no frame or only one, some are missing, or the video lasts much longer
             than its sound.
     """
-    is_flash = refuse_stub(path).startswith(b"FLV")
-    tags = flash.read_tags(path) if is_flash else None
+    is_flash = require_content(path).startswith(b"FLV")
+    tags = read_flv_tags(path) if is_flash else None
     pictures = tags.pictures if tags else None
     if pictures and isinstance(rule, int) and SPARSE * rule <= pictures and "decord" in decoders:
         with suppress(MediaError):

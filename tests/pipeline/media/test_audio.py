@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from avsnn.pipeline.media import MediaError, audio
-from avsnn.pipeline.media.synthesize import audio_bytes
+from avsnn.pipeline.media import audio
+from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.synthesis import audio_bytes
 from tests.fake_crema_d import make_clip
 
 

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from avsnn.pipeline.media import MediaError, sandbox
+from avsnn.pipeline.media import sandbox
+from avsnn.pipeline.media.errors import MediaError
 
 
 def add(a: int, b: int) -> int:

@@ -5,9 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from avsnn.pipeline.media import MediaError, video
-from avsnn.pipeline.media.flash import read_tags
-from avsnn.pipeline.media.synthesize import write_video
+from avsnn.pipeline.media import video
+from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.flv import read_flv_tags
+from avsnn.pipeline.media.synthesis import write_video
 from tests.fake_crema_d import make_clip
 
 # File, frames that can be decoded, frames of the published one-per-second rule.
@@ -154,13 +155,13 @@ def test_a_cut_flash_video_is_refused_though_every_decoder_reads_it(
 
 def test_a_flash_video_is_counted_from_its_tags(shared_data: Path, flash: Path) -> None:
     real = shared_data / "clips" / "tika_testFLV.flv"
-    assert read_tags(real) == (28, True)
-    assert read_tags(flash) == (75, True)
+    assert read_flv_tags(real) == (28, True)
+    assert read_flv_tags(flash) == (75, True)
     data = flash.read_bytes()
     flash.write_bytes(data + bytes(100))
-    assert read_tags(flash) == (None, True)
+    assert read_flv_tags(flash) == (None, True)
     flash.write_bytes(data[:-9])
-    assert read_tags(flash) == (None, False)
+    assert read_flv_tags(flash) == (None, False)
 
 
 def test_a_flash_video_damaged_inside_is_not_taken_for_whole(flash: Path) -> None:

@@ -1,0 +1,1 @@
+"""What ``avsnn evaluate`` runs: measures, pictures, report."""

@@ -1,0 +1,90 @@
+"""7. Evaluation: measures the best checkpoint of a run on one part of its split."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from avsnn.datasets_manifest.schema import Part
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.files import sha256, write_atomically
+from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.evaluation.measures import Evaluation, measure
+from avsnn.pipeline.inference.device import choose_kernels
+from avsnn.pipeline.inference.network import load_network
+from avsnn.pipeline.inference.predict import predict
+from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.loader import Loader
+from avsnn.pipeline.runs.checkpoint import best_checkpoint
+from avsnn.pipeline.runs.config import RunConfig, load_config
+
+# Raise this number by hand when the same checkpoint gets other measures than before.
+EVALUATE_VERSION = 1
+
+
+def evaluate(
+    folder: Path, *, part: Part, root: Path | None, device: torch.device, progress: Progress
+) -> tuple[Evaluation, bool]:
+    """Measure the best checkpoint of a run on one part of the split that the run is trained on.
+
+    Args:
+        folder: the run folder.
+        part: the part to measure on.
+        root: the folder that holds the data sets; None takes the folder of the training.
+        device: the device that computes.
+        progress: told of every clip.
+
+    Returns:
+        the evaluation, and whether the evaluation was recorded before and only read again.
+
+    Raises:
+        UserError: the folder is not a run, has no checkpoint yet, or its data are gone or changed.
+    """
+    config = load_config(folder)
+    if root is not None:
+        config = config.model_copy(update={"root": root.absolute()})
+    checkpoint = best_checkpoint(folder)
+    if not checkpoint.exists():
+        raise UserError(f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first.")
+    if (before := recorded_evaluation(folder, config, part=part)) is not None:
+        return before, True
+    choose_kernels("auto", device)
+    model, epoch = load_network(config, checkpoint)
+    with Loader(partial(open_source, config), workers=0, pin=device.type == "cuda") as loader:
+        rows = rows_of_parts(config, loader.source, part)
+        progress.start(f"evaluate {part}", len(rows), "clips")
+        scores = predict(
+            model.to(device), loader, rows, config.settings, device=device, progress=progress
+        )
+    progress.stop()
+    result = measure(
+        config,
+        scores,
+        part=part,
+        epoch=epoch,
+        fingerprint=_fingerprint(folder, config, part),
+        run=folder,
+    )
+    path = evaluation_path(folder, part)
+    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
+    return result, False
+
+
+def recorded_evaluation(folder: Path, config: RunConfig, *, part: Part) -> Evaluation | None:
+    """Return the recorded evaluation of the present best checkpoint; None if there is none."""
+    path = evaluation_path(folder, part)
+    if not (path.exists() and best_checkpoint(folder).exists()):
+        return None
+    recorded = Evaluation.model_validate_json(path.read_bytes())
+    return recorded if recorded.fingerprint == _fingerprint(folder, config, part) else None
+
+
+def evaluation_path(folder: Path, part: Part) -> Path:
+    """Return the path of the recorded evaluation of a part in a run folder."""
+    return folder / "report" / f"{part}.json"
+
+
+def _fingerprint(folder: Path, config: RunConfig, part: Part) -> str:
+    weights = sha256(best_checkpoint(folder))
+    return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, weights])

@@ -1,0 +1,88 @@
+"""The pictures of a report, drawn with matplotlib."""
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from avsnn.pipeline.evaluation.measures import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PART_COLOURS = {"train": "#4477aa", "val": "#ee6677", "test": "#228833"}
+
+
+def draw_confusion(result: Evaluation) -> "Figure":
+    """Draw the confusion matrix: true class by row, predicted class by column.
+
+    A cell shows a number of clips and is shaded by its share of the row.
+    """
+    figure, axes = _figure(width=1.8 + 0.6 * len(result.classes))
+    names = [row.name for row in result.classes]
+    shares = [[count / max(1, sum(row)) for count in row] for row in result.confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for y, row in enumerate(result.confusion):
+        for x, count in enumerate(row):
+            colour = "white" if shares[y][x] > 0.5 else "black"
+            axes.text(x, y, str(count or ""), ha="center", va="center", color=colour, fontsize=9)
+    slanted = max(map(len, names)) > 3
+    axes.set_xticks(
+        range(len(names)), names, rotation=45 if slanted else 0, ha="right" if slanted else "center"
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"{result.part}: top-1 {result.top1:.2%} of {result.clips:,} clips")
+    return figure
+
+
+def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
+    """Draw loss and accuracy of training, and of the part that chose the checkpoint."""
+    figure, (left, right) = _figure(width=9.5, height=3.6, columns=2)
+    epochs = [line["epoch"] for line in metrics]
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        for part in PART_COLOURS:
+            key = name if part == "train" else f"{part}_{name}"
+            if metrics and key in metrics[0]:
+                values = [line[key] for line in metrics]
+                axes.plot(epochs, values, label=part, color=PART_COLOURS[part], marker=".")
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper right" if axes is left else "lower right")
+    left.set_ylabel("loss (train: with smoothing and alignment)")
+    right.set_ylabel("accuracy")
+    right.set_ylim(0, 1.02)
+    return figure
+
+
+def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
+    """Draw the firing rates: a row per layer, a column per epoch; a silent layer is labelled so."""
+    layers = list(metrics[0]["spike_rates"]) if metrics else []
+    figure, axes = _figure(width=9.5, height=1.2 + 0.24 * len(layers))
+    rates = [[line["spike_rates"][layer] for line in metrics] for layer in layers]
+    labels = [
+        layer if any(row) else f"{layer} (silent)" for layer, row in zip(layers, rates, strict=True)
+    ]
+    extent = (0.5, len(metrics) + 0.5, len(layers) - 0.5, -0.5)
+    image = axes.imshow(rates, aspect="auto", cmap="viridis", vmin=0, extent=extent)
+    axes.set_yticks(range(len(layers)), labels, fontsize=8)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.colorbar(image, ax=axes, label="spikes per neuron and step")
+    return figure
+
+
+def _figure(*, width: float, height: float | None = None, columns: int = 1) -> tuple["Figure", Any]:
+    # Not pyplot, because pyplot picks a window system and keeps global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height or width), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def png(figure: "Figure") -> bytes:
+    """Return a figure as the bytes of a PNG file."""
+    buffer = BytesIO()
+    # Without the version of matplotlib in the file, the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()

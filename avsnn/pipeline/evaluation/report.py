@@ -1,0 +1,115 @@
+"""8. The report: pictures and one HTML page, from the numbers that train and evaluate recorded."""
+
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+
+from avsnn.datasets_manifest.schema import Part
+from avsnn.pipeline.engine.files import write_if_changed
+from avsnn.pipeline.evaluation.evaluate import evaluation_path
+from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
+from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.runs.config import RunConfig, load_config
+from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.settings_builder import flatten
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; } th, td { padding: .15rem .9rem .15rem 0; text-align: left; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; }
+img.square { max-width: 36rem; display: block; margin-top: 1rem; }
+ .headline { font-size: 2.2rem; font-weight: 600; }
+.note { color: #a33; } details { margin-top: 1rem; }
+"""
+
+
+CAPTIONS = {
+    "curves": "Loss and accuracy over the epochs",
+    "spikes": "Firing rate of every spiking layer, last step of each epoch",
+}
+
+# The parts in the order of the page.
+REPORTED_PARTS: tuple[Part, ...] = ("test", "val", "train")
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report/index.html`` and its pictures; return the path of the page.
+
+    The page holds the pictures too, so that the page can be sent as a single file.
+
+    Args:
+        folder: the run folder.
+    """
+    config, metrics = load_config(folder), read_metrics(folder)
+    report = folder / "report"
+    found = [evaluation_path(folder, part) for part in REPORTED_PARTS]
+    evaluations = [
+        Evaluation.model_validate_json(path.read_bytes()) for path in found if path.exists()
+    ]
+    sections = [_header(config)]
+    for result in evaluations:
+        picture = png(draw_confusion(result))
+        write_if_changed(report / f"confusion-{result.part}.png", picture)
+        sections.append(_evaluation_section(result, picture))
+    for name, figure in (("curves", draw_curves(metrics)), ("spikes", draw_spike_rates(metrics))):
+        picture = png(figure)
+        write_if_changed(report / f"{name}.png", picture)
+        sections.append(f"<h2>{CAPTIONS[name]}</h2>{_image(picture, CAPTIONS[name])}")
+    sections.append(_settings_section(config))
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<title>{escape(folder.name)}</title><style>{STYLE}</style>{''.join(sections)}</html>\n"
+    )
+    write_if_changed(report / "index.html", page.encode())
+    return report / "index.html"
+
+
+def _image(png: bytes, caption: str, *, kind: str = "wide") -> str:
+    data = b64encode(png).decode()
+    return f"<img class={kind} alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
+
+
+def _header(config: RunConfig) -> str:
+    model = config.settings.model
+    return (
+        f"<h1>{escape(config.manifest.title)}: {escape(model.method)}</h1>"
+        f"<p>{config.data.clips:,} clips in all parts, split {escape(config.split)}, "
+        f"C = {model.channels}, T = {model.steps}, seed {config.settings.seed}</p>"
+    )
+
+
+def _evaluation_section(result: Evaluation, picture: bytes) -> str:
+    top5 = "" if result.top5 is None else f", top-5 {result.top5:.2%}"
+    on_test = (
+        "<p class=note>The epoch was chosen on the test part itself, as in the published runs.</p>"
+        if result.selection == "test"
+        else ""
+    )
+    rows = "".join(
+        f"<tr><td>{escape(row.name)}"
+        + "".join(f"<td class=number>{x:.3f}" for x in (row.precision, row.recall, row.f1))
+        + f"<td class=number>{row.clips:,}"
+        for row in result.classes
+    )
+    headings = "".join(
+        f"<th class=number>{name}" for name in ("precision", "recall", "F1", "clips")
+    )
+    return (
+        f"<h2>On the {result.part} part</h2>"
+        f"<p class=headline>{result.top1:.2%}</p>"
+        f"<p>top-1 of {result.clips:,} clips{top5}, loss {result.loss:.4f}, epoch {result.epoch}, "
+        f"chosen on {escape(result.selection)}.</p>{on_test}"
+        f"<table><tr><th>class{headings}{rows}</table>"
+        + _image(picture, "confusion matrix", kind="square")
+    )
+
+
+def _settings_section(config: RunConfig) -> str:
+    rows = flatten(config.settings) | config.made_with | {"data": config.data.fingerprint}
+    body = "".join(f"<tr><td>{escape(k)}<td>{escape(str(v))}" for k, v in rows.items())
+    title = "Every setting, and what it ran on"
+    return f"<details><summary>{title}</summary><table>{body}</table></details>"

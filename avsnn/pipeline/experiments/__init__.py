@@ -1,0 +1,1 @@
+"""Presets, published tables, and ``avsnn reproduce``."""

@@ -1,0 +1,180 @@
+"""9. Reproduction: trains and evaluates every row of a published table with every seed.
+
+A row is a preset. The runs are runs of ``avsnn train``, and are found again by their settings.
+Tables therefore share runs, a finished run is skipped, and an interrupted run goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.evaluation.evaluate import evaluate, recorded_evaluation
+from avsnn.pipeline.experiments.presets import load_presets
+from avsnn.pipeline.experiments.tables import (
+    ReproducedRow,
+    ReproducedTable,
+    TableRow,
+    load_table,
+    write_table,
+)
+from avsnn.pipeline.runs.config import RunConfig, make_config
+from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.settings_builder import build_settings
+from avsnn.pipeline.training.options import RunOptions
+from avsnn.pipeline.training.train import train
+
+
+class Experiment(NamedTuple):
+    """One cell of a table: a run, which may be missing, unfinished or finished."""
+
+    row: TableRow
+    seed: int
+    config: RunConfig
+    folder: Path
+
+    @property
+    def top1(self) -> float | None:
+        """Top-1 on the test part in %; None if the run is not finished and evaluated."""
+        if self.epochs < self.config.settings.epochs:
+            return None
+        result = recorded_evaluation(self.folder, self.config, part="test")
+        return None if result is None else 100 * result.top1
+
+    @property
+    def epochs(self) -> int:
+        """Number of trained epochs."""
+        return len(read_metrics(self.folder))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the numbers of a list such as ``42,47``.
+
+    Raises:
+        UserError: the text is no list of numbers, or names a seed twice.
+    """
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words) or len({*words}) < len(words):
+        raise UserError(f"--seeds {text!r} is not a list of different numbers, such as 42,47,1024.")
+    return [int(word) for word in words]
+
+
+def plan_table(
+    name: str,
+    *,
+    dataset: str,
+    seeds: Sequence[int],
+    assignments: Sequence[str],
+    root: Path,
+    runs: Path,
+) -> list[Experiment]:
+    """Return every cell of a table, row by row; touch nothing.
+
+    Args:
+        name: name of the table.
+        dataset: name of the data set to train on.
+        seeds: the seeds; each row has one run for each seed.
+        assignments: ``key=value`` words that change the settings of every row.
+        root: folder that holds the data sets.
+        runs: folder that holds the run folders.
+
+    Raises:
+        UserError: there is no such table, a setting is wrong, or the data set is not prepared.
+    """
+    found = []
+    for row in load_table(name).rows:
+        for seed in seeds:
+            settings = build_settings(
+                TrainSettings,
+                load_presets(dataset, [row.preset]),
+                [*assignments, f"seed={seed}"],
+            )
+            config = make_config(dataset, settings, root=root)
+            found.append(Experiment(row, seed, config, runs / config.folder_name))
+    return found
+
+
+def reproduce(
+    name: str,
+    experiments: Sequence[Experiment],
+    *,
+    assignments: Sequence[str],
+    options: RunOptions,
+    into: Path,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> ReproducedTable:
+    """Train and evaluate the runs that are missing, and write the table after every run.
+
+    Args:
+        name: name of the table.
+        experiments: the cells of the table, from :func:`plan_table`.
+        assignments: the words that changed the settings of every row.
+        options: how each run is trained; a run that exists is resumed.
+        into: the folder of the written table.
+        progress: told of every step and every clip.
+        say: gets one sentence at a time that a person should read.
+
+    Raises:
+        UserError: like :func:`avsnn.pipeline.training.train.train`.
+        PreemptedError: SIGTERM came; everything done so far is saved.
+    """
+    missing = [experiment for experiment in experiments if experiment.top1 is None]
+    for number, experiment in enumerate(missing, 1):
+        folder = experiment.folder
+        say(f"[{number} of {len(missing)}] {experiment.row.name}, seed {experiment.seed}")
+        train(
+            experiment.config,
+            folder=folder,
+            options=replace(options, resume=folder.exists()),
+            progress=progress,
+            say=say,
+        )
+        evaluate(folder, part="test", root=None, device=options.device, progress=progress)
+        write_table(summarise(name, experiments, assignments), into)
+    found = summarise(name, experiments, assignments)
+    write_table(found, into)
+    return found
+
+
+def summarise(
+    name: str, experiments: Sequence[Experiment], assignments: Sequence[str]
+) -> ReproducedTable:
+    """Return the table as far as its runs are finished."""
+    first = experiments[0].config
+    rows = {experiment.row.name: experiment.row for experiment in experiments}
+    return ReproducedTable(
+        table=name,
+        title=load_table(name).title,
+        dataset=first.dataset,
+        split=first.split,
+        selection=first.settings.selection,
+        epochs_planned=first.settings.epochs,
+        changed=list(assignments),
+        lines=[
+            _summarise_row(row, [e for e in experiments if e.row.name == row.name], first.dataset)
+            for row in rows.values()
+        ],
+    )
+
+
+def _summarise_row(row: TableRow, experiments: list[Experiment], dataset: str) -> ReproducedRow:
+    top1 = {experiment.seed: experiment.top1 for experiment in experiments}
+    finished = [value for value in top1.values() if value is not None]
+    published: Any = row.published.get(dataset)
+    if isinstance(published, dict):
+        published = mean(published.values())
+    return ReproducedRow(
+        name=row.name,
+        preset=row.preset,
+        runs={experiment.seed: str(experiment.folder) for experiment in experiments},
+        epochs={experiment.seed: experiment.epochs for experiment in experiments},
+        top1=top1,
+        mean=mean(finished) if finished else None,
+        spread=stdev(finished) if len(finished) > 1 else None,
+        published=published,
+    )

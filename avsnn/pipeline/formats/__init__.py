@@ -1,0 +1,1 @@
+"""What lies on disk between ``prepare`` and ``train``: what writers and readers share."""

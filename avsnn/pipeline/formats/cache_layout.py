@@ -1,0 +1,71 @@
+"""The layout of a Zarr cache: a group with one large array and a few small arrays.
+
+The large array is sharded along its rows. Every chunk has a crc32c and no compression, so a row is
+a piece of a file (``loading/mapped_array.py`` reads rows that way). Plain ``zarr`` reads the group.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import zarr
+    from numpy.typing import NDArray
+
+ROWS_PER_SHARD = 256
+
+# A reader must read a whole chunk for a single row, so a chunk is small; a disk reads smaller
+# pieces no faster.
+CHUNK_BYTES = 2**18
+
+
+def create_row_array(
+    group: zarr.Group, name: str, *, rows: int, row_shape: tuple[int, ...], dtype: str
+) -> zarr.Array[Any]:
+    """Create the large array ``[rows, *row_shape]``; its rows are still to be written."""
+    from zarr.codecs import Crc32cCodec
+
+    row_bytes = int(np.prod(row_shape)) * np.dtype(dtype).itemsize
+    rows_per_chunk = 1
+    while rows_per_chunk < ROWS_PER_SHARD and 2 * rows_per_chunk * row_bytes <= CHUNK_BYTES:
+        rows_per_chunk *= 2
+    return group.create_array(
+        name,
+        shape=(rows, *row_shape),
+        dtype=dtype,
+        chunks=(rows_per_chunk, *row_shape),
+        shards=(ROWS_PER_SHARD, *row_shape),
+        compressors=[Crc32cCodec()],
+        fill_value=0,
+        # Zarr reads a missing chunk as zeros. Every chunk is written, also a chunk of zeros, so a
+        # lost chunk is noticed.
+        config={"write_empty_chunks": True},
+    )
+
+
+def create_small_array(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Create and write an array that is a single chunk."""
+    from zarr.codecs import Crc32cCodec
+
+    dtype: Any = str if values.dtype.kind == "U" else values.dtype
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=dtype,
+        chunks=values.shape,
+        compressors=[Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
+    array[:] = values
+
+
+def shard_file(array: str, number: int, row_dimensions: int) -> str:
+    """Return the path of a shard of the large array, below the group's folder."""
+    return "/".join([array, "c", str(number), *("0" * row_dimensions)])
+
+
+def small_array_files(array: str) -> tuple[str, str]:
+    """Return the paths of the files of a small array, below the group's folder."""
+    return f"{array}/zarr.json", f"{array}/c/0"

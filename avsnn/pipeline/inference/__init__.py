@@ -1,0 +1,1 @@
+"""A network and its answers: what training and evaluation both need."""

@@ -1,0 +1,49 @@
+"""Where and how a network is computed: device, kernels, precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from avsnn.errors import UserError
+from avsnn.models import kernels
+from avsnn.pipeline.runs.train_settings import TrainSettings
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device to compute on; ``auto`` takes a GPU if there is one.
+
+    Raises:
+        UserError: the name is cuda and torch sees no CUDA device.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu.")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def choose_kernels(name: str, device: torch.device) -> str:
+    """Choose the kernels that compute neurons in this process.
+
+    Args:
+        name: ``compute.kernels`` of the settings; ``auto`` takes the fastest kernels there are.
+        device: the device that computes.
+
+    Returns:
+        the name of the kernels that compute on this device.
+
+    Raises:
+        UserError: the kernels do not run on this device.
+    """
+    if device.type == "cpu":
+        kernels.keep_memory()
+    try:
+        return kernels.choose(name, device)
+    except ValueError as error:
+        raise UserError(f"compute.kernels: {error}") from None
+
+
+def autocast(settings: TrainSettings, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of the precision that the settings ask for."""
+    if settings.compute.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,48 @@
+"""The network of a run, untrained or with the weights of a checkpoint."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from avsnn.errors import UserError
+from avsnn.models.patch_split import PATCH_SPLITS
+from avsnn.models.zoo import build
+from avsnn.pipeline.runs.checkpoint import read_checkpoint
+from avsnn.pipeline.runs.config import RunConfig
+
+
+def build_network(config: RunConfig) -> nn.Module:
+    """Build the untrained network of a run; torch's default generator draws the weights.
+
+    Raises:
+        UserError: the settings contradict each other, or the network cannot take images of
+            ``data.size``.
+    """
+    settings, size = config.settings.model, config.settings.data.size
+    patch = 2 ** len(PATCH_SPLITS[settings.patch_split])
+    try:
+        model = build(
+            settings, classes=len(config.manifest.classes), tokens=(size // patch) ** 2
+        ).eval()
+        with torch.no_grad():
+            model(torch.zeros(1, 1, size, size), torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        raise UserError(f"these settings make no network: {error}") from None
+    return model
+
+
+def load_network(config: RunConfig, checkpoint: Path) -> tuple[nn.Module, int]:
+    """Return the network of a run with the weights of a checkpoint, and the epoch of the weights.
+
+    Raises:
+        UserError: the checkpoint does not fit the run.
+    """
+    model = build_network(config)
+    weights, facts = read_checkpoint(checkpoint)
+    try:
+        model.load_state_dict(weights)
+        return model, int(facts["epoch"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint} does not fit its run ({reason}); train it again.") from None

@@ -1,0 +1,76 @@
+"""The logits of a network for the clips of some rows."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.inference.device import autocast
+from avsnn.pipeline.inference.inputs import evaluation_inputs
+from avsnn.pipeline.loading.loader import Loader
+from avsnn.pipeline.loading.order import evaluation_requests
+from avsnn.pipeline.runs.train_settings import TrainSettings
+
+
+class Scores(NamedTuple):
+    """Logits ``[N, classes]`` and labels ``[N]`` of the same clips."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, without label smoothing."""
+        return float(cross_entropy(self.logits, self.labels))
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy as a share of clips."""
+        return self.top(1)
+
+    def top(self, k: int) -> float:
+        """Return the share of clips whose class is among the ``k`` highest logits."""
+        best = self.logits.topk(k, dim=1).indices
+        return int((best == self.labels[:, None]).any(1).sum()) / len(self.labels)
+
+
+def predict(
+    model: nn.Module,
+    loader: Loader,
+    rows: NDArray[np.int64],
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Return the logits of a network for some rows, in the order of the rows.
+
+    Args:
+        model: the network, on ``device``.
+        loader: reads the samples.
+        rows: the rows; there may be none.
+        settings: the settings of the training; nothing is augmented.
+        device: the device that computes.
+        batch_size: clips of a step; by default those of a training step.
+        progress: told of every clip.
+    """
+    # Some networks draw numbers also in evaluation (SCA, as published). The seed makes these
+    # numbers the same in every evaluation.
+    torch.manual_seed(settings.seed)
+    model.eval()
+    # A process of several may have no rows, so the lists start with empty tensors.
+    logits, labels = [torch.empty(0)], [torch.empty(0).long()]
+    with torch.inference_mode(), autocast(settings, device):
+        requests = evaluation_requests(rows, batch_size=batch_size or settings.batch_size)
+        for batch in loader.read(requests):
+            audio, frames = evaluation_inputs(batch, settings, device=device)
+            logits.append(model(audio, frames).logits.float().cpu())
+            labels.append(batch.labels)
+            if progress is not None:
+                progress.advance(len(batch.rows))
+    return Scores(torch.cat(logits), torch.cat(labels))

@@ -1,0 +1,99 @@
+"""What exists: data sets, how far their stages are, and runs. Reads, never writes."""
+
+from pathlib import Path
+from typing import Any
+
+from avsnn.datasets_manifest import names
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.plan import plan
+from avsnn.pipeline.formats.prepared import load_prepared
+from avsnn.pipeline.prepare.build import build_as_requested
+from avsnn.pipeline.prepare.request import load_request
+from avsnn.pipeline.prepare.stages.discover import load_discovered
+
+
+def list_datasets(root: Path) -> list[dict[str, Any]]:
+    """One row per data set, with what is prepared of it below ``root``."""
+    found = []
+    for name in names():
+        manifest = load_discovered(name, root)
+        prepared = load_prepared(root, name)
+        found.append(
+            {
+                "name": name,
+                "title": manifest.title,
+                "description": manifest.description,
+                "licence": manifest.licence,
+                "homepage": manifest.homepage,
+                "clips": len(manifest.clips),
+                "bytes": sum(file.size or 0 for clip in manifest.clips for file in clip.files),
+                "classes": list(manifest.classes),
+                "splits": list(manifest.splits),
+                "default_split": manifest.default_split,
+                "prepared_clips": prepared.clips if prepared else 0,
+                "prepared_bytes": prepared.bytes if prepared else 0,
+            }
+        )
+    return found
+
+
+def list_stages(root: Path) -> list[dict[str, Any]]:
+    """One row per stage of every data set that was begun below ``root``."""
+    found = []
+    for name in names():
+        if load_request(root, name) is None:
+            continue
+        for stage in build_as_requested(name, root=root).in_order:
+            current = plan(stage)
+            standing = current.up_to_date(stage)
+            found.append(
+                {
+                    "dataset": name,
+                    "stage": stage.name,
+                    "units": len(current.units),
+                    "done": len(standing.records),
+                    "written": standing.written,
+                    "skipped": standing.skipped,
+                    "failed": standing.failed,
+                    "bytes": standing.bytes,
+                    "folder": str(stage.folder),
+                }
+            )
+    return found
+
+
+def list_runs(runs: Path) -> list[dict[str, Any]]:
+    """One row per run folder directly below ``runs``."""
+    # They import torch, which a list of data sets need not wait for.
+    from avsnn.pipeline.runs.config import load_config
+    from avsnn.pipeline.runs.metrics import read_metrics
+
+    found = []
+    for path in sorted(runs.glob("*/config.yaml")):
+        try:
+            config = load_config(path.parent)
+        except UserError:
+            continue
+        metrics = read_metrics(path.parent)
+        part = config.settings.selection
+        scores = [line[f"{part}_accuracy"] for line in metrics if f"{part}_accuracy" in line]
+        found.append(
+            {
+                "run": str(path.parent),
+                "dataset": config.dataset,
+                "method": config.settings.model.method,
+                "epochs": len(metrics),
+                "epochs_planned": config.settings.epochs,
+                "selection": part,
+                "best_accuracy": max(scores, default=None),
+                "test_top1": _test_top1(path.parent),
+            }
+        )
+    return found
+
+
+def _test_top1(run: Path) -> float | None:
+    from avsnn.pipeline.evaluation.measures import Evaluation
+
+    path = run / "report" / "test.json"
+    return Evaluation.model_validate_json(path.read_bytes()).top1 if path.exists() else None

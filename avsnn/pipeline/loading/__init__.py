@@ -1,0 +1,1 @@
+"""From caches or shards to batches, in an order that seed and epoch alone decide."""

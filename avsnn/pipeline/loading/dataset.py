@@ -1,0 +1,57 @@
+"""The prepared data set of a run: its samples, and which rows belong to which part."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.files import locate
+from avsnn.pipeline.formats.index import read_index
+from avsnn.pipeline.formats.prepared import require_prepared
+from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.shard_source import ShardSource
+from avsnn.pipeline.loading.source import Source
+from avsnn.pipeline.runs.config import RunConfig
+
+
+def open_source(config: RunConfig, *, shards: bool = False) -> Source:
+    """Open the samples that a run is trained on.
+
+    Args:
+        config: the configuration of the run.
+        shards: decode the samples from the shards instead of reading the caches; the samples are
+            the same.
+
+    Raises:
+        UserError: the prepared data are gone, or were prepared again with other content.
+    """
+    prepared = require_prepared(config.root, config.dataset)
+    if prepared.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
+            "with the settings in the run's config.yaml (data.settings)."
+        )
+    folder = config.root / config.dataset
+    if shards:
+        return ShardSource(
+            shards=locate(folder, prepared.shards),
+            frames=prepared.settings.frames,
+            audio=prepared.settings.audio,
+        )
+    return CacheSource(frames=locate(folder, prepared.frames), audio=locate(folder, prepared.audio))
+
+
+def rows_of_parts(config: RunConfig, source: Source, *parts: str) -> NDArray[np.int64]:
+    """Return the rows of a source whose clips belong to some parts of the run's split.
+
+    Raises:
+        UserError: no clip belongs to these parts.
+    """
+    index = read_index(config.root / config.dataset / config.data.index)
+    part_of = {row.key: row.splits[config.split] for row in index}
+    rows = [i for i, key in enumerate(source.keys) if part_of[key] in parts]
+    if not rows:
+        raise UserError(
+            f"{config.dataset}: no prepared clip is in {' or '.join(parts)} of the split "
+            f"{config.split!r}; prepare more of them (see --limit)."
+        )
+    return np.array(rows, np.int64)

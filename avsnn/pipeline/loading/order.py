@@ -1,0 +1,131 @@
+"""Which sample comes when, and what is drawn for it: pure functions of seed, epoch and sample.
+
+Nothing here remembers anything. What a step trains on is computed from its number, so resuming in
+the middle of an epoch costs nothing, and neither loader workers nor ranks change the order: a step
+takes the next ``batch_size`` samples, whoever works on them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsnn.errors import UserError
+
+
+class BatchRequest(NamedTuple):
+    """The samples of one batch.
+
+    Attributes:
+        rows: row of each sample, ``[B]``.
+        frame_positions: which frame of each clip, as a position in [0, 1) along the clip, ``[B]``.
+    """
+
+    rows: NDArray[np.int64]
+    frame_positions: NDArray[np.float64]
+
+
+def epoch_order(*, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """Return the order of ``count`` samples in an epoch, ``[count]``."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return the number of whole batches in ``count`` samples.
+
+    Raises:
+        UserError: there are fewer samples than one batch takes.
+    """
+    if count < batch_size:
+        raise UserError(
+            f"batch_size is {batch_size} but only {count} clips are there to train on; "
+            "lower it with --set batch_size=N."
+        )
+    return count // batch_size
+
+
+def share_of_rank(rows: NDArray[np.int64], *, rank: int, world_size: int) -> NDArray[np.int64]:
+    """Return the rows that one of ``world_size`` processes works on.
+
+    The shares of all processes, in the order of ranks, make the whole. If the number of rows is no
+    multiple of ``world_size``, the first shares are one row longer: no row is repeated or left out.
+    """
+    return np.array_split(rows, world_size)[rank]
+
+
+def training_requests(
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[BatchRequest]:
+    """Yield what the steps of an epoch train on: shuffled rows, a random frame of each clip.
+
+    The last partial batch is dropped: ``len(rows) % batch_size`` samples sit out this epoch, and
+    other samples sit out the next epoch.
+
+    Args:
+        rows: the rows of the training part.
+        batch_size: number of samples of a step, over all processes.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
+        first_step: first step to yield, counted from 0; earlier steps cost nothing.
+        rank: rank of this process.
+        world_size: number of processes.
+
+    Raises:
+        UserError: there are fewer rows than one batch takes.
+    """
+    steps = steps_per_epoch(len(rows), batch_size)
+    shuffled = rows[epoch_order(seed=seed, epoch=epoch, count=len(rows))]
+    for step in range(first_step, steps):
+        batch = shuffled[step * batch_size : (step + 1) * batch_size]
+        share = share_of_rank(batch, rank=rank, world_size=world_size)
+        yield BatchRequest(share, sample_draws(seed=seed, epoch=epoch, rows=share, count=1)[:, 0])
+
+
+def evaluation_requests(rows: NDArray[np.int64], *, batch_size: int) -> Iterator[BatchRequest]:
+    """Yield every row once, in order, with the middle frame of each clip."""
+    for start in range(0, len(rows), batch_size):
+        block = rows[start : start + batch_size]
+        yield BatchRequest(block, np.full(len(block), 0.5))
+
+
+def sample_draws(
+    *, seed: int, epoch: int, rows: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """Return ``count`` uniform draws in [0, 1) for each sample, ``[B, count]``.
+
+    The draws depend on the seed, the epoch and the sample alone: neither order nor batch changes
+    how a sample is augmented.
+    """
+    # The streams share a key and differ in the counter. The last word of the counter is the row, so
+    # the streams of two rows never overlap.
+    streams = (np.random.Philox(key=[seed, epoch], counter=[0, 0, 1, int(row)]) for row in rows)
+    return np.stack([np.random.Generator(stream).random(count) for stream in streams])
+
+
+def sample_noise(
+    *, seed: int, epoch: int, rows: NDArray[np.int64], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Return standard normal noise for each sample, ``[B, *shape]``.
+
+    The noise depends on the seed, the epoch and the sample alone, like :func:`sample_draws`.
+    """
+    streams = (np.random.Philox(key=[seed, epoch], counter=[0, 0, 2, int(row)]) for row in rows)
+    return np.stack(
+        [np.random.Generator(s).standard_normal(shape, dtype=np.float32) for s in streams]
+    )
+
+
+def step_seed(*, seed: int, epoch: int, step: int) -> int:
+    """Return a seed for the numbers that a network draws in a step.
+
+    Only SCA draws numbers: its position bias is random, as published.
+    """
+    return int(np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0])

@@ -1,0 +1,117 @@
+"""Samples from the WebDataset shards."""
+
+import os
+from functools import cache
+
+import numpy as np
+import torch
+from fsspec import AbstractFileSystem
+from fsspec.implementations.cached import SimpleCacheFileSystem
+from upath import UPath
+
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.formats.audio_rows import audio_row
+from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
+from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
+from avsnn.pipeline.formats.shards import AUDIO_MEMBER, Sample, read_shards
+from avsnn.pipeline.loading.order import BatchRequest
+from avsnn.pipeline.loading.source import Batch, requested_frames
+
+
+class ShardSource:
+    """The WebDataset shards of a data set, read at random through the index beside each shard.
+
+    Only the frame that is asked for is decoded. A batch is equal to the batch of ``CacheSource``,
+    to the bit. Some stores, such as some HTTP servers, give whole files only. Then each process
+    copies a shard into its temporary folder when the process first needs the shard; the order of
+    samples does not change.
+
+    Args:
+        shards: the folder of the shards.
+        frames: settings of the frame cache, whose rows this source computes.
+        audio: settings of the audio cache, whose rows this source computes.
+
+    Raises:
+        UserError: the folder holds no shards.
+    """
+
+    def __init__(self, *, shards: Folder, frames: FrameSettings, audio: AudioSettings) -> None:
+        self._found = read_shards(shards)
+        if not self._found:
+            raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
+        samples = [sample for _, sample in self._found]
+        self.keys = [sample.key for sample in samples]
+        self.labels = torch.tensor([sample.label for sample in samples])
+        self._frame_counts = np.array([sample.frames for sample in samples])
+        self._frame_shape = frame_shape(samples, frames)
+        self._frames, self._audio = frames, audio
+        self.note = ""
+        self._store: AbstractFileSystem | None = None
+        if isinstance(shards, UPath):
+            self._store = shards.fs
+            shard, sample = self._found[0]
+            if not _reads_ranges(shards.fs, shard, next(iter(sample.members.values()))):
+                self._store = SimpleCacheFileSystem(fs=shards.fs, cache_storage="TMP")
+                self.note = (
+                    f"{shards} gives whole files only: each shard is copied into a temporary "
+                    "folder when it is first needed, by every process that reads"
+                )
+
+    def read(self, request: BatchRequest) -> Batch:
+        """Return the samples that are asked for."""
+        wanted = []
+        frame_numbers = requested_frames(request, self._frame_counts[request.rows])
+        for row, frame in zip(request.rows, frame_numbers, strict=True):
+            shard, sample = self._found[row]
+            members = (sample.frame_member(frame), AUDIO_MEMBER)
+            wanted += [(shard, sample.members[member]) for member in members]
+        data = _read_members(wanted, self._store)
+        samples: list[Sample] = [self._found[row][1] for row in request.rows]
+        frames = [frame_row(image, self._frame_shape, self._frames) for image in data[::2]]
+        audio = [
+            audio_row(sound, sample.key, self._audio)
+            for sound, sample in zip(data[1::2], samples, strict=True)
+        ]
+        return Batch(
+            rows=request.rows,
+            frames=torch.from_numpy(np.stack(frames)),
+            audio=torch.from_numpy(np.stack(audio)),
+            labels=self.labels[torch.from_numpy(request.rows)],
+        )
+
+
+def _reads_ranges(store: AbstractFileSystem, shard: Folder, span: tuple[int, int]) -> bool:
+    """Return whether a store gives the range of a file that is asked for, not the whole file."""
+    offset, size = span
+    try:
+        piece = store.cat_file(_path_in_store(shard), start=offset, end=offset + size)
+    except (NotImplementedError, ValueError):
+        return False
+    return len(piece) == size
+
+
+def _path_in_store(shard: Folder) -> str:
+    """Return the path of a shard as its store names the shard."""
+    return str(shard.path) if isinstance(shard, UPath) else str(shard)
+
+
+def _read_members(
+    wanted: list[tuple[Folder, tuple[int, int]]], store: AbstractFileSystem | None
+) -> list[bytes]:
+    """Read members of shards by offset and size; from a store, all members in one call."""
+    if store is None:
+        return [os.pread(_descriptor(str(shard)), size, at) for shard, (at, size) in wanted]
+    found: list[bytes] = store.cat_ranges(
+        [_path_in_store(shard) for shard, _ in wanted],
+        [offset for _, (offset, _) in wanted],
+        [offset + size for _, (offset, size) in wanted],
+        on_error="raise",
+    )
+    return found
+
+
+@cache
+def _descriptor(path: str) -> int:
+    """Return an open file descriptor of a shard; the shard stays open until the process ends."""
+    return os.open(path, os.O_RDONLY)

@@ -1,0 +1,1 @@
+"""What ``avsnn prepare``, ``verify`` and ``repair`` run."""

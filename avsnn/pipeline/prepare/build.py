@@ -1,0 +1,152 @@
+"""The stages of a data set, built from its manifest and a request."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from upath import UPath
+
+from avsnn.datasets_manifest import Manifest, load
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.engine.stage import Stage
+from avsnn.pipeline.formats.prepared import not_prepared_error
+from avsnn.pipeline.prepare.request import PrepareRequest, load_request
+from avsnn.pipeline.prepare.splits import select
+from avsnn.pipeline.prepare.stages.discover import Discover, discover_stage, find_layout_folder
+from avsnn.pipeline.prepare.stages.extract import Extract
+from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
+from avsnn.pipeline.prepare.stages.fetch import Fetch
+from avsnn.pipeline.prepare.stages.index import Index
+from avsnn.strict_model import StrictModel
+
+
+@dataclass(frozen=True)
+class DatasetStages:
+    """The stages of one data set for one request.
+
+    Attributes:
+        folder: the folder of the data set.
+        manifest: the facts about the data set, with its clips.
+        request: what was asked for.
+        discover: the stage that finds the clips; None where the manifest has a published table.
+    """
+
+    folder: Path
+    manifest: Manifest
+    request: PrepareRequest
+    discover: Discover | None
+    fetch: Fetch
+    index: Index
+    extract: Extract
+    frames: FrameCache
+    audio: AudioCache
+
+    @property
+    def in_order(self) -> tuple[Stage, ...]:
+        """All stages, in the order in which the data flow."""
+        first = (self.discover,) if self.discover else ()
+        return (*first, self.fetch, self.index, self.extract, self.frames, self.audio)
+
+
+def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> DatasetStages:
+    """Build the stages and choose their folders; touch nothing.
+
+    A data set without a published table has the clips that were discovered so far.
+
+    Raises:
+        UserError: there is no such data set, the source folder does not exist or is the wrong one,
+            or no installed library knows the URL of the store.
+    """
+    manifest, source = load(dataset), request.source
+    if source is not None and not source.is_dir():
+        raise UserError(f"--source {source} is not a folder; give the one that holds the files.")
+    folder = root / dataset
+    store = folder if request.store is None else _open_store(request.store) / dataset
+    state = folder / "state"
+    if manifest.layout is not None and source is not None:
+        source = find_layout_folder(manifest.layout, source)
+    discover = discover_stage(manifest, folder, source)
+    if discover:
+        manifest = discover.with_discovered_clips()
+    fetch = Fetch(folder / "raw", state, manifest, select(manifest, request.settings.limit), source)
+    index = Index(folder / "index", state, manifest, fetch)
+    extract, frames, audio = _stages_of_settings(request, fetch, index, store)
+    return DatasetStages(folder, manifest, request, discover, fetch, index, extract, frames, audio)
+
+
+def build_as_requested(
+    dataset: str, *, root: Path, source: Path | None = None, brings_files: bool = False
+) -> DatasetStages:
+    """Build the stages for the request of the last prepare.
+
+    Args:
+        dataset: name of the data set.
+        root: folder that holds the data sets.
+        source: a folder that holds the files as published.
+        brings_files: the command may have to bring files again; without ``source``, the files then
+            come from the folder of the last prepare.
+
+    Raises:
+        UserError: no prepare was started there; otherwise like :func:`build_stages`.
+    """
+    request = load_request(root, dataset)
+    if request is None:
+        raise not_prepared_error(root, dataset)
+    source = source or (request.source if brings_files else None)
+    return build_stages(dataset, request.model_copy(update={"source": source}), root=root)
+
+
+def rebuild_with_source(stages: DatasetStages, source: Path | None) -> DatasetStages:
+    """Build the same stages again, with files from another folder."""
+    request = stages.request.model_copy(update={"source": source})
+    return build_stages(stages.manifest.name, request, root=stages.folder.parent)
+
+
+def _stages_of_settings(
+    request: PrepareRequest, fetch: Fetch, index: Index, store: Folder
+) -> tuple[Extract, FrameCache, AudioCache]:
+    """Build the stages whose folders are named by the settings, so that settings can coexist."""
+    settings = request.settings
+    # `dataclasses.asdict` gives the same value, but takes ten times as long.
+    table = fingerprint(
+        [
+            {**vars(clip), "audio": vars(clip.audio), "visual": vars(clip.visual)}
+            for clip in fetch.clips
+        ]
+    )
+    identity = [Extract.version, table, index.settings(), settings.extract.model_dump()]
+    shards = fingerprint(identity)[:8]
+    extract = Extract(
+        store / "shards" / shards,
+        fetch.state,
+        raw=fetch.folder,
+        index=index.folder,
+        visual=fetch.manifest.visual,
+        chosen=settings.extract,
+    )
+
+    def cache_folder(kind: type[FrameCache] | type[AudioCache], chosen: StrictModel) -> Folder:
+        name = fingerprint([kind.version, shards, chosen.model_dump()])[:8]
+        return store / "cache" / f"{kind.name}-{name}.zarr"
+
+    return (
+        extract,
+        FrameCache(
+            cache_folder(FrameCache, settings.frames), fetch.state, extract.folder, settings.frames
+        ),
+        AudioCache(
+            cache_folder(AudioCache, settings.audio), fetch.state, extract.folder, settings.audio
+        ),
+    )
+
+
+def _open_store(url: str) -> UPath:
+    try:
+        store = UPath(url)
+        store.fs  # noqa: B018 - the access loads the library for this kind of URL
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--store {url} cannot be used: {error}.") from None
+    if "://" not in url:
+        raise UserError(f"--store {url} is no URL, such as s3://bucket/folder; --root takes paths.")
+    return store

@@ -1,0 +1,74 @@
+"""What a prepare will cost: bytes to fetch, room on the disk, time."""
+
+import os
+from typing import NamedTuple
+
+from avsnn.pipeline.engine.plan import Plan
+from avsnn.pipeline.engine.stage import Stage, records
+from avsnn.pipeline.prepare.build import DatasetStages
+
+# The estimate assumes a common internet connection of about 100 Mbit/s.
+BYTES_PER_S = 10e6
+
+# Clips per second that one core of an AMD EPYC takes from file to caches, measured with videos of
+# CREMA-D's size and codec, and with images of MNIST's size.
+CLIPS_PER_S = {"video": 20, "image": 100}
+
+
+class Estimate(NamedTuple):
+    """The cost of a plan.
+
+    Attributes:
+        fetch_bytes: bytes to fetch; files whose size the manifest does not know count as 0.
+        disk_bytes: bytes that must be free on the disk.
+        clips: number of clips to decode.
+        seconds: rough time for everything, in s.
+    """
+
+    fetch_bytes: int
+    disk_bytes: int
+    clips: int
+    seconds: float
+
+
+def missing_bytes(stages: DatasetStages) -> int:
+    """Return the bytes still to fetch; files whose size the manifest does not know count as 0."""
+    fetched = records(stages.fetch)
+    return sum(
+        max(0, (file.size or 0) - stages.fetch.partial(file).size)
+        for clip in stages.fetch.clips
+        for file in clip.files
+        if file.path not in fetched
+    )
+
+
+def needed_disk_bytes(missing: int) -> int:
+    """Return the bytes that must be free: the missing files, and twice their size for the rest."""
+    return 3 * missing
+
+
+def estimate(
+    stages: DatasetStages, planned: list[tuple[Stage, Plan]], *, workers: int | None
+) -> Estimate:
+    """Estimate the cost of a plan.
+
+    Args:
+        stages: the stages of the data set.
+        planned: every stage with its plan.
+        workers: number of processes that decode; None takes one per core, 0 works in this process.
+    """
+    missing, clips = missing_bytes(stages), _clips_to_decode(stages, planned)
+    download = 0.0 if stages.request.source else missing / BYTES_PER_S
+    cores = os.cpu_count() or 1
+    busy = max(1, min(cores, cores if workers is None else workers))
+    decoding = clips / (CLIPS_PER_S[stages.manifest.visual] * busy)
+    return Estimate(missing, needed_disk_bytes(missing), clips, download + decoding)
+
+
+def _clips_to_decode(stages: DatasetStages, planned: list[tuple[Stage, Plan]]) -> int:
+    """Return the number of clips that are missing in the shards or in a cache."""
+    if not any(current.todo for _, current in planned):
+        return 0
+    decoding = (stages.extract, stages.frames, stages.audio)
+    done = [current.up_to_date(stage).inputs for stage, current in planned if stage in decoding]
+    return len(stages.fetch.clips) - min(done)

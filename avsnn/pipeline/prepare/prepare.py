@@ -1,0 +1,183 @@
+"""Runs the stages: discover, fetch, index, extract, featurize; from a name to training's caches."""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
+from avsnn.pipeline.engine.files import write_if_changed
+from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.engine.plan import NOTHING, Plan, plan
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.engine.run_stage import run_stage
+from avsnn.pipeline.engine.stage import Stage
+from avsnn.pipeline.formats.prepared import Prepared
+from avsnn.pipeline.prepare.build import DatasetStages, rebuild_with_source
+from avsnn.pipeline.prepare.estimate import missing_bytes, needed_disk_bytes
+from avsnn.pipeline.prepare.request import load_request
+from avsnn.pipeline.prepare.results import failure_lines, make_prepared
+from avsnn.pipeline.prepare.snapshot import write_snapshot_of
+from avsnn.pipeline.prepare.stages.discover import Discover
+from avsnn.pipeline.prepare.stages.fetch import Fetch
+from avsnn.pipeline.settings_builder import flatten
+from avsnn.pipeline.transfer.kaggle import download_from_kaggle
+
+
+def prepare(
+    stages: DatasetStages,
+    *,
+    workers: int | None,
+    scheduler: str | None = None,
+    progress: Progress,
+    retry_failed: bool = False,
+    redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    on_stage: Callable[[StageSummary], None] = lambda _: None,
+) -> Prepared:
+    """Run every unit that is not done.
+
+    Args:
+        stages: the stages of the data set.
+        workers: number of processes that decode; None takes one per core, 0 works in this process.
+        scheduler: address of a Dask cluster that decodes instead of local processes; all workers
+            of the cluster must see the data set's folder and source under the same path.
+        progress: told of every unit.
+        retry_failed: try again the units that recorded failures.
+        redo: units to do again in any case, ``{stage: {unit: reason}}``.
+        on_stage: called with the summary of each stage as the stage ends.
+
+    Raises:
+        RunError: a stage failed, or more clips failed than allowed.
+        UserError: the disk is full or too small, another run writes here, or the cluster does not
+            answer.
+    """
+    # The contexts are left in reverse order: first the downloads that wait for a server end, then
+    # the threads of these downloads can end too.
+    with (
+        lock_folder(stages.folder),
+        open_worker_pools(workers, scheduler) as pools,
+        stages.fetch.http,
+    ):
+        run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
+        try:
+            run.run_stages()
+        finally:
+            run.write_failures()
+        return run.finish()
+
+
+def plan_stages(stages: DatasetStages, *, retry_failed: bool = False) -> list[tuple[Stage, Plan]]:
+    """Plan every stage; later stages are planned from what earlier stages have left so far."""
+    return [(stage, plan(stage, retry_failed=retry_failed)) for stage in stages.in_order]
+
+
+def changed_settings(stages: DatasetStages) -> list[str]:
+    """Return what differs from the last prepare, each as ``key was …, is …``."""
+    last = load_request(stages.folder.parent, stages.manifest.name)
+    now = flatten(stages.request.settings)
+    then = flatten(last.settings) if last else now
+    return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
+
+
+class _PrepareRun:
+    """One call of :func:`prepare`."""
+
+    def __init__(
+        self,
+        stages: DatasetStages,
+        pools: WorkerPools,
+        progress: Progress,
+        retry_failed: bool,
+        redo: Mapping[str, Mapping[str, str]],
+        on_stage: Callable[[StageSummary], None],
+    ) -> None:
+        self.stages = stages
+        self.pools = pools
+        self.progress = progress
+        self.retry_failed = retry_failed
+        self.redo = redo
+        self.on_stage = on_stage
+        self.summaries: list[StageSummary] = []
+        last = load_request(stages.folder.parent, stages.manifest.name)
+        self.has_new_source = last is not None and last.source != stages.request.source is not None
+
+    def run_stages(self) -> None:
+        """Run the stages in order."""
+        request = self.stages.request.model_dump_json(indent=1).encode()
+        self._download_from_kaggle_if_needed()
+        discover = self.stages.discover
+        if discover and self._run(discover).units_done_now:
+            # The later stages work on the clips that were just discovered.
+            self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
+        self._require_disk_space()
+        write_if_changed(self.stages.fetch.state / "request.json", request)
+        for stage in self.stages.in_order[len(self.summaries) :]:
+            self._run(stage)
+
+    def write_failures(self) -> None:
+        """Write ``failures.jsonl``, also with the recorded failures of stages that did not run."""
+        rest = self.stages.in_order[len(self.summaries) :]
+        summaries = [*self.summaries, *(plan(stage).recorded(stage) for stage in rest)]
+        write_if_changed(
+            self.stages.folder / "failures.jsonl",
+            failure_lines(summaries, self.stages.manifest.known_bad),
+        )
+
+    def finish(self) -> Prepared:
+        """Write what a finished prepare leaves."""
+        prepared = make_prepared(self.stages, self.summaries)
+        write_if_changed(self.stages.folder / "prepared.json", prepared.as_text().encode())
+        write_snapshot_of(self.stages, self.summaries)
+        return prepared
+
+    def _run(self, stage: Stage) -> StageSummary:
+        # A new source may have the files that were missing in the last source.
+        may_have_arrived = self.has_new_source and isinstance(stage, Discover | Fetch)
+        summary = run_stage(
+            stage,
+            executor=self.pools.processes if stage.decodes else self.pools.threads,
+            progress=self.progress,
+            retry_failed=self.retry_failed or may_have_arrived,
+            redo=self.redo.get(stage.name, NOTHING),
+        )
+        self.summaries.append(summary)
+        self.on_stage(summary)
+        self._require_few_failures(summary)
+        return summary
+
+    def _download_from_kaggle_if_needed(self) -> None:
+        stages = self.stages
+        handle = stages.manifest.kaggle
+        if handle is None or stages.fetch.source is not None:
+            return
+        first = [stage for stage in (stages.discover, stages.fetch) if stage]
+        if any(plan(stage, retry_failed=self.retry_failed).todo for stage in first):
+            self.stages = rebuild_with_source(stages, download_from_kaggle(handle))
+
+    def _require_disk_space(self) -> None:
+        """Refuse what would fill the disk, before the work starts."""
+        folder = self.stages.folder
+        needed = needed_disk_bytes(missing_bytes(self.stages))
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.stages.manifest.name}: about {needed / 1e9:.1f} GB are needed in {folder}, "
+                f"{free / 1e9:.1f} GB are free. Free some space, or choose another --root or "
+                "--limit."
+            )
+
+    def _require_few_failures(self, summary: StageSummary) -> None:
+        allowed = self.stages.request.max_failures * summary.inputs
+        if summary.failed <= allowed and (summary.written or not summary.inputs):
+            return
+        first = summary.failures[0] if summary.failures else None
+        share = math.ceil(100 * summary.failed / summary.inputs) / 100
+        reason = f"first: {first.path or first.key} {first.reason}" if first else "all were skipped"
+        raise RunError(
+            f"{self.stages.manifest.name}: {summary.stage}: {summary.failed:,} of "
+            f"{summary.inputs:,} inputs failed ({reason}). All reasons: "
+            f"{self.stages.folder / 'failures.jsonl'}. Mend them and add --retry-failed, or accept "
+            f"them with --max-failures {share:.2f}."
+        )

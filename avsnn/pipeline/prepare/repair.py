@@ -1,0 +1,42 @@
+"""Makes again exactly what a verification found damaged."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from avsnn.pipeline.engine.files import locate
+from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.formats.prepared import Prepared
+from avsnn.pipeline.prepare.build import DatasetStages
+from avsnn.pipeline.prepare.prepare import prepare
+from avsnn.pipeline.prepare.verify import Verification
+
+
+def repair(
+    stages: DatasetStages,
+    verification: Verification,
+    *,
+    workers: int | None,
+    progress: Progress,
+    on_stage: Callable[[StageSummary], None],
+) -> Prepared:
+    """Does again exactly what a verification found damaged, and removes what was left over.
+
+    Args:
+        stages: the stages, as they were verified.
+        verification: what was found.
+        workers: processes that decode; None takes one per core, 0 works in this process.
+        progress: told of every unit.
+        on_stage: called as each stage ends.
+
+    Raises:
+        RunError: a stage failed, or too many clips did.
+        UserError: the disk is full, or another run writes here.
+    """
+    redo: dict[str, dict[str, str]] = defaultdict(dict)
+    for damage in verification.damages:
+        if damage.unit:
+            redo[damage.stage][damage.unit] = damage.reason
+        elif not damage.stage:
+            locate(stages.folder, damage.path).unlink(missing_ok=True)
+    return prepare(stages, workers=workers, progress=progress, redo=redo, on_stage=on_stage)

@@ -1,0 +1,53 @@
+"""The two files that a prepare writes last: ``failures.jsonl`` and ``prepared.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+from avsnn.pipeline.engine.files import name_in
+from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.engine.journal import Failure, StageSummary
+from avsnn.pipeline.formats.prepared import Prepared
+from avsnn.pipeline.prepare.build import DatasetStages
+
+
+def failure_lines(summaries: list[StageSummary], known_bad: Mapping[str, str]) -> bytes:
+    """Return the content of ``failures.jsonl``, sorted by stage, clip and file.
+
+    Args:
+        summaries: the stages, in the order in which the data flow.
+        known_bad: clips that are known to be bad, with the reason; the reason is added to the
+            failure of such a clip.
+    """
+    order = [summary.stage for summary in summaries]
+    failures = [failure for summary in summaries for failure in summary.failures]
+    failures.sort(key=lambda failure: (order.index(failure.stage), failure.key, failure.path))
+    lines = (json.dumps(asdict(_with_known_reason(f, known_bad))) + "\n" for f in failures)
+    return "".join(lines).encode()
+
+
+def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepared:
+    """Return the content of ``prepared.json``, once every stage is done."""
+    outputs = [
+        (summary.stage, output.path, output.sha256)
+        for summary in summaries
+        if summary.stage in (stages.frames.name, stages.audio.name)
+        for output in summary.outputs
+    ]
+    return Prepared(
+        dataset=stages.manifest.name,
+        settings=stages.request.settings,
+        fingerprint=fingerprint(sorted(outputs)),
+        shards=name_in(stages.folder, stages.extract.folder),
+        frames=name_in(stages.folder, stages.frames.folder),
+        audio=name_in(stages.folder, stages.audio.folder),
+        index=str(stages.index.folder.relative_to(stages.folder)),
+        clips=summaries[-1].written,
+        failed=sum(summary.failed for summary in summaries),
+        bytes=sum(summary.bytes for summary in summaries),
+    )
+
+
+def _with_known_reason(failure: Failure, known_bad: Mapping[str, str]) -> Failure:
+    why = known_bad.get(failure.key)
+    return replace(failure, reason=f"{failure.reason} (known to be bad: {why})") if why else failure

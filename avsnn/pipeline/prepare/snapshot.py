@@ -1,0 +1,128 @@
+"""The snapshot of a finished prepare: one file that tells whether anything has changed since.
+
+The snapshot holds the fingerprint of everything that a plan is made of (request, manifest, code),
+the counts of every stage, and size and time of every file that the stages wrote, the journals among
+them. While all of this is unchanged, a plan would find nothing to do, so a rerun need not plan:
+planning looks at every unit, the snapshot is a single file.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from avsnn import __version__
+from avsnn.datasets_manifest import Manifest, load
+from avsnn.pipeline.engine.files import name_in, write_if_changed
+from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.engine.journal import StageCounts, StageSummary
+from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.formats.prepared import Prepared, load_prepared
+from avsnn.pipeline.prepare.build import DatasetStages
+from avsnn.pipeline.prepare.request import PrepareRequest
+from avsnn.pipeline.prepare.stages.extract import Extract
+from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
+from avsnn.pipeline.prepare.stages.fetch import Fetch
+from avsnn.pipeline.prepare.stages.index import Index
+
+# The first version called the snapshot a seal; the file keeps its name, so that data sets which
+# that version prepared are still recognised as finished.
+SNAPSHOT = Path("state", "seal.json")
+
+
+class Snapshot(BaseModel):
+    """The content of the snapshot file.
+
+    Attributes:
+        mark: fingerprint of everything that the plan was made of.
+        stages: what each stage counted.
+        files: size in bytes and time in ns of every file, by its path below the data set's folder.
+    """
+
+    mark: str
+    stages: list[StageCounts]
+    files: dict[str, tuple[int, int]]
+
+
+def finished_before(
+    dataset: str, request: PrepareRequest, *, root: Path
+) -> tuple[Prepared, list[StageCounts]] | None:
+    """Return what a finished prepare left and counted, if it was asked for the same.
+
+    None means: something changed, or only a plan can tell.
+
+    Raises:
+        UserError: there is no such data set, or another run is writing there.
+    """
+    folder = root / dataset
+    if not (folder / "prepared.json").exists():
+        return None
+    with lock_folder(folder):
+        counts = read_unchanged_snapshot(folder, mark=_plan_fingerprint(load(dataset), request))
+        prepared = load_prepared(root, dataset) if counts else None
+    return (prepared, counts) if prepared and counts else None
+
+
+def read_unchanged_snapshot(folder: Path, *, mark: str) -> list[StageCounts] | None:
+    """Return what the stages of a finished prepare counted; None where anything has changed.
+
+    Args:
+        folder: the folder of the data set.
+        mark: fingerprint of everything that a plan would be made of now.
+    """
+    with suppress(OSError, ValidationError):
+        snapshot = Snapshot.model_validate_json((folder / SNAPSHOT).read_bytes())
+        if snapshot.mark == mark and all(
+            _is_unchanged(f"{folder}/{name}", *stat) for name, stat in snapshot.files.items()
+        ):
+            return snapshot.stages
+    return None
+
+
+def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> None:
+    """Write the snapshot of a prepare that has just finished.
+
+    There is no snapshot where a plan looks at more than local files: where shards and caches are in
+    a store, or where a source folder is searched for new files.
+    """
+    if stages.discover or stages.request.store:
+        return
+    files = {
+        f"{name_in(stages.folder, stage.folder)}/{output.path}": (output.size, output.mtime_ns)
+        for stage, summary in zip(stages.in_order, summaries, strict=True)
+        for output in summary.outputs
+    }
+    results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
+    journals = [stage.journal for stage in stages.in_order if stage.journal.exists()]
+    for path in (*results, *journals):
+        stat = path.stat()
+        files[str(path.relative_to(stages.folder))] = (stat.st_size, stat.st_mtime_ns)
+    snapshot = Snapshot(
+        mark=_plan_fingerprint(stages.manifest, stages.request),
+        stages=[replace(summary.counts, units_done_now=0, seconds=0.0) for summary in summaries],
+        files=files,
+    )
+    write_if_changed(stages.folder / SNAPSHOT, snapshot.model_dump_json().encode())
+
+
+def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
+    """Return the fingerprint of everything that a plan is made of, except the files."""
+    kinds = (Fetch, Index, Extract, FrameCache, AudioCache)
+    return fingerprint(
+        [
+            __version__,
+            [(kind.name, kind.version) for kind in kinds],
+            manifest.model_dump(mode="json"),
+            manifest.table and hashlib.sha256(manifest.table_bytes).hexdigest(),
+            request.model_dump(mode="json"),
+        ]
+    )
+
+
+def _is_unchanged(path: str, size: int, mtime_ns: int) -> bool:
+    # The path is text, because making a `pathlib` object costs more than the look at its file.
+    stat = os.stat(path)  # noqa: PTH116
+    return (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)

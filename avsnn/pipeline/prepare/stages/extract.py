@@ -1,0 +1,199 @@
+"""3. Media to frames and sound, in WebDataset shards."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.journal import Failure
+from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
+from avsnn.pipeline.formats.index import IndexRow, read_index
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+from avsnn.pipeline.formats.shards import (
+    AUDIO_MEMBER,
+    METADATA_MEMBER,
+    Sample,
+    frame_member_name,
+    write_shard_index,
+)
+from avsnn.pipeline.media.errors import MediaError, require_content
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.media.video import Frame
+
+# The functions that decode import the decoders, so that a run which finds nothing to do need not
+# wait for the import.
+
+
+class _DecodedClip(NamedTuple):
+    """The files of a clip as a shard holds them.
+
+    Attributes:
+        flac: the sound.
+        seconds: duration of the sound in s.
+        rate: sample rate of the sound in Hz.
+        images: the frames, by the name of the member.
+        shape: height, width and channels of every frame.
+    """
+
+    flac: bytes
+    seconds: float
+    rate: int
+    images: dict[str, bytes]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Extract(Stage):
+    """Decodes clips into shards; a unit is a shard. Images stay as published.
+
+    Attributes:
+        raw: the folder of the files as published.
+        index: the folder of ``clips.jsonl``.
+        visual: whether the visual files are images or videos.
+        chosen: the settings.
+    """
+
+    name: ClassVar[str] = "extract"
+    version: ClassVar[int] = 2
+    decodes: ClassVar[bool] = True
+
+    folder: Folder
+    state: Path
+    raw: Path
+    index: Path
+    visual: Literal["image", "video"]
+    chosen: ExtractSettings
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings: every one changes the shards."""
+        return self.chosen.model_dump()
+
+    def units(self) -> list[Unit]:
+        """Return the shards; a shard holds consecutive clips of one part of the default split."""
+        shards: dict[str, list[IndexRow]] = defaultdict(list)
+        for row in read_index(self.index):
+            number = row.position // self.chosen.clips_per_shard
+            shards[f"{row.part}-{number:06d}"].append(row)
+        return [
+            Unit(
+                name=name,
+                outputs=(f"{name}.tar", f"{name}.json"),
+                inputs={row.key: row.model_dump() for row in shards[name]},
+            )
+            for name in sorted(shards)
+        ]
+
+    def run(self, unit: Unit, scratch: Path) -> Outcome:
+        """Decode the clips of a shard one by one; memory does not grow with the shard."""
+        from webdataset import TarWriter
+
+        outcome = Outcome()
+        samples: list[Sample] = []
+        tar = scratch / f"{unit.name}.tar"
+        # Owner and time are fixed, so that the same clips give the same bytes.
+        with (
+            tar.open("wb") as stream,
+            TarWriter(stream, encoder=False, user="avsnn", group="avsnn", mtime=0.0) as writer,
+        ):
+            for row in map(IndexRow.model_validate, unit.inputs.values()):
+                try:
+                    clip = self._decode(row)
+                except MediaError as error:
+                    outcome.failures.append(Failure(self.name, row.key, str(error)))
+                    continue
+                writer.write({"__key__": row.key, **_members(row, clip)})
+                samples.append(_sample(row, clip))
+                outcome.written += 1
+        write_shard_index(tar, samples)
+        return outcome
+
+    def _decode(self, row: IndexRow) -> _DecodedClip:
+        """Decode a clip in the sandbox; if a decoder dies there, try each decoder alone."""
+        from avsnn.pipeline.media import sandbox, video
+
+        attempts = [video.DECODERS, *((name,) for name in video.DECODERS)]
+        for decoders in attempts if self.visual == "video" else attempts[:1]:
+            try:
+                return sandbox.call(
+                    _read_clip, self.raw, row.audio, row.visual, self.visual, self.chosen, decoders
+                )
+            except sandbox.DecoderDiedError as error:
+                died = error
+        raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}")
+
+
+def _sample(row: IndexRow, clip: _DecodedClip) -> Sample:
+    height, width, _ = clip.shape
+    return Sample(
+        key=row.key,
+        label=row.label,
+        splits=row.splits,
+        frames=len(clip.images),
+        height=height,
+        width=width,
+        audio_seconds=clip.seconds,
+        audio_rate=clip.rate,
+        members={},
+    )
+
+
+def _members(row: IndexRow, clip: _DecodedClip) -> dict[str, bytes]:
+    metadata = row.model_dump(exclude={"position", "part"})
+    return clip.images | {
+        METADATA_MEMBER: json.dumps(metadata, sort_keys=True).encode(),
+        AUDIO_MEMBER: clip.flac,
+    }
+
+
+def _read_clip(
+    raw: Path,
+    sound: str,
+    visual: str,
+    kind: Literal["image", "video"],
+    settings: ExtractSettings,
+    decoders: tuple[str, ...],
+) -> _DecodedClip:
+    from avsnn.pipeline.media import audio
+
+    try:
+        flac, seconds, rate = audio.transcode_to_flac(raw / sound)
+    except MediaError as error:
+        raise MediaError(f"audio {sound} {error}") from None
+    try:
+        if kind == "image":
+            images, shape = _read_image(raw / visual)
+        else:
+            images, shape = _read_video(raw / visual, settings, seconds, decoders)
+    except MediaError as error:
+        raise MediaError(f"{kind} {visual} {error}") from None
+    return _DecodedClip(flac, seconds, rate, images, shape)
+
+
+def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    from avsnn.pipeline.media import video
+
+    require_content(path)
+    data = path.read_bytes()
+    frame = video.decode_image(data)
+    return {frame_member_name(0, video.image_suffix(data)): data}, frame.shape
+
+
+def _read_video(
+    path: Path, settings: ExtractSettings, sound_seconds: float, decoders: tuple[str, ...]
+) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    from avsnn.pipeline.media import video
+
+    shapes = []
+
+    def encode(frame: "Frame") -> bytes:
+        shapes.append(frame.shape)
+        return video.encode_jpeg(frame, settings.jpeg_quality)
+
+    decoded = video.decode_video(
+        path, settings.frames, sound_seconds=sound_seconds, keep=encode, decoders=decoders
+    )
+    images = {frame_member_name(i, "jpg"): data for i, data in enumerate(decoded.frames)}
+    return images, shapes[0]

@@ -1,0 +1,1 @@
+"""A run folder: settings, identity, metrics, checkpoints."""

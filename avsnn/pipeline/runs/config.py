@@ -1,0 +1,124 @@
+"""``config.yaml`` of a run folder: what was trained, on which data, and how to do it again."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from avsnn.datasets_manifest import Manifest, load
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.files import write_atomically
+from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.formats.prepared import Prepared, require_prepared
+from avsnn.pipeline.runs.provenance import provenance
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.settings_builder import flatten
+
+# Raise this number by hand when the same settings train another network than before.
+TRAIN_VERSION = 2
+
+
+class RunConfig(BaseModel):
+    """``config.yaml`` of a run folder.
+
+    Attributes:
+        fingerprint: changes with the settings, the data and ``TRAIN_VERSION``.
+        dataset: name of the data set.
+        root: folder that holds the data sets.
+        data: the prepared data that the run is trained on.
+        settings: all settings of the training.
+        made_with: command, versions and machine of the first start; see ``provenance``.
+    """
+
+    fingerprint: str
+    dataset: str
+    root: Path
+    data: Prepared
+    settings: TrainSettings
+    made_with: dict[str, str]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The facts about the data set."""
+        return load(self.dataset)
+
+    @property
+    def split(self) -> str:
+        """Name of the split that the run is trained on."""
+        return self.settings.data.split or self.manifest.default_split
+
+    @property
+    def folder_name(self) -> str:
+        """A name for the run folder; two different runs never share a name."""
+        settings = self.settings
+        return f"{self.dataset}-{settings.model.method}-seed{settings.seed}-{self.fingerprint[:8]}"
+
+
+def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConfig:
+    """Return the configuration of a training; touch nothing.
+
+    Raises:
+        UserError: the data set does not exist, is not prepared, or has no such split.
+    """
+    manifest = load(dataset)
+    split = settings.data.split
+    if split is not None and split not in manifest.splits:
+        raise UserError(
+            f"setting data.split cannot be {split!r}: {dataset} has {', '.join(manifest.splits)}."
+        )
+    prepared = require_prepared(root, dataset)
+    identity = [TRAIN_VERSION, dataset, prepared.fingerprint, settings.model_dump(mode="json")]
+    return RunConfig(
+        fingerprint=fingerprint(identity),
+        dataset=dataset,
+        root=root.absolute(),
+        data=prepared,
+        settings=settings,
+        made_with=provenance(),
+    )
+
+
+def save_config(folder: Path, config: RunConfig) -> None:
+    """Write ``config.yaml`` into a run folder."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", text.encode())
+
+
+def load_config(folder: Path) -> RunConfig:
+    """Read ``config.yaml`` of a run folder.
+
+    Raises:
+        UserError: the folder is not a run, or the file cannot be read.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a run folder: it has no config.yaml; give one of train's."
+        )
+    try:
+        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}); restore it or train again.") from None
+
+
+def require_same(config: RunConfig, folder: Path) -> None:
+    """Check that a run folder holds the run of this configuration.
+
+    Raises:
+        UserError: the folder holds another run; the sentence names what differs.
+    """
+    found = load_config(folder)
+    if found.fingerprint == config.fingerprint:
+        return
+    here, there = flatten(config.settings), flatten(found.settings)
+    differing = [
+        f"{key} {there.get(key)} there, {here[key]} here"
+        for key in here
+        if here[key] != there.get(key)
+    ]
+    if config.dataset != found.dataset:
+        differing.insert(0, f"data set {found.dataset} there, {config.dataset} here")
+    elif config.data.fingerprint != found.data.fingerprint:
+        differing.append("the prepared data changed")
+    raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")

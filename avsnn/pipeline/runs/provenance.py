@@ -1,0 +1,44 @@
+"""Which command, code, libraries and machine made a run."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import avsnn
+
+
+def provenance() -> dict[str, str]:
+    """Return the facts about this process that ``config.yaml`` keeps."""
+    libraries = ("torch", "numpy", "zarr", "webdataset", "soxr", "opencv-python-headless")
+    return {
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["avsnn", *sys.argv[1:]]),
+        "avsnn": version("avsnn"),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in libraries},
+        "processes": os.environ.get("WORLD_SIZE", "1"),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _git_commit() -> str:
+    """Return the commit of the checkout that avsnn runs from; empty for an installed avsnn."""
+    checkout = Path(avsnn.__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():
+        return ""
+    answer = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.strip()

@@ -1,0 +1,1 @@
+"""What ``avsnn train`` runs."""

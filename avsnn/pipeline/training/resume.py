@@ -1,0 +1,164 @@
+"""Resume points: where a training stands, and everything that the rest of the training needs.
+
+A resume point is a checkpoint that is named by epoch and step. The last few resume points are kept:
+if the newest one is damaged, the one before it serves.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avsnn.pipeline.runs.checkpoint import (
+    Checkpoint,
+    DamagedError,
+    read_checkpoint,
+    write_checkpoint,
+)
+from avsnn.pipeline.training.state import TrainingState
+
+RESUME = re.compile(r"resume-(\d+)-(\d+)\.safetensors")
+
+# The first version called the totals of an epoch a tally; the name in the file stays, so that runs
+# of that version can go on.
+TOTALS = "tally"
+
+
+class Position(NamedTuple):
+    """Where a training stands: the number of finished epochs, and of steps in the next epoch."""
+
+    epoch: int
+    step: int
+
+
+START = Position(0, 0)
+
+
+def save_resume_point(
+    folder: Path,
+    position: Position,
+    state: TrainingState,
+    totals: Mapping[str, Tensor],
+    *,
+    run: str,
+    keep: int,
+) -> None:
+    """Write a resume point, and delete all but the newest ones.
+
+    Args:
+        folder: the folder of the run's checkpoints.
+        position: where the training stands.
+        state: network, optimizer and moving average.
+        totals: what the unfinished epoch adds up to so far.
+        run: fingerprint of the run.
+        keep: number of resume points to keep.
+    """
+    tensors = training_tensors(state.model, state.optimizer, state.average)
+    tensors |= {f"{TOTALS}.{name}": tensor for name, tensor in totals.items()}
+    facts = {"run": run, "kernels": state.kernels}
+    write_checkpoint(resume_path(folder, position), Checkpoint(tensors, facts))
+    keep_newest(folder, keep)
+
+
+def restore_resume_point(
+    folder: Path, state: TrainingState, say: Callable[[str], None]
+) -> tuple[Position, Mapping[str, Tensor]]:
+    """Put the newest undamaged resume point back into a training.
+
+    Returns:
+        where the training stands, and what the unfinished epoch adds up to so far.
+    """
+    found = newest_undamaged(folder, say)
+    if found is None:
+        return START, {}
+    position, checkpoint = found
+    if (before := checkpoint.facts.get("kernels")) != state.kernels:
+        say(
+            f"this run was computed with the kernels '{before}' and goes on with "
+            f"'{state.kernels}': not bit for bit as without the cut"
+        )
+    rest = restore_training(checkpoint.tensors, state.model, state.optimizer, state.average)
+    return position, rest.get(TOTALS, {})
+
+
+def training_tensors(
+    model: nn.Module, optimizer: Optimizer, average: nn.Module | None
+) -> dict[str, Tensor]:
+    """Return all tensors of a training by name: weights, moments of the optimizer, averages."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    return tensors
+
+
+def restore_training(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer, average: nn.Module | None
+) -> dict[str, dict[str, Tensor]]:
+    """Put the tensors of :func:`training_tensors` back.
+
+    Returns:
+        the other tensors of the file, by the first word of their names.
+    """
+    kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        kinds[kind][rest] = tensor
+    moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in kinds.pop("optimizer", {}).items():
+        index, _, moment = name.partition(".")
+        moments[int(index)][moment] = tensor
+    model.load_state_dict(kinds.pop("model"))
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})
+    if average is not None:
+        average.load_state_dict(kinds.pop("average"))
+    return kinds
+
+
+def resume_path(folder: Path, position: Position) -> Path:
+    """Return the path of the resume point of a position."""
+    return folder / f"resume-{position.epoch:05d}-{position.step:07d}.safetensors"
+
+
+def resume_points(folder: Path) -> dict[Position, Path]:
+    """Return all resume points of a folder, the newest first."""
+    found = {
+        Position(int(match[1]), int(match[2])): path
+        for path in folder.glob("resume-*")
+        if (match := RESUME.fullmatch(path.name))
+    }
+    return dict(sorted(found.items(), reverse=True))
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Delete all resume points but the newest ``count``."""
+    for path in list(resume_points(folder).values())[count:]:
+        path.unlink()
+
+
+def newest_undamaged(
+    folder: Path, say: Callable[[str], None]
+) -> tuple[Position, Checkpoint] | None:
+    """Return the newest resume point that is not damaged; None if there is none.
+
+    Damaged resume points are said and deleted: the training computes their content again.
+    """
+    points = resume_points(folder)
+    for position, path in points.items():
+        try:
+            return position, read_checkpoint(path)
+        except DamagedError as error:
+            is_last = path == list(points.values())[-1]
+            then = (
+                "There is no other: starting anew."
+                if is_last
+                else "Going on from the one before it."
+            )
+            say(f"{error} {then}")
+            path.unlink()
+    return None

@@ -1,0 +1,125 @@
+"""6. Training: from the configuration of a run to its finished run folder."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
+from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
+from avsnn.pipeline.training.distributed import join_process_group
+from avsnn.pipeline.training.options import RunOptions
+from avsnn.pipeline.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Attributes:
+        folder: the run folder.
+        epochs: number of epochs trained in this call; 0 if the run was finished before.
+        metrics: the lines of ``metrics.jsonl``.
+        best: the line of the epoch that ``best.safetensors`` holds.
+        seconds: duration of this call in s.
+    """
+
+    folder: Path
+    epochs: int
+    metrics: list[dict[str, Any]]
+    best: dict[str, Any]
+    seconds: float
+
+
+def train(
+    config: RunConfig,
+    *,
+    folder: Path,
+    options: RunOptions,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> TrainingResult:
+    """Train a run to its end, together with the other processes that torchrun started.
+
+    Args:
+        config: the configuration of the run.
+        folder: the run folder; made here.
+        options: device, data source and how often to save.
+        progress: told of every step.
+        say: gets one sentence at a time that a person should read.
+
+    Raises:
+        UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
+            network cannot take the images; a batch is larger than the training part.
+        PreemptedError: SIGTERM came, and everything done so far is saved.
+    """
+    began = time.monotonic()
+    with join_process_group(options.device) as group, watch_for_sigterm() as should_stop:
+        done = group.on_main(lambda: _finished_epochs(config, folder, resume=options.resume))
+        if done < config.settings.epochs:
+            is_new = group.is_main and not (folder / "config.yaml").exists()
+            if options.resume and is_new:
+                say(f"nothing to resume in {folder}: starting from the first epoch")
+            # The trainer comes before the first file, because the trainer refuses settings that
+            # make no network or ask for more than there is.
+            trainer = Trainer(config, folder, options, group, should_stop, progress, say)
+            lock: AbstractContextManager[None] = (
+                lock_folder(folder) if group.is_main else nullcontext()
+            )
+            with lock, trainer.loader, closing(trainer):
+                if group.is_main and not (folder / "config.yaml").exists():
+                    save_config(folder, config)
+                done = trainer.run()
+        metrics = group.on_main(lambda: read_metrics(folder))
+        return TrainingResult(
+            folder=folder,
+            epochs=config.settings.epochs - done,
+            metrics=metrics,
+            best=best_epoch(metrics, config.settings.selection),
+            seconds=time.monotonic() - began,
+        )
+
+
+def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
+    """Return the number of finished epochs in a run folder, if this run may go on there."""
+    if not (folder / "config.yaml").exists():
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file and no folder; choose another --run.")
+        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise UserError(f"{folder} holds other files and is no run; choose another --run.")
+        return 0
+    require_same(config, folder)
+    done = len(read_metrics(folder))
+    if done < config.settings.epochs and not resume:
+        raise UserError(
+            f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} epochs); "
+            "add --resume to go on with it, or choose another --run."
+        )
+    return done
+
+
+@contextmanager
+def watch_for_sigterm() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether SIGTERM has come; SIGTERM ends nothing meanwhile."""
+    has_come = False
+
+    def note_signal(_signal: int, _frame: object) -> None:
+        nonlocal has_come
+        has_come = True
+
+    # Python allows signal handlers in the main thread only.
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, note_signal)
+    try:
+        yield lambda: has_come
+    finally:
+        signal.signal(signal.SIGTERM, before)

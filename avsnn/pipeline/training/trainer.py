@@ -1,0 +1,292 @@
+"""The training loop, from top to bottom, resumable at every step."""
+
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from avsnn.errors import PreemptedError, UserError
+from avsnn.pipeline.engine.files import write_atomically
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.inference.predict import Scores, predict
+from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.loader import Loader
+from avsnn.pipeline.loading.order import share_of_rank, steps_per_epoch, training_requests
+from avsnn.pipeline.runs.checkpoint import (
+    Checkpoint,
+    best_checkpoint,
+    last_checkpoint,
+    write_checkpoint,
+)
+from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
+from avsnn.pipeline.training.distributed import ProcessGroup
+from avsnn.pipeline.training.epoch_totals import EpochTotals
+from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
+from avsnn.pipeline.training.optimizer import learning_rate
+from avsnn.pipeline.training.options import RunOptions
+from avsnn.pipeline.training.resume import (
+    START,
+    Position,
+    newest_undamaged,
+    restore_resume_point,
+    save_resume_point,
+)
+from avsnn.pipeline.training.state import build_state
+from avsnn.pipeline.training.step import take_step
+
+# Seconds between two notes on the progress bar. On a GPU every note waits for the device.
+NOTE_INTERVAL_S = 0.5
+
+
+class Trainer:
+    """Trains one run, in one process or as one process of a group.
+
+    Args:
+        config: the configuration of the run.
+        folder: the run folder.
+        options: device, data source and how often to save.
+        group: the processes that train together.
+        should_stop: returns whether SIGTERM has come.
+        progress: told of every step.
+        say: gets one sentence at a time that a person should read.
+
+    Raises:
+        UserError: the settings make no network, a batch is larger than the training part, or a
+            batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        options: RunOptions,
+        group: ProcessGroup,
+        should_stop: Callable[[], bool],
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.settings = config, config.settings
+        self.folder, self.checkpoints = folder, folder / "checkpoints"
+        self.options, self.group, self.should_stop = options, group, should_stop
+        self.progress = progress
+        self.say = say if group.is_main else lambda _: None
+        self.loader = Loader(
+            partial(open_source, config, shards=options.shards),
+            workers=options.workers,
+            pin=options.device.type == "cuda",
+        )
+        source = self.loader.source
+        if source.note:
+            self.say(source.note)
+        self.rows = rows_of_parts(config, source, *self.settings.train_parts)
+        self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
+        _require_even_shares(config, group)
+        self.selection_rows = None
+        if self.settings.selection != "last":
+            self.selection_rows = rows_of_parts(config, source, self.settings.selection)
+        self.state = build_state(config, options.device, group, self.say)
+        self.metrics: list[dict[str, Any]] = []
+
+    def run(self) -> int:
+        """Train the epochs that are missing; return how many epochs were finished before."""
+        start, totals = self._restore()
+        self._announce(start)
+        log = None
+        if self.group.is_main:
+            log = TrainingLog(self.folder / "tensorboard", self.settings, start.epoch, self.say)
+        first_step = start.step
+        for epoch in range(start.epoch, self.settings.epochs):
+            line = self._train_epoch(epoch, first_step, totals)
+            first_step, totals = 0, {}
+            if self.selection_rows is not None:
+                scores, part = self._evaluate_selection(), self.settings.selection
+                line |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
+            self.metrics.append(line)
+            self._save_weights_and_metrics()
+            self._save_resume_point(Position(epoch + 1, 0), {})
+            if log is not None:
+                log.epoch(line)
+            if epoch + 1 < self.settings.epochs and self.group.any(self.should_stop()):
+                raise _preempted(Position(epoch + 1, 0))
+        if log is not None:
+            log.close()
+        return start.epoch
+
+    def _train_epoch(
+        self, epoch: int, first_step: int, totals_before: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        """Train one epoch; return the epoch's line of ``metrics.jsonl``."""
+        settings, state, group = self.settings, self.state, self.group
+        lr = self._set_learning_rate(epoch)
+        state.model.train()
+        # A compiled network does not call hooks that come and go, so the spikes of a compiled
+        # network are counted in the last step only, which runs uncompiled.
+        counted = () if settings.compute.compile else MAY_FALL_SILENT
+        totals = EpochTotals(state.model, counted, device=state.device, group=group)
+        totals.restore(totals_before, steps=first_step)
+        requests = training_requests(
+            self.rows,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            rank=group.rank,
+            world_size=group.world_size,
+        )
+        step_of_epoch = partial(take_step, state=state, settings=settings, group=group, epoch=epoch)
+        steps_to_do = self.steps - first_step
+        self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps_to_do, "steps")
+        began = noted = time.monotonic()
+        try:
+            for step, batch in enumerate(self.loader.read(requests), first_step):
+                if step + 1 == self.steps:
+                    break
+                totals.add(step_of_epoch(state.wrapped, batch, step=step))
+                now, note = time.monotonic(), ""
+                if now - noted > NOTE_INTERVAL_S:
+                    rate = (step + 1 - first_step) * settings.batch_size / (now - began)
+                    noted, note = now, progress_note(totals, samples_per_second=rate)
+                self.progress.advance(note=note)
+                self._save_between_steps(Position(epoch, step + 1), totals)
+            # Counting the spikes of every layer takes time, so only the last step of an epoch
+            # counts all layers.
+            every_layer = EpochTotals(state.model, ("",), device=state.device, group=group)
+            last_network = state.model if settings.compute.compile else state.wrapped
+            totals.add(step_of_epoch(last_network, batch, step=step))
+            every_layer.close()
+            self.progress.advance()
+        finally:
+            totals.close()
+            self.progress.stop()
+        samples_per_second = steps_to_do * settings.batch_size / (time.monotonic() - began)
+        return {
+            "epoch": epoch + 1,
+            "lr": lr,
+            "kernels": state.kernels,
+            **totals.means(all_processes=True),
+            "samples_per_second": round(samples_per_second, 1),
+            "spike_rates": _spike_rates(every_layer, totals),
+        }
+
+    def _set_learning_rate(self, epoch: int) -> float:
+        settings = self.settings
+        lr = learning_rate(
+            settings.optimizer, epoch=epoch, epochs=settings.epochs, batch_size=settings.batch_size
+        )
+        for parameters in self.state.optimizer.param_groups:
+            parameters["lr"] = lr
+        return lr
+
+    def _evaluate_selection(self) -> Scores:
+        """Return the scores on the part that chooses the epoch; every process scores a share."""
+        group = self.group
+        assert self.selection_rows is not None  # noqa: S101 - narrows the type
+        share = share_of_rank(self.selection_rows, rank=group.rank, world_size=group.world_size)
+        scores = predict(
+            self.state.evaluated,
+            self.loader,
+            share,
+            self.settings,
+            device=self.state.device,
+            batch_size=max(1, self.settings.batch_size // group.world_size),
+        )
+        return Scores(*(group.concatenate(tensor) for tensor in scores))
+
+    def _save_weights_and_metrics(self) -> None:
+        """Save the weights and the figures of an epoch; the resume point is saved after both."""
+        if not self.group.is_main:
+            return
+        facts = {"epoch": self.metrics[-1]["epoch"], "run": self.config.fingerprint}
+        checkpoint = Checkpoint(dict(self.state.evaluated.state_dict()), facts)
+        write_checkpoint(last_checkpoint(self.folder), checkpoint)
+        if best_epoch(self.metrics, self.settings.selection) is self.metrics[-1]:
+            write_checkpoint(best_checkpoint(self.folder), checkpoint)
+        lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
+        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+
+    def _save_between_steps(self, position: Position, totals: EpochTotals) -> None:
+        """Save a resume point within an epoch if it is time to save, or time to end."""
+        stop, every = self.group.any(self.should_stop()), self.options.save_every
+        if stop or (every and (position.epoch * self.steps + position.step) % every == 0):
+            # Every process takes part in `totals.state`, which adds up the sums of all processes.
+            self._save_resume_point(position, totals.state())
+        if stop:
+            raise _preempted(position)
+
+    def _save_resume_point(self, position: Position, totals: Mapping[str, Tensor]) -> None:
+        if self.group.is_main:
+            save_resume_point(
+                self.checkpoints,
+                position,
+                self.state,
+                totals,
+                run=self.config.fingerprint,
+                keep=self.options.keep,
+            )
+
+    def _restore(self) -> tuple[Position, Mapping[str, Tensor]]:
+        if self.group.world_size > 1:
+            # The main process deletes damaged resume points first, so that every process then finds
+            # the same newest one.
+            self.group.on_main(lambda: newest_undamaged(self.checkpoints, self.say) is None)
+        start, totals = restore_resume_point(self.checkpoints, self.state, self.say)
+        self.metrics = read_metrics(self.folder)[: start.epoch]
+        return start, totals
+
+    def _announce(self, start: Position) -> None:
+        """Say what is trained, on how many clips, and where the training goes on."""
+        settings, state = self.settings, self.state
+        count = sum(parameter.numel() for parameter in state.model.parameters())
+        chosen = done = together = ""
+        if self.selection_rows is not None:
+            chosen = f", {len(self.selection_rows):,} of {settings.selection} to choose the epoch"
+        if start != START:
+            done = f", {start.epoch} of {settings.epochs} epochs and {start.step} steps done before"
+        if self.group.world_size > 1:
+            together = f" in {self.group.world_size} processes"
+        left_out = len(self.rows) - self.steps * settings.batch_size
+        self.say(
+            f"{self.folder}: {settings.model.method} with {count:,} parameters on "
+            f"{state.device}{together} (kernels: {state.kernels}), {len(self.rows):,} clips to "
+            f"train on ({self.steps} steps of {settings.batch_size}, {left_out} other clips sit "
+            f"out each epoch){chosen}{done}"
+        )
+
+    def close(self) -> None:
+        """Drop the wrapper that ties the processes together, while the process group exists."""
+        # The wrapper's destructor ends threads of the process group. The destructor would wait for
+        # ever for these threads once the process group is gone.
+        self.state.wrapped = self.state.model
+        gc.collect()
+
+
+def _spike_rates(every_layer: EpochTotals, totals: EpochTotals) -> dict[str, float]:
+    """Return the rate of every layer: of the whole epoch where counted, else of the last step."""
+    last_step = every_layer.spike_rates(all_processes=True)
+    rates = last_step | totals.spike_rates(all_processes=True)
+    # Four significant digits, so that a rate is 0 only if there was no spike at all.
+    return {name: float(f"{rate:.4g}") for name, rate in rates.items()}
+
+
+def _require_even_shares(config: RunConfig, group: ProcessGroup) -> None:
+    settings = config.settings
+    shares = group.world_size * settings.optimizer.accumulate
+    if settings.batch_size % shares:
+        raise UserError(
+            f"batch_size {settings.batch_size} cannot be shared out evenly: it is no multiple of "
+            f"{shares} ({group.world_size} processes, optimizer.accumulate "
+            f"{settings.optimizer.accumulate})."
+        )
+
+
+def _preempted(position: Position) -> PreemptedError:
+    return PreemptedError(
+        f"told to end; saved after {position.epoch} epochs and {position.step} steps. Run the same "
+        "command with --resume to go on from there."
+    )

@@ -1,0 +1,1 @@
+"""Files from servers: HTTPS, Git LFS, Kaggle."""

@@ -1,0 +1,138 @@
+"""A real Dask cluster on this machine, and shards and caches behind a URL."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from distributed import Client, LocalCluster
+from upath import UPath
+
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.files import locate
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.prepare.build import DatasetStages, build_stages
+from avsnn.pipeline.prepare.prepare import prepare
+from avsnn.pipeline.prepare.repair import repair
+from avsnn.pipeline.prepare.request import PrepareRequest
+from avsnn.pipeline.prepare.verify import verify
+from avsnn.pipeline.settings_builder import build_settings
+from tests.conftest import Command, NoProgress, hashes
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.engine.journal import StageSummary
+
+SETTINGS = build_settings(PrepareSettings, [{"limit": 72}], ["extract.clips_per_shard=8"])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+class KillsAWorker(NoProgress):
+    """Strikes one of a cluster's workers when the stage ``extract`` has its first unit done."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.cluster = cluster
+        self.stage = ""
+        self.killed = 0
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        self.stage = title
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        if self.stage == "extract" and not self.killed:
+            with Client(self.cluster, set_as_default=False) as client:
+                self.killed = min(client.run(os.getpid).values())
+            os.kill(self.killed, signal.SIGKILL)
+
+
+def test_a_cluster_that_loses_a_worker_makes_the_same_bytes(
+    cluster: LocalCluster, small_demo: Path, tmp_path: Path
+) -> None:
+    stages = build_stages("demo", PrepareRequest(settings=SETTINGS), root=tmp_path)
+    progress = KillsAWorker(cluster)
+    prepared = prepare(stages, workers=None, scheduler=cluster.scheduler_address, progress=progress)
+    assert progress.killed
+    assert (prepared.clips, prepared.failed) == (72, 0)
+    assert hashes(tmp_path / "demo") == hashes(small_demo / "demo")
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("tcp://127.0.0.1:9", ": no Dask scheduler answers there"),
+        ("nonsense", " is no address, such as tcp://host:8786"),
+    ],
+)
+def test_a_scheduler_that_does_not_answer_is_one_sentence_before_anything_is_done(
+    avsnn: Command, address: str, told: str
+) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", "--scheduler", address)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(f"avsnn: --scheduler {address}{told}")
+
+
+def test_a_cluster_without_workers_is_refused() -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(UserError, match="has no workers"),
+        open_worker_pools(None, empty.scheduler_address),
+    ):
+        pass
+
+
+def in_memory(root: Path) -> DatasetStages:
+    request = PrepareRequest(settings=SETTINGS, store=f"memory://{root}")
+    return build_stages("demo", request, root=root)
+
+
+def test_shards_and_caches_behind_a_url_hold_the_same_and_are_read_from_there(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    stages = in_memory(tmp_path)
+    prepared = prepare(stages, workers=0, progress=NoProgress())
+    local = [p for kind in ("shards", "cache") for p in (small_demo / "demo" / kind).rglob("*.*")]
+    assert local
+    for path in local:
+        there = UPath(f"memory://{tmp_path}/demo") / str(path.relative_to(small_demo / "demo"))
+        assert path.is_dir() or there.read_bytes() == path.read_bytes()
+    ours = CacheSource(
+        frames=locate(stages.folder, prepared.frames), audio=locate(stages.folder, prepared.audio)
+    )
+    assert len(ours.keys) == 72
+
+    again: list[StageSummary] = []
+    prepare(stages, workers=0, progress=NoProgress(), on_stage=again.append)
+    assert [summary.units_done_now for summary in again] == [0] * 5
+
+
+def test_damage_behind_a_url_is_found_and_repaired(tmp_path: Path) -> None:
+    stages = in_memory(tmp_path)
+    prepare(stages, workers=0, progress=NoProgress())
+    shard = min(stages.extract.folder.glob("*.tar"), key=str)
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:500] + b"!" + sound[501:])
+    (stages.frames.folder / "zarr.json").unlink()
+    verification = verify(stages, progress=NoProgress())
+    assert [damage.stage for damage in verification.damages] == ["extract", "frames"]
+    repair(stages, verification, workers=0, progress=NoProgress(), on_stage=lambda _: None)
+    assert shard.read_bytes() == sound
+    assert verify(stages, progress=NoProgress()).damages == []
+
+
+@pytest.mark.parametrize(
+    ("store", "told"), [("/some/folder", "is no URL"), ("nope://bucket", "nope")]
+)
+def test_a_store_that_is_none_is_one_sentence(avsnn: Command, store: str, told: str) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", "--store", store)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

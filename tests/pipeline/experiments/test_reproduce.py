@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from avsnn.models.zoo import build
+from avsnn.pipeline.experiments.presets import load_presets, preset_names
+from avsnn.pipeline.experiments.reproduce import Experiment, summarise
+from avsnn.pipeline.experiments.tables import FOLDER, Table, table_names
+from avsnn.pipeline.runs.config import make_config
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.settings_builder import build_settings
+
+PUBLISHED = {
+    "methods": {
+        "WeightAttention": 64.78,
+        "SCA": 66.53,
+        "CMCI": 70.02,
+        "S-CMRL": 73.25,
+        "visual": 43.15,
+        "audio": 65.86,
+        "audio-visual (add)": 66.53,
+    },
+    "alpha": {
+        "alpha 0": (69.62 + 70.83 + 71.77) / 3,
+        "alpha 1.5": (72.72 + 71.24 + 72.98) / 3,
+    },
+}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_makes_a_network(preset: str) -> None:
+    settings = build_settings(TrainSettings, load_presets("demo", [preset]), [])
+    build(settings.model, classes=6)
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_row_of_a_table_is_an_experiment_of_its_own(name: str) -> None:
+    table = Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    settings = [
+        build_settings(TrainSettings, load_presets("crema-d", [row.preset]), [])
+        for row in table.rows
+    ]
+    assert len({chosen.model_dump_json() for chosen in settings}) == len(settings)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures_are_those_of_the_paper(name: str, small_demo: Path) -> None:
+    table = Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    config = make_config("demo", TrainSettings(), root=small_demo)
+    config = config.model_copy(update={"dataset": "crema-d"})
+    cells = [Experiment(row, 42, config, Path("nowhere")) for row in table.rows]
+    found = {line.name: line.published for line in summarise(name, cells, []).lines}
+    for row, figure in PUBLISHED[name].items():
+        assert found[row] == pytest.approx(figure)

@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import webdataset
+
+from avsnn.pipeline.formats.index import read_index
+from avsnn.pipeline.formats.shards import ShardIndex, read_member
+from avsnn.pipeline.media import audio, video
+
+
+def shards_of(root: Path) -> list[Path]:
+    return sorted((root / "demo" / "shards").glob("*/*.tar"))
+
+
+def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path) -> None:
+    urls = [str(path) for path in shards_of(small_demo)]
+    read = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
+    rows = {row.key: row for row in read_index(small_demo / "demo" / "index")}
+    assert sorted(sample["__key__"] for sample in read) == sorted(rows)
+    for sample in read:
+        described = json.loads(sample["json"])
+        assert described["label"] == rows[sample["__key__"]].label
+        assert Path(sample["__url__"]).name.startswith(described["splits"]["published"])
+        assert video.decode_image(sample["0.jpg"]).shape == (96, 96, 3)
+        assert audio.read(sample["flac"]).seconds > 1
+
+
+def test_audio_in_the_shard_is_the_recording_bit_for_bit(small_demo: Path) -> None:
+    rows = {row.key: row for row in read_index(small_demo / "demo" / "index")}
+    url = str(shards_of(small_demo)[0])
+    for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
+        published = small_demo / "demo" / "raw" / rows[sample["__key__"]].audio
+        ours, theirs = audio.read(sample["flac"]), audio.read(published.read_bytes())
+        assert ours.rate == theirs.rate
+        assert np.array_equal(ours.samples, theirs.samples)
+
+
+def test_the_index_beside_a_shard_leads_straight_to_any_member(small_demo: Path) -> None:
+    for tar in shards_of(small_demo):
+        index = ShardIndex.model_validate_json(tar.with_suffix(".json").read_bytes())
+        url = webdataset.WebDataset([str(tar)], shardshuffle=False, empty_check=False)
+        for sample, read in zip(index.samples, url, strict=True):
+            assert sample.key == read["__key__"]
+            for name, span in sample.members.items():
+                assert read_member(tar, span) == read[name]

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from avsnn.pipeline.prepare.split_check import check_split
+
+
+def test_published_split_of_crema_d_has_every_actor_on_both_sides_and_128_twins(
+    tmp_path: Path,
+) -> None:
+    found = check_split("crema-d", None, root=tmp_path)
+    assert found.split == "published"
+    assert found.groups == {"train": 91, "val": 91, "test": 91}
+    val, test = found.shared
+    assert (val.seen, test.seen) == (("train",), ("train", "val"))
+    assert (val.groups, test.groups) == (91, 91)
+    assert (val.group_clips, test.group_clips) == (670, 744)
+    assert (test.twins, test.identical) == (128, 1)
+    assert {placed.part for placed, _ in found.known_bad} == {"train"}
+    assert len(found.known_bad) == 4
+    same = {tuple(clip.key for clip in clips): kind for kind, clips in found.identical}
+    assert same == {
+        ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"): "audio",
+        ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"): "audio",
+        ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"): "audio",
+    }
+    assert (found.prepared, found.unchecked) == (None, 0)
+
+
+@pytest.mark.parametrize("dataset", ["crema-d", "av-digits"])
+def test_speaker_split_shares_nothing(tmp_path: Path, dataset: str) -> None:
+    found = check_split(dataset, "speaker", root=tmp_path)
+    for row in found.shared:
+        assert (row.groups, row.group_clips, row.identical) == (0, 0, 0)
+        assert not row.twins
+    assert found.groups is not None
+    assert sum(found.groups.values()) == {"crema-d": 91, "av-digits": 6}[dataset]
+    assert sum(sum(part.values()) for part in found.clips.values()) in (7442, 3000)
+
+
+def test_checksums_of_generated_files_are_those_on_disk(tmp_path: Path, small_demo: Path) -> None:
+    assert check_split("demo", None, root=tmp_path).unchecked == 1080
+    found = check_split("demo", None, root=small_demo)
+    assert found.unchecked == 1080 - 2 * 72
+    assert found.prepared is not None
+    assert sum(found.prepared.values()) == 72
+    assert found.disagreeing == 0
+
+
+def test_clips_prepared_under_another_part_are_counted(tmp_path: Path, small_demo: Path) -> None:
+    for name in ("prepared.json", "failures.jsonl", "index/clips.jsonl"):
+        (tmp_path / "demo" / name).parent.mkdir(parents=True, exist_ok=True)
+        text = (small_demo / "demo" / name).read_text()
+        (tmp_path / "demo" / name).write_text(
+            text.replace('{"published":"val"}', '{"published":"test"}')
+        )
+    assert check_split("demo", None, root=tmp_path).disagreeing == 6

@@ -1,0 +1,145 @@
+from collections import Counter
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avsnn.datasets_manifest import Manifest, load, names
+from avsnn.datasets_manifest.schema import COLUMNS, PARTS, GroupSplit
+from avsnn.pipeline.prepare.splits import assign_parts, hash_rank, select
+
+CLASSES = 10
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load(name).table])
+def test_every_clip_has_a_part_in_every_split(name: str) -> None:
+    manifest = load(name)
+    for split in manifest.splits:
+        parts = assign_parts(manifest, split)
+        assert parts.keys() == {clip.key for clip in manifest.clips}
+        assert set(parts.values()) == {"train", "val", "test"}
+
+
+def test_validation_is_carved_from_train_alone_the_same_share_of_each_class() -> None:
+    manifest = load("av-digits")
+    parts = assign_parts(manifest, "published")
+    for clip in manifest.clips:
+        if parts[clip.key] == "val":
+            assert clip.columns["split"] == "train"
+        else:
+            assert parts[clip.key] == clip.columns["split"]
+    for label in range(10):
+        mine = [parts[clip.key] for clip in manifest.clips if clip.label == label]
+        assert (mine.count("train"), mine.count("val"), mine.count("test")) == (243, 27, 30)
+
+
+@pytest.mark.parametrize("name", ["av-digits", "crema-d"])
+def test_speaker_split_shares_no_speaker(name: str) -> None:
+    manifest = load(name)
+    _assert_no_group_is_shared(manifest, assign_parts(manifest, "speaker"))
+
+
+def test_speakers_of_crema_d_are_held_out_by_the_order_that_its_manifest_states() -> None:
+    manifest = load("crema-d")
+    actors = sorted({clip.group for clip in manifest.clips}, key=hash_rank)
+    rule = manifest.splits["speaker"]
+    assert isinstance(rule, GroupSplit)
+    assert (set(rule.test_groups), set(rule.val_groups)) == (set(actors[:9]), set(actors[9:18]))
+
+
+# Recordings, each with how many clips of which class.
+recordings = st.lists(
+    st.tuples(st.integers(0, CLASSES - 1), st.integers(1, 20)), min_size=1, max_size=60
+)
+mixed_recordings = st.lists(
+    st.dictionaries(st.integers(0, CLASSES - 1), st.integers(1, 9), min_size=1, max_size=3),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(mixed_recordings, st.sampled_from(["published", "recording"]), st.randoms())
+def test_every_clip_is_in_one_part_whatever_the_order_of_the_table(
+    found: list[dict[int, int]], split: str, random: Random
+) -> None:
+    rows = _rows(found)
+    manifest = _discovered(rows)
+    parts = assign_parts(manifest, split)
+    assert parts.keys() == {clip.key for clip in manifest.clips}
+    assert set(parts.values()) <= set(PARTS)
+    if split == "recording":
+        _assert_no_group_is_shared(manifest, parts)
+    random.shuffle(rows)
+    assert assign_parts(_discovered(rows), split) == parts
+
+
+@given(recordings)
+def test_recording_split_comes_as_near_to_its_shares_as_the_recordings_allow(
+    found: list[tuple[int, int]],
+) -> None:
+    manifest = _discovered(_rows([{label: count} for label, count in found]))
+    parts = assign_parts(manifest, "recording")
+    for label in range(CLASSES):
+        sizes = [count for other, count in found if other == label]
+        mine = Counter(parts[clip.key] for clip in manifest.clips if clip.label == label)
+        for part, share in (("train", 0.63), ("val", 0.07), ("test", 0.3)):
+            assert abs(mine[part] - share * sum(sizes)) <= 2 * max(sizes, default=0) + 1e-9
+
+
+@given(mixed_recordings)
+def test_published_order_split_takes_the_first_seven_tenths_of_each_class_by_name(
+    found: list[dict[int, int]],
+) -> None:
+    manifest = _discovered(_rows(found))
+    parts = assign_parts(manifest, "published")
+    for label in range(CLASSES):
+        keys = sorted(clip.key for clip in manifest.clips if clip.label == label)
+        first = int(0.7 * len(keys))
+        assert [parts[key] == "test" for key in keys] == [i >= first for i in range(len(keys))]
+        assert [parts[key] for key in keys].count("val") == round(0.1 * first)
+
+
+@given(limit=st.integers(min_value=30, max_value=3000))
+def test_a_limit_takes_every_part_and_class_in_proportion(limit: int) -> None:
+    manifest = load("av-digits")
+    parts = assign_parts(manifest, "published")
+    chosen = select(manifest, limit)
+    assert len(chosen) == len({clip.key for clip in chosen}) == limit
+    for part, share in (("train", 0.81), ("val", 0.09), ("test", 0.1)):
+        for label in range(10):
+            count = sum(c.label == label and parts[c.key] == part for c in chosen)
+            assert abs(count - limit * share / 10) < 2
+
+
+def test_a_larger_limit_keeps_the_clips_of_a_smaller_one() -> None:
+    manifest = load("demo")
+    few, many = ({clip.key for clip in select(manifest, n)} for n in (60, 200))
+    assert few < many
+
+
+def _rows(recordings: list[dict[int, int]]) -> list[str]:
+    return [
+        f"{number}-{label}-0-{i},{label},{number},{number}-{label}-{i}.wav,,,{number}-{label}-{i}.jpg,,"
+        for number, labels in enumerate(recordings)
+        for label, count in labels.items()
+        for i in range(count)
+    ]
+
+
+def _discovered(rows: list[str]) -> Manifest:
+    """UrbanSound8K-AV as it would be with these clips."""
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "clips.csv"
+        table.write_text("\n".join([",".join(COLUMNS), *rows]))
+        manifest = load("urbansound8k-av").with_table(table)
+        assert len(manifest.clips) == len(rows)
+        return manifest
+
+
+def _assert_no_group_is_shared(manifest: Manifest, parts: dict[str, str]) -> None:
+    where: dict[str, str] = {}
+    for clip in manifest.clips:
+        assert where.setdefault(clip.group, parts[clip.key]) == parts[clip.key]

@@ -1,0 +1,188 @@
+"""Everything that can happen to a prepared data set on its disk: found, and mended to the byte."""
+
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.prepare.build import DatasetStages, build_as_requested
+from avsnn.pipeline.prepare.repair import repair
+from avsnn.pipeline.prepare.verify import Verification, verify
+from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER
+from tests.conftest import Command, NoProgress, hashes
+
+
+def flip_a_bit(path: Path) -> None:
+    """As a disk does it: size and time stay."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut_at_a_member(path: Path) -> None:
+    with tarfile.open(path) as archive:
+        middle = archive.getmembers()[6]
+    os.truncate(path, middle.offset)
+
+
+def become_a_pointer(path: Path) -> None:
+    path.write_bytes(LFS_POINTER + b".github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+
+def become_stale(path: Path) -> None:
+    request = json.loads(path.read_text())
+    request["settings"]["audio"]["hop"] = 256
+    path.write_text(json.dumps(request))
+
+
+def first(pattern: str) -> Callable[[Path], Path]:
+    return lambda folder: min(folder.glob(pattern))
+
+
+SHARD = first("shards/*/train-000001.tar")
+CHUNK = first("cache/frames-*.zarr/frames/c/0/0/0/0")
+RAW = first("raw/video/*.mp4")
+
+#: The file a fault unavailable, what happens to it, the stage that has to mend it, what is said.
+FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, str]] = {
+    "bit flipped in a shard": (SHARD, flip_a_bit, "extract", "other bytes"),
+    "bit flipped in a shard's index": (
+        first("shards/*/train-000001.json"),
+        flip_a_bit,
+        "extract",
+        "other bytes",
+    ),
+    "bit flipped in a Zarr chunk": (CHUNK, flip_a_bit, "frames", "other bytes"),
+    "bit flipped in a raw file": (RAW, flip_a_bit, "fetch", "other bytes"),
+    "bit flipped in the index": (first("index/*"), flip_a_bit, "index", "other bytes"),
+    "tar cut at a member boundary": (SHARD, cut_at_a_member, "extract", "were written"),
+    "missing shard": (SHARD, Path.unlink, "extract", "is missing"),
+    "missing chunk": (CHUNK, Path.unlink, "frames", "is missing"),
+    "missing raw file": (RAW, Path.unlink, "fetch", "is missing"),
+    "pointer in place of a file": (RAW, become_a_pointer, "fetch", "Git LFS pointer"),
+    "settings that no longer match": (
+        lambda folder: folder / "state" / "request.json",
+        become_stale,
+        "audio",
+        "not done yet",
+    ),
+    "leftover of a killed run": (
+        lambda folder: folder / "state" / "partial" / "tmp1" / "half.tar",
+        lambda path: (path.parent.mkdir(parents=True), path.write_bytes(b"half")),
+        "",
+        "left over",
+    ),
+    "leftover in a cache": (
+        lambda folder: CHUNK(folder).with_name("1"),
+        lambda path: path.write_bytes(b"half"),
+        "",
+        "left over",
+    ),
+    "changed failures.jsonl": (
+        lambda folder: folder / "failures.jsonl",
+        lambda path: path.write_text("{}\n"),
+        "prepare",
+        "not what the stages left",
+    ),
+}
+
+
+@pytest.fixture
+def root(small_demo: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_demo, tmp_path / "data"))
+
+
+def look(root: Path) -> tuple[DatasetStages, Verification]:
+    stages = build_as_requested("demo", root=root)
+    return stages, verify(stages, progress=NoProgress())
+
+
+def mend(stages: DatasetStages, verification: Verification) -> list[StageSummary]:
+    done: list[StageSummary] = []
+    repair(stages, verification, workers=0, progress=NoProgress(), on_stage=done.append)
+    return done
+
+
+def test_a_clean_tree_raises_no_alarm_and_nothing_is_written(root: Path) -> None:
+    before = hashes(root)
+    _, verification = look(root)
+    assert verification.damages == []
+    assert verification.files > 72 * 2
+    assert hashes(root) == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_found_and_repaired_to_the_same_bytes(
+    root: Path, small_demo: Path, fault: str
+) -> None:
+    target, strike, stage, told = FAULTS[fault]
+    strike(target(root / "demo"))
+    stages, verification = look(root)
+    assert verification.damages
+    assert {damage.stage for damage in verification.damages} == {stage}
+    assert all(told in damage.reason for damage in verification.damages)
+    done = mend(stages, verification)
+    redone = {damage.unit for damage in verification.damages if damage.unit}
+    assert sum(summary.units_done_now for summary in done) == len(redone)
+    assert look(root)[1].damages == []
+    if stage != "audio":
+        assert hashes(root / "demo") == hashes(small_demo / "demo")
+
+
+def test_many_faults_at_once_are_all_mended(root: Path, small_demo: Path) -> None:
+    for target, strike in ((RAW, flip_a_bit), (SHARD, Path.unlink), (CHUNK, flip_a_bit)):
+        strike(target(root / "demo"))
+    stages, verification = look(root)
+    assert [damage.stage for damage in verification.damages] == ["fetch", "extract", "frames"]
+    assert [s.units_done_now for s in mend(stages, verification)] == [1, 0, 1, 1, 0]
+    assert hashes(root / "demo") == hashes(small_demo / "demo")
+
+
+def test_a_file_that_cannot_be_brought_again_is_a_failure_and_its_clip_leaves(
+    root: Path, tmp_path: Path
+) -> None:
+    damaged = RAW(root / "demo")
+    flip_a_bit(damaged)
+    (tmp_path / "empty").mkdir()
+    stages = build_as_requested("demo", root=root, source=tmp_path / "empty")
+    verification = verify(stages, progress=NoProgress())
+    assert [d.path for d in verification.damages] == [str(damaged.relative_to(root / "demo"))]
+    done = mend(stages, verification)
+    assert done[0].failures[0].reason == "is missing from the source folder"
+    assert done[-1].written == 71
+    assert damaged.stem in (root / "demo" / "failures.jsonl").read_text()
+
+
+def test_the_commands_end_with_one_sentence_and_say_what_is_wrong(
+    avsnn: Command, root: Path, small_demo: Path
+) -> None:
+    clean = avsnn("verify", "demo", "--root", root)
+    assert (clean.returncode, "all as they were written" in clean.stdout) == (0, True)
+    SHARD(root / "demo").unlink()
+    found = avsnn("verify", "demo", "--root", root, "--json")
+    assert found.returncode == 1
+    assert [d["unit"] for d in json.loads(found.stdout)["damages"]] == ["train-000001"]
+    assert found.stderr.splitlines()[-1].startswith("avsnn: demo: 1 thing is not as it was written")
+    mended = avsnn("repair", "demo", "--root", root, "--workers", "0")
+    assert mended.returncode == 0, mended.stderr
+    assert hashes(root / "demo") == hashes(small_demo / "demo")
+    assert avsnn("verify", "av-digits", "--root", root).returncode == 2
+
+
+def test_explain_names_the_setting_and_the_units(avsnn: Command, root: Path) -> None:
+    words = ["prepare", "demo", "--limit", "72", "--set", "extract.clips_per_shard=8"]
+    settled = avsnn(*words, "--root", root, "--explain")
+    assert "nothing to do" in settled.stdout
+    changed = avsnn(*words, "--root", root, "--explain", "--set", "audio.hop=256").stdout
+    assert "changed since the last prepare: audio.hop was 353, is 256" in changed
+    assert "audio: layout, audio-000000: not done yet" in changed
+    SHARD(root / "demo").unlink()
+    damaged = avsnn(*words, "--root", root, "--explain").stdout
+    assert "extract: train-000001: train-000001.tar is missing" in damaged
