@@ -20,7 +20,7 @@ from avsnn.errors import PreemptedError, RunError, UserError
 
 # Typer returns this code when a person presses Ctrl-C.
 INTERRUPTED = 130
-# EX_TEMPFAIL of sysexits.h: a cluster that sees this code runs the job again.
+# EX_TEMPFAIL of sysexits.h: the code that asks a cluster to run the job again.
 PREEMPTED = 75
 
 EPILOG = """

@@ -15,7 +15,8 @@ OldPart = Annotated[PartName | None, typer.Option("--split", hidden=True)]
 MovedRoot = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Folder that holds the data sets, if it moved after the training."
+        metavar="DIR",
+        help="Folder that holds the data sets, if they moved after the training.",
     ),
 ]
 

@@ -77,8 +77,8 @@ def prepare_command(
 ) -> None:
     """Fetch a data set, decode the clips into shards, compute the caches that training reads.
 
-    prepare compares every file with its published checksum. A clip that cannot be used is listed
-    with the reason in DIR/DATASET/failures.jsonl, and prepare continues with the other clips.
+    prepare checks files against published checksums. If a clip cannot be used, prepare lists the
+    clip and the reason in failures.jsonl, in the data set's folder, and continues with other clips.
 
     Settings for --set: extract.frames (1fps or a number), extract.jpeg_quality,
     extract.clips_per_shard, frames.shorter_side, audio.kind (log-stft or log-mel), audio.n_mels,

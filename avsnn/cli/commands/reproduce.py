@@ -35,7 +35,7 @@ def reproduce_command(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate a published table, and print measured beside published figures.
+    """Train and evaluate every row of a published table; print measured and published figures.
 
     Every row is a preset, and every row is run with every seed. reproduce skips finished runs,
     continues interrupted runs and starts missing runs. --set changes a setting of all rows, such as
