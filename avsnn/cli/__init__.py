@@ -1,1 +1,1 @@
-"""What a person types."""
+"""The command line: `commands` holds what a person types, `screen` what a person sees."""

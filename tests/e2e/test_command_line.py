@@ -27,7 +27,8 @@ BAD_INPUT = {
     "train before prepare": (["train", "demo"], "avsnn prepare demo"),
     "unknown preset": (["train", "demo", "--preset", "x"], "demo, healthy"),
     "folder that is no run": (["evaluate", "."], "is not a run folder"),
-    "unknown part": (["evaluate", ".", "--split", "dev"], "--split"),
+    "unknown part": (["evaluate", ".", "--part", "dev"], "--part"),
+    "unknown part, former name": (["evaluate", ".", "--split", "dev"], "--split"),
 }
 
 
@@ -80,7 +81,11 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
 
 
 @pytest.mark.parametrize(
-    "command", ["", "prepare", "train", "evaluate", "datasets", "datasets check", "status"]
+    "command",
+    [
+        *("", "prepare", "verify", "repair", "train", "evaluate", "reproduce"),
+        *("datasets", "datasets check", "status", "convert-checkpoint"),
+    ],
 )
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:
     done = avsnn(*command.split(), "--help")
@@ -169,6 +174,21 @@ def test_training_and_evaluation_leave_all_that_is_needed_to_repeat_them(
         "curves.png",
         "spikes.png",
     }
+
+
+def test_the_part_to_evaluate_on_is_named_by_part_or_by_the_former_name_split(
+    avsnn: Command, small_demo: Path
+) -> None:
+    words = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
+    trained = avsnn("train", "demo", "--root", small_demo, "--run", "r", *words)
+    assert trained.returncode == 0, trained.stderr
+    by_part = avsnn("evaluate", "r", "--part", "train", "--json")
+    assert json.loads(by_part.stdout)["part"] == "train"
+    assert avsnn("evaluate", "r", "--split", "train", "--json").stdout == by_part.stdout
+    assert json.loads(avsnn("evaluate", "r", "--json").stdout)["part"] == "test"
+    shown = avsnn("evaluate", "--help").stdout
+    assert "--part" in shown
+    assert "--split" not in shown
 
 
 def test_evaluating_on_data_prepared_anew_with_other_content_is_refused(

@@ -67,7 +67,7 @@ def test_an_interrupted_prepare_says_so_leaves_nothing_running_and_goes_on(
     # The pipe ends when the last process that holds it has: none is left behind.
     said = process.stderr.read()
     assert process.wait() == 130
-    assert said.splitlines()[-1].startswith("avsnn: interrupted; what is done is safe")
+    assert said.splitlines()[-1].startswith("avsnn: interrupted; all finished work is saved")
     assert "Traceback" not in said
     assert avsnn(*words).returncode == 0
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")

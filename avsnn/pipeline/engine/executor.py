@@ -133,7 +133,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 @contextmanager
 def open_worker_pools(processes: int | None, scheduler: str | None = None) -> Iterator[WorkerPools]:
-    """WorkerPools for the stages of one run.
+    """Open the worker pools for the stages of one run.
 
     Args:
         processes: on this machine; None takes one per core, 0 none at all.

@@ -192,7 +192,8 @@ def test_nothing_is_left_in_scratch(tmp_path: Path) -> None:
 def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         program = (
-            "import sys; from pathlib import Path; from avsnn.pipeline.engine.lock import lock_folder\n"
+            "import sys; from pathlib import Path\n"
+            "from avsnn.pipeline.engine.lock import lock_folder\n"
             "with lock_folder(Path(sys.argv[1])): pass"
         )
         other = subprocess.run(

@@ -31,15 +31,15 @@ def test_every_defective_clip_has_its_reason_and_every_good_one_is_in_the_caches
     settings = PrepareSettings.model_validate({"extract": {"frames": rule}})
     request = PrepareRequest(settings=settings, source=fake.folder, max_failures=1.0)
     stages = build_stages("fake-crema-d", request, root=tmp_path)
-    stages = {}
+    summaries = {}
     done = prepare(
         stages,
         workers=0,
         progress=NoProgress(),
-        on_stage=lambda summary: stages.update({summary.stage: summary}),
+        on_stage=lambda summary: summaries.update({summary.stage: summary}),
     )
 
-    counts = {name: (s.written, s.skipped, s.failed) for name, s in stages.items()}
+    counts = {name: (s.written, s.skipped, s.failed) for name, s in summaries.items()}
     assert counts == fake.accounts
 
     rows = map(json.loads, (stages.folder / "failures.jsonl").read_text().splitlines())

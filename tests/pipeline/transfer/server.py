@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """StageCounts requests, bytes and connections; what it serves is set by the test."""
+    """Counts requests, bytes and connections; what it serves is set by the test."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__(("localhost", 0), Handler)
@@ -236,5 +236,5 @@ def bring(stage: Fetch, file: MediaFile) -> bytes | str:
 
 def run_all(stage: Fetch) -> StageSummary:
     """The stage as ``prepare`` runs it."""
-    with lock_folder(stage.folder.parent), open_worker_pools(0) as pools, stage.web:
+    with lock_folder(stage.folder.parent), open_worker_pools(0) as pools, stage.http:
         return run_stage(stage, executor=pools.threads, progress=NoProgress())

@@ -118,7 +118,7 @@ def test_a_download_killed_in_the_middle_goes_on_in_the_next_run(
         killed.wait()
 
     server.tell("/files/big.bin", stall)
-    words = "from tests.pipeline.test_fetch import *; fetch_big(*sys.argv[1:])"
+    words = "from tests.pipeline.prepare.stages.test_fetch import *; fetch_big(*sys.argv[1:])"
     command = [sys.executable, "-c", words, str(tmp_path), server.url()]
     with subprocess.Popen(command, cwd=PROJECT) as process:
         assert sent.wait(60)
@@ -205,7 +205,7 @@ def test_secrets_are_told_to_nobody(
     summary = run_all(stage)
     assert {asked.headers.get("Authorization") is None for asked in server.asked} == {True, False}
     assert len(summary.failures) == 5
-    told = [stage.journal.read_text(), repr(summary), repr(stage.web), caplog.text]
+    told = [stage.journal.read_text(), repr(summary), repr(stage.http), caplog.text]
     assert not any(SECRET in text for text in told)
 
 

@@ -1,0 +1,20 @@
+"""The command `status`."""
+
+from pathlib import Path
+
+from avsnn.cli.options import AsJson, Root, Runs
+
+
+def status_command(
+    root: Root = Path("data"), runs: Runs = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Show the stages of all data sets (sizes, failures) and all runs (epochs, accuracy)."""
+    from avsnn.cli.screen.console import print_json
+    from avsnn.cli.screen.status import print_status
+    from avsnn.pipeline.listing import list_runs, list_stages
+
+    stage_rows, run_rows = list_stages(root), list_runs(runs)
+    if as_json:
+        print_json({"stages": stage_rows, "runs": run_rows})
+    else:
+        print_status(stage_rows, run_rows)

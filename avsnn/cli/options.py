@@ -1,0 +1,56 @@
+"""The arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Dataset = Annotated[
+    str, typer.Argument(help="Name of a data set; 'avsnn datasets' lists all data sets.")
+]
+Root = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]
+Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the run folders.")]
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Take the published files from this folder instead of downloading the files.",
+    ),
+]
+PrepareWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        metavar="N",
+        help="Number of worker processes, by default one per core. With 0, the command does all "
+        "work in its own process.",
+    ),
+]
+LoaderWorkers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=0,
+        metavar="N",
+        help="Number of processes that read batches. With 0, a thread reads the batches.",
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeat --set for more."),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Device to compute on. With auto, a GPU if there is one."),
+]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--save-every",
+        min=1,
+        metavar="STEPS",
+        help="Save a resume point every STEPS steps too, not only after every epoch.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -1,0 +1,40 @@
+"""The two consoles, and the small things that all of `screen` prints with."""
+
+import json
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+
+# Results go to stdout, everything about the progress goes to stderr. A pipe or a file gets long
+# lines unbroken, so that other programs can read the lines.
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
+
+
+def say(sentence: str) -> None:
+    """Print one sentence about the progress, on stderr."""
+    err.print(sentence)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON, on stdout."""
+    print(json.dumps(value, indent=1))
+
+
+def is_follower() -> bool:
+    """Return whether torchrun started this process with a rank other than 0.
+
+    Only the process of rank 0 prints, so that a sentence of all processes is printed once.
+    """
+    return os.environ.get("RANK", "0") != "0"
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes with a unit of 1,000: `22.0 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,126 @@
+"""What `prepare`, `verify` and `repair` print: plan, stages, damage."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from avsnn.cli.screen.console import format_bytes, out
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from avsnn.pipeline.engine.journal import StageCounts
+    from avsnn.pipeline.engine.plan import Plan
+    from avsnn.pipeline.engine.stage import Stage
+    from avsnn.pipeline.formats.prepared import Prepared
+    from avsnn.pipeline.prepare.build import DatasetStages
+    from avsnn.pipeline.prepare.estimate import Estimate
+    from avsnn.pipeline.prepare.verify import Verification
+
+UNITS_PER_REASON = 3
+
+
+def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: Estimate) -> None:
+    """Print the units that prepare would do, and the bytes and the time that the units cost."""
+    table = Table(title=f"{stages.manifest.name}: plan", title_justify="left")
+    for heading in ("stage", "units", "done", "to do", "failed"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    waiting = False
+    for stage, plan in planned:
+        if waiting:
+            table.add_row(stage.name, "", "", "known later", "")
+            continue
+        todo = len(plan.todo)
+        counts = (len(plan.units), len(plan.units) - todo, todo, plan.up_to_date(stage).failed)
+        table.add_row(stage.name, *(f"{count:,}" for count in counts))
+        # The units of a stage follow from the files that the stage before it writes.
+        waiting = todo > 0
+    out.print(table)
+    _print_cost(stages, cost)
+
+
+def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
+    # The folder of the data set need not exist before the first prepare.
+    folder = next(
+        path for path in (stages.folder, *stages.folder.absolute().parents) if path.exists()
+    )
+    known = stages.fetch.clips or not stages.discover
+    missing = format_bytes(cost.fetch_bytes) if known else "files yet to be found"
+    out.print(
+        f"{missing} to fetch into {stages.folder}; {format_bytes(cost.disk_bytes)} of disk space "
+        f"needed, {format_bytes(shutil.disk_usage(folder).free)} free. "
+        f"{cost.clips:,} clips to decode."
+    )
+    if cost.seconds:
+        duration = f"{cost.seconds:.0f} s"
+        if cost.seconds >= 100:
+            duration = f"{cost.seconds / 60:,.0f} min"
+        out.print(f"Estimated time: {duration}, if downloads reach 10 MB/s.")
+
+
+def print_reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:
+    """Print why units have to be done: changed settings, then the units of every reason."""
+    for change in changed:
+        out.print(f"changed since the last prepare: {change}")
+    for stage, plan in planned:
+        units: dict[str, list[str]] = {}
+        for name, reason in plan.reasons.items():
+            units.setdefault(reason, []).append(name)
+        for reason, names in units.items():
+            hidden = len(names) - UNITS_PER_REASON
+            more = f" and {hidden:,} more" if hidden > 0 else ""
+            out.print(f"{stage.name}: {', '.join(names[:UNITS_PER_REASON])}{more}: {reason}")
+        if plan.todo:
+            # Later stages are planned from the files of this stage, which are not written yet.
+            return
+    if not any(plan.todo for _, plan in planned):
+        out.print("nothing to do.")
+
+
+def print_stage_counts(dataset: str, rows: list[StageCounts]) -> None:
+    """Print one row per stage; inputs = written + skipped + failed."""
+    table = Table(
+        title=f"{dataset}: stages", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("stage", no_wrap=True)
+    for heading in ("inputs", "written", "skipped", "failed", "done now", "size", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.stage,
+            *(f"{count:,}" for count in (row.inputs, row.written, row.skipped, row.failed)),
+            f"{row.units_done_now:,}",
+            format_bytes(row.bytes),
+            f"{row.seconds:.1f}",
+        )
+    if rows:
+        out.print(table)
+
+
+def print_prepared(folder: Path, prepared: Prepared, rows: list[StageCounts]) -> None:
+    """Print how many clips are ready in `folder`, and where the reasons of failures are."""
+    if not any(row.units_done_now for row in rows):
+        out.print(f"{prepared.dataset}: nothing to do; everything was prepared before.")
+    out.print(f"{prepared.dataset}: {prepared.clips:,} clips are ready in {folder}.")
+    if prepared.failed:
+        out.print(f"{prepared.failed:,} inputs failed; reasons: {folder / 'failures.jsonl'}")
+
+
+def print_damage(dataset: str, verification: Verification) -> None:
+    """Print a table of the damage that verify found, or a sentence that there is none."""
+    if not verification.damages:
+        out.print(
+            f"{dataset}: {verification.files:,} files, {format_bytes(verification.bytes)}: "
+            "all as they were written."
+        )
+        return
+    table = Table(title=f"{dataset}: damage", title_justify="left")
+    for heading in ("stage", "unit", "file", "what is wrong"):
+        table.add_column(heading, overflow="fold")
+    for damage in verification.damages:
+        table.add_row(damage.stage, damage.unit, damage.path, damage.reason)
+    out.print(table)

@@ -1,0 +1,52 @@
+"""What `status` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from avsnn.cli.screen.console import format_bytes, out
+
+
+def print_status(stage_rows: list[dict[str, Any]], run_rows: list[dict[str, Any]]) -> None:
+    """Print a table of the stages of every data set, and a table of the runs."""
+    if stage_rows:
+        out.print(_table_of_stages(stage_rows))
+    else:
+        out.print("No data set is prepared here yet; start with 'avsnn prepare demo'.")
+    if run_rows:
+        out.print(_table_of_runs(run_rows))
+
+
+def _table_of_stages(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="stages", title_justify="left")
+    for heading in ("data set", "stage"):
+        table.add_column(heading)
+    for heading in ("units done", "written", "skipped", "failed", "size"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row["dataset"],
+            row["stage"],
+            f"{row['done']:,} of {row['units']:,}" if row["units"] else "not yet known",
+            *(f"{row[name]:,}" for name in ("written", "skipped", "failed")),
+            format_bytes(row["bytes"]),
+        )
+    return table
+
+
+def _table_of_runs(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="runs", title_justify="left")
+    for heading in ("run", "method", "epochs", "best epoch", "test"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        best, top1 = row["best_accuracy"], row["test_top1"]
+        table.add_row(
+            row["run"],
+            row["method"],
+            f"{row['epochs']} of {row['epochs_planned']}",
+            "" if best is None else f"{best:.2%} on {row['selection']}",
+            "" if top1 is None else f"{top1:.2%}",
+        )
+    return table

@@ -1,0 +1,47 @@
+"""What `train` prints when a training has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from avsnn.cli.screen.console import is_follower, out
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.runs.config import RunConfig
+    from avsnn.pipeline.training.train import TrainingResult
+
+CHOSEN_ON_TEST = "; chosen on the test part itself, as in the published results"
+
+
+def print_training(trained: TrainingResult, config: RunConfig) -> None:
+    """Print run folder, epochs, last epoch, firing rates and best epoch of a training."""
+    if is_follower():
+        return
+    if not trained.epochs:
+        out.print(f"{trained.folder}: nothing to do; this run was finished before.")
+    last = trained.metrics[-1]
+    rates = last["spike_rates"].values()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in {
+        "run": f"{trained.folder}",
+        "epochs": f"{len(trained.metrics)}, {trained.epochs} of them now in "
+        f"{trained.seconds:.0f} s",
+        "last epoch": f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.2%}, "
+        f"{last['samples_per_second']:.0f} samples/s",
+        "firing": f"{sum(rates) / len(rates):.1%} of neurons per time step, mean of {len(rates)} "
+        f"layers; {sum(not rate for rate in rates)} layers silent",
+        "best": f"epoch {trained.best['epoch']} ({_reason_for_best_epoch(trained, config)})",
+    }.items():
+        table.add_row(name, text)
+    out.print(table)
+    out.print(f"next: avsnn evaluate {trained.folder}")
+
+
+def _reason_for_best_epoch(trained: TrainingResult, config: RunConfig) -> str:
+    part = config.settings.selection
+    if part == "last":
+        return "the last epoch, because selection=last"
+    accuracy = f"{part} accuracy {trained.best[f'{part}_accuracy']:.2%}"
+    return accuracy + (CHOSEN_ON_TEST if part == "test" else "")
