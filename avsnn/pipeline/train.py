@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from avsnn.errors import PreemptedError, UserError
-from avsnn.models.layers import BatchNorm
+from avsnn.models.activation_checkpointing import recompute_blocks
+from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.losses import training_loss
-from avsnn.models.recompute import recompute_blocks
 from avsnn.pipeline.augment import DRAWS, augment_frames, resize_audio
 from avsnn.pipeline.checkpoint import (
     Checkpoint,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avsnn.models.authors import AuthorsState, never_called, our_name
+from avsnn.models.authors_checkpoint import AuthorsState, never_called, our_name
 from avsnn.models.zoo import build, import_authors_state
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from avsnn.models.losses import LossSettings, training_loss
-from avsnn.models.neuron import LIF, spike_rates
+from avsnn.models.monitor import spike_rates
+from avsnn.models.neuron import LIF
 
 from .golden import HINTS, Golden, feeds_batch_norm, golden
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import PATCH_SPLITS
 
-from .test_zoo import CLASSES, NEURONS, awake, clips, each_method, small
+from .networks import CLASSES, NEURONS, awake, clips, each_method, small
 
 few = settings(max_examples=10, deadline=None)
 

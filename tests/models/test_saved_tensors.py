@@ -10,8 +10,9 @@ from avsnn.models.attention import (
     SpikingAttention,
     TemporalMix,
 )
+from avsnn.models.batch_norm import TokenNorm
 from avsnn.models.fusion import Alignment
-from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP, TokenNorm
+from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import SpikingConv3x3
 from tests.models.conftest import needs_compiler

@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 import torch
 
-from avsnn.models.neuron import LIF, NeuronConstants, lif
-from avsnn.models.plain_neuron import RESETS, plain_lif
+from avsnn.models.autograd_neuron import autograd_lif
+from avsnn.models.neuron import LIF, lif
+from avsnn.models.neuron_constants import RESETS, NeuronConstants
 from avsnn.models.surrogate import SURROGATES
 
 DERIVATIVES = {
@@ -78,7 +79,7 @@ def test_the_published_choice_has_the_gradient_of_the_kernels_written_for_it(ste
     neuron = NeuronConstants(2.0, 1.0, 4.0, detach_membrane=True)
     assert neuron.has_kernels
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    plain = plain_lif(ours, steps=None, neuron=neuron, rate=0.5)
+    plain = autograd_lif(ours, steps=None, neuron=neuron, rate=0.5)
     fast = lif(theirs)
     assert torch.equal(plain, fast)
     plain.backward(grad)

@@ -1,0 +1,12 @@
+"""The base of every settings and manifest class."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StrictModel(BaseModel):
+    """Base of every settings and manifest class.
+
+    A value cannot change, and an unknown key is an error.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
