@@ -27,7 +27,10 @@ def small(method: str = "s-cmrl", *, classes: int = CLASSES, tokens: int | None 
 
 
 def awake(model: nn.Module) -> nn.Module:
-    """Weights moved until every layer fires; at default initialisation the fusion is silent."""
+    """Change the weights so that every layer fires.
+
+    With the default initialisation the fusion is silent.
+    """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.constant_(module.bias, 1.5)

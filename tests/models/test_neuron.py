@@ -13,7 +13,7 @@ from .golden import arrays
 
 
 def reference(current, *, tau=2.0, threshold=1.0, detach=True):
-    """The neuron written down plainly, gradients by autograd."""
+    """Compute the neuron step by step, with gradients by autograd."""
 
     class Fire(torch.autograd.Function):
         @staticmethod
@@ -114,7 +114,8 @@ def test_transposed_currents_and_gradients_are_read_correctly():
     x = torch.randn(4, 6, 5).requires_grad_()
     spikes = lif(x.transpose(1, 2))
     assert torch.equal(spikes, reference(x.transpose(1, 2)))
-    spikes.mean(dim=2).sum().backward()  # a gradient that is expanded, not stored
+    # The gradient of a mean is an expanded tensor, which holds each value once in memory.
+    spikes.mean(dim=2).sum().backward()
     ours, x.grad = x.grad, None
     reference(x.transpose(1, 2)).mean(dim=2).sum().backward()
     torch.testing.assert_close(ours, x.grad)
@@ -168,7 +169,7 @@ def test_impossible_neurons_are_refused(arguments, sentence):
         lif(**arguments)
 
 
-def plainly(lif: LIF, current: torch.Tensor, steps: int | None) -> torch.Tensor:
+def layer_by_layer(lif: LIF, current: torch.Tensor, steps: int | None) -> torch.Tensor:
     spikes = lif(current, steps)
     return functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1).unflatten(0, spikes.shape[:2])
 
@@ -186,7 +187,7 @@ def test_pooling_in_one_operation_changes_neither_spikes_nor_gradients(
     current = torch.randn(shape, dtype=torch.float64) + 0.7
     ours, theirs = current.clone().requires_grad_(), current.clone().requires_grad_()
     given = steps if constant else None
-    pooled, expected = lif.pooled(ours, given), plainly(lif, theirs, given)
+    pooled, expected = lif.pooled(ours, given), layer_by_layer(lif, theirs, given)
     assert torch.equal(pooled, expected)
     grad = torch.randn_like(pooled)
     pooled.backward(grad)
@@ -201,7 +202,7 @@ def test_pooling_serves_neurons_that_it_has_no_operation_for(choice, given):
     lif = LIF(**choice)
     current = torch.randn((2, 3, 8, 6) if given else (5, 2, 3, 8, 6), dtype=torch.float64) + 0.7
     results = []
-    for pool in (lambda x: lif.pooled(x, given), lambda x: plainly(lif, x, given)):
+    for pool in (lambda x: lif.pooled(x, given), lambda x: layer_by_layer(lif, x, given)):
         x = current.clone().requires_grad_()
         pooled = pool(x)
         pooled.square().sum().backward()

@@ -1,5 +1,8 @@
 """Which settings are accepted, and which settings are refused."""
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -35,3 +38,14 @@ def test_settings_survive_a_round_trip():
         settings = ModelSettings(method=method)
         assert settings.alignment == (method == "s-cmrl")
         assert ModelSettings(**settings.model_dump()) == settings
+
+
+def test_settings_accept_a_method_as_soon_as_the_method_is_registered(monkeypatch):
+    monkeypatch.setitem(METHODS, "same-as-s-cmrl", METHODS["s-cmrl"])
+    assert ModelSettings(method="same-as-s-cmrl").alignment
+
+
+def test_the_registry_is_full_for_a_caller_that_imports_only_the_settings():
+    code = "from avsnn.models.settings import ModelSettings; print(ModelSettings().method)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "s-cmrl"

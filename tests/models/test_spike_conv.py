@@ -8,7 +8,7 @@ from tests.models.conftest import CPU, needs_compiler
 
 
 def convolution(inputs: int, outputs: int, axes: int) -> SpikeConv1d | SpikeConv2d:
-    """Of spikes, with a bias where the networks have one."""
+    """Build a convolution of spikes; 1x1 has a bias, as in the networks."""
     if axes == 1:
         return SpikeConv1d(inputs=inputs, outputs=outputs, bias=True)
     return SpikeConv2d(inputs=inputs, outputs=outputs)

@@ -1,4 +1,4 @@
-"""What holds for every network in the registry."""
+"""Properties of every network in the registry."""
 
 import pytest
 import torch
@@ -32,7 +32,8 @@ def test_any_number_of_steps_runs_on_images_and_on_events(method, steps):
     static = model(audio, visual)
     events = model(*(x.expand(steps, *x.shape) for x in (audio, visual)))
     assert static.logits.shape == events.logits.shape == (2, CLASSES)
-    if method != "sca":  # its bias is random
+    # The position bias of sca is random.
+    if method != "sca":
         torch.testing.assert_close(static.logits, events.logits)
 
 
@@ -41,7 +42,8 @@ def test_calling_twice_gives_the_same_output(method):
     model = awake(small(method)).eval()
     outputs = []
     for _ in range(2):
-        torch.manual_seed(3)  # for the published random bias of sca
+        # The published position bias of sca is random.
+        torch.manual_seed(3)
         outputs.append(model(*clips()).logits)
     assert torch.equal(*outputs)
 
@@ -57,7 +59,7 @@ def test_evaluation_does_not_depend_on_the_order_of_the_batch(method):
 
 @each_method
 def test_a_network_that_is_awake_fires_everywhere(method):
-    # with only 4 tokens, the quarter that attention keeps could not reach 1 in sca
+    # Attention scales by 0.25, so with only 4 tokens the currents of sca could not reach 1.
     model = awake(small(method, tokens=16))
     with spike_rates(model) as rates:
         model(*clips(side=64))
@@ -65,7 +67,8 @@ def test_a_network_that_is_awake_fires_everywhere(method):
 
 
 def test_with_a_norm_every_layer_fires_from_the_start_at_the_thresholds_of_the_paper():
-    # the settings of the preset 'healthy'; as published the attention and alignment are silent
+    # These are the settings of the preset 'healthy'. With the published settings, the neurons on
+    # attention and the alignment neurons are silent.
     thresholds = {"attention_threshold": 0.5, "alignment_threshold": 0.5}
     norms = {"attention_norm": True, "alignment_norm": True}
 
@@ -143,8 +146,9 @@ def test_impossible_sizes_are_refused(arguments, sentence):
         build(ModelSettings(method="sca", rpb="learned"), **arguments)
 
 
-# The published counts include modules that are built and never called: 25,120 of an attention over
-# both streams, 1,024 of two layer norms for each block, and one whole block of CMCI.
+# The published counts include modules that the authors' code builds and never calls: 25,120
+# parameters of an attention over both streams, 1,024 of two layer norms for each block, and one
+# whole block of CMCI.
 UNUSED = 25_120 + 2 * 1_024
 
 

@@ -13,7 +13,7 @@ from avsnn.models.kernels.layer_spec import LayerSpec
 
 needs_interpreter = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None,
-    reason="needs TRITON_INTERPRET=1: test_triton_is_tested_by_its_interpreter sets it",
+    reason="needs TRITON_INTERPRET=1, which test_triton_is_tested_by_its_interpreter sets",
 )
 
 
@@ -21,13 +21,13 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def named(name: str) -> ModuleType:
-    """Kernels by the name of their file."""
+    """Return kernels by the name of their module."""
     return import_module(f"avsnn.models.kernels.{name}")
 
 
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[LayerSpec, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A layer with a current, scale and shift for it; some potentials lie on the threshold."""
+    """Draw a layer, and its current, scale and shift; some potentials lie on the threshold."""
     pooled = draw(st.booleans())
     layer = LayerSpec(
         steps=draw(st.integers(1, 6)),

@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ def test_the_surrogate_in_c_is_right_far_from_the_threshold_too():
     layer = LayerSpec(1, False, False, tau=1.0, threshold=1.0, slope=4.0)
     current = torch.linspace(-60, 60, 4001).view(1, 1, 1, -1)
     ours, _ = cpu.fire_backward(torch.ones_like(current), current, None, None, None, layer)
-    # as an even function, since 1 - sigmoid loses all digits above the threshold
+    # Compute the derivative from |u|: far above the threshold, 1 - sigmoid loses all digits.
     e = torch.exp(-4 * (current.double() - 1).abs())
     theirs = 4 * e / (1 + e) ** 2
     torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-36)
@@ -62,5 +64,18 @@ print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3
     assert without.startswith("torch ")
     if cpu.available(CPU):
         assert run() == without.replace("torch", "cpu")
-        # the same again, from the library that was kept
+        # Without any program in the PATH, the kernels come from the library in the cache.
         assert run(PATH="/nowhere") == without.replace("torch", "cpu")
+
+
+def test_every_source_file_is_part_of_the_name_of_the_library(tmp_path: Path, monkeypatch):
+    shutil.copytree(cpu._SOURCES, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(cpu, "_SOURCES", tmp_path)
+    included = re.findall(r'#include "(.+)"', (tmp_path / "kernels.c").read_text())
+    digests = {cpu._digest("cc")}
+    for name in ("kernels.c", *included):
+        with (tmp_path / name).open("a") as source:
+            source.write("\n")
+        digests.add(cpu._digest("cc"))
+    assert len(included) > 1
+    assert len(digests) == 2 + len(included)

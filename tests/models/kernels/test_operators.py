@@ -9,8 +9,8 @@ from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.neuron import LIF
 
 
-def plainly(norm: BatchNorm, lif: LIF, current, steps, pooled):
-    """T copies, torch's batch norm, the neuron, pooling: layer by layer."""
+def layer_by_layer(norm: BatchNorm, lif: LIF, current, steps, pooled):
+    """Compute T copies, torch's batch norm, the neurons and pooling, layer by layer."""
     frames = current if steps is None else current.expand(steps, *current.shape)
     theirs = nn.BatchNorm2d(norm.num_features).to(current.dtype).train(norm.training)
     theirs.load_state_dict(norm.state_dict())
@@ -35,11 +35,11 @@ def test_one_operation_equals_batch_norm_neurons_and_pooling(dtype, steps, poole
     nn.init.normal_(norm.bias)
     fire = lif.pooled if pooled else lif
     results = []
-    expected, followed = plainly(norm, lif, current, steps, pooled)
+    expected, followed = layer_by_layer(norm, lif, current, steps, pooled)
     grad = torch.randn_like(expected)
     for way in (
         lambda x: fire(x, steps, norm),
-        lambda x: plainly(norm, lif, x, steps, pooled)[0],
+        lambda x: layer_by_layer(norm, lif, x, steps, pooled)[0],
     ):
         x = current.clone().requires_grad_()
         norm.zero_grad()
@@ -71,7 +71,7 @@ def test_torch_finds_nothing_wrong_with_the_operators(steps):
     x = torch.randn(shape, requires_grad=True)
     weight, bias = torch.rand(3, requires_grad=True), torch.rand(3, requires_grad=True)
     rest = (3, steps is not None, True, 2.0, 1.0, 4.0)
-    # what it asks of gradients holds for a function that has them; a spike has none
+    # The tests of gradients need a function with a derivative, and a spike has no derivative.
     kinds = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         torch.ops.avsnn.norm_fire, (x, weight, bias, 1e-5, *rest), test_utils=kinds
