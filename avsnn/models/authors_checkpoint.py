@@ -257,6 +257,41 @@ def _thresholds(constants: Mapping[str, float]) -> _Thresholds:
     }
 
 
+class _SortedKeys(NamedTuple):
+    """The entries of a state dict by what becomes of each entry.
+
+    Attributes:
+        weights: weights under our names.
+        constants: thresholds and slopes, by the name in the authors' state dict.
+        dropped: keys of modules that the authors' code never calls.
+        unknown: keys that have no name in our networks.
+    """
+
+    weights: dict[str, Tensor]
+    constants: dict[str, float]
+    dropped: list[str]
+    unknown: list[str]
+
+
+def _sort_keys(
+    state: Mapping[str, Tensor], parsed: Mapping[str, re.Match[str]], *, method: str
+) -> _SortedKeys:
+    unparsed = [key for key in state if key not in parsed]
+    result = _SortedKeys(weights={}, constants={}, dropped=[], unknown=unparsed)
+    for key, match in parsed.items():
+        module, tail = match["module"], match["tail"]
+        ours = our_name(module, method=method)
+        if never_called(module, method=method):
+            result.dropped.append(key)
+        elif ours is None:
+            result.unknown.append(key)
+        elif tail in ("threshold", "act_fun.alpha"):
+            result.constants[f"{module}.{tail}"] = float(state[key])
+        else:
+            result.weights[f"{ours}.{tail}"] = state[key]
+    return result
+
+
 def import_authors_state(
     state: Mapping[str, Tensor],
     *,
@@ -311,38 +346,3 @@ def import_authors_state(
     return AuthorsState(
         settings, shape.classes, sorted_keys.weights, sorted_keys.dropped, sorted_keys.unknown
     )
-
-
-class _SortedKeys(NamedTuple):
-    """The entries of a state dict by what becomes of each entry.
-
-    Attributes:
-        weights: weights under our names.
-        constants: thresholds and slopes, by the name in the authors' state dict.
-        dropped: keys of modules that the authors' code never calls.
-        unknown: keys that have no name in our networks.
-    """
-
-    weights: dict[str, Tensor]
-    constants: dict[str, float]
-    dropped: list[str]
-    unknown: list[str]
-
-
-def _sort_keys(
-    state: Mapping[str, Tensor], parsed: Mapping[str, re.Match[str]], *, method: str
-) -> _SortedKeys:
-    unparsed = [key for key in state if key not in parsed]
-    result = _SortedKeys(weights={}, constants={}, dropped=[], unknown=unparsed)
-    for key, match in parsed.items():
-        module, tail = match["module"], match["tail"]
-        ours = our_name(module, method=method)
-        if never_called(module, method=method):
-            result.dropped.append(key)
-        elif ours is None:
-            result.unknown.append(key)
-        elif tail in ("threshold", "act_fun.alpha"):
-            result.constants[f"{module}.{tail}"] = float(state[key])
-        else:
-            result.weights[f"{ours}.{tail}"] = state[key]
-    return result

@@ -197,10 +197,10 @@ def spike_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of spikes, weights and bias; the last is empty if not ``biased``."""
     grad = grad.contiguous()
-    of_weight = cpu.spike_conv_backward(grad, packed, weight, fired)
-    if of_weight is None:
+    grad_weight = cpu.spike_conv_backward(grad, packed, weight, fired)
+    if grad_weight is None:
         axes = weight.dim() - 2
-        _, of_weight, _ = torch.ops.aten.convolution_backward(
+        _, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad,
             packed.to(weight.dtype),
             weight,
@@ -214,12 +214,12 @@ def spike_conv_backward(
             [False, True, False],
         )
     if weight.dim() == 4:
-        back = functional.conv_transpose2d(grad, weight, padding=1)
+        grad_spikes = functional.conv_transpose2d(grad, weight, padding=1)
     else:
-        back = functional.conv1d(grad, weight.transpose(0, 1))
+        grad_spikes = functional.conv1d(grad, weight.transpose(0, 1))
     others = [axis for axis in range(grad.dim()) if axis != 1]
-    of_bias = grad.sum(others) if biased else grad.new_empty(0)
-    return back.contiguous(), of_weight.contiguous(), of_bias
+    grad_bias = grad.sum(others) if biased else grad.new_empty(0)
+    return grad_spikes.contiguous(), grad_weight.contiguous(), grad_bias
 
 
 def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
@@ -272,8 +272,8 @@ def _fake_spike_conv(spikes: Tensor, packed: Tensor, weight: Tensor, *_rest: Any
 def _fake_spike_conv_backward(
     grad: Tensor, packed: Tensor, weight: Tensor, biased: bool, fired: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    back = grad.new_empty(packed.shape)
-    return back, torch.empty_like(weight), weight.new_empty(len(weight) if biased else 0)
+    grad_spikes = grad.new_empty(packed.shape)
+    return grad_spikes, torch.empty_like(weight), weight.new_empty(len(weight) if biased else 0)
 
 
 def _save_for_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -283,8 +283,10 @@ def _save_for_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untype
 
 
 def _backward_of_spike_conv(ctx, grad):  # type: ignore[no-untyped-def]
-    back, of_weight, of_bias = spike_conv_backward(grad, *ctx.saved_tensors, ctx.biased, ctx.fired)
-    return back, None, of_weight, of_bias if ctx.biased else None, None
+    grad_spikes, grad_weight, grad_bias = spike_conv_backward(
+        grad, *ctx.saved_tensors, ctx.biased, ctx.fired
+    )
+    return grad_spikes, None, grad_weight, grad_bias if ctx.biased else None, None
 
 
 def _save_for_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
