@@ -4,7 +4,7 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
-from avsnn.datasets_manifest.schema import Part
+from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.engine.files import write_if_changed
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
