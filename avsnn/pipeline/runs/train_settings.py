@@ -187,10 +187,10 @@ class TrainSettings(StrictModel):
     )
     selection: Literal["val", "test", "last"] = Field(
         default="val",
-        description="How the epoch is chosen whose weights are kept as the best: val trains on train "
-        "and takes the epoch with the best accuracy on val; test trains on train and val and takes "
-        "the best epoch on test, as published; last trains on train and val and takes the last "
-        "epoch",
+        description="How the epoch is chosen whose weights are kept as the best: val trains on "
+        "train and takes the epoch with the best accuracy on val; test trains on train and val and "
+        "takes the epoch with the best accuracy on test, as published; last trains on train and "
+        "val and takes the last epoch",
     )
 
     @property
