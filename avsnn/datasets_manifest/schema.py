@@ -54,9 +54,11 @@ class Source(StrictModel):
 
 
 class FolderLayout(StrictModel):
-    """A folder for each class: ``<audio>/<class>/<stem><audio_suffix>``, same for ``visual``.
+    """A layout with one folder for each class.
 
-    An audio file and a visual file with the same stem are one clip. The stem is the clip's key.
+    Audio files are ``<audio>/<class>/<stem><audio_suffix>``, and visual files are
+    ``<visual>/<class>/<stem><visual_suffix>``. An audio file and a visual file with the same stem
+    are one clip, and the stem is the key of the clip.
     """
 
     audio: str = Field(description="Name of the folder that holds the audio files")
@@ -156,7 +158,7 @@ class Manifest(StrictModel):
     description: str = Field(description="What the clips are, how many there are, and the splits")
     homepage: str | None = Field(default=None, description="Address of the publisher's page")
     licence: str = Field(description="Licence of the data")
-    visual: Literal["image", "video"] = Field(description="Kind of the visual files")
+    visual: Literal["image", "video"] = Field(description="What every visual file is")
     group: str = Field(
         description="What a group of clips has in common: speaker, actor, recording; 'none' where "
         "clips have no groups"
@@ -205,7 +207,7 @@ class Manifest(StrictModel):
     def with_table(self, path: Path) -> "Manifest":
         """Return the same data set with the clips of a table that is not beside the YAML file."""
         other = self.model_copy(update={"table": str(path.absolute())})
-        # The copy also has the clips of the old table, if they were read: `clips` is cached.
+        # `clips` is cached, and the copy has the cache of the old table.
         other.__dict__.pop("clips", None)
         return other
 

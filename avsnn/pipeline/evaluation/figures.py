@@ -24,7 +24,7 @@ def draw_confusion(result: Evaluation) -> "Figure":
         for x, count in enumerate(row):
             colour = "white" if shares[y][x] > 0.5 else "black"
             axes.text(x, y, str(count or ""), ha="center", va="center", color=colour, fontsize=9)
-    # Longer names would overlap if they were level.
+    # Level names of more than three letters would overlap.
     slanted = max(map(len, names)) > 3
     axes.set_xticks(
         range(len(names)), names, rotation=45 if slanted else 0, ha="right" if slanted else "center"

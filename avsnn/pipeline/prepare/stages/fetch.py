@@ -18,14 +18,16 @@ from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.http import Address, HttpClient
 from avsnn.pipeline.transfer.lfs import LfsServer
 
-# A source that was unavailable for this number of files in a row is asked no more, if the
-# manifest has another source.
+# Fetch stops asking a source that was unavailable for this number of files in a row, unless the
+# source is the last source that holds the file.
 MAX_UNAVAILABLE = 3
 
 
 @dataclass(frozen=True)
 class Fetch(Stage):
-    """Brings the files of the clips; a unit is a file. A missing file is a failure of that file.
+    """Brings the files of the clips; a unit is a file.
+
+    A file that no source gives is a failure; the other files are brought all the same.
 
     Attributes:
         folder: the folder of the files, in their published layout.
