@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StrictModel(BaseModel):
-    """Base of every settings and manifest class: values cannot change, unknown keys are errors."""
+    """Base of every settings and manifest class.
+
+    A value cannot change, and an unknown key is an error.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

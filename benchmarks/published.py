@@ -9,10 +9,10 @@ import types
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avsnn.models.layers import BatchNorm
+from avsnn.models.autograd_neuron import autograd_lif
+from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import PatchSplit
-from avsnn.models.plain_neuron import plain_lif
 
 
 def as_published(model: nn.Module, *, steps: int) -> nn.Module:
@@ -34,7 +34,7 @@ def _fire(
     if norm is not None:
         flat = current.flatten(0, 1)
         current = nn.modules.batchnorm._BatchNorm.forward(norm, flat).view_as(current)
-    return plain_lif(current, steps=steps, neuron=lif.constants, rate=1.0 / lif.tau)
+    return autograd_lif(current, steps=steps, neuron=lif.constants, rate=1.0 / lif.tau)
 
 
 def _fire_and_pool(

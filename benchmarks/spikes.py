@@ -34,7 +34,7 @@ def main() -> None:
     print_machine("torch")
     kernels.keep_memory()
     # measure beyond the point where the library would turn to convolutions
-    cpu._FEW = cpu._FEW_BACKWARD = {"conv": 1.0, "linear": 1.0}
+    cpu.MAX_DENSITY = cpu.MAX_DENSITY_BACKWARD = {"conv": 1.0, "linear": 1.0}
     print("| layer | pass |", *(f"{density} |" for density in DENSITIES))
     print("|---|---|" + "---:|" * len(DENSITIES))
     for inputs, outputs, sides in LAYERS:

@@ -1,8 +1,8 @@
-"""Spiking attention: over tokens, over time, and their product (arXiv 2502.12488, section 3.3).
+"""Spiking attention over tokens, over time steps, and over both (arXiv 2502.12488, section 3.3).
 
-There is no softmax: the output is ``(Q K^T) V * 0.25`` for each head, and with spikes for Q, K and
-V every product of it is a whole number, so the order of multiplication is free.
-Features are ``[T, B, C, N]``; head h holds channels ``h * D`` to ``(h + 1) * D`` of them, with
+There is no softmax: the output is ``(Q K^T) V * 0.25`` for each head. Q, K and V are spikes, so
+every product is a whole number, and the order of the two products does not change the result.
+Features are ``[T, B, C, N]``; head h holds the channels ``h * D`` to ``(h + 1) * D``, with
 ``D = C / heads``.
 """
 
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from avsnn.models.layers import SpikingConv1x1
 
 if TYPE_CHECKING:
-    from avsnn.models.layers import NeuronFactory
-    from avsnn.models.neuron import LIF
+    from avsnn.models.neuron import LIF, NeuronFactory
 
 SCALE = 0.25
 
 
 class _Attend(torch.autograd.Function):
-    """Saves its operands as bytes, which a product of spikes as such would keep as floats."""
+    """The product of attention; saves Q, K and V as bytes, where autograd would save floats."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -55,16 +54,16 @@ def _product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``(Q K^T) V * 0.25`` of spikes ``[..., D, L]``, attending over L, in the cheaper order.
+    """Return ``(Q K^T) V * 0.25`` of spikes ``[..., D, L]``; attention is over L.
 
-    Exact in either order, as long as L * D < 2 ** 24 in float32. Saved for backward: the spikes,
-    one byte each.
+    The two products are computed in the cheaper order. Both orders are exact in float32 as long as
+    L * D < 2 ** 24. Saved for backward: the spikes, one byte each.
     """
     return _Attend.apply(query, key, value)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def split_heads(features: Tensor, heads: int) -> Tensor:
-    """``[T, B, C, N]`` to ``[T, B, heads, D, N]``, a view."""
+    """Return ``[T, B, C, N]`` as a view ``[T, B, heads, D, N]``."""
     T, B, C, N = features.shape
     return features.view(T, B, heads, C // heads, N)
 
@@ -76,41 +75,41 @@ class SpatialMix(nn.Module):
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Spikes ``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
+        """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
         return attend(query, key, value).flatten(2, 3)
 
 
 class TemporalMix(nn.Module):
-    """Attention over the T steps of each token, heads kept apart (arXiv 2502.12488, section 3.3).
+    """Attention over the T steps of each token; heads stay apart (arXiv 2502.12488, section 3.3).
 
     Saved for backward: query, key and value, one byte each.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Spikes ``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
+        """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
         return self._attend(query, key, value).permute(4, 0, 1, 3, 2).flatten(2, 3).contiguous()
 
     @staticmethod
     def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """To ``[B, heads, N, D, T]``."""
+        """Map spikes ``[T, B, heads, D, N]`` each to ``[B, heads, N, D, T]``."""
         return attend(*(x.permute(1, 2, 4, 3, 0) for x in (query, key, value)))
 
 
 class PublishedTemporalMix(TemporalMix):
-    """Attention over time as published: its result is read back with heads and time interleaved.
+    """Attention over time steps as published: the result has heads and time interleaved.
 
     The published code reinterprets ``[heads, T, D]`` as ``[T, heads * D]`` without moving the head
-    axis. What comes out at step t is therefore not what was attended to at step t.
+    axis. The output at step t is therefore not the result of attention at step t.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
+        """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
         T, B, heads, D, N = query.shape
         mixed = self._attend(query, key, value).permute(0, 1, 4, 3, 2)  # [B, heads, T, D, N]
         return mixed.reshape(B, T, heads * D, N).transpose(0, 1).contiguous()
 
 
-#: Time attention by the ``temporal_layout`` that asks for it.
+#: Attention over time steps, by the value of the ``temporal_layout`` setting.
 TEMPORAL_LAYOUTS: dict[str, type[TemporalMix]] = {
     "published": PublishedTemporalMix,
     "corrected": TemporalMix,
@@ -118,11 +117,11 @@ TEMPORAL_LAYOUTS: dict[str, type[TemporalMix]] = {
 
 
 class BiasedSpatialMix(nn.Module):
-    """Attention over tokens with a relative position bias, whose scores are spikes themselves.
+    """Attention over tokens with a relative position bias: ``LIF(Q K^T + bias) V * 0.25``.
 
-    ``LIF(Q K^T + bias) V * 0.25`` (the visual block of SCA). The scores ``[T, B, heads, N, N]``
-    have to exist here, because a neuron stands between the two products. Saved for backward: query,
-    key and value, and the scores twice: as potentials and as spikes.
+    This is the attention of the visual block of SCA. The neurons stand between the two products, so
+    the scores ``[T, B, heads, N, N]`` must be computed. Saved for backward: query, key and value,
+    and the scores twice, as potentials and as spikes.
     """
 
     def __init__(self, *, bias: nn.Module, lif: LIF) -> None:
@@ -131,14 +130,14 @@ class BiasedSpatialMix(nn.Module):
         self.lif = lif
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """``[T, B, heads, D, N]`` each, to ``[T, B, C, N]``."""
+        """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
         scores = query.transpose(-1, -2) @ key
         spikes: Tensor = self.lif(scores + self.bias(query))
         return (value @ spikes.transpose(-1, -2)).mul_(SCALE).flatten(2, 3)
 
 
 def relative_table_side(tokens: int) -> int:
-    """Side ``2 M - 1`` of the table of relative positions, ``M = sqrt(N) + 1``.
+    """Return the side ``2 M - 1`` of the table of relative positions, with ``M = sqrt(N) + 1``.
 
     Raises:
         ValueError: the tokens do not form a square grid.
@@ -150,7 +149,10 @@ def relative_table_side(tokens: int) -> int:
 
 
 def relative_bias(table: Tensor, tokens: int) -> Tensor:
-    """``[N, N]``: entry ((i, j), (k, l)) is ``table[i - k + M - 1, j - l + M - 1]``."""
+    """Return the bias ``[N, N]`` from the table of relative positions.
+
+    Entry ((i, j), (k, l)) of the bias is ``table[i - k + M - 1, j - l + M - 1]``.
+    """
     grid = math.isqrt(tokens)
     i = torch.arange(grid, device=table.device)
     offset = i[:, None] - i[None, :] + grid
@@ -158,20 +160,21 @@ def relative_bias(table: Tensor, tokens: int) -> Tensor:
 
 
 class RandomBias(nn.Module):
-    """The bias as published: drawn anew from a standard normal at every call, evaluation too.
+    """The published position bias: drawn from a standard normal at every call, also in evaluation.
 
-    Uses torch's default generator of the input's device, so a seeded run repeats.
+    The random numbers come from torch's default generator of the device of the input, so a run with
+    a seed repeats.
     """
 
     def forward(self, query: Tensor) -> Tensor:
-        """``[T, B, heads, D, N]``, read for its shape, to ``[N, N]``."""
+        """Return the bias ``[N, N]``; ``query`` ``[T, B, heads, D, N]`` is read for its shape."""
         side = relative_table_side(query.shape[-1])
         table = torch.randn(side, side, device=query.device, dtype=query.dtype)
         return relative_bias(table, query.shape[-1])
 
 
 class LearnedBias(nn.Module):
-    """The bias as a parameter, for inputs of one size.
+    """The position bias as a parameter, for inputs of one size.
 
     Raises:
         ValueError: the tokens do not form a square grid.
@@ -184,10 +187,10 @@ class LearnedBias(nn.Module):
         self.table = nn.Parameter(torch.randn(side, side))
 
     def forward(self, query: Tensor) -> Tensor:
-        """``[T, B, heads, D, N]``, read for its shape, to ``[N, N]``.
+        """Return the bias ``[N, N]``; ``query`` ``[T, B, heads, D, N]`` is read for its shape.
 
         Raises:
-            ValueError: N is not what the bias was built for.
+            ValueError: the bias was built for another N.
         """
         if query.shape[-1] != self.tokens:
             raise ValueError(
@@ -198,15 +201,20 @@ class LearnedBias(nn.Module):
 
 
 class SpikingAttention(nn.Module):
-    """Query from one stream, key and value from another, mixed, fired and projected.
+    """Attention with the query from one stream, and key and value from another stream.
+
+    ``projection(lif(norm(mix(query, key, value))))``; query, key, value and projection are
+    ``SpikingConv1x1`` layers.
 
     Args:
         channels: C.
         heads: number of heads.
-        neuron: makes a LIF for query, key, value and projection.
-        norm: stands between the mixed values and their neuron; ``nn.Identity()`` as published.
-        lif: the neuron on the mixed values; the paper's code asks for a threshold of its own here.
-        mix: what is attended over, on ``[T, B, heads, D, N]``.
+        neuron: builds the LIF of query, key, value and projection.
+        norm: layer between the attention output and ``lif``; ``nn.Identity()`` as published.
+        lif: neurons on the attention output; the published code gives these neurons a threshold of
+            their own.
+        mix: computes the attention output from query, key and value ``[T, B, heads, D, N]``, such
+            as ``SpatialMix``.
 
     Raises:
         ValueError: C is not a multiple of the heads.
@@ -237,10 +245,11 @@ class SpikingAttention(nn.Module):
         self.projection = layer()
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
-        """Query from ``own``, key and value from ``other``, both ``[T, B, C, N]``, to spikes.
+        """Compute spikes ``[T, B, C, N]``: query from ``own``, key and value from ``other``.
 
-        Saved for backward: five currents, C values each for each step, clip and token; query, key
-        and value as bytes; both inputs and the spikes before the projection, on a CPU as bytes too.
+        Both inputs are ``[T, B, C, N]``. Saved for backward: five currents, C values each for each
+        step, clip and token; query, key and value as bytes; both inputs and the spikes before the
+        projection, on a CPU as bytes too.
         """
         query = split_heads(self.query(own), self.heads)
         key = split_heads(self.key(other), self.heads)
@@ -249,14 +258,14 @@ class SpikingAttention(nn.Module):
 
 
 class OtherQueryAttention(SpikingAttention):
-    """The same with the query from the other stream, as the paper's figure draws it."""
+    """Attention with the query from the other stream, as the paper's figure draws the query."""
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
-        """Query from ``other``, key and value from ``own``, both ``[T, B, C, N]``, to spikes."""
+        """Compute spikes ``[T, B, C, N]``: query from ``other``, key and value from ``own``."""
         return super().forward(other, own)
 
 
-#: Attention by the stream that the ``query`` setting takes the query from.
+#: Attention by the value of the ``query`` setting: the stream that gives the query.
 QUERY_SIDES: dict[str, type[SpikingAttention]] = {
     "own": SpikingAttention,
     "other": OtherQueryAttention,
@@ -264,12 +273,11 @@ QUERY_SIDES: dict[str, type[SpikingAttention]] = {
 
 
 class SpatioTemporalAttention(nn.Module):
-    """Cross-modal complementary attention: a share of each step times a share of each token.
+    """Cross-modal complementary attention (CCSSA, arXiv 2502.12488, section 3.3).
 
-    The mean over N of attention over tokens times the mean over T of attention over time (CCSSA,
-    arXiv 2502.12488, section 3.3). The spikes of one are gone before those of the other are there.
-    Saved for backward: what both attentions save, and the two means, ``[T, B, C]`` and
-    ``[B, C, N]``.
+    The output is the mean over N of attention over tokens, times the mean over T of attention over
+    time steps. The spikes of the first attention are freed before the second attention runs. Saved
+    for backward: what both attentions save, and the two means, ``[T, B, C]`` and ``[B, C, N]``.
     """
 
     def __init__(self, *, spatial: SpikingAttention, temporal: SpikingAttention) -> None:
@@ -278,7 +286,7 @@ class SpatioTemporalAttention(nn.Module):
         self.temporal = temporal
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
-        """``[T, B, C, N]`` each, to real values ``[T, B, C, N]`` in [0, 1]."""
+        """Map ``[T, B, C, N]`` each to real values ``[T, B, C, N]`` in [0, 1]."""
         over_tokens = self.spatial(own, other).mean(dim=3, keepdim=True)
         over_steps = self.temporal(own, other).mean(dim=0, keepdim=True)
         return over_tokens * over_steps  # type: ignore[no-any-return]

@@ -1,25 +1,27 @@
-"""How many operations a network performs for one clip, counted on its own spikes.
+"""Count the operations that a network performs for one clip, measured on the spikes of the network.
 
-An operation is one weight, or one factor of an attention product, taking part in one sum. Counted
-are convolutions, linear layers and matrix products; not counted are biases, batch norms (they fold
-into the weights before them), additions of streams, means, pooling and the update of potentials.
+An operation is one weight, or one factor of an attention product, that takes part in one sum. The
+count covers convolutions, linear layers and matrix products. The count leaves out biases, batch
+norms (which fold into the weights before them), additions of streams, means, pooling and the update
+of membrane potentials.
 
-The rule, layer by layer, as measured on the given input:
+The rule for each layer, as measured on the given input:
 
-* An input that holds nothing but 0 and 1 is *binary*: there is nothing to multiply, and its zeros
-  cost nothing. Each of its ones is one accumulate (AC) for each weight that it meets. Silence is
-  binary and free.
-* Any other input costs one multiply-accumulate (MAC) for each weight and each place, its zeros too.
-  That holds for images, for the sums 0, 1, 2 behind the position branch, for a stream that gained
-  a residual times alpha, for a product of means, and for means themselves.
-* A matrix product has two inputs. With one of them binary, each of its ones is an AC for each value
-  of the other that it meets; with both binary, only where one meets one; with none, all are MACs.
-  Attention is counted in the order in which it is computed: ``V K^T`` before Q where D <= L, and
-  ``K^T Q`` before V otherwise. What comes between is a multiple of 0.25 and usually not binary.
-* What is computed once for all time steps, as the first convolution of an image, counts once.
+* An input that holds only 0 and 1 is *binary*: nothing is multiplied, and zeros cost nothing. Each
+  1 is one accumulate (AC) for each weight that it meets. A silent input is binary and free.
+* Any other input costs one multiply-accumulate (MAC) for each weight and each place, also where the
+  input is 0. Such inputs are images, the sums 0, 1, 2 behind the position branch, a stream that
+  gained a residual times alpha, a product of means, and means.
+* A matrix product has two inputs. If one input is binary, each 1 of that input is an AC for each
+  value of the other input that it meets. If both inputs are binary, only a 1 that meets a 1 is an
+  AC. If neither input is binary, all operations are MACs. The products of attention are counted in
+  the order of the computation: ``V K^T`` before Q if D <= L, and ``K^T Q`` before V otherwise. The
+  first product holds multiples of 0.25 and is usually not binary.
+* What is computed once for all time steps, such as the first convolution of an image, counts once.
 
-Energies are those of 32-bit operations in 45 nm (Horowitz, ISSCC 2014): 4.6 pJ for a MAC, 0.9 pJ
-for an AC. They compare arithmetic; moving data, which mostly costs more, is not in them.
+The energies are those of 32-bit operations in 45 nm (Horowitz, ISSCC 2014): 4.6 pJ for a MAC,
+0.9 pJ for an AC. These energies compare arithmetic only; moving data usually costs more, and is not
+counted.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from avsnn.models import kernels
+from avsnn.models.kernels.dispatch import use_reference
 from avsnn.models.neuron import LIF
 
 if TYPE_CHECKING:
@@ -42,16 +44,17 @@ MAC_PJ = 4.6
 AC_PJ = 0.9
 
 
-class Layer(NamedTuple):
+class LayerOperations(NamedTuple):
     """Operations of one layer for one clip, all time steps together.
 
     Attributes:
-        name: of the module; ``[0]`` and ``[1]`` are the products of an attention in their order.
+        name: name of the module; ``[0]`` and ``[1]`` mark the products of an attention in their
+            order.
         kind: ``convolution``, ``linear`` or ``product``.
-        dense: operations if every input were real-valued and nothing skipped; padding counts.
+        dense: operations if every input were real-valued and no zero were skipped; padding counts.
         binary: whether the input, or one factor of a product, held only 0 and 1.
-        macs: multiply-accumulates: ``dense``, or 0 where it is binary.
-        acs: accumulates, a mean over the clips of the batch; 0 where it is not binary.
+        macs: multiply-accumulates: ``dense``, or 0 if ``binary``.
+        acs: accumulates, a mean over the clips of the batch; 0 if not ``binary``.
     """
 
     name: str
@@ -63,47 +66,53 @@ class Layer(NamedTuple):
 
     @property
     def operations(self) -> float:
-        """What was measured: MACs or ACs."""
+        """Measured operations: MACs or ACs."""
         return self.macs + self.acs
 
 
 class Operations(NamedTuple):
-    """A network's operations for one clip.
+    """Operations of a network for one clip.
 
     Attributes:
-        parameters: numbers that it learns.
-        layers: in the order in which they ran.
+        parameters: number of parameters of the network.
+        layers: operations of each layer, in the order in which the layers ran.
     """
 
     parameters: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerOperations, ...]
 
     @property
     def dense(self) -> float:
-        """Operations of the same network with real values in the place of spikes."""
+        """Operations of the same network with real values instead of spikes."""
         return sum(layer.dense for layer in self.layers)
 
     @property
     def macs(self) -> float:
-        """Multiply-accumulates."""
+        """Multiply-accumulates of all layers."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def acs(self) -> float:
-        """Accumulates."""
+        """Accumulates of all layers."""
         return sum(layer.acs for layer in self.layers)
 
     def energy(self, *, mac_pj: float = MAC_PJ, ac_pj: float = AC_PJ) -> float:
-        """Picojoules of arithmetic for one clip."""
+        """Return the energy of the arithmetic for one clip, in pJ."""
         return self.macs * mac_pj + self.acs * ac_pj
 
     def dense_energy(self, *, mac_pj: float = MAC_PJ) -> float:
-        """Picojoules if every operation were a MAC."""
+        """Return the energy for one clip if every operation were a MAC, in pJ."""
         return self.dense * mac_pj
 
 
-class Count(NamedTuple):
-    """Operations of one call for a whole batch; ``measured`` is exact if binary, else ``dense``."""
+class CallOperations(NamedTuple):
+    """Operations of one call of a torch function, for a whole batch.
+
+    Attributes:
+        dense: operations if every input were real-valued.
+        measured: accumulates if ``binary``, otherwise ``dense``.
+        binary: whether the input, or one factor of a product, held only 0 and 1.
+    """
 
     dense: int
     measured: int
@@ -111,25 +120,26 @@ class Count(NamedTuple):
 
 
 class Counter(Protocol):
-    """Counts one call of a torch function from its arguments."""
+    """Counts the operations of one call of a torch function."""
 
     kind: str
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Count:
-        """Count; the arguments are those of the function."""
+    def __call__(self, *args: Any, **kwargs: Any) -> CallOperations:
+        """Count the operations; the arguments are those of the torch function."""
 
 
 def is_binary(values: Tensor) -> bool:
-    """Whether there is nothing but 0 and 1 in it."""
+    """Return whether ``values`` holds only 0 and 1."""
     return bool(((values == 0) | (values == 1)).all())
 
 
 def _total(counts: Tensor) -> int:
-    return int(counts.sum(dtype=torch.float64))  # whole numbers, exact up to 2 ** 53
+    # float64 holds whole numbers up to 2 ** 53 exactly.
+    return int(counts.sum(dtype=torch.float64))
 
 
 class _Convolution:
-    """A convolution of any number of axes, by the torch function that computes it."""
+    """Counts a convolution, with the help of the torch function that computes the convolution."""
 
     kind = "convolution"
 
@@ -145,35 +155,36 @@ class _Convolution:
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
-    ) -> Count:
-        # Where each input goes: ones in the place of weights, one channel in the place of all.
+    ) -> CallOperations:
+        # Convolve with ones instead of weights, and with one channel that holds the number of
+        # nonzero channels: the sum of the result is the number of weights that the inputs meet.
         outputs = weight.shape[0] // groups
         ones = torch.ones_like(weight[:1, :1], dtype=torch.float64)
         used = (input != 0).sum(dim=1, keepdim=True).double()
         reached = self.convolve(used, ones, None, stride, padding, dilation)
         dense = reached.numel() * outputs * input.shape[1] * weight[0, 0].numel()
         binary = is_binary(input)
-        return Count(dense, _total(reached) * outputs if binary else dense, binary)
+        return CallOperations(dense, _total(reached) * outputs if binary else dense, binary)
 
 
 class _Linear:
-    """A linear layer on the last axis."""
+    """Counts a linear layer on the last axis."""
 
     kind = "linear"
 
-    def __call__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Count:  # noqa: A002
+    def __call__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> CallOperations:  # noqa: A002
         dense, binary = input.numel() * weight.shape[0], is_binary(input)
         measured = int(input.count_nonzero()) * weight.shape[0] if binary else dense
-        return Count(dense, measured, binary)
+        return CallOperations(dense, measured, binary)
 
 
 class _Product:
-    """A product of two stacks of matrices, ``[..., m, k]`` and ``[..., k, n]``."""
+    """Counts a product of two stacks of matrices, ``[..., m, k]`` and ``[..., k, n]``."""
 
     kind = "product"
 
-    def __call__(self, left: Tensor, right: Tensor) -> Count:
-        # for each of the k terms, how many values meet how many values
+    def __call__(self, left: Tensor, right: Tensor) -> CallOperations:
+        # For each of the k terms, the number of values of `left` that meet values of `right`.
         rows = torch.full_like(left[..., 0, :], left.shape[-2], dtype=torch.float64)
         columns = torch.full_like(right[..., :, 0], right.shape[-1], dtype=torch.float64)
         dense = _total(rows * columns)
@@ -182,7 +193,7 @@ class _Product:
             rows = left.count_nonzero(dim=-2).double()
         if binary_right:
             columns = right.count_nonzero(dim=-1).double()
-        return Count(dense, _total(rows * columns), binary_left or binary_right)
+        return CallOperations(dense, _total(rows * columns), binary_left or binary_right)
 
 
 _PRODUCT = _Product()
@@ -195,7 +206,8 @@ _COUNTERS: dict[Any, Counter] = {
     Tensor.__matmul__: _PRODUCT,
     torch.bmm: _PRODUCT,
 }
-#: What computes products as well and has no counter yet: better refused than left out in silence.
+#: Functions that compute products and have no counter. A call is refused, because a count without
+#: the call would be too low.
 _UNCOUNTED = {
     torch.einsum,
     torch.tensordot,
@@ -205,12 +217,12 @@ _UNCOUNTED = {
 
 
 class _Recorder(TorchFunctionMode):
-    """Counts what torch is asked to compute, in the name of the innermost module that asks."""
+    """Counts every call of a torch function under the name of the innermost running module."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inside: list[str] = []
-        self.calls: list[tuple[str, str, Count]] = []
+        self.calls: list[tuple[str, str, CallOperations]] = []
 
     def __torch_function__(
         self,
@@ -219,7 +231,8 @@ class _Recorder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        # torch switches this mode off while it is in here, so counting does not count itself
+        # torch switches this mode off inside this method, so the calls that a counter makes are not
+        # counted.
         if counter := _COUNTERS.get(func):
             name = self.inside[-1] if self.inside else ""
             self.calls.append((name, counter.kind, counter(*args, **(kwargs or {}))))
@@ -229,7 +242,10 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Know which module runs. Neurons are left alone: hooks would change how they run."""
+        """Keep the names of the running modules in ``inside`` while the context is open.
+
+        Neurons get no hooks, because a hook on a neuron changes how its pooling runs.
+        """
         handles = []
         for name, module in model.named_modules():
             if isinstance(module, LIF):
@@ -263,34 +279,36 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers a network learns."""
+    """Return the number of parameters of a network."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_operations(model: nn.Module, audio: Tensor | None, visual: Tensor | None) -> Operations:
-    """Run a batch through a network in evaluation mode and count what it computes.
+    """Run a batch through a network in evaluation mode and count the operations.
 
-    Dense counts depend on the shapes of the input alone, all others on its values. The network is
-    left as it was.
+    The dense counts depend only on the shapes of the input; all other counts depend on the values.
+    The network does not change.
 
     Args:
-        model: called as ``model(audio, visual)``, not compiled.
-        audio: images ``[B, C_in, H, W]`` or frames ``[T, B, C_in, H, W]``, None where not read.
-        visual: the same for vision.
+        model: a network that is called as ``model(audio, visual)``; not compiled.
+        audio: images ``[B, C_in, H, W]`` or frames ``[T, B, C_in, H, W]``; None if the network does
+            not read audio.
+        visual: images ``[B, C_in, H, W]`` or frames ``[T, B, C_in, H, W]``; None if the network
+            does not read vision.
 
     Returns:
-        counts for one clip, means over the batch; the rule is at the top of this file.
+        operations for one clip, means over the batch, by the rule at the top of this file.
 
     Raises:
-        ValueError: both inputs are missing, the network computes products in a way that is not
-            counted, or what the network itself refuses.
+        ValueError: both inputs are None, the network calls a function that has no counter, or the
+            network refuses the input.
     """
     given = audio if audio is not None else visual
     if given is None:
         raise ValueError("Operations are counted on an input; none was given.")
     clips = given.shape[-4]
     recorder = _Recorder()
-    with kernels.plainly(), _evaluating(model), recorder.watching(model), recorder:
+    with use_reference(), _evaluating(model), recorder.watching(model), recorder:
         model(audio, visual)
     products: dict[str, int] = {}
     layers = []
@@ -301,5 +319,5 @@ def count_operations(model: nn.Module, audio: Tensor | None, visual: Tensor | No
             label = f"{name}[{products[name]}]"
         dense, measured = count.dense / clips, count.measured / clips
         macs, acs = (0.0, measured) if count.binary else (measured, 0.0)
-        layers.append(Layer(label, kind, dense, count.binary, macs, acs))
+        layers.append(LayerOperations(label, kind, dense, count.binary, macs, acs))
     return Operations(count_parameters(model), tuple(layers))

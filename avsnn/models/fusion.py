@@ -1,7 +1,8 @@
-"""How two streams of tokens meet: S-CMRL and the methods it is compared with.
+"""Fusion methods: how the audio and the visual stream of tokens meet.
 
-Every method is one :class:`Fusion`: it takes the tokens of both modalities, ``[T, B, C, N]``, and
-returns :class:`Fused`. A new one is a class here and its line in ``methods.METHODS``.
+Every fusion method is a ``Fusion``: its ``forward`` takes the tokens of both modalities,
+``[T, B, C, N]`` each, and returns ``Fused``. A new method is one class in this file and one line in
+``methods.py``. The methods are S-CMRL and the methods that arXiv 2502.12488 compares with S-CMRL.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from avsnn.models import parts
+from avsnn.models import builders
 from avsnn.models.attention import BiasedSpatialMix, LearnedBias, RandomBias, SpikingAttention
 from avsnn.models.layers import ChannelLinear, SpikingMLP, published_linear
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 
 class Fused(NamedTuple):
-    """Both streams after fusion.
+    """The streams after fusion, ``[T, B, C, N]`` each.
 
-    ``audio`` and ``visual`` go on to the MLPs. The residuals are what the block of each modality
-    gave (None where there is no block); ``third`` is a stream of its own that goes to the head.
-    All ``[T, B, C, N]``.
+    Attributes:
+        audio: audio stream, the input of the audio MLP.
+        visual: visual stream, the input of the visual MLP.
+        audio_residual: output of the audio block of the method; None if there is no block.
+        visual_residual: output of the visual block of the method; None if there is no block.
+        third: a third stream that goes straight to the head; None if there is none.
     """
 
     audio: Tensor
@@ -37,39 +41,44 @@ class Fused(NamedTuple):
 
 
 class Fusion(nn.Module, ABC):
-    """What every fusion method promises."""
+    """Base of every fusion method."""
 
-    #: whether the residuals can be aligned by the semantic alignment loss
+    #: Whether the semantic alignment loss can align the residuals.
     can_align: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """Build it. ``tokens`` is N where the caller knows it."""
+        """Build the fusion method from settings.
+
+        Args:
+            settings: the model.
+            tokens: number N of tokens, or None if the caller does not know N.
+        """
 
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
-        """``[T, B, C, N]`` each."""
+        """Fuse the streams, ``[T, B, C, N]`` each."""
 
 
 class NoFusion(Fusion):
-    """Streams that meet in the head only: the plain audio-visual baseline."""
+    """The plain audio-visual baseline: the streams meet only in the head."""
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """Nothing to set."""
+        """Build the baseline, which needs no setting."""
         return cls()
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
-        """Return the streams as they are."""
+        """Return both streams unchanged."""
         return Fused(audio, visual)
 
 
 class Alignment(nn.Module):
-    """``LIF(norm(Linear(r)))`` over channels: residuals as spikes, for semantic alignment.
+    """Turn a residual into spikes for semantic alignment: ``LIF(norm(Linear(r)))`` over channels.
 
-    (arXiv 2502.12488, section 3.4, where there is no norm.) Saved for backward: the residual and
-    the potentials of the neurons, each ``[T, B, C, N]``, and as much again for a norm.
+    arXiv 2502.12488, section 3.4, has no norm. Saved for backward: the residual and the potentials
+    of the neurons, each ``[T, B, C, N]``; with a norm, also its input, ``[T, B, C, N]``.
     """
 
     def __init__(self, *, channels: int, norm: nn.Module, lif: LIF) -> None:
@@ -79,22 +88,22 @@ class Alignment(nn.Module):
         self.lif = lif
 
     def forward(self, residual: Tensor) -> Tensor:
-        """Real ``[T, B, C, N]`` to spikes ``[T, B, C, N]``."""
+        """Map a real residual ``[T, B, C, N]`` to spikes ``[T, B, C, N]``."""
         return self.lif(self.norm(self.linear(residual)))  # type: ignore[no-any-return]
 
 
 class CrossModalResidual(Fusion):
-    """S-CMRL: each stream gains ``alpha`` times what it attends to in the other.
+    """S-CMRL: each stream gains ``alpha`` times a residual, its attention to the other stream.
 
     ``a' = a + alpha * r(a; v)``, ``v' = v + alpha * r(v; a)`` (arXiv 2502.12488, section 3.3).
-    Saved for backward: what attention and alignment save; the sums need nothing.
+    Saved for backward: what attention and alignment save; the sums save nothing.
 
     Args:
         audio: attention of the audio stream, ``(own, other) -> residual``.
-        visual: attention of the visual stream.
-        audio_alignment: applied to the residual before it is added, or ``nn.Identity()``.
-        visual_alignment: the same for the visual residual.
-        alpha: share of the residual.
+        visual: attention of the visual stream, ``(own, other) -> residual``.
+        audio_alignment: layer on the audio residual before the sum; ``nn.Identity()`` for none.
+        visual_alignment: layer on the visual residual before the sum; ``nn.Identity()`` for none.
+        alpha: factor of the residuals.
     """
 
     can_align = True
@@ -117,15 +126,15 @@ class CrossModalResidual(Fusion):
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """With the attention and alignment that the settings name."""
-        attention = parts.ATTENTIONS[settings.attention]
-        fire = parts.neuron(settings, threshold=settings.alignment_threshold)
+        """Build S-CMRL with the attention and the alignment that the settings name."""
+        attention = builders.ATTENTIONS[settings.attention]
+        neuron = builders.neuron_factory(settings, threshold=settings.alignment_threshold)
 
         def alignment() -> nn.Module:
             if not settings.alignment:
                 return nn.Identity()
-            norm = parts.norm(settings, wanted=settings.alignment_norm)
-            return Alignment(channels=settings.channels, norm=norm, lif=fire())
+            norm = builders.token_norm(settings, wanted=settings.alignment_norm)
+            return Alignment(channels=settings.channels, norm=norm, lif=neuron())
 
         return cls(
             audio=attention(settings),
@@ -136,7 +145,7 @@ class CrossModalResidual(Fusion):
         )
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
-        """Both streams read the other as it was before fusion."""
+        """Fuse; both residuals are computed from the streams before fusion."""
         r_audio = self.audio_alignment(self.audio(audio, visual))
         r_visual = self.visual_alignment(self.visual(visual, audio))
         return Fused(
@@ -148,9 +157,9 @@ class CrossModalResidual(Fusion):
 
 
 class StreamWeight(nn.Module):
-    """One number for each step and clip from the token means of both streams, no non-linearity.
+    """Scale a stream by one weight per step and clip, a linear function of both token means.
 
-    Saved for backward: the stream it scales, ``[T, B, C, N]``, and vectors for each step and clip.
+    Saved for backward: the scaled stream, ``[T, B, C, N]``, and vectors for each step and clip.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -159,16 +168,16 @@ class StreamWeight(nn.Module):
         self.weight = published_linear(inputs=channels, outputs=1)
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
-        """``[T, B, C, N]`` each, to ``own`` times its weight."""
+        """Return ``own`` times its weight; both streams are ``[T, B, C, N]``."""
         means = torch.cat([own.mean(dim=3), other.mean(dim=3)], dim=2)
         return self.weight(self.mix(means)).unsqueeze(-1) * own  # type: ignore[no-any-return]
 
 
 class WeightAttention(Fusion):
-    """Each stream is scaled by a weight computed from both (WeightAttention).
+    """WeightAttention: each stream is scaled by a weight that is computed from both streams.
 
-    ``w = fc2(fc1(concat(mean_N x, mean_N y)))``, ``x' = w x``, compared with in arXiv
-    2502.12488, section 4.
+    ``w = fc2(fc1(concat(mean_N x, mean_N y)))``, ``x' = w x``. arXiv 2502.12488, section 4,
+    compares S-CMRL with this method.
     """
 
     def __init__(self, *, channels: int) -> None:
@@ -178,22 +187,21 @@ class WeightAttention(Fusion):
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """Width only."""
+        """Build the method from the width C."""
         return cls(channels=settings.channels)
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
-        """Both weights see the streams as they were before fusion."""
+        """Fuse; both weights are computed from the streams before fusion."""
         new_audio, new_visual = self.audio(audio, visual), self.visual(visual, audio)
         return Fused(new_audio, new_visual, new_audio, new_visual)
 
 
 class SpikingCrossAttention(Fusion):
-    """SCA: spatial cross attention takes the place of each stream, without a residual.
+    """SCA: spatial cross attention replaces each stream; there is no residual.
 
-    (SMMT's block, as compared with in arXiv 2502.12488, section 4.)
-
-    The visual side adds a relative position bias to its scores and fires on the sum. As published
-    the bias is random and new at every call; ``rpb: learned`` makes it a parameter.
+    This is the block of SMMT, with which arXiv 2502.12488, section 4, compares S-CMRL. The visual
+    block adds a relative position bias to its scores, and neurons fire on the sum. The published
+    bias is random and new at every call; with ``rpb: learned`` the bias is a parameter.
     """
 
     def __init__(self, *, audio: SpikingAttention, visual: SpikingAttention) -> None:
@@ -203,36 +211,37 @@ class SpikingCrossAttention(Fusion):
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """With the published or the learned bias.
+        """Build SCA with the random or the learned position bias.
 
         Raises:
-            ValueError: the bias is learned and ``tokens`` is unknown or no square.
+            ValueError: the bias is learned, and ``tokens`` is None or not a square number.
         """
         bias: nn.Module = RandomBias()
         if settings.rpb == "learned":
             if tokens is None:
                 raise ValueError("A learned position bias needs the number of tokens (tokens=...).")
             bias = LearnedBias(tokens=tokens)
-        biased = BiasedSpatialMix(bias=bias, lif=parts.neuron(settings)())
+        biased = BiasedSpatialMix(bias=bias, lif=builders.neuron_factory(settings)())
         return cls(
-            audio=parts.spatial_attention(settings),
-            visual=parts.attention_over(settings, biased),
+            audio=builders.spatial_attention(settings),
+            visual=builders.attention_with(settings, biased),
         )
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
-        """Both sides attend to the other as it was before fusion."""
+        """Fuse; both blocks attend to the other stream before fusion."""
         new_audio, new_visual = self.audio(audio, visual), self.visual(visual, audio)
         return Fused(new_audio, new_visual, new_audio, new_visual)
 
 
 class CurrentIntegration(Fusion):
-    """CMCI: the currents of both streams drive one more layer of neurons, a third stream.
+    """CMCI: the currents of both streams drive one layer of neurons, which gives a third stream.
 
-    ``x = LIF(fc1(audio) + fc2(visual))``, third stream ``x + MLP(x)``; the two streams stay as they
-    are, and each of the three has a head. The published network computes a fourth, mirrored one
-    that nothing reads; it is not built here. Compared with in arXiv 2502.12488, section 4. Saved
-    for backward: both streams and the potentials of the neurons, ``3 C`` values for each step, clip
-    and token, and what the MLP saves.
+    ``x = LIF(fc1(audio) + fc2(visual))``; the third stream is ``x + MLP(x)``. The audio and the
+    visual stream do not change, and each of the three streams has a head. The published network
+    also computes a fourth stream, with audio and visual exchanged, which nothing reads; this class
+    does not build the fourth stream. arXiv 2502.12488, section 4, compares S-CMRL with this method.
+    Saved for backward: both streams and the potentials of the neurons, ``3 C`` values for each
+    step, clip and token, and what the MLP saves.
     """
 
     def __init__(self, *, channels: int, lif: LIF, mlp: SpikingMLP) -> None:
@@ -244,12 +253,14 @@ class CurrentIntegration(Fusion):
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """Width, neurons and MLP ratio."""
+        """Build CMCI with the width, the neurons and the MLP ratio of the settings."""
         return cls(
-            channels=settings.channels, lif=parts.neuron(settings)(), mlp=parts.mlp(settings)
+            channels=settings.channels,
+            lif=builders.neuron_factory(settings)(),
+            mlp=builders.mlp(settings),
         )
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
-        """Return the streams as they are, and the third."""
+        """Return both streams unchanged, and the third stream."""
         spikes = self.lif(self.audio_current(audio) + self.visual_current(visual))
         return Fused(audio, visual, third=spikes + self.mlp(spikes))

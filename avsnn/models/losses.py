@@ -5,51 +5,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+
+from avsnn.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from avsnn.models.spikformer import Output
 
-#: Below the norm of a single spike among 1,000 places; what is shorter counts as silent.
+#: A feature shorter than this counts as silent. One spike among 1,000 places has norm 1e-3.
 _SILENT = 1e-3
 
 
-class LossSettings(BaseModel):
-    """The training loss; the defaults are the published ones."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class LossSettings(StrictModel):
+    """All constants of the training loss; the defaults are the published values."""
 
     label_smoothing: float = Field(
         default=0.1, ge=0.0, lt=1.0, description="Share of every target spread over all classes"
     )
     temperature: float = Field(
-        default=0.07, gt=0.0, description="Divides the similarities of the semantic alignment"
+        default=0.07, gt=0.0, description="Divisor of the similarities in the semantic alignment"
     )
     alignment_weight: float = Field(
-        default=1.0, ge=0.0, description="Share of the semantic alignment in the loss"
+        default=1.0, ge=0.0, description="Factor of the semantic alignment in the loss"
     )
     alignment_normalize: bool = Field(
-        default=False, description="Compare directions of features, not their sizes too"
+        default=False,
+        description="Give every feature length 1, so that only directions are compared",
     )
     alignment_average: Literal["pairs", "positives"] = Field(
         default="pairs",
-        description="Divide by all pairs of clips, as published, or by those of one class",
+        description="Divisor of the semantic alignment: the number of all pairs of clips "
+        "(pairs, as published), or the number of pairs of one class (positives)",
     )
     alignment_symmetric: bool = Field(
         default=False,
-        description="Vision looks for audio too, and the mean of both counts; "
-        "as published only audio looks for vision",
+        description="Mean of the alignment of audio to vision and of vision to audio; "
+        "as published, only audio to vision",
     )
 
 
 class Losses(NamedTuple):
-    """The sum to descend on and its parts, scalars; a part that a network does not have is 0.
+    """The training loss and the parts of the sum, scalars; a part that a network lacks is 0.
 
-    The parts are what enters the sum, so ``alignment`` carries its weight.
+    Attributes:
+        total: the sum of the three parts.
+        cross_entropy: cross-entropy of the logits.
+        alignment: semantic alignment, times its weight.
+        auxiliary: sum of the cross-entropies of the auxiliary scores.
     """
 
     total: Tensor
@@ -58,21 +64,21 @@ class Losses(NamedTuple):
     auxiliary: Tensor
 
 
-def over_pairs(log_probability: Tensor, same: Tensor) -> Tensor:
-    """Mean over all B * B pairs, with 0 for clips of different classes."""
+def mean_over_pairs(log_probability: Tensor, same: Tensor) -> Tensor:
+    """Return the mean over all B * B pairs, with 0 for pairs of different classes."""
     return (log_probability * same).mean()
 
 
-def over_positives(log_probability: Tensor, same: Tensor) -> Tensor:
-    """Mean over the clips of one class with each clip, then over clips."""
-    # a clip is of one class with itself, so no row is empty
+def mean_over_positives(log_probability: Tensor, same: Tensor) -> Tensor:
+    """Return the mean over clips of each clip's mean over its pairs of one class."""
+    # A clip has the same class as itself, so every row has a pair and the divisor is not 0.
     return ((log_probability * same).sum(dim=1) / same.sum(dim=1)).mean()
 
 
-#: What the sum over positive pairs is divided by, by the ``average`` that asks for it.
+#: Averages of the log probabilities of positive pairs, by the value of ``average``.
 AVERAGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "pairs": over_pairs,
-    "positives": over_positives,
+    "pairs": mean_over_pairs,
+    "positives": mean_over_positives,
 }
 
 
@@ -86,24 +92,26 @@ def semantic_alignment(
     average: str = "pairs",
     symmetric: bool = False,
 ) -> Tensor:
-    """Pull the residuals of clips of one class together across modalities.
+    """Return the semantic alignment loss: it pulls clips of one class together across modalities.
 
-    With ``f = mean_T`` of each, ``S = f_a f_v^T / temperature``:
-    ``-mean_ij(log_softmax(S, dim=1)_ij * [y_i == y_j])`` (arXiv 2502.12488, section 3.4).
-    As published the features are not normalised, the mean is over all B * B pairs instead of the
-    positive ones, and only audio looks for vision; each of the three can be chosen otherwise.
+    With the features ``f = mean_T`` of each residual and ``S = f_a f_v^T / temperature``, the loss
+    is ``-mean_ij(log_softmax(S, dim=1)_ij * [y_i == y_j])`` (arXiv 2502.12488, section 3.4). As
+    published, the features are not normalised, the mean is over all B * B pairs instead of the
+    positive pairs, and the loss goes from audio to vision only. The last three arguments change
+    each of these choices.
 
     Args:
-        audio: token means of the aligned audio residual ``[T, B, C]``.
-        visual: the same of vision.
+        audio: token means of the aligned audio residual, ``[T, B, C]``.
+        visual: token means of the aligned visual residual, ``[T, B, C]``.
         labels: ``[B]``.
-        temperature: divides the similarities.
-        normalize: give every feature length 1. A silent one stays 0, with a bounded gradient.
-        average: ``pairs``, or ``positives``: each clip's mean over its positive pairs.
-        symmetric: mean of ``S`` and of its transpose, where vision looks for audio.
+        temperature: divisor of the similarities.
+        normalize: give every feature length 1. A silent feature stays 0, with a bounded gradient.
+        average: ``pairs`` for the mean over all pairs, or ``positives`` for the mean over clips of
+            each clip's mean over its positive pairs.
+        symmetric: mean of the losses of ``S`` (audio to vision) and ``S^T`` (vision to audio).
 
     Returns:
-        scalar. Saved for backward: the features ``[B, C]`` and two matrices ``[B, B]`` for each
+        scalar. Saved for backward: the features ``[B, C]``, and two matrices ``[B, B]`` for each
         direction.
 
     Raises:
@@ -130,18 +138,16 @@ def training_loss(
     *,
     gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Losses:
-    """All that a network is trained on.
+    """Return the training loss of a batch and its parts.
 
     Args:
-        output: what the network returned; alignment counts where it says it aligned.
+        output: output of the network; the alignment is computed only if ``output.aligned``.
         labels: ``[B]``, int64.
-        settings: the smoothing of every cross-entropy, and the alignment. Auxiliary cross-entropies
-            have weight 1.
-        gather: ``[B, ...]`` of this process to the rows of all that train together, with gradients;
-            the alignment is then over all of their clips. None, as published, is each its own.
-
-    Returns:
-        total and parts, scalars.
+        settings: label smoothing of every cross-entropy, and the alignment. Auxiliary
+            cross-entropies have weight 1.
+        gather: function that turns ``[B, ...]`` of this process into the rows of all processes that
+            train together, with gradients; the alignment is then over the clips of all processes.
+            None, as published, is the alignment over the clips of this process.
     """
 
     def cross_entropy(logits: Tensor) -> Tensor:

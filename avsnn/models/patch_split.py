@@ -1,8 +1,8 @@
-"""Spiking patch splitting: an image, or T event frames, to tokens ``[T, B, C, N]``.
+"""Spiking patch splitting: turn an image, or T event frames, into tokens ``[T, B, C, N]``.
 
-Stages of [3x3 convolution, batch norm, LIF, 3x3 max pool with stride 2], then a position branch
-[3x3 convolution, batch norm, LIF] added to its own input (arXiv 2502.12488, section 3.2, after
-Spikformer). Its output takes the values 0, 1 and 2.
+A patch split has stages of [3x3 convolution, batch norm, LIF, 3x3 max pool with stride 2], then a
+position branch [3x3 convolution, batch norm, LIF], whose output is added to its input (arXiv
+2502.12488, section 3.2, after Spikformer). The tokens have the values 0, 1 and 2.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from avsnn.models.layers import BatchNorm, SpikeConv2d
+from avsnn.models.batch_norm import BatchNorm
+from avsnn.models.spike_conv import SpikeConv2d
 
 if TYPE_CHECKING:
-    from avsnn.models.layers import NeuronFactory
-    from avsnn.models.neuron import LIF
+    from avsnn.models.neuron import LIF, NeuronFactory
 
-#: Stages of each patch split, by the channels they give as a divisor of C.
+#: The stages of each patch split, by name: a stage with divisor d gives C / d channels.
 PATCH_SPLITS: dict[str, tuple[int, ...]] = {"deep": (8, 4, 2, 1), "shallow": (2, 1)}
 
 
 class SpikingConv3x3(nn.Module):
-    """3x3 convolution (no bias), batch norm, LIF, on frames, and perhaps max pooling.
+    """3x3 convolution (no bias), batch norm, LIF and, if ``pooled``, max pooling, on frames.
 
-    A static image is convolved and normalised once; T appears first in the spikes. With pooling
-    behind the spikes, which halves both sides, those before it never exist all at once. Saved for
-    backward: the input, of spikes one byte each on a CPU, and what the convolution gave.
+    A static image is convolved and normalised once, not T times; the spikes are the first tensor
+    with a T axis. Pooling halves both sides, and the spikes before pooling are never in memory all
+    at once. Saved for backward: the input (spikes on a CPU with one byte per value) and the output
+    of the convolution.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class SpikingConv3x3(nn.Module):
         self.pooled = pooled
 
     def forward(self, frames: Tensor, steps: int) -> Tensor:
-        """``[T, B, C, H, W]``, or ``[B, C, H, W]`` for all T, to spikes ``[T, B, C', H, W]``.
+        """Compute spikes ``[T, B, C', H, W]``, or ``[T, B, C', H / 2, W / 2]`` with pooling.
 
-        With pooling, ``[T, B, C', H / 2, W / 2]``.
+        The input is ``[T, B, C, H, W]``, or ``[B, C, H, W]`` that is the same at every step.
         """
         fire = self.lif.pooled if self.pooled else self.lif
         if frames.dim() == 4:
@@ -56,16 +57,17 @@ class SpikingConv3x3(nn.Module):
 
 
 class PatchSplit(nn.Module):
-    """An image or T frames to tokens.
+    """Turns an image or T frames into tokens.
 
-    Saved for backward by each stage: its input and what the convolution gave. A static image has no
-    T before the first pooling.
+    Saved for backward by each stage: its input and the output of the convolution. A static image
+    gets its T axis in the first stage.
 
     Args:
         inputs: channels of the image.
         channels: C of the tokens.
-        divisors: one stage for each, with ``channels // divisor`` channels; each halves the sides.
-        neuron: makes a LIF for each layer.
+        divisors: one stage per divisor, with ``channels // divisor`` channels; each stage halves
+            both sides.
+        neuron: builds the LIF of each stage.
 
     Raises:
         ValueError: ``channels`` is not a multiple of every divisor.
@@ -93,12 +95,12 @@ class PatchSplit(nn.Module):
         self.patch = 2 ** len(divisors)
 
     def forward(self, frames: Tensor, steps: int) -> Tensor:
-        """``[B, C_in, H, W]`` (static) or ``[T, B, C_in, H, W]`` to tokens ``[T, B, C, N]``.
+        """Turn ``[B, C_in, H, W]`` (static) or ``[T, B, C_in, H, W]`` into tokens ``[T, B, C, N]``.
 
-        ``N = H / patch * W / patch``, with a patch of 16 for the deep and 4 for the shallow split.
+        ``N = H / patch * W / patch``; the patch is 16 for the deep and 4 for the shallow split.
 
         Raises:
-            ValueError: the tensor has another number of axes, another T than ``steps``, or sides
+            ValueError: ``frames`` has another number of axes, a T other than ``steps``, or sides
                 that are not multiples of the patch.
         """
         if frames.dim() not in (4, 5):

@@ -1,33 +1,38 @@
-"""What a model is built from, checked before anything is built."""
+"""The settings of a network, checked before the network is built."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from avsnn.models.methods import METHODS
 from avsnn.models.patch_split import PATCH_SPLITS
+from avsnn.models.registry import METHODS
+from avsnn.strict_model import StrictModel
 
 
-class ModelSettings(BaseModel):
-    """One network, to the last constant; the defaults are the published ones."""
+class ModelSettings(StrictModel):
+    """All constants of one network; the defaults are the published values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str = Field(default="s-cmrl", description="Network: " + ", ".join(METHODS))
+    method: str = Field(
+        default="s-cmrl", description="Network, by its name in avsnn.models.zoo.METHODS"
+    )
     channels: int = Field(default=256, ge=8, le=8192, description="Width C of the tokens")
     steps: int = Field(default=4, ge=1, le=1024, description="Time steps T")
     heads: int = Field(default=16, ge=1, le=1024, description="Attention heads")
-    mlp_ratio: int = Field(default=4, ge=1, le=64, description="Hidden width of the MLPs over C")
+    mlp_ratio: int = Field(
+        default=4, ge=1, le=64, description="Hidden width of the MLPs, as a multiple of C"
+    )
     patch_split: Literal["deep", "shallow"] = Field(
         default="deep", description="Patches of 16 x 16 (deep) or 4 x 4 (shallow) pixels"
     )
     alpha: float = Field(
-        default=1.5, ge=0.0, le=100.0, description="Share of the cross-modal residual (s-cmrl)"
+        default=1.5, ge=0.0, le=100.0, description="Factor of the cross-modal residual (s-cmrl)"
     )
     attention: Literal["spatio-temporal", "spatial", "temporal"] = Field(
-        default="spatio-temporal", description="What cross-modal attention looks over (s-cmrl)"
+        default="spatio-temporal",
+        description="Axes that cross-modal attention looks over: tokens (spatial), time steps "
+        "(temporal) or both (s-cmrl)",
     )
     alignment: bool = Field(
         default=True,
@@ -35,91 +40,101 @@ class ModelSettings(BaseModel):
     )
     fuse: Literal["add", "concat"] = Field(
         default="add",
-        description="How the head joins two streams; 'add' and 'concat' as methods have their own",
+        description="How the head joins the two streams; the methods 'add', 'concat' and 'cmci' "
+        "have heads of their own and accept only the default",
     )
     query: Literal["own", "other"] = Field(
         default="own",
-        description="Stream that asks in cross-modal attention: the one that gains, as published, "
-        "or the other, as the paper's figure draws it (s-cmrl, sca)",
+        description="Stream that gives the query of cross-modal attention: the stream that gains "
+        "the residual ('own', as published), or the other stream ('other', as the paper's figure "
+        "draws the query) (s-cmrl, sca)",
     )
     temporal_layout: Literal["published", "corrected"] = Field(
         default="published",
-        description="Heads and time interleaved after attention over time, as published, or apart",
+        description="Heads and time steps after attention over time: interleaved (published) or "
+        "kept apart (corrected)",
     )
     rpb: Literal["published", "learned"] = Field(
         default="published",
-        description="Position bias of sca: random at every call, as published, or a parameter",
+        description="Position bias of sca: random at every call (published) or a parameter "
+        "(learned)",
     )
     detach_membrane: bool = Field(
-        default=True, description="No gradient through time, as published; false is full BPTT"
+        default=True,
+        description="No gradient through time, as published; false is full BPTT",
     )
     tau: float = Field(default=2.0, ge=1.0, le=1e6, description="Membrane time constant, in steps")
     learn_tau: bool = Field(
-        default=False, description="One learned time constant for each layer, which starts at tau"
+        default=False, description="One learned time constant for each layer; it starts at tau"
     )
     reset: Literal["hard", "soft"] = Field(
-        default="hard", description="After a spike: back to rest, or down by one threshold"
+        default="hard",
+        description="Membrane potential after a spike: set to 0 (hard), or lowered by one "
+        "threshold (soft)",
     )
     surrogate: Literal["sigmoid", "atan", "rectangular"] = Field(
-        default="sigmoid", description="Whose derivative replaces that of the step function"
+        default="sigmoid",
+        description="Function whose derivative replaces the derivative of the step function",
     )
     surrogate_slope: float | None = Field(
         default=None,
         gt=0.0,
         le=1e6,
-        description="Slope of the surrogate, or width of the rectangular one; "
-        "unset is what its paper uses: sigmoid 4, atan 2, rectangular 1",
+        description="Slope of the surrogate, or width of the rectangular surrogate; "
+        "unset is the value of the surrogate's paper: sigmoid 4, atan 2, rectangular 1",
     )
     threshold: float = Field(default=1.0, gt=0.0, le=1e6, description="Firing threshold")
     attention_threshold: float = Field(
         default=1.0,
         gt=0.0,
         le=1e6,
-        description="Threshold of the neurons on attention (published: 1.0; the paper's: 0.5)",
+        description="Threshold of the neurons on attention (published code: 1.0; paper: 0.5)",
     )
     alignment_threshold: float = Field(
         default=1.0,
         gt=0.0,
         le=1e6,
-        description="Threshold of the alignment neurons (published: 1.0; the paper's: 0.5)",
+        description="Threshold of the alignment neurons (published code: 1.0; paper: 0.5)",
     )
 
     attention_norm: bool = Field(
         default=False,
-        description="Batch norm in front of the attention neurons, as all others have one; "
-        "as published these have none, and few of them fire",
+        description="Batch norm before the neurons on attention. The published network has no "
+        "batch norm there, and few of these neurons fire",
     )
     alignment_norm: bool = Field(
-        default=False, description="The same in front of the alignment neurons"
+        default=False,
+        description="Batch norm before the alignment neurons. The published network has none there",
     )
 
     @field_validator("method")
     @classmethod
-    def _registered(cls, method: str) -> str:
+    def _is_registered(cls, method: str) -> str:
         if method not in METHODS:
             raise ValueError(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
         return method
 
     @model_validator(mode="before")
     @classmethod
-    def _alignment_only_where_possible(cls, data: Any) -> Any:
-        # An unsaid alignment means "as published", and only S-CMRL was published with it.
+    def _align_only_if_the_method_can(cls, data: Any) -> Any:
+        # If the caller does not set `alignment`, the default is the published choice: S-CMRL was
+        # published with alignment, and the other methods have no residuals to align.
         if isinstance(data, dict) and "alignment" not in data:
             method = METHODS.get(str(data.get("method", "s-cmrl")))
             return {**data, "alignment": method is None or method.can_align}
         return data
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        check(self)
+    def _fields_agree(self) -> Self:
+        check_settings(self)
         return self
 
 
-def check(settings: ModelSettings) -> None:
-    """Refuse what cannot be built.
+def check_settings(settings: ModelSettings) -> None:
+    """Refuse settings from which no network can be built.
 
     Raises:
-        ValueError: the settings contradict each other; one sentence says how.
+        ValueError: two settings contradict each other; the message is one sentence.
     """
     method = METHODS[settings.method]
     if settings.alignment and not method.can_align:

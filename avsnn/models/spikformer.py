@@ -1,4 +1,4 @@
-"""The networks: patch splits, one fusion block, one MLP for each stream, a readout."""
+"""The networks: a patch split and an MLP per stream, fusion or self-attention, and a head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from avsnn.models.layers import published_linear
-from avsnn.models.readout import pooled
+from avsnn.models.readout import token_and_time_mean
 
 if TYPE_CHECKING:
     from avsnn.models.attention import SpikingAttention
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 
 class Output(NamedTuple):
-    """What every network returns.
+    """Output of every network.
 
     Attributes:
         logits: class scores ``[B, classes]``.
-        audio_residual: token means ``[T, B, C]`` of what the audio block gave, None without one.
-        visual_residual: the same of the visual block.
-        auxiliary: scores ``[B, classes]`` that have cross-entropies of their own (CMCI).
+        audio_residual: token means ``[T, B, C]`` of the output of the audio block; None if the
+            network has no audio block.
+        visual_residual: token means ``[T, B, C]`` of the output of the visual block; None if the
+            network has no visual block.
+        auxiliary: further class scores ``[B, classes]``; each adds its own cross-entropy to the
+            loss (CMCI).
         aligned: whether the residuals went through the alignment neurons, so that the semantic
-            alignment loss applies to them.
+            alignment loss applies to the residuals.
     """
 
     logits: Tensor
@@ -42,15 +45,15 @@ def _token_mean(features: Tensor | None) -> Tensor | None:
 
 
 class AudioVisualSpikformer(nn.Module):
-    """Two streams, fused once (arXiv 2502.12488, figure 2).
+    """Network of two streams that are fused once (arXiv 2502.12488, figure 2).
 
     ``a', v' = fusion(a, v)``, ``a'' = a' + MLP(a')``, ``v'' = v' + MLP(v')``, then the readout.
 
     Args:
         steps: T.
-        audio_patch: image or frames to tokens ``[T, B, C, N]``.
-        visual_patch: the same for vision; N must agree.
-        fusion: how the streams meet.
+        audio_patch: turns the audio image or frames into tokens ``[T, B, C, N]``.
+        visual_patch: turns the visual image or frames into tokens, with the same N.
+        fusion: the fusion method.
         audio_mlp: MLP of the audio stream.
         visual_mlp: MLP of the visual stream.
         readout: ``(audio, visual, third) -> Scores``.
@@ -80,11 +83,15 @@ class AudioVisualSpikformer(nn.Module):
         self.aligned = aligned
 
     def forward(self, audio: Tensor | None, visual: Tensor | None) -> Output:
-        """Classify pairs; each input static ``[B, C_in, H, W]`` or events ``[T, B, C_in, H, W]``.
+        """Classify pairs of an audio and a visual input.
+
+        Args:
+            audio: static ``[B, C_in, H, W]`` or events ``[T, B, C_in, H, W]``.
+            visual: static ``[B, C_in, H, W]`` or events ``[T, B, C_in, H, W]``.
 
         Raises:
-            ValueError: an input is missing, batch or token counts of the two differ, or a shape is
-                refused by the patch split.
+            ValueError: an input is missing, the two inputs differ in the number of clips or of
+                tokens, or the patch split refuses a shape.
         """
         if audio is None or visual is None:
             raise ValueError("This network needs both an audio and a visual input.")
@@ -110,8 +117,11 @@ class AudioVisualSpikformer(nn.Module):
         )
 
 
-class SingleSpikformer(nn.Module, ABC):
-    """One stream: ``x + SelfAttention(x)``, ``x + MLP(x)``, means, a linear head."""
+class UnimodalSpikformer(nn.Module, ABC):
+    """Network of one stream: ``x + SelfAttention(x)``, ``x + MLP(x)``, mean, linear head.
+
+    The mean is over tokens and time steps.
+    """
 
     def __init__(
         self,
@@ -133,44 +143,45 @@ class SingleSpikformer(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def pick(audio: Tensor | None, visual: Tensor | None) -> Tensor:
-        """Pick the input that this network reads."""
+        """Return the input that this network reads."""
 
     def forward(self, audio: Tensor | None, visual: Tensor | None) -> Output:
-        """Classify clips by one modality; the other input may be None and is ignored.
+        """Classify clips by one modality; the other input is ignored and may be None.
 
         Raises:
-            ValueError: the input it reads is missing, or its shape is refused.
+            ValueError: the input that this network reads is missing, or the patch split refuses its
+                shape.
         """
         x = self.patch(self.pick(audio, visual), self.steps)
         x = x + self.attention(x, x)
         x = x + self.mlp(x)
-        return Output(logits=self.head(pooled(x)))
+        return Output(logits=self.head(token_and_time_mean(x)))
 
 
-class AudioSpikformer(SingleSpikformer):
-    """Audio alone."""
+class AudioSpikformer(UnimodalSpikformer):
+    """Network that reads only the audio input."""
 
     @staticmethod
     def pick(audio: Tensor | None, visual: Tensor | None) -> Tensor:
-        """Pick the audio input.
+        """Return the audio input.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no audio input.
         """
         if audio is None:
             raise ValueError("This network needs an audio input.")
         return audio
 
 
-class VisualSpikformer(SingleSpikformer):
-    """Vision alone."""
+class VisualSpikformer(UnimodalSpikformer):
+    """Network that reads only the visual input."""
 
     @staticmethod
     def pick(audio: Tensor | None, visual: Tensor | None) -> Tensor:
-        """Pick the visual input.
+        """Return the visual input.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no visual input.
         """
         if visual is None:
             raise ValueError("This network needs a visual input.")

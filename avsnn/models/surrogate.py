@@ -1,7 +1,8 @@
-"""Derivatives that stand in for that of the step function, which is zero almost everywhere.
+"""Surrogate gradients: functions that replace the derivative of the step function.
 
-Each is a function of ``u = h - threshold`` and of one number that says how steep or wide it is.
-A new one is a function here and its line in :data:`SURROGATES`.
+The derivative of the step function is zero almost everywhere, so no gradient would pass a neuron.
+Each surrogate is a function of ``u = h - threshold`` and of one number, the slope or the width. A
+new surrogate is one function in this file and one line in ``SURROGATES``.
 """
 
 from __future__ import annotations
@@ -17,26 +18,38 @@ if TYPE_CHECKING:
 
 
 def sigmoid_derivative(u: Tensor, slope: float) -> Tensor:
-    """``slope * sig(slope * u) * (1 - sig(slope * u))`` (arXiv 2502.12488 uses slope 4)."""
+    """Return ``slope * sig(slope * u) * (1 - sig(slope * u))``.
+
+    arXiv 2502.12488 uses this surrogate with slope 4.
+    """
     sigmoid = torch.sigmoid(slope * u)
     return slope * sigmoid * (1.0 - sigmoid)
 
 
 def atan_derivative(u: Tensor, slope: float) -> Tensor:
-    """``slope / 2 / (1 + (pi / 2 * slope * u) ** 2)``, of an arc tangent from 0 to 1.
+    """Return ``slope / 2 / (1 + (pi / 2 * slope * u) ** 2)``.
 
-    Slope 2 as in PLIF (arXiv 2007.05785).
+    This is the derivative of an arc tangent that rises from 0 to 1. PLIF (arXiv 2007.05785) uses
+    slope 2.
     """
     return slope / 2.0 / (1.0 + (math.pi / 2.0 * slope * u).square())
 
 
 def rectangular_derivative(u: Tensor, width: float) -> Tensor:
-    """``1 / width`` where ``|u| < width / 2``, 0 elsewhere (STBP, Wu et al. 2018, width 1)."""
+    """Return ``1 / width`` where ``|u| < width / 2``, and 0 elsewhere.
+
+    STBP (Wu et al. 2018) uses width 1.
+    """
     return (u.abs() < width / 2.0).to(u.dtype) / width
 
 
 class Surrogate(NamedTuple):
-    """A derivative, and the slope or width that the paper it is from gives it."""
+    """A surrogate and its default.
+
+    Attributes:
+        derivative: function of ``u = h - threshold`` and the slope.
+        slope: slope or width that the paper of the surrogate uses.
+    """
 
     derivative: Callable[[Tensor, float], Tensor]
     slope: float
@@ -50,7 +63,7 @@ SURROGATES: dict[str, Surrogate] = {
 
 
 def slope_of(surrogate: str, slope: float | None) -> float:
-    """``slope`` where there is one, otherwise what the surrogate's paper uses.
+    """Return ``slope``, or the slope of the surrogate's paper if ``slope`` is None.
 
     Raises:
         ValueError: there is no such surrogate, or the slope is not positive.
@@ -65,7 +78,7 @@ def slope_of(surrogate: str, slope: float | None) -> float:
 
 
 class _Fire(torch.autograd.Function):
-    """Saves the potentials, nothing else."""
+    """The step function with a surrogate gradient; saves only the potentials for backward."""
 
     @staticmethod
     def forward(ctx: Any, potential: Tensor, threshold: float, name: str, slope: float) -> Tensor:
@@ -82,8 +95,9 @@ class _Fire(torch.autograd.Function):
 
 
 def fire(potential: Tensor, *, threshold: float, surrogate: str, slope: float) -> Tensor:
-    """1 where the potential reaches the threshold, 0 elsewhere, in the dtype of ``potential``.
+    """Return spikes: 1 where the potential reaches the threshold, 0 elsewhere.
 
-    The backward pass multiplies by the named derivative at ``potential - threshold``.
+    The spikes have the dtype of ``potential``. The backward pass multiplies the gradient by the
+    derivative of the surrogate at ``potential - threshold``.
     """
     return _Fire.apply(potential, threshold, surrogate, slope)  # type: ignore[no-any-return, no-untyped-call]

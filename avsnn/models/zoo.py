@@ -1,12 +1,16 @@
-"""Networks from settings, and from the weights of the authors' implementation."""
+"""Build networks from settings, or from the weights of the authors' implementation.
+
+This module is what callers of the package import.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from avsnn.models.authors import AuthorsState, import_authors_state
-from avsnn.models.methods import METHODS, Sizes
-from avsnn.models.settings import ModelSettings, check
+from avsnn.models.authors_checkpoint import AuthorsState, import_authors_state
+from avsnn.models.methods import METHODS
+from avsnn.models.registry import Sizes
+from avsnn.models.settings import ModelSettings, check_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,22 +26,24 @@ def build(
     visual_channels: int = 3,
     tokens: int | None = None,
 ) -> nn.Module:
-    """Build a network with fresh weights from torch's default generator.
+    """Build a network with fresh weights from torch's default random generator.
 
     Args:
         settings: the model.
         classes: number of classes.
         audio_channels: channels of the audio image.
-        visual_channels: 3 for RGB, 2 for the polarities of an event camera.
-        tokens: N, needed only by a learned position bias.
+        visual_channels: channels of the visual image: 3 for RGB, 2 for the polarities of an event
+            camera.
+        tokens: number N of tokens; only a learned position bias needs N.
 
     Returns:
-        a module called as ``model(audio, visual)``, which returns ``spikformer.Output``.
+        a module that is called as ``model(audio, visual)`` and returns ``spikformer.Output``.
 
     Raises:
-        ValueError: the settings contradict each other or the sizes; one sentence says how.
+        ValueError: the settings contradict each other or the sizes; the message is one sentence.
     """
-    check(settings)
+    # `model_copy` makes settings without running the validators, so check the settings again.
+    check_settings(settings)
     if classes < 2:
         raise ValueError(f"A classifier needs at least 2 classes, not {classes}.")
     if audio_channels < 1 or visual_channels < 1:

@@ -224,3 +224,29 @@ def test_a_folder_of_ones_own_that_is_none_is_one_sentence(
     monkeypatch.setenv(USER_FOLDER_VARIABLE, "/nope")
     with pytest.raises(UserError, match="AVSNN_DATASETS=/nope is not a folder"):
         names()
+
+
+def test_a_command_parses_the_yaml_of_a_data_set_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(schema.__file__).parent / "demo.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("name: demo", "name: mine"))
+    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    parsed = []
+    parse = schema.yaml.safe_load
+    monkeypatch.setattr(
+        schema.yaml, "safe_load", lambda text: (parsed.append(text), parse(text))[1]
+    )
+    manifests = [load("mine") for _ in range(3)]
+    assert len(parsed) == 1
+    assert all(manifest.title == manifests[0].title for manifest in manifests)
+
+
+def test_a_changed_yaml_is_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(schema.__file__).parent / "demo.yaml").read_text()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("name: demo", "name: mine"))
+    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    before = load("mine").title
+    mine.write_text(mine.read_text().replace(f"title: {before}", "title: Another title"))
+    assert load("mine").title == "Another title"

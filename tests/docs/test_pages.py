@@ -67,11 +67,20 @@ def test_every_registered_method_trains_and_is_evaluated_through_the_command(
 
 
 def test_the_tree_of_the_architecture_page_is_the_tree() -> None:
-    tree = (PROJECT / "docs" / "ARCHITECTURE.md").read_text().split("```")[1]
-    named = set(re.findall(r"\b\w+\.py\b", tree))
-    there = {path.name for path in (PROJECT / "avsnn").rglob("*.py")}
-    assert there - named == {"__init__.py", "__main__.py", "schema.py"}
-    assert named <= there
+    page = (PROJECT / "docs" / "ARCHITECTURE.md").read_text()
+    folders, named = [], []
+    for line in re.findall(r"^avsnn/\n(.*?)^```", page, re.DOTALL | re.M)[0].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name, about = line.split(maxsplit=1)
+        assert about, line
+        del folders[depth - 1 :]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            named.append("".join([*folders, name]))
+    package = PROJECT / "avsnn"
+    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert sorted(named) == sorted(m for m in modules if not m.endswith("__init__.py"))
 
 
 @pytest.mark.parametrize("page", PAGES)

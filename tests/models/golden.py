@@ -1,4 +1,4 @@
-"""Reading the arrays recorded from the authors' implementation (tests/golden/README.md)."""
+"""Read the arrays recorded from the authors' implementation (tests/golden/README.md)."""
 
 from functools import cache
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avsnn.models.authors import AuthorsState, never_called, our_name
+from avsnn.models.authors_checkpoint import AuthorsState, never_called, our_name
 from avsnn.models.zoo import build, import_authors_state
 
 TESTS = Path(__file__).resolve().parents[1]
 PLACES = (TESTS / "golden", TESTS.parents[1] / "shared" / "golden")
 
-# What the weights of a file cannot tell: they fit more than one model.
+# Arguments of `import_authors_state` for files whose weights fit more than one network.
 HINTS: dict[str, dict[str, str]] = {
     "spatialtemporal": {},
     "cmci": {},
@@ -29,7 +29,7 @@ HINTS: dict[str, dict[str, str]] = {
 
 
 class Golden:
-    """One file: its arrays, the model it was recorded from, and names translated to ours."""
+    """One recorded file: its arrays, the network of the recording, and names translated to ours."""
 
     def __init__(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         self.name = name
@@ -45,7 +45,7 @@ class Golden:
         return self.arrays.get(key)
 
     def our_module(self, module: str) -> str | None:
-        """Our name; None for what their network computes and never reads."""
+        """Return our name; None for a module whose result the authors' network never reads."""
         if never_called(module, method=self.method):
             return None
         name = our_name(module, method=self.method)
@@ -69,7 +69,7 @@ class Golden:
         return model.train(training)
 
     def run(self, model: nn.Module, **inputs: Tensor):
-        # the random position bias of sca was recorded right after this seed
+        # The random position bias of sca was recorded with this seed.
         torch.manual_seed(1234)
         return model(*(inputs.get(m, self.input(m)) for m in ("audio", "visual")))
 
@@ -99,5 +99,8 @@ def golden(name: str) -> Golden:
 
 
 def feeds_batch_norm(key: str) -> bool:
-    """A bias whose gradient is rounding noise, because a batch norm subtracts it again."""
+    """Return whether a parameter is a bias before a batch norm.
+
+    The batch norm subtracts the bias again, so the gradient of the bias is rounding noise.
+    """
     return key.endswith(("fc1_conv.bias", "fc2_conv.bias"))

@@ -1,4 +1,4 @@
-"""Counted operations against counts done by hand, or one by one."""
+"""Counted operations, compared with counts by hand or one by one."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from avsnn.models.zoo import METHODS, ModelSettings, build
 
 
 class Reads(nn.Module):
-    """One layer in the place of a network; reads the audio input only."""
+    """A network of one layer that reads only the audio input."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def test_a_spike_costs_one_accumulate_for_each_weight_it_meets():
     image = torch.zeros(1, 1, 3, 3)
     image[0, 0, 0, 0] = image[0, 0, 1, 1] = 1.0
     layer = only(nn.Conv2d(1, 2, 3, padding=1), image)
-    # the corner is seen by 4 windows, the middle by all 9; each window has 2 outputs
+    # 4 windows see the corner, and all 9 windows see the middle; each window has 2 outputs.
     assert (layer.name, layer.kind, layer.binary) == ("layer", "convolution", True)
     assert (layer.dense, layer.macs, layer.acs, layer.operations) == (9 * 2 * 9, 0, 2 * 13, 26)
 
@@ -50,7 +50,8 @@ def test_one_value_that_is_no_spike_makes_every_operation_a_mac(value):
 def test_convolutions_are_counted_as_if_one_by_one(options):
     conv, image = nn.Conv2d(4, 6, 3, padding=1, bias=False, **options), spikes(2, 4, 7, 5)
     layer = only(conv, image)
-    nn.init.ones_(conv.weight)  # each spike then adds 1 wherever it is added to something
+    # With weights of 1, each spike adds 1 to every output that sees the spike.
+    nn.init.ones_(conv.weight)
     assert layer.acs == conv(image).sum() / 2
     inputs = conv.weight[0].numel()
     assert layer.dense == conv(image).numel() * inputs / 2
@@ -101,7 +102,7 @@ def test_products_are_counted_as_if_one_by_one(left, right, counts):
 
 
 def firing(method: str, **fields) -> nn.Module:
-    """A network whose neurons fire whatever they see: weights 0, a current of 2 from the norms."""
+    """Build a network whose neurons fire on any input: weights 0, biases that give current 2."""
     settings = ModelSettings(
         **{"method": method, "channels": 8, "heads": 1, "patch_split": "shallow", **fields}
     )
@@ -131,12 +132,12 @@ def test_a_whole_network_costs_what_was_counted_by_hand(batch):
     for stream, channels in (("audio", 1), ("visual", 3)):
         first, tokens = 64 * 4 * channels * 9, 2 * 4
         expected |= {
-            # a static image: once, not T times
+            # The convolution of a static image is computed once, not T times.
             f"{stream}_patch.stages.0.conv": (first, False, first, 0),
-            # windows on 4 x 4 see (2 + 3 + 3 + 2) ** 2 places that are not padding
+            # Windows on 4 x 4 see (2 + 3 + 3 + 2) ** 2 places that are not padding.
             f"{stream}_patch.stages.1.conv": (2 * 16 * 8 * 4 * 9, True, 0, 2 * 100 * 8 * 4),
             f"{stream}_patch.position.conv": (2 * 4 * 8 * 8 * 9, True, 0, 2 * 16 * 8 * 8),
-            # tokens are 1 + 1 behind the position branch
+            # Tokens behind the position branch are 1 + 1, so they are not binary.
             f"{stream}_mlp.expand.conv": (tokens * 8 * 32, False, tokens * 8 * 32, 0),
             f"{stream}_mlp.contract.conv": (tokens * 32 * 8, True, 0, tokens * 32 * 8),
         }
@@ -155,7 +156,7 @@ def test_attention_costs_what_was_counted_by_hand():
     T, N, C = 3, 16, 8
     model = firing("s-cmrl", steps=T)
     for block in (model.fusion.audio, model.fusion.visual):
-        # a current of 1.2 fires at one step in three: means that are neither 0 nor 1
+        # A current of 1.2 fires at one step in three, so the means are neither 0 nor 1.
         nn.init.constant_(block.temporal.projection.norm.bias, 1.2)
     operations = count_operations(model, *images(1, 16))
     counted = {layer.name: layer[2:] for layer in operations.layers}
@@ -163,16 +164,17 @@ def test_attention_costs_what_was_counted_by_hand():
     for stream in ("audio", "visual"):
         block = f"fusion.{stream}"
         for kind in ("spatial", "temporal"):
-            for name in ("query", "key", "value"):  # they read the sums 0, 1, 2
+            # Query, key and value read the sums 0, 1, 2.
+            for name in ("query", "key", "value"):
                 assert counted[f"{block}.{kind}.{name}.conv"] == (mixed, False, mixed, 0)
             assert counted[f"{block}.{kind}.projection.conv"] == (mixed, True, 0, mixed)
-            # every spike meets a spike; then every spike of the third meets a whole row
+            # In the first product every spike meets a spike; in the second, it meets a row.
             length, heads = {"spatial": (N, T), "temporal": (T, N)}[kind]
             smaller = min(C, length)
             each = heads * length * C * smaller
             for product in (0, 1):
                 assert counted[f"{block}.{kind}.mix[{product}]"] == (each, True, 0, each)
-        # a product of means, and a stream that gained 1.5 times a spike
+        # The alignment reads a product of means, and the MLP a stream that gained 1.5 spikes.
         assert counted[f"{block}_alignment.linear"] == (mixed, False, mixed, 0)
         assert counted[f"{stream}_mlp.expand.conv"] == (4 * mixed, False, 4 * mixed, 0)
 
@@ -189,7 +191,8 @@ def test_scores_that_fire_are_binary_too():
 @pytest.mark.parametrize("method", METHODS)
 def test_counting_changes_nothing_about_a_network(method):
     model = firing(method, rpb="published").train()
-    next(model.children()).eval()  # parts of it may be frozen
+    # A caller may have frozen a part of the network.
+    next(model.children()).eval()
     modes = [module.training for module in model.modules()]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     operations = count_operations(model, *images(2, 16))
@@ -212,7 +215,7 @@ def test_dense_operations_do_not_depend_on_what_is_seen():
         for pair in ((audio, visual), (torch.zeros_like(audio), torch.zeros_like(visual)))
     )
     assert seen.dense == unseen.dense
-    # an image of zeros is silent, so even its first convolution is free
+    # An image of zeros is silent, so even the first convolution is free.
     assert unseen.layers[0].operations == 0 < seen.layers[0].macs
 
 

@@ -1,11 +1,12 @@
-"""Every network against what the authors' code computed from the same weights and inputs."""
+"""Every network, compared with results of the authors' code on the same weights and inputs."""
 
 import numpy as np
 import pytest
 import torch
 
 from avsnn.models.losses import LossSettings, training_loss
-from avsnn.models.neuron import LIF, spike_rates
+from avsnn.models.monitor import spike_rates
+from avsnn.models.neuron import LIF
 
 from .golden import HINTS, Golden, feeds_batch_norm, golden
 
@@ -68,7 +69,8 @@ def test_spike_trains_are_the_published_ones_bit_by_bit(recorded):
         if (ours := recorded.our_module(name)) is None:
             continue
         train = trains[ours]
-        if name.endswith("trans_lif"):  # recorded with tokens before channels
+        # The alignment neurons were recorded with tokens before channels.
+        if name.endswith("trans_lif"):
             train = train.transpose(2, 3).contiguous()
         assert np.array_equal(np.packbits(train.numpy().astype(bool)), bits), name
         compared += 1

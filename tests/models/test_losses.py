@@ -57,7 +57,7 @@ def rows(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def one_by_one(audio, visual, labels, *, normalize, average):
-    """The alignment of audio with vision as sums over clips, in plain numbers."""
+    """Compute the alignment from audio to vision by loops over clips, with Python numbers."""
     f, g = (x.mean(dim=0).tolist() for x in (audio, visual))
     if normalize:
         f, g = ([[v / math.hypot(*row) for v in row] for row in rows] for rows in (f, g))

@@ -4,15 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch.nn import functional
 
-from avsnn.models.neuron import LIF, lif, spike_rates
+from avsnn.models.monitor import spike_rates
+from avsnn.models.neuron import LIF, lif
 
 from .golden import arrays
 
 
 def reference(current, *, tau=2.0, threshold=1.0, detach=True):
-    """The neuron written down plainly, gradients by autograd."""
+    """Compute the neuron step by step, with gradients by autograd."""
 
     class Fire(torch.autograd.Function):
         @staticmethod
@@ -113,7 +114,8 @@ def test_transposed_currents_and_gradients_are_read_correctly():
     x = torch.randn(4, 6, 5).requires_grad_()
     spikes = lif(x.transpose(1, 2))
     assert torch.equal(spikes, reference(x.transpose(1, 2)))
-    spikes.mean(dim=2).sum().backward()  # a gradient that is expanded, not stored
+    # The gradient of a mean is an expanded tensor, which holds each value once in memory.
+    spikes.mean(dim=2).sum().backward()
     ours, x.grad = x.grad, None
     reference(x.transpose(1, 2)).mean(dim=2).sum().backward()
     torch.testing.assert_close(ours, x.grad)
@@ -167,19 +169,52 @@ def test_impossible_neurons_are_refused(arguments, sentence):
         lif(**arguments)
 
 
-def test_spike_rates_count_every_call_and_leave_no_hook():
-    model = nn.Sequential(LIF(), nn.Identity(), LIF(threshold=100.0))
-    with spike_rates(model) as rates:
-        model(torch.full((4, 2, 3), 2.0))
-        model(torch.zeros(4, 2, 3))
-        assert rates == {}
-    assert rates == {"0": 0.5, "2": 0.0}
-    assert (rates["0"].spikes, rates["0"].size) == (24, 48)
-    assert not any(module._forward_hooks for module in model.modules())
+def layer_by_layer(lif: LIF, current: torch.Tensor, steps: int | None) -> torch.Tensor:
+    spikes = lif(current, steps)
+    return functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1).unflatten(0, spikes.shape[:2])
 
 
-def test_spike_rates_leave_no_hook_after_an_error():
-    model = LIF()
-    with pytest.raises(RuntimeError, match="stop"), spike_rates(model):
-        raise RuntimeError("stop")
-    assert not model._forward_hooks
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("sides", [(8, 12), (7, 5)])
+def test_pooling_in_one_operation_changes_neither_spikes_nor_gradients(
+    detach, steps, constant, sides
+):
+    torch.manual_seed(steps)
+    lif = LIF(detach_membrane=detach)
+    shape = (3, 4, *sides) if constant else (steps, 3, 4, *sides)
+    current = torch.randn(shape, dtype=torch.float64) + 0.7
+    ours, theirs = current.clone().requires_grad_(), current.clone().requires_grad_()
+    given = steps if constant else None
+    pooled, expected = lif.pooled(ours, given), layer_by_layer(lif, theirs, given)
+    assert torch.equal(pooled, expected)
+    grad = torch.randn_like(pooled)
+    pooled.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("choice", [{"reset": "soft"}, {"surrogate": "atan"}, {"learn_tau": True}])
+@pytest.mark.parametrize("given", [5, None])
+def test_pooling_serves_neurons_that_it_has_no_operation_for(choice, given):
+    torch.manual_seed(3)
+    lif = LIF(**choice)
+    current = torch.randn((2, 3, 8, 6) if given else (5, 2, 3, 8, 6), dtype=torch.float64) + 0.7
+    results = []
+    for pool in (lambda x: lif.pooled(x, given), lambda x: layer_by_layer(lif, x, given)):
+        x = current.clone().requires_grad_()
+        pooled = pool(x)
+        pooled.square().sum().backward()
+        results.append((pooled, x.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    published = LIF().pooled(current, given)
+    assert torch.equal(published, results[0][0]) == (choice != {"reset": "soft"})
+
+
+def test_a_layer_that_is_watched_shows_its_spikes_before_pooling():
+    lif, current = LIF(), torch.randn(4, 2, 3, 8, 8) + 1
+    with spike_rates(lif) as rates:
+        watched = lif.pooled(current)
+    assert rates[""].size == current.numel()
+    assert torch.equal(watched, lif.pooled(current))

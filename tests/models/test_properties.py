@@ -1,4 +1,4 @@
-"""What holds for every network of the registry, whatever it is fed."""
+"""Properties of every network in the registry that hold for any input."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import PATCH_SPLITS
 
-from .test_zoo import CLASSES, NEURONS, awake, clips, each_method, small
+from .networks import CLASSES, NEURONS, awake, clips, each_method, small
 
 few = settings(max_examples=10, deadline=None)
 
@@ -24,7 +24,7 @@ few = settings(max_examples=10, deadline=None)
     seed=st.integers(0, 10**6),
 )
 def test_a_clip_is_classified_alike_anywhere_in_any_batch(method, order, steps, events, seed):
-    # in float64, so that no potential lies within rounding of its threshold
+    # In float64 no potential lies so near its threshold that rounding decides about a spike.
     model = awake(small(method, channels=16, steps=steps, rpb="learned")).double().eval()
     generator = torch.Generator().manual_seed(seed)
     frames = (steps, 4) if events else (4,)
@@ -52,7 +52,8 @@ def test_any_sides_work_or_are_refused_in_one_sentence(method, split, height, wi
     patch = 2 ** len(PATCH_SPLITS[split])
     tokens = (height // patch) * (width // patch)
     fits = tokens > 0 and height % patch == width % patch == 0
-    if method == "sca":  # its bias needs a square of tokens
+    # The position bias of sca needs a square number of tokens.
+    if method == "sca":
         fits = fits and math.isqrt(tokens) ** 2 == tokens
     inputs = torch.randn(2, 1, height, width), torch.randn(2, 3, height, width)
     if fits:

@@ -1,4 +1,4 @@
-"""Thirty training steps beside the recorded ones."""
+"""Thirty training steps, compared with the recorded training of the authors' code."""
 
 import numpy as np
 import torch
@@ -46,8 +46,8 @@ def test_first_training_steps_have_the_published_losses_and_later_ones_stay_near
     assert np.abs(total[:5] - arrays["loss"][:5]).max() < 1e-5
     assert np.abs(cross_entropy[:5] - arrays["loss_ce"][:5]).max() < 1e-5
     assert np.abs(alignment[:5] - arrays["loss_contrastive"][:5]).max() < 1e-5
-    # A spiking net is chaotic: the same run differs by up to 0.6 between two precisions or thread
-    # counts. Ours has to stay as near as those are to each other.
+    # The training of a spiking network is chaotic: the losses of the authors' code differ by up to
+    # 0.6 between two precisions or two numbers of threads. Our losses must stay within that range.
     gap = max(
         np.abs(arrays["loss"] - arrays[other]).max() for other in ("loss_float64", "loss_1thread")
     )

@@ -59,7 +59,6 @@ def reproduce_command(
         root=root,
         runs=runs,
     )
-    folder = runs / "tables"
     if dry_run:
         reproduction = summarise(table, experiments, changes)
     else:
@@ -70,11 +69,11 @@ def reproduce_command(
             options=RunOptions(
                 device=choose_device(device), workers=workers, save_every=save_every
             ),
-            into=folder,
+            runs=runs,
             progress=make_progress(lines=False),
             say=say,
         )
     if as_json:
         print_json(reproduction.model_dump())
     else:
-        print_reproduction(reproduction, None if dry_run else folder)
+        print_reproduction(reproduction, None if dry_run else runs)

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from avsnn.pipeline.experiments.tables import ReproducedTable
 
 
-def print_reproduction(reproduction: ReproducedTable, folder: Path | None) -> None:
+def print_reproduction(reproduction: ReproducedTable, runs: Path | None) -> None:
     """Print a published table with the figures that are measured so far.
 
     Args:
         reproduction: the table.
-        folder: where the table was written; None if the table was not written.
+        runs: the folder of the run folders; None if the table was not written.
     """
-    from avsnn.pipeline.experiments.tables import table_caption, table_cells, table_header
+    from avsnn.pipeline.experiments.tables import (
+        table_caption,
+        table_cells,
+        table_files,
+        table_header,
+    )
 
     table = Table(title=table_caption(reproduction), title_justify="left")
     for number, heading in enumerate(table_header(reproduction)):
@@ -29,9 +34,8 @@ def print_reproduction(reproduction: ReproducedTable, folder: Path | None) -> No
     for line in reproduction.lines:
         table.add_row(*table_cells(line, reproduction.epochs_planned))
     out.print(table)
-    missing = sum(value is None for line in reproduction.lines for value in line.top1.values())
-    if missing:
-        out.print(f"{missing} runs to do.")
-    if folder is not None:
-        base = folder / f"{reproduction.table}-{reproduction.dataset}"
-        out.print(f"written: {base}.md and {base}.json")
+    if reproduction.missing:
+        out.print(f"{reproduction.missing} runs to do.")
+    if runs is not None:
+        page, data = table_files(reproduction, runs)
+        out.print(f"written: {page} and {data}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -44,15 +43,10 @@ def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: E
 
 
 def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
-    # The folder of the data set need not exist before the first prepare.
-    folder = next(
-        path for path in (stages.folder, *stages.folder.absolute().parents) if path.exists()
-    )
-    known = stages.fetch.clips or not stages.discover
-    missing = format_bytes(cost.fetch_bytes) if known else "files yet to be found"
+    missing = format_bytes(cost.fetch_bytes) if cost.sizes_known else "files yet to be found"
     out.print(
         f"{missing} to fetch into {stages.folder}; {format_bytes(cost.disk_bytes)} of disk space "
-        f"needed, {format_bytes(shutil.disk_usage(folder).free)} free. "
+        f"needed, {format_bytes(cost.free_bytes)} free. "
         f"{cost.clips:,} clips to decode."
     )
     if cost.seconds:

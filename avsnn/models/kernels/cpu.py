@@ -1,9 +1,11 @@
-"""Kernels for CPUs: ``cpu.c``, compiled once on each kind of machine with the C compiler it has.
+"""Kernels for CPUs, in C: compiled on first use with the C compiler of this machine.
 
-The result is kept in the user's cache folder (``XDG_CACHE_HOME``), under a name that is a digest of
-source, compiler flags and instruction set. Where there is no compiler, ``available`` is false and
-everything runs on the oracle. Threads are those of torch: the library is linked against no OpenMP
-of its own and finds torch's.
+The sources are in ``csrc``; ``csrc/kernels.c`` includes all other sources, so the compiler reads
+only ``csrc/kernels.c``. The library is kept in the user's cache folder (``XDG_CACHE_HOME``), under
+a name that is a digest of the sources, the compiler flags and the instruction set. If there is no
+compiler, ``available`` is false and everything runs on the reference. The threads are torch's
+threads: the library is not linked against an OpenMP of its own, so the library finds the OpenMP
+that torch has loaded.
 """
 
 from __future__ import annotations
@@ -23,25 +25,29 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from avsnn.models.kernels.layer import Layer
+    from avsnn.models.kernels.layer_spec import LayerSpec
 
 NAME = "cpu"
 
-_SOURCE = Path(__file__).with_name("cpu.c")
-# Output channels that a convolution of spikes works on together.
+_SOURCES = Path(__file__).with_name("csrc")
+_MAIN_SOURCE = _SOURCES / "kernels.c"
+# Number of output channels that a convolution of spikes computes together (BLOCK in csrc/common.h).
 _BLOCK = 64
-# What one place of the input of a 1x1 convolution may hold.
+# Largest value in the input of a 1x1 convolution (MOST in csrc/spike_conv.c).
 _MOST = 3
 
-# Spikes per place up to which it was quicker than oneDNN's on all layers of the published network,
-# forward and for the gradient of the weights (benchmarks/spikes.py).
-_FEW = {"conv": 0.2, "linear": 0.25}
-_FEW_BACKWARD = {"conv": 0.3, "linear": 0.25}
+# Spikes per value of the input up to which adding weights was quicker than a convolution of oneDNN
+# on all layers of the published network, forward and for the gradient of the weights. The numbers
+# were measured with benchmarks/spikes.py.
+MAX_DENSITY = {"conv": 0.2, "linear": 0.25}
+MAX_DENSITY_BACKWARD = {"conv": 0.3, "linear": 0.25}
 
 _FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 
-class _Layer(ctypes.Structure):
+class _CLayer(ctypes.Structure):
+    """The struct ``Layer`` of csrc/common.h."""
+
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "batch", "channels")),
         *((name, ctypes.c_int64) for name in ("height", "width", "constant")),
@@ -50,17 +56,17 @@ class _Layer(ctypes.Structure):
 
 
 def available(device: torch.device) -> bool:
-    """Whether they run on a device: on a CPU for which this machine could compile them."""
+    """Return whether these kernels run on ``device``: a CPU, for which they could be compiled."""
     return device.type == "cpu" and _library() is not None
 
 
-def exact(tensor: Tensor) -> Tensor:
-    """In memory as these kernels read it; what is less precise than float32 is taken for that."""
+def as_input(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` contiguous and in float32, as these kernels read memory."""
     return tensor.float().contiguous()
 
 
 def moments(current: Tensor) -> Tensor:
-    """As ``oracle.moments``, on float32; sums are taken in double precision."""
+    """Compute ``reference.moments`` of float32; the sums are in double precision."""
     frames, channels, *sides = current.shape
     both = torch.empty((2, channels), dtype=torch.float64)
     area = prod(sides)
@@ -68,12 +74,12 @@ def moments(current: Tensor) -> Tensor:
     return both.float()
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
-    """As ``oracle.fire``, on float32."""
-    shape = _shape(current, layer)
-    spikes = current.new_empty(layer.spikes(current))
+def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.fire`` of float32."""
+    c_layer = _c_layer(current, layer)
+    spikes = current.new_empty(layer.spike_shape(current))
     name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
-    _call(name, current, scale, shift, spikes, shape)
+    _call(name, current, scale, shift, spikes, c_layer)
     return spikes
 
 
@@ -83,32 +89,32 @@ def fire_backward(
     scale: Tensor | None,
     shift: Tensor | None,
     centre: Tensor | None,
-    layer: Layer,
+    layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
-    """As ``oracle.fire_backward``, on float32."""
-    shape = _shape(current, layer)
+    """Compute ``reference.fire_backward`` of float32."""
+    c_layer = _c_layer(current, layer)
     out = torch.empty_like(current)
-    sums = torch.empty((shape.channels, 2), dtype=torch.float64)
+    sums = torch.empty((c_layer.channels, 2), dtype=torch.float64)
     name = "avsnn_fire_pool_backward" if layer.pooled else "avsnn_fire_backward"
-    _call(name, grad, current, scale, shift, centre, out, sums, shape)
+    _call(name, grad, current, scale, shift, centre, out, sums, c_layer)
     return out, sums.float()
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """As ``oracle.norm_backward``, on float32."""
+    """Compute ``reference.norm_backward`` of float32, in place."""
     frames, channels, *sides = current.shape
     _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, prod(sides))
 
 
 def pack(spikes: Tensor, weight: Tensor) -> tuple[Tensor, int] | None:
-    """Spikes as one byte each, and how many of them are not zero.
+    """Return the spikes with one byte per value, and the number of values that are not zero.
 
     Args:
-        spikes: float32; for a 1x1 convolution they may be sums of up to three.
-        weight: of that convolution, as :func:`spike_conv` takes it.
+        spikes: float32; for a 1x1 convolution the values may be sums of up to three spikes.
+        weight: weight of the convolution, as ``spike_conv`` takes the weight.
 
     Returns:
-        None where there is another value among them.
+        None if ``spikes`` holds any other value.
     """
     spikes = spikes.contiguous()
     packed = torch.empty_like(spikes, dtype=torch.uint8)
@@ -120,63 +126,67 @@ def pack(spikes: Tensor, weight: Tensor) -> tuple[Tensor, int] | None:
 
 
 def spike_conv(packed: Tensor, weight: Tensor, bias: Tensor | None, fired: int) -> Tensor | None:
-    """Convolution that adds weights where there are spikes.
+    """Convolve spikes by adding the weights of each spike.
 
     Args:
         packed: ``[F, C, H, W]`` or ``[F, C, N]``, uint8.
-        weight: ``[C', C, 3, 3]``, for padding 1, or ``[C', C, 1]``; float32.
-        bias: ``[C']``; for a 3x3 convolution None.
-        fired: how many of the values are not zero.
+        weight: ``[C', C, 3, 3]``, with padding 1, or ``[C', C, 1]``; float32.
+        bias: ``[C']``; None for a 3x3 convolution.
+        fired: number of values that are not zero.
 
     Returns:
-        ``[F, C', H, W]`` or ``[F, C', N]``; None where products of all values are quicker, because
-        spikes are many.
+        ``[F, C', H, W]`` or ``[F, C', N]``; None if there are so many spikes that a dense
+        convolution is quicker.
     """
     kind = "conv" if weight.dim() == 4 else "linear"
-    if not _few(packed, weight, fired, _FEW[kind]):
+    if not _is_sparse(packed, weight, fired, MAX_DENSITY[kind]):
         return None
-    rows = _rows_of_weights(weight)
+    blocks = _weight_blocks(weight)
     out = weight.new_empty((len(packed), len(weight), *packed.shape[2:]))
     biases = (bias,) if kind == "linear" else ()
-    _call(f"avsnn_spike_{kind}", packed, rows, *biases, out, *_sizes(packed, rows))
+    _call(f"avsnn_spike_{kind}", packed, blocks, *biases, out, *_sizes(packed, blocks))
     return out
 
 
 def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor, fired: int) -> Tensor | None:
-    """The gradient of the weights of :func:`spike_conv`, or None as there."""
+    """Return the gradient of the weights of ``spike_conv``.
+
+    Returns:
+        None if there are so many spikes that a dense convolution is quicker.
+    """
     kind = "conv" if weight.dim() == 4 else "linear"
-    if not _few(packed, weight, fired, _FEW_BACKWARD[kind]):
+    if not _is_sparse(packed, weight, fired, MAX_DENSITY_BACKWARD[kind]):
         return None
-    rows = torch.empty_like(_rows_of_weights(weight))
-    _call(f"avsnn_spike_{kind}_backward", grad, packed, rows, *_sizes(packed, rows))
-    back = rows.movedim(-1, 1).reshape(weight.shape)
+    blocks = torch.empty_like(_weight_blocks(weight))
+    _call(f"avsnn_spike_{kind}_backward", grad, packed, blocks, *_sizes(packed, blocks))
+    back = blocks.movedim(-1, 1).reshape(weight.shape)
     return back.flip(-1) if kind == "conv" else back
 
 
-def _few(packed: Tensor, weight: Tensor, fired: int, most: float) -> bool:
-    """Whether there are so few spikes that to add for each is quicker than all products."""
+def _is_sparse(packed: Tensor, weight: Tensor, fired: int, density: float) -> bool:
+    """Return whether spikes are few enough, and output channels fit into whole blocks."""
     outputs = len(weight)
     fits = not outputs % _BLOCK or (weight.dim() == 4 and outputs < _BLOCK)
-    return fits and fired < most * packed.numel()
+    return fits and fired < density * packed.numel()
 
 
-def _rows_of_weights(weight: Tensor) -> Tensor:
-    """``[C', C, ...]`` as ``[C' / block, C, ..., block]``, the columns of 3x3 in reverse."""
+def _weight_blocks(weight: Tensor) -> Tensor:
+    """Return ``[C', C, ...]`` as ``[C' / block, C, ..., block]``; 3x3 has its columns reversed."""
     block = min(_BLOCK, len(weight))
     blocks = weight.flip(-1) if weight.dim() == 4 else weight
     return blocks.reshape(-1, block, *weight.shape[1:]).movedim(1, -1).contiguous()
 
 
-def _sizes(packed: Tensor, rows: Tensor) -> tuple[int, ...]:
-    """As the kernels take them: only those of 3x3 have blocks of several sizes."""
-    blocks = (rows.shape[0], rows.shape[-1]) if packed.dim() == 4 else (rows.shape[0],)
-    return *packed.shape[:2], *blocks, *packed.shape[2:]
+def _sizes(packed: Tensor, blocks: Tensor) -> tuple[int, ...]:
+    """Return the sizes that the C function takes; only 3x3 takes the size of a block."""
+    sizes = (blocks.shape[0], blocks.shape[-1]) if packed.dim() == 4 else (blocks.shape[0],)
+    return *packed.shape[:2], *sizes, *packed.shape[2:]
 
 
-def _shape(current: Tensor, layer: Layer) -> _Layer:
-    batch, channels, *sides = layer.frame(current)
+def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
+    batch, channels, *sides = layer.frame_shape(current)
     height, width = sides if layer.pooled else (1, prod(sides))
-    return _Layer(
+    return _CLayer(
         steps=layer.steps,
         batch=batch,
         channels=channels,
@@ -189,14 +199,14 @@ def _shape(current: Tensor, layer: Layer) -> _Layer:
     )
 
 
-def _call(name: str, *arguments: Tensor | int | _Layer | None) -> None:
+def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> None:
     library = _library()
     if library is None:
         raise RuntimeError("There are no kernels for this CPU.")
     getattr(library, name)(*(_as_c(argument) for argument in arguments))
 
 
-def _as_c(argument: Tensor | int | _Layer | None) -> Any:
+def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_int64(argument) if isinstance(argument, int) else argument
@@ -204,15 +214,15 @@ def _as_c(argument: Tensor | int | _Layer | None) -> Any:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they cannot be had."""
+    """Return the compiled kernels, or None if this machine cannot compile the kernels."""
     compiler = os.environ.get("CC", "cc")
-    key = [_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _instruction_set()]
-    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+    digest = _digest(compiler)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     for folder in (Path(home, "avsnn"), Path(tempfile.gettempdir(), f"avsnn-{os.getuid()}")):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # what somebody else could have put there is not loaded
+            # Another user could have put a library into a folder that the other user owns, and
+            # loading a library runs its code.
             if folder.stat().st_uid != os.getuid():
                 continue
             library = folder / f"{digest}.so"
@@ -226,19 +236,30 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
+def _digest(compiler: str) -> str:
+    """Return a digest of everything that decides the bytes of the library."""
+    sources = [path.read_text() for path in sorted(_SOURCES.glob("*.[ch]"))]
+    key = [*sources, compiler, *_FLAGS, platform.machine(), _instruction_set()]
+    return hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+
+
 def _compile(compiler: str, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
         compiled, linked = Path(work, "cpu.o"), Path(work, "cpu.so")
         for command in (
-            [compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", str(_SOURCE), "-o", str(compiled)],
+            [compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", str(_MAIN_SOURCE), "-o", str(compiled)],
             [compiler, "-shared", str(compiled), "-o", str(linked)],
         ):
             subprocess.run(command, check=True, capture_output=True, timeout=120)
+        # Another process may compile at the same time: a rename puts only a whole library in place.
         linked.replace(library)
 
 
 def _instruction_set() -> str:
-    """What ``-march=native`` makes of this machine, so that a shared home serves several kinds."""
+    """Return the CPU features that ``-march=native`` compiles for.
+
+    Machines of several kinds can share a home folder, and each kind needs a library of its own.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,8 +1,13 @@
-"""Kernels for GPUs, in Triton, on float32 and bfloat16; arithmetic is float32.
+"""Kernels for GPUs, in Triton, on float32 and bfloat16; the arithmetic is in float32.
 
-They allocate through torch and ask the GPU for nothing, so that a CUDA graph can hold them.
-Products and sums are rounded one by one (no fused multiply-add), so that spikes are the oracle's to
-the bit. With ``TRITON_INTERPRET=1`` in the environment they run on a CPU, slowly, for tests.
+The kernels allocate memory through torch and never wait for the GPU, so a CUDA graph can record
+them. Products and sums are rounded one by one (no fused multiply-add), so the spikes are equal to
+those of the reference to the bit. With ``TRITON_INTERPRET=1`` in the environment the kernels run on
+a CPU, slowly, for tests.
+
+In the Triton functions a *plane* is one channel of one clip, ``area`` values; ``between`` is the
+distance from one time step of the current to the next, 0 for a constant current; ``step`` is the
+number of values of one time step; ``a`` and ``b`` are scale and shift of a channel.
 """
 
 from __future__ import annotations
@@ -15,16 +20,17 @@ import triton.language as tl
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from avsnn.models.kernels.layer import Layer
+    from avsnn.models.kernels.layer_spec import LayerSpec
 
 NAME = "triton"
 
 
-def exact(tensor: Tensor) -> Tensor:
-    """In memory as these kernels read it."""
+def as_input(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` contiguous, as these kernels read memory."""
     return tensor.contiguous()
 
 
+# Sums of one split of one channel about `centre`: sum and sum of squares, to out [C, splits, 2].
 @triton.jit
 def _moments(x, centre, out, count, channels, area, splits, BLOCK: tl.constexpr):
     channel, split = tl.program_id(0), tl.program_id(1)
@@ -43,18 +49,21 @@ def _moments(x, centre, out, count, channels, area, splits, BLOCK: tl.constexpr)
     tl.store(out + place + 1, tl.sum(square))
 
 
+# Membrane potential of the neurons after one step, before the neurons fire.
 @triton.jit
 def _charge(x, at, inside, a, b, membrane, rate):
     current = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) * a + b
     return membrane + (current - membrane) * rate
 
 
+# Derivative of the surrogate, times rate. The function is even in `potential - threshold`.
 @triton.jit
 def _derivative(potential, rate, threshold, slope):
     e = tl.exp(-tl.abs(slope * (potential - threshold)))
     return slope * rate * e / ((1.0 + e) * (1.0 + e))
 
 
+# Spikes of one block of neurons over all steps; the membrane potential stays in registers.
 @triton.jit
 def _fire(
     x, scale, shift, spikes, steps, between, step, channels, area, rate, threshold,
@@ -78,6 +87,7 @@ def _fire(
         membrane = tl.where(fires, 0.0, h)
 
 
+# Gradients of one block of one plane, and their sums over the block to `sums`.
 @triton.jit
 def _fire_backward(
     grad, x, scale, shift, centre, out, sums, steps, between, step, channels, area, rate, threshold,
@@ -114,6 +124,7 @@ def _fire_backward(
     tl.store(sums + place + 1, tl.sum(product))
 
 
+# Place k of each 3x3 window: its potential, whether the place fires, whether it lies in the image.
 @triton.jit
 def _window(
     x, a, b, membrane, k: tl.constexpr, start, row, column, height, width, inside, rate, threshold,
@@ -124,6 +135,9 @@ def _window(
     return h, here & (h >= threshold), here
 
 
+# Spikes and 3x3 max pooling of one block of windows. Each program keeps the potentials of all nine
+# places of its windows. BACKWARD writes the winner of each window to `place`, and the gradient that
+# the winner gets to `share`.
 @triton.jit
 def _fire_pool(
     x, scale, shift, grad, pooled, share, place, steps, between, planes, channels, height, width,
@@ -153,7 +167,9 @@ def _fire_pool(
         h8, f8, _ = _window(x, a, b, m8, 8, start, *args)
         out = (t * planes + plane).to(tl.int64) * (high * wide) + j
         if BACKWARD:
-            # the first place of the window that there is, then the first that fires
+            # The winner is the first place of the window that lies inside the image, unless a
+            # place fires: then the winner is the first place that fires. The statements go from
+            # the last place to the first, so the first place that fires is written last.
             which = tl.where(v0, 0, tl.where(v1, 1, tl.where(v3, 3, 4)))
             h = tl.where(v0, h0, tl.where(v1, h1, tl.where(v3, h3, h4)))
             which, h = tl.where(f8, 8, which), tl.where(f8, h8, h)
@@ -179,6 +195,7 @@ def _fire_pool(
         m6, m7, m8 = tl.where(f6, 0.0, h6), tl.where(f7, 0.0, h7), tl.where(f8, 0.0, h8)
 
 
+# Gradient that one window sends to its place k; 0 if another place won, or if there is no window.
 @triton.jit
 def _sent(share, place, start, row, column, k, high, wide, inside):
     here = inside & (row >= 0) & (row < high) & (column >= 0) & (column < wide) & (k < 9)
@@ -187,6 +204,7 @@ def _sent(share, place, start, row, column, k, high, wide, inside):
     return tl.where(won, tl.load(share + at, mask=here, other=0.0).to(tl.float32), 0.0)
 
 
+# Gradients of one block of one plane: the sum of what the up to four windows around a value send.
 @triton.jit
 def _unpool(
     share, place, x, centre, out, sums, steps, between, planes, channels, height, width, high, wide,
@@ -197,12 +215,12 @@ def _unpool(
     area = height * width
     inside = j < area
     r, c = j // width, j % width
-    # An even row is the middle of one row of windows, an odd one the bottom of one and the top of
-    # the next; columns likewise.
+    # An even row is the middle row of one row of windows. An odd row is the bottom row of one row
+    # of windows and the top row of the next. The same holds for columns.
     row, column = r // 2, c // 2
     down = tl.where(r % 2 == 0, 3, 6)
     right = tl.where(c % 2 == 0, 1, 2)
-    # 9 is no place of a window
+    # A window has the places 0 to 8, so 9 matches no winner.
     no_row, no_column = tl.where(r % 2 == 0, 9, 0), tl.where(c % 2 == 0, 9, 0)
     middle = 0.0
     if CENTRED:
@@ -230,6 +248,7 @@ def _unpool(
     tl.store(sums + at + 1, tl.sum(product))
 
 
+# grad = grad * a + x * b + c for each channel, in place.
 @triton.jit
 def _norm_backward(grad, x, a, b, c, count, channels, area, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -245,7 +264,7 @@ def _norm_backward(grad, x, a, b, c, count, channels, area, BLOCK: tl.constexpr)
 
 
 def moments(current: Tensor) -> Tensor:
-    """As ``oracle.moments``, in float32."""
+    """Compute ``reference.moments``, in float32."""
     frames, channels = current.shape[:2]
     area = current[0, 0].numel()
     count = frames * area
@@ -260,21 +279,21 @@ def moments(current: Tensor) -> Tensor:
     return torch.stack([centre.double() + total, square - total * total]).float()
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
-    """As ``oracle.fire``."""
-    batch, channels, *sides = layer.frame(current)
+def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.fire``."""
+    batch, channels, *sides = layer.frame_shape(current)
     step = current.numel() // (1 if layer.constant else layer.steps)
     between, scaled, rate = 0 if layer.constant else step, scale is not None, 1.0 / layer.tau
     if not layer.pooled:
         area = step // (batch * channels)
-        spikes = current.new_empty(layer.spikes(current))
+        spikes = current.new_empty(layer.spike_shape(current))
         block = _block(step)
         _fire[(triton.cdiv(step, block),)](
             current, scale, shift, spikes, layer.steps, between, step, channels, area, rate,
             layer.threshold, SCALED=scaled, BLOCK=block, enable_fp_fusion=False,
         )  # fmt: skip
         return spikes
-    pooled = current.new_empty(layer.spikes(current))
+    pooled = current.new_empty(layer.spike_shape(current))
     high, wide = pooled.shape[-2:]
     block = _block(high * wide)
     _fire_pool[(batch * channels, triton.cdiv(high * wide, block))](
@@ -291,10 +310,10 @@ def fire_backward(
     scale: Tensor | None,
     shift: Tensor | None,
     centre: Tensor | None,
-    layer: Layer,
+    layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
-    """As ``oracle.fire_backward``."""
-    batch, channels, *sides = layer.frame(current)
+    """Compute ``reference.fire_backward``."""
+    batch, channels, *sides = layer.frame_shape(current)
     planes, steps = batch * channels, layer.steps
     step = current.numel() // (1 if layer.constant else steps)
     area, between = step // planes, 0 if layer.constant else step
@@ -327,7 +346,7 @@ def fire_backward(
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """As ``oracle.norm_backward``."""
+    """Compute ``reference.norm_backward``, in place."""
     count, channels, area = grad.numel(), grad.shape[1], grad[0, 0].numel()
     block = _block(count)
     _norm_backward[(triton.cdiv(count, block),)](
@@ -336,5 +355,5 @@ def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor
 
 
 def _block(count: int) -> int:
-    """Neurons of a program: a power of 2 that is not much more than there is work for."""
+    """Return the number of values that one program computes: a power of 2 from 32 to 1024."""
     return int(min(1024, max(32, triton.next_power_of_2(count))))

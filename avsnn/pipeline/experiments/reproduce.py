@@ -104,7 +104,7 @@ def reproduce(
     *,
     assignments: Sequence[str],
     options: RunOptions,
-    into: Path,
+    runs: Path,
     progress: Progress,
     say: Callable[[str], None],
 ) -> ReproducedTable:
@@ -115,7 +115,7 @@ def reproduce(
         experiments: the cells of the table, from :func:`plan_table`.
         assignments: the words that changed the settings of every row.
         options: how each run is trained; a run that exists is resumed.
-        into: the folder of the written table.
+        runs: folder that holds the run folders; the table is written below this folder.
         progress: told of every step and every clip.
         say: gets one sentence at a time that a person should read.
 
@@ -135,9 +135,9 @@ def reproduce(
             say=say,
         )
         evaluate(folder, part="test", root=None, device=options.device, progress=progress)
-        write_table(summarise(name, experiments, assignments), into)
+        write_table(summarise(name, experiments, assignments), runs)
     found = summarise(name, experiments, assignments)
-    write_table(found, into)
+    write_table(found, runs)
     return found
 
 

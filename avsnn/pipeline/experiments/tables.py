@@ -80,6 +80,11 @@ class ReproducedTable(BaseModel):
     changed: list[str]
     lines: list[ReproducedRow]
 
+    @property
+    def missing(self) -> int:
+        """Number of runs that are not finished and evaluated."""
+        return sum(value is None for line in self.lines for value in line.top1.values())
+
 
 def table_names() -> list[str]:
     """Return the names of all published tables."""
@@ -98,13 +103,22 @@ def load_table(name: str) -> Table:
     return Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
 
 
-def write_table(found: ReproducedTable, folder: Path) -> tuple[Path, Path]:
-    """Write a reproduced table as Markdown and as JSON; return the paths of both files."""
-    base = folder / f"{found.table}-{found.dataset}"
-    page, data = base.with_name(f"{base.name}.md"), base.with_name(f"{base.name}.json")
+def table_files(found: ReproducedTable, runs: Path) -> tuple[Path, Path]:
+    """Return the paths of a reproduced table as Markdown and as JSON.
+
+    Args:
+        found: the table.
+        runs: the folder of the run folders.
+    """
+    folder, name = runs / "tables", f"{found.table}-{found.dataset}"
+    return folder / f"{name}.md", folder / f"{name}.json"
+
+
+def write_table(found: ReproducedTable, runs: Path) -> None:
+    """Write a reproduced table as Markdown and as JSON, to :func:`table_files`."""
+    page, data = table_files(found, runs)
     write_atomically(page, table_markdown(found).encode())
     write_atomically(data, (json.dumps(found.model_dump(), indent=1) + "\n").encode())
-    return page, data
 
 
 def table_header(found: ReproducedTable) -> list[str]:

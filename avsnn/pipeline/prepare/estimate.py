@@ -1,6 +1,8 @@
 """What a prepare will cost: bytes to fetch, room on the disk, time."""
 
 import os
+import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 from avsnn.pipeline.engine.plan import Plan
@@ -20,13 +22,18 @@ class Estimate(NamedTuple):
 
     Attributes:
         fetch_bytes: bytes to fetch; files whose size the manifest does not know count as 0.
+        sizes_known: whether the files are known; a data set without a published table is known
+            once its files are found.
         disk_bytes: bytes that must be free on the disk.
+        free_bytes: bytes that are free on the disk.
         clips: number of clips to decode.
         seconds: rough time for everything, in s.
     """
 
     fetch_bytes: int
+    sizes_known: bool
     disk_bytes: int
+    free_bytes: int
     clips: int
     seconds: float
 
@@ -47,6 +54,12 @@ def needed_disk_bytes(missing: int) -> int:
     return 3 * missing
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk that holds a folder; the folder need not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def estimate(
     stages: DatasetStages, planned: list[tuple[Stage, Plan]], *, workers: int | None
 ) -> Estimate:
@@ -62,7 +75,14 @@ def estimate(
     cores = os.cpu_count() or 1
     busy = max(1, min(cores, cores if workers is None else workers))
     decoding = clips / (CLIPS_PER_S[stages.manifest.visual] * busy)
-    return Estimate(missing, needed_disk_bytes(missing), clips, download + decoding)
+    return Estimate(
+        fetch_bytes=missing,
+        sizes_known=bool(stages.fetch.clips) or stages.discover is None,
+        disk_bytes=needed_disk_bytes(missing),
+        free_bytes=free_disk_bytes(stages.folder),
+        clips=clips,
+        seconds=download + decoding,
+    )
 
 
 def _clips_to_decode(stages: DatasetStages, planned: list[tuple[Stage, Plan]]) -> int:

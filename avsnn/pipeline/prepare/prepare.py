@@ -1,7 +1,6 @@
 """Runs the stages: discover, fetch, index, extract, featurize; from a name to training's caches."""
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -16,7 +15,7 @@ from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.prepared import Prepared
 from avsnn.pipeline.prepare.build import DatasetStages, rebuild_with_source
-from avsnn.pipeline.prepare.estimate import missing_bytes, needed_disk_bytes
+from avsnn.pipeline.prepare.estimate import free_disk_bytes, missing_bytes, needed_disk_bytes
 from avsnn.pipeline.prepare.request import load_request
 from avsnn.pipeline.prepare.results import failure_lines, make_prepared
 from avsnn.pipeline.prepare.snapshot import write_snapshot_of
@@ -160,7 +159,7 @@ class _PrepareRun:
         """Refuse what would fill the disk, before the work starts."""
         folder = self.stages.folder
         needed = needed_disk_bytes(missing_bytes(self.stages))
-        free = shutil.disk_usage(folder).free
+        free = free_disk_bytes(folder)
         if needed > free:
             raise UserError(
                 f"{self.stages.manifest.name}: about {needed / 1e9:.1f} GB are needed in {folder}, "

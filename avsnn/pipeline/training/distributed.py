@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from avsnn.errors import UserError
-from avsnn.models.layers import sum_over_processes
+from avsnn.models.distributed import sum_over_processes
 
 T = TypeVar("T")
 

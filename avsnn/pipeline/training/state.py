@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from avsnn.models.layers import BatchNorm
-from avsnn.models.recompute import recompute_blocks
+from avsnn.models.activation_checkpointing import recompute_blocks
+from avsnn.models.batch_norm import BatchNorm
 from avsnn.pipeline.inference.device import choose_kernels
 from avsnn.pipeline.inference.network import build_network
 from avsnn.pipeline.runs.config import RunConfig

@@ -1,4 +1,4 @@
-"""Activation checkpointing: blocks that keep their input and are computed again on the way back."""
+"""Activation checkpointing: a block saves only its input, and backward computes the block again."""
 
 from __future__ import annotations
 
@@ -14,33 +14,37 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_replays = 0
+_recomputations = 0
 
 
-def replaying() -> bool:
-    """Whether a block is being computed again, so that nothing of it may be counted twice."""
-    return _replays > 0
+def is_recomputing() -> bool:
+    """Return whether a block is being computed for the second time.
+
+    Running statistics and spike counts must skip the second time, or they would count it twice.
+    """
+    return _recomputations > 0
 
 
 @contextmanager
-def _replay() -> Iterator[None]:
-    global _replays
-    _replays += 1
+def _recomputing() -> Iterator[None]:
+    global _recomputations
+    _recomputations += 1
     try:
         yield
     finally:
-        _replays -= 1
+        _recomputations -= 1
 
 
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _replay()
+    """Return the contexts of the first and of the second computation of a block."""
+    return nullcontext(), _recomputing()
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Make every stage of the patch splits, and every block behind them, keep its input alone.
+    """Make every stage of the patch splits, and every block behind them, save only its input.
 
-    A training step computes their forward pass twice and gives the same gradients; running
-    statistics and spike counts see the first pass only.
+    A training step then computes the forward pass of each block twice and gives the same gradients.
+    Running statistics and spike counts change in the first computation only.
 
     Args:
         model: a network from ``zoo.build``; changed in place.

@@ -1,7 +1,7 @@
-"""The mathematics of the kernels, readable, on any device and of any precision.
+"""The reference: what every kernel computes, in plain torch, on any device and in any precision.
 
-Other kernels are held against these functions: spikes to the bit, gradients up to rounding. A
-current is ``[T, B, C, ...]``, or ``[B, C, ...]`` where it is constant.
+The tests compare the other kernels with these functions: spikes must be equal to the bit, gradients
+up to rounding. A current is ``[T, B, C, ...]``, or ``[B, C, ...]`` if the layer is constant.
 """
 
 from __future__ import annotations
@@ -15,28 +15,35 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from avsnn.models.kernels.layer import Layer
+    from avsnn.models.kernels.layer_spec import LayerSpec
 
 
 NAME = "torch"
 
 
-def exact(tensor: Tensor) -> Tensor:
-    """In memory as this reads it; what has less precision than float32 is taken for that."""
+def as_input(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` contiguous and in float32, or in its own dtype if that is more precise."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
 
 
 def moments(current: Tensor) -> Tensor:
-    """Mean and biased variance of each channel of ``[F, C, ...]``, ``[2, C]``."""
+    """Return mean and biased variance of each channel of ``[F, C, ...]``, as ``[2, C]``."""
     axes = [axis for axis in range(current.dim()) if axis != 1]
     variance, mean = torch.var_mean(current, axes, correction=0)
     return torch.stack([mean, variance])
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer) -> Tensor:
-    """Spikes of ``current * scale + shift``, ``[T, B, C, ...]``, pooled where the layer says so.
+def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+    """Return the spikes of ``current * scale + shift``, pooled if the layer is pooled.
 
-    Scale and shift are ``[C]``, or None for the current itself.
+    Args:
+        current: ``[T, B, C, ...]``, or ``[B, C, ...]`` if the layer is constant.
+        scale: ``[C]``, or None to take ``current`` as it is.
+        shift: ``[C]`` with ``scale``, otherwise None.
+        layer: constants of the neurons.
+
+    Returns:
+        spikes ``[T, B, C, ...]``.
     """
     spikes = [
         (potential >= layer.threshold).to(current.dtype)
@@ -53,13 +60,21 @@ def fire_backward(
     scale: Tensor | None,
     shift: Tensor | None,
     centre: Tensor | None,
-    layer: Layer,
+    layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
-    """From the gradient of what :func:`fire` gives to that of ``current * scale + shift``.
+    """Return the gradient of ``current * scale + shift`` from the gradient of the spikes.
+
+    Args:
+        grad: gradient of the output of ``fire``.
+        current: as for ``fire``.
+        scale: as for ``fire``.
+        shift: as for ``fire``.
+        centre: ``[C]``, or None for 0.
+        layer: as for ``fire``.
 
     Returns:
-        the gradient, like ``current``, and ``[C, 2]``: its sum over each channel, and its sum times
-        ``current - centre``.
+        the gradient, with the shape of ``current``; and ``[C, 2]``: for each channel, the sum of
+        the gradient, and the sum of the gradient times ``current - centre``.
     """
     parts = []
     for t, potential in enumerate(_potentials(current, scale, shift, layer)):
@@ -67,7 +82,8 @@ def fire_backward(
         if layer.pooled:
             part = _unpool(part, (potential >= layer.threshold).to(grad.dtype))
         sigmoid = torch.sigmoid(layer.slope * (potential - layer.threshold))
-        # in the order in which the published code multiplies
+        # The published code multiplies in this order, and the order decides how a product is
+        # rounded.
         constants = layer.slope / layer.tau
         parts.append(part * sigmoid * (constants - constants * sigmoid))
     out = torch.stack(parts).sum(0) if layer.constant else torch.stack(parts)
@@ -78,15 +94,23 @@ def fire_backward(
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """In place, on ``[F, C, ...]``: ``grad * a + current * b + c`` with one of each per channel."""
+    """Replace ``grad`` by ``grad * a + current * b + c``: what batch norm does to a gradient.
+
+    Args:
+        grad: ``[F, C, ...]``; changed in place.
+        current: ``[F, C, ...]``.
+        a: factor of ``grad`` for each channel, ``[C]``.
+        b: factor of ``current`` for each channel, ``[C]``.
+        c: constant of each channel, ``[C]``.
+    """
     shape = [1, -1, *(1 for _ in range(grad.dim() - 2))]
     grad.mul_(a.view(shape)).add_(current * b.view(shape)).add_(c.view(shape))
 
 
 def _potentials(
-    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: Layer
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
 ) -> Iterator[Tensor]:
-    """The potential of every step before it fires, ``[B, C, ...]``."""
+    """Yield the membrane potential of every step before the neurons fire, ``[B, C, ...]``."""
     if scale is not None and shift is not None:
         current = current * _along(scale, current, layer) + _along(shift, current, layer)
     membrane = torch.zeros_like(current if layer.constant else current[0])
@@ -97,14 +121,14 @@ def _potentials(
         membrane = potential.masked_fill(potential >= layer.threshold, 0.0)
 
 
-def _along(values: Tensor, current: Tensor, layer: Layer) -> Tensor:
-    """``[C]`` shaped to go with the channels of a current."""
+def _along(values: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
+    """Reshape ``[C]`` so that it broadcasts along the channels of ``current``."""
     behind = current.dim() - (2 if layer.constant else 3)
     return values.view(-1, *(1 for _ in range(behind)))
 
 
 def _unpool(grad: Tensor, spikes: Tensor) -> Tensor:
-    """The gradient of max pooling: all of a window's goes to its winner."""
+    """Return the gradient of max pooling: the winner of a window gets the window's gradient."""
     _, places = functional.max_pool2d_with_indices(spikes, [3, 3], [2, 2], [1, 1])
     return torch.ops.aten.max_pool2d_with_indices_backward(  # type: ignore[no-any-return]
         grad, spikes, [3, 3], [2, 2], [1, 1], [1, 1], False, places

@@ -1,4 +1,4 @@
-"""Neurons beside the published one, against their equations and a chain rule done by hand."""
+"""Neurons other than the published neuron, compared with equations and gradients by hand."""
 
 import math
 from itertools import product
@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 import torch
 
-from avsnn.models.neuron import LIF, NeuronConstants, lif
-from avsnn.models.plain_neuron import RESETS, plain_lif
+from avsnn.models.autograd_neuron import autograd_lif
+from avsnn.models.neuron import LIF, lif
+from avsnn.models.neuron_constants import RESETS, NeuronConstants
 from avsnn.models.surrogate import SURROGATES
 
 DERIVATIVES = {
@@ -19,7 +20,7 @@ SLOPES = {"sigmoid": 4.0, "atan": 2.0, "rectangular": 1.0}
 
 
 def by_hand(x, grad, *, rate, threshold, reset, surrogate, detach):
-    """Spikes, and what the chain rule sends to every x[t] and to the rate, as loops over time."""
+    """Return spikes and the gradients of x and of the rate, by loops over time steps."""
     T, v = len(x), torch.zeros_like(x[0])
     before, h, s = [], [], []
     for t in range(T):
@@ -78,7 +79,7 @@ def test_the_published_choice_has_the_gradient_of_the_kernels_written_for_it(ste
     neuron = NeuronConstants(2.0, 1.0, 4.0, detach_membrane=True)
     assert neuron.has_kernels
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    plain = plain_lif(ours, steps=None, neuron=neuron, rate=0.5)
+    plain = autograd_lif(ours, steps=None, neuron=neuron, rate=0.5)
     fast = lif(theirs)
     assert torch.equal(plain, fast)
     plain.backward(grad)
@@ -118,7 +119,7 @@ def test_only_the_published_neuron_has_kernels(choice):
 
 @pytest.mark.parametrize("reset", RESETS)
 def test_a_neuron_far_above_threshold_keeps_what_its_reset_says(reset):
-    # h = 1.5 fires; then h = 1.6 / 2 from rest, or 0.5 + 1.1 / 2 from what lay above the threshold
+    # h = 1.5 fires. The next h is 1.6 / 2 from rest (hard), or 0.5 + 1.1 / 2 from 0.5 (soft).
     current = torch.tensor([[3.0], [1.6]])
     assert lif(current, reset=reset).flatten().tolist() == {"hard": [1, 0], "soft": [1, 1]}[reset]
 
@@ -134,7 +135,8 @@ def test_a_surrogate_is_the_slope_of_something_that_rises_from_0_to_1(surrogate,
 
 
 def test_slope_reaches_the_gradient():
-    x = torch.tensor([[2.0]])  # h = 1 = threshold, where the slope is alpha / 4, alpha / 2, 1 / a
+    # h is 1, the threshold, where the derivatives are slope / 4, slope / 2 and 1 / width.
+    x = torch.tensor([[2.0]])
     for surrogate, slope, expected in (
         ("sigmoid", 8.0, 2.0),
         ("atan", 8.0, 4.0),

@@ -1,4 +1,4 @@
-"""What layers keep for the backward pass, counted."""
+"""The bytes that layers save for the backward pass, compared with their docstrings."""
 
 import pytest
 import torch
@@ -10,8 +10,9 @@ from avsnn.models.attention import (
     SpikingAttention,
     TemporalMix,
 )
+from avsnn.models.batch_norm import TokenNorm
 from avsnn.models.fusion import Alignment
-from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP, TokenNorm
+from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import SpikingConv3x3
 from tests.models.conftest import needs_compiler
@@ -21,7 +22,7 @@ HEADS, D = 2, 4
 
 
 def saved(module: nn.Module, *inputs: object) -> int:
-    """Bytes that the backward pass keeps, of what has more values than there are channels."""
+    """Return the bytes that are saved for backward, without parameters and vectors of channels."""
     own = {parameter.data_ptr() for parameter in module.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -30,7 +31,8 @@ def saved(module: nn.Module, *inputs: object) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _output = module(*inputs)  # alive, so that no memory is used twice
+        # Keep the output, so that no saved tensor reuses memory that another tensor has freed.
+        _output = module(*inputs)
     return sum(
         tensor.numel() * tensor.element_size()
         for place, tensor in kept.items()

@@ -1,7 +1,8 @@
-"""Weights of the authors' implementation of S-CMRL, read into our networks.
+"""Read state dicts of the authors' implementation of S-CMRL into our networks.
 
-Their state dicts hold every module their code builds, also those it never calls; the latter have
-no place here and are reported. Thresholds are stored as scalars and become settings.
+A state dict of the authors holds every module that their code builds, also the modules that their
+code never calls. Our networks do not have the latter modules, so their keys are dropped and
+reported. The authors' code stores thresholds as scalars; the thresholds become settings.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ class _Thresholds(TypedDict):
 
 
 class AuthorsState(NamedTuple):
-    """A state dict of theirs in our terms.
+    """A state dict of the authors, translated to our settings and names.
 
     Attributes:
-        settings: the model it belongs to.
+        settings: settings of the network to which the weights belong.
         classes: number of classes.
-        state: weights under our names; loads strictly into ``build(settings, ...)``.
-        dropped: their keys for modules that are built and never called.
-        unknown: their keys that mean nothing to us.
+        state: weights under our names; ``build(settings, ...)`` loads these strictly.
+        dropped: keys of the authors for modules that their code builds and never calls.
+        unknown: keys of the authors that have no name in our networks.
     """
 
     settings: ModelSettings
@@ -56,12 +57,12 @@ class AuthorsState(NamedTuple):
 
     @property
     def audio_channels(self) -> int:
-        """Channels of the audio image; 1 where the network has no audio."""
+        """Channels of the audio image; 1 if the network has no audio."""
         return self._image_channels("audio_patch", "audio", 1)
 
     @property
     def visual_channels(self) -> int:
-        """Channels of the visual image; 3 where the network has no vision."""
+        """Channels of the visual image; 3 if the network has no vision."""
         return self._image_channels("visual_patch", "visual", 3)
 
     def _image_channels(self, patch: str, alone: str, otherwise: int) -> int:
@@ -103,7 +104,8 @@ def _weight_block_name(stream: str, leaf: str) -> str | None:
 
 def _current_block_name(stream: str, leaf: str) -> str | None:
     if stream == "1":
-        return None  # the mirrored block, whose result nothing reads
+        # Stream 1 is the block with audio and visual exchanged, whose result nothing reads.
+        return None
     if match := re.fullmatch(r"mlp\.mlp\.(.+)", leaf):
         return _join("fusion.mlp", _mlp_name(match[1]))
     inner = {"fc1": "audio_current", "fc2": "visual_current", "v_lif": "lif"}.get(leaf)
@@ -123,7 +125,15 @@ _BLOCKS = {
 
 
 def our_name(module: str, *, method: str) -> str | None:
-    """Our name of their module (``block.0.attn.q_conv``), None where there is none."""
+    """Return our name of a module of the authors, such as ``block.0.attn.q_conv``.
+
+    Args:
+        module: name of the module in the authors' state dict.
+        method: our name of the method.
+
+    Returns:
+        None if our network has no such module.
+    """
     if match := re.fullmatch(r"(audio|visual)_patch_embed\.(.+)", module):
         return _join(f"{match[1]}_patch", _patch_name(match[2]))
     if match := re.fullmatch(r"patch_embed\.(.+)", module):
@@ -146,11 +156,11 @@ def our_name(module: str, *, method: str) -> str | None:
 
 
 def never_called(module: str, *, method: str) -> bool:
-    """Whether their code builds this module and never uses what it returns."""
+    """Return whether the authors' code builds this module and never uses its result."""
     unused_blocks = {
         "add": r"block\.\d\.(attn|trans_\w+)\b.*",
         "concat": r"block\.\d\.(attn|trans_\w+)\b.*",
-        # the block of the visual stream is computed, but nothing reads its result
+        # The authors' code computes the block of the visual stream, but nothing reads its result.
         "cmci": r"block\.1\.attn\..+",
     }
     unused = unused_blocks.get(method)
@@ -160,7 +170,7 @@ def never_called(module: str, *, method: str) -> bool:
 
 
 class _Shape(NamedTuple):
-    """What the sizes of the weights say."""
+    """Facts about the network that follow from the shapes of the weights."""
 
     channels: int
     image_channels: int
@@ -214,7 +224,8 @@ def _infer_attention(method: str, names: set[str], given: str | None) -> Attenti
     both = "block.0.attn.spatial_attn.q_conv" in names
     fitting: set[Attention] = {"spatio-temporal"} if both else {"spatial", "temporal"}
     if method != "s-cmrl":
-        return "spatio-temporal"  # a default that nothing reads
+        # Other methods do not read this setting, so the default stays.
+        return "spatio-temporal"
     if given is not None:
         fitting = {attention for attention in fitting if attention == given}
     if not fitting:
@@ -246,6 +257,41 @@ def _thresholds(constants: Mapping[str, float]) -> _Thresholds:
     }
 
 
+class _SortedKeys(NamedTuple):
+    """The entries of a state dict by what becomes of each entry.
+
+    Attributes:
+        weights: weights under our names.
+        constants: thresholds and slopes, by the name in the authors' state dict.
+        dropped: keys of modules that the authors' code never calls.
+        unknown: keys that have no name in our networks.
+    """
+
+    weights: dict[str, Tensor]
+    constants: dict[str, float]
+    dropped: list[str]
+    unknown: list[str]
+
+
+def _sort_keys(
+    state: Mapping[str, Tensor], parsed: Mapping[str, re.Match[str]], *, method: str
+) -> _SortedKeys:
+    unparsed = [key for key in state if key not in parsed]
+    result = _SortedKeys(weights={}, constants={}, dropped=[], unknown=unparsed)
+    for key, match in parsed.items():
+        module, tail = match["module"], match["tail"]
+        ours = our_name(module, method=method)
+        if never_called(module, method=method):
+            result.dropped.append(key)
+        elif ours is None:
+            result.unknown.append(key)
+        elif tail in ("threshold", "act_fun.alpha"):
+            result.constants[f"{module}.{tail}"] = float(state[key])
+        else:
+            result.weights[f"{ours}.{tail}"] = state[key]
+    return result
+
+
 def import_authors_state(
     state: Mapping[str, Tensor],
     *,
@@ -255,24 +301,26 @@ def import_authors_state(
     method: str | None = None,
     attention: str | None = None,
 ) -> AuthorsState:
-    """Read a state dict that the authors' code saved (the dict itself, without its wrapper).
+    """Read a state dict that the authors' code saved: the dict itself, without its wrapper.
 
     Width, classes, patch split, method, alignment, readout and thresholds follow from the keys and
-    shapes. The rest does not, and is asked for.
+    shapes. The caller must give the rest.
 
     Args:
-        state: their keys and tensors; a ``module.`` prefix is ignored.
-        steps: T; no weight depends on it.
-        heads: attention heads; no weight depends on them.
-        alpha: share of the residual, a constant of their code.
-        method: where the weights fit more than one (the plain baseline keeps its unused blocks).
+        state: keys and tensors of the authors; a prefix ``module.`` is ignored.
+        steps: T; no weight depends on T.
+        heads: attention heads; no weight depends on the heads.
+        alpha: factor of the residual, a constant of the authors' code.
+        method: name of the method, needed if the weights fit several methods (the plain baseline
+            keeps its unused blocks).
         attention: ``spatial`` or ``temporal``, which have the same weights.
 
     Returns:
-        the model and its weights.
+        the settings of the network, and its weights under our names.
 
     Raises:
-        ValueError: the dict is not one of theirs, or fits several models and none was named.
+        ValueError: ``state`` is not a state dict of the authors, or fits several networks and the
+            caller named none.
     """
     parsed = {key: match for key in state if (match := _KEY.fullmatch(key))}
     tensors = {f"{match['module']}.{match['tail']}": state[key] for key, match in parsed.items()}
@@ -281,19 +329,7 @@ def import_authors_state(
     method = method or _infer_method(names, shape.image_channels)
     if method in ("add", "concat"):
         method = "concat" if shape.concatenated else "add"
-    converted, dropped, constants = {}, [], {}
-    unknown = [key for key in state if key not in parsed]
-    for key, match in parsed.items():
-        module, tail = match["module"], match["tail"]
-        ours = our_name(module, method=method)
-        if never_called(module, method=method):
-            dropped.append(key)
-        elif ours is None:
-            unknown.append(key)
-        elif tail in ("threshold", "act_fun.alpha"):
-            constants[f"{module}.{tail}"] = float(state[key])
-        else:
-            converted[f"{ours}.{tail}"] = state[key]
+    sorted_keys = _sort_keys(state, parsed, method=method)
     settings = ModelSettings(
         method=method,
         channels=shape.channels,
@@ -305,6 +341,8 @@ def import_authors_state(
         attention=_infer_attention(method, names, attention),
         alignment=method == "s-cmrl" and "block.0.trans_linear" in names,
         fuse="concat" if shape.concatenated and method != "concat" else "add",
-        **_thresholds(constants),
+        **_thresholds(sorted_keys.constants),
     )
-    return AuthorsState(settings, shape.classes, converted, dropped, unknown)
+    return AuthorsState(
+        settings, shape.classes, sorted_keys.weights, sorted_keys.dropped, sorted_keys.unknown
+    )
