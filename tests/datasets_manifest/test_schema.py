@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from avsnn.datasets_manifest import load, names, schema
+from avsnn.datasets_manifest import catalogue, load, names, schema
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.datasets_manifest.clips import _require_path_inside
 from avsnn.datasets_manifest.schema import Manifest
@@ -231,11 +231,11 @@ def test_a_command_parses_the_yaml_of_a_data_set_once(
 ) -> None:
     text = (Path(schema.__file__).parent / "demo.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("name: demo", "name: mine"))
-    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
     parsed = []
-    parse = schema.yaml.safe_load
+    parse = catalogue.yaml.safe_load
     monkeypatch.setattr(
-        schema.yaml, "safe_load", lambda text: (parsed.append(text), parse(text))[1]
+        catalogue.yaml, "safe_load", lambda text: (parsed.append(text), parse(text))[1]
     )
     manifests = [load("mine") for _ in range(3)]
     assert len(parsed) == 1
@@ -246,7 +246,7 @@ def test_a_changed_yaml_is_parsed_again(tmp_path: Path, monkeypatch: pytest.Monk
     text = (Path(schema.__file__).parent / "demo.yaml").read_text()
     mine = tmp_path / "mine.yaml"
     mine.write_text(text.replace("name: demo", "name: mine"))
-    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
     before = load("mine").title
     mine.write_text(mine.read_text().replace(f"title: {before}", "title: Another title"))
     assert load("mine").title == "Another title"
