@@ -17,7 +17,8 @@ from pathlib import Path
 import yaml
 
 from avsnn.datasets_manifest import load
-from avsnn.datasets_manifest.schema import COLUMNS, OWN
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.datasets_manifest.clips import COLUMNS
 
 
 def write_manifest(folder: Path, clips: int) -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     command = [Path(sys.executable).with_name("avsnn"), "prepare", "many"]
     with tempfile.TemporaryDirectory() as folder:
         write_manifest(Path(folder), chosen.clips)
-        environment = {**os.environ, OWN: folder}
+        environment = {**os.environ, USER_FOLDER_VARIABLE: folder}
 
         def run() -> float:
             began = time.perf_counter()

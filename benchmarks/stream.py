@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from avsnn.datasets_manifest.schema import OWN
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
@@ -288,7 +288,7 @@ def prepare(work: Path, clips: int) -> tuple[FakeCremaD, Prepared]:
     own = work / "own"
     own.mkdir()
     fake.write_manifest(own, sources=[{"prefix": "", "url": "https://localhost/"}])
-    os.environ[OWN] = str(own)
+    os.environ[USER_FOLDER_VARIABLE] = str(own)
     command = [sys.executable, "-m", "avsnn", "prepare", NAME, "--root", str(work / "data")]
     command += ["--source", str(fake.folder), "--set", "extract.clips_per_shard=32"]
     subprocess.run(command, check=True, capture_output=True)

@@ -1,5 +1,7 @@
-"""Facts about data sets: one YAML each, a table of its clips, and the schema that checks both."""
+"""Facts about data sets: a YAML file for each data set, a table of its clips, and their schema."""
 
-from avsnn.datasets_manifest.schema import Clip, Manifest, MediaFile, load, names
+from avsnn.datasets_manifest.catalogue import load, names
+from avsnn.datasets_manifest.clips import Clip, MediaFile
+from avsnn.datasets_manifest.schema import Manifest
 
 __all__ = ["Clip", "Manifest", "MediaFile", "load", "names"]

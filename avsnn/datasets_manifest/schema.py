@@ -1,59 +1,42 @@
-"""What a data set's YAML and table may say. Everything else about a data set is discovered."""
+"""The schema of a data set's YAML file. avsnn discovers every other fact from the files."""
 
-import csv
-import os
-import re
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.resources import files
-from importlib.resources.abc import Traversable
-from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from avsnn.datasets_manifest.clips import Clip, read_table
 from avsnn.errors import UserError
 from avsnn.strict_model import StrictModel
 
-#: Environment variable that names a folder of the user's own YAML and CSV files.
-OWN = "AVSNN_DATASETS"
-
-Part = Literal["train", "val", "test"]
-PARTS = ("train", "val", "test")
-
-COLUMNS = (
-    *("key", "label", "group"),
-    *("audio_path", "audio_sha256", "audio_bytes"),
-    *("visual_path", "visual_sha256", "visual_bytes"),
-)
-
-# WebDataset ends a key at its first dot.
-KEY = re.compile(r"[\w-]+")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-
 
 class Source(StrictModel):
-    """A place where the files whose path starts with ``prefix`` are published, of one kind."""
+    """A place from which files can be downloaded: a folder on the web, or a Git LFS server."""
 
-    prefix: str = Field(description="start of the path of the files this source holds")
+    prefix: str = Field(
+        description="The source holds the files whose path starts with this text; empty for all "
+        "files"
+    )
     url: str | None = Field(
-        default=None, pattern=r"^https?://.+/$", description="the prefix is replaced by this"
+        default=None,
+        pattern=r"^https?://.+/$",
+        description="Start of the address of every file; replaces the prefix of the path",
     )
     lfs: str | None = Field(
         default=None,
         pattern=r"^https?://.+/objects/batch$",
-        description="batch endpoint of a Git LFS server, which knows files by SHA-256 and size",
+        description="Batch endpoint of a Git LFS server, which knows files by SHA-256 and size",
     )
-    insecure: bool = Field(default=False, description="plain http is allowed")
+    insecure: bool = Field(
+        default=False, description="Whether plain http, without encryption, is allowed"
+    )
 
     @model_validator(mode="after")
-    def _agrees(self) -> "Source":
-        given = [place for place in (self.url, self.lfs) if place is not None]
+    def _require_one_secure_address(self) -> "Source":
+        given = [address for address in (self.url, self.lfs) if address is not None]
         if len(given) != 1:
             raise ValueError("a source has either url or lfs")
         if given[0].startswith("http://") and not self.insecure:
@@ -62,42 +45,82 @@ class Source(StrictModel):
 
     @property
     def name(self) -> str:
-        """What a reason calls it: its host, never the whole address, which may hold a secret."""
+        """The name of the source in messages: the host only.
+
+        The whole address may hold a secret.
+        """
         host = urlsplit(self.url or self.lfs or "").hostname
         return f"{host} (LFS)" if self.lfs else str(host)
 
 
-class ColumnSplit(StrictModel):
-    """A split the publisher gave: a column of the table names the part of each clip."""
+class FolderLayout(StrictModel):
+    """A layout with one folder for each class.
 
-    column: str
+    Audio files are ``<audio>/<class>/<stem><audio_suffix>``, and visual files are
+    ``<visual>/<class>/<stem><visual_suffix>``. An audio file and a visual file with the same stem
+    are one clip, and the stem is the key of the clip.
+    """
+
+    audio: str = Field(description="Name of the folder that holds the audio files")
+    audio_suffix: str = Field(
+        pattern=r"^\.\w+$", description="Suffix of the audio files, with its dot"
+    )
+    visual: str = Field(description="Name of the folder that holds the images or videos")
+    visual_suffix: str = Field(
+        pattern=r"^\.\w+$", description="Suffix of the images or videos, with its dot"
+    )
+    stem: str = Field(
+        description="Regular expression that every stem matches. The group named 'group' is the "
+        "group of the clip. A group named 'label', if there is one, must be the index of the class"
+    )
+
+
+class ColumnSplit(StrictModel):
+    """A split that the publisher gave: a column of the table names the part of each clip."""
+
+    column: str = Field(description="Name of the column that holds train, val or test")
     val_fraction: float = Field(
-        default=0.0, ge=0, lt=1, description="share of train set aside for validation, per class"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the train part that is set aside for validation, in each class",
     )
 
 
 class OrderSplit(StrictModel):
-    """Of each class the first clips by key are train, the others test, whatever they share."""
+    """A split by the order of keys: the first clips of each class are train, the rest are test.
 
-    first_train: float = Field(gt=0, lt=1, description="share of each class")
-    val_fraction: float = Field(default=0.0, ge=0, lt=1, description="as in ColumnSplit")
+    The two parts may share groups, such as speakers or recordings.
+    """
+
+    first_train: float = Field(gt=0, lt=1, description="Share of each class that is train")
+    val_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the train part that is set aside for validation, in each class",
+    )
 
 
 class GroupSplit(StrictModel):
-    """A split without leaks: whole groups (speakers, recordings) go to one part."""
+    """A split without leaks: every group (speaker, recording) is in one part as a whole."""
 
-    val_groups: tuple[str, ...]
-    test_groups: tuple[str, ...]
+    val_groups: tuple[str, ...] = Field(description="Groups of the validation part")
+    test_groups: tuple[str, ...] = Field(description="Groups of the test part")
 
 
 class GroupShareSplit(StrictModel):
-    """The same, with groups chosen so that each class is shared out as near as possible."""
+    """A split without leaks that chooses the groups of each part by the shares of the classes.
 
-    test_share: float = Field(gt=0, lt=1, description="of each class")
-    val_share: float = Field(gt=0, lt=1, description="of each class")
+    Every group is in one part as a whole. The share of each class in each part is as near as
+    possible to the share that is asked for.
+    """
+
+    test_share: float = Field(gt=0, lt=1, description="Share of each class in the test part")
+    val_share: float = Field(gt=0, lt=1, description="Share of each class in the validation part")
 
     @model_validator(mode="after")
-    def _leaves_some(self) -> "GroupShareSplit":
+    def _require_a_train_part(self) -> "GroupShareSplit":
         if self.test_share + self.val_share >= 1:
             raise ValueError("test_share and val_share leave nothing to train on")
         return self
@@ -106,66 +129,73 @@ class GroupShareSplit(StrictModel):
 Split = ColumnSplit | OrderSplit | GroupSplit | GroupShareSplit
 
 
-class FolderLayout(StrictModel):
-    """A folder per class: ``<audio>/<class>/<stem><audio_suffix>``, and the same for ``visual``.
+class Twins(StrictModel):
+    """A rule for clips that say the same thing, such as two takes of one sentence.
 
-    Files with the same stem are one clip, and the stem is its key.
+    Clips are twins if the pattern matches the same text in their keys.
     """
 
-    audio: str
-    audio_suffix: str = Field(pattern=r"^\.\w+$")
-    visual: str
-    visual_suffix: str = Field(pattern=r"^\.\w+$")
-    stem: str = Field(
-        description="pattern of every stem; its group named 'group' is the clip's group, one named "
-        "'label', if any, has to be the index of the class"
-    )
-
-
-class Twins(StrictModel):
-    """Clips that say the same: those in whose keys the pattern matches the same text."""
-
-    what: str = Field(description="what they share, as a reader would say it")
-    pattern: str
+    what: str = Field(description="What twins have in common, in words for the reader")
+    pattern: str = Field(description="Regular expression that is searched in every key")
 
 
 class Manifest(StrictModel):
-    """One data set.
+    """The facts about one data set.
 
-    The table is a CSV beside the YAML with one row per clip: ``key``, ``label`` (index into
-    ``classes``), ``group``, the columns that splits name, and for ``audio`` and ``visual`` a
-    ``_path``, ``_sha256`` and ``_bytes`` (the latter two empty where nothing was published).
-    Where nobody published one, ``layout`` says how files lie in folders, and the table is written
-    beside the data when they are first found (:meth:`with_table`).
+    A data set has a table or a layout. The table is a CSV file beside the YAML file with one row
+    per clip. The columns of the table are ``key``, ``label`` (index into ``classes``), ``group``,
+    every column that a split names, and ``_path``, ``_sha256`` and ``_bytes`` of ``audio`` and of
+    ``visual``. The checksum and the size are empty where nobody published them.
+
+    Where nobody published a list of clips, ``layout`` says how the files lie in folders. avsnn
+    then writes the table beside the data when avsnn first finds the files (:meth:`with_table`).
     """
 
-    name: str = Field(pattern=r"^[a-z0-9-]+$")
-    title: str
-    description: str
-    homepage: str | None = None
-    licence: str
-    visual: Literal["image", "video"]
-    group: str = Field(description="what a group is: speaker, actor, recording, ...")
-    classes: tuple[str, ...] = Field(min_length=2)
-    table: str | None = Field(default=None, pattern=r"^[\w.-]+\.csv$")
-    layout: FolderLayout | None = None
+    name: str = Field(
+        pattern=r"^[a-z0-9-]+$", description="Name of the data set in commands, and of the YAML"
+    )
+    title: str = Field(description="Title for people")
+    description: str = Field(description="What the clips are, how many there are, and the splits")
+    homepage: str | None = Field(default=None, description="Address of the publisher's page")
+    licence: str = Field(description="Licence of the data")
+    visual: Literal["image", "video"] = Field(description="What every visual file is")
+    group: str = Field(
+        description="What a group of clips has in common: speaker, actor, recording; 'none' where "
+        "clips have no groups"
+    )
+    classes: tuple[str, ...] = Field(
+        min_length=2, description="Names of the classes, in the order of their labels"
+    )
+    table: str | None = Field(
+        default=None, pattern=r"^[\w.-]+\.csv$", description="Name of the table beside the YAML"
+    )
+    layout: FolderLayout | None = Field(
+        default=None, description="How the files lie in folders, where nobody published a table"
+    )
     sources: tuple[Source, ...] = Field(
-        default=(), description="a file is taken from the first that has it right"
+        default=(),
+        description="Sources in the order in which avsnn asks them; the first source that has the "
+        "right bytes of a file serves the file",
     )
     kaggle: str | None = Field(
-        default=None, pattern=r"^[\w-]+/[\w-]+$", description="a Kaggle data set, owner/name"
+        default=None,
+        pattern=r"^[\w-]+/[\w-]+$",
+        description="Data set on Kaggle that holds the files, as owner/name",
     )
-    generated: bool = Field(default=False, description="the files are made here, not downloaded")
+    generated: bool = Field(
+        default=False, description="Whether avsnn generates the files instead of a download"
+    )
     known_bad: dict[str, str] = Field(
         default_factory=dict,
-        description="clips known to be bad, by key, and why; kept, and named where they fail",
+        description="Clips that are known to be bad, by key, each with the reason. Bad clips stay "
+        "in the data set; where a bad clip fails, the failure names the reason",
     )
-    twins: Twins | None = None
-    default_split: str
-    splits: dict[str, Split]
+    twins: Twins | None = Field(default=None, description="Which clips say the same thing")
+    default_split: str = Field(description="Split that avsnn uses where the user names none")
+    splits: dict[str, Split] = Field(description="Rule of each split, by the name of the split")
 
     @model_validator(mode="after")
-    def _agrees(self) -> "Manifest":
+    def _require_consistent_facts(self) -> "Manifest":
         if self.default_split not in self.splits:
             raise ValueError(f"default_split {self.default_split!r} is not one of its splits")
         if [bool(self.sources), self.kaggle is not None, self.generated].count(True) != 1:
@@ -175,182 +205,44 @@ class Manifest(StrictModel):
         return self
 
     def with_table(self, path: Path) -> "Manifest":
-        """The same data set with its clips from a table that is not beside the YAML."""
+        """Return the same data set with the clips of a table that is not beside the YAML file."""
         other = self.model_copy(update={"table": str(path.absolute())})
-        # A copy keeps what was computed from the fields as they were.
+        # `clips` is cached, and the copy has the cache of the old table.
         other.__dict__.pop("clips", None)
         return other
 
     @property
     def table_bytes(self) -> bytes:
-        """The table as it is written.
+        """The content of the table.
 
         Raises:
-            UserError: it is not there.
+            UserError: the table does not exist.
         """
-        # Joined to an absolute path, a folder does not count.
+        # `joinpath` drops the package folder when `table` is absolute.
         table = files(__package__).joinpath(str(self.table))
         if not table.is_file():
-            raise UserError(f"{self.name}.yaml: its table {self.table} is not beside it.")
+            raise UserError(f"{self.name}.yaml: the table {self.table} is not beside it.")
         return table.read_bytes()
 
     @cached_property
-    def clips(self) -> tuple["Clip", ...]:
-        """Every clip of the table, in its order; none where the table is not written yet.
+    def clips(self) -> tuple[Clip, ...]:
+        """All clips, in the order of the table; no clips where no table is written yet.
 
         Raises:
-            UserError: a path leaves the data set's folder or is held by no source, a label or part
-                is unknown, a key occurs twice, or the text is no such table.
+            UserError: the table does not exist or has a mistake, or no source holds a file.
         """
         if self.table is None:
             return ()
-        text = self.table_bytes.decode()
-        rows = csv.reader(text.splitlines())
-        header = next(rows, [])
-        parts = [rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)]
-        missing = [name for name in (*COLUMNS, *parts) if name not in header]
-        if missing:
-            raise UserError(f"{self.table}: has no column {missing[0]!r}; restore the file.")
-        # A table has thousands of rows, and is read by every command: by position, not by name.
-        pick = itemgetter(*map(header.index, COLUMNS))
-        columns = {name: header.index(name) for name in parts}
-        clips = tuple([self._clip(row, pick, columns) for row in rows])
-        if len({clip.key for clip in clips}) != len(clips):
-            twice = Counter(clip.key for clip in clips).most_common(1)[0][0]
-            raise UserError(f"{self.table}: key {twice} occurs twice; every clip needs its own.")
+        clips = read_table(
+            self.table_bytes,
+            name=self.table,
+            class_count=len(self.classes),
+            part_columns=[
+                rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)
+            ],
+        )
         prefixes = tuple(source.prefix for source in self.sources)
         for file in (file for clip in clips for file in clip.files):
             if self.sources and not file.path.startswith(prefixes):
                 raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
         return clips
-
-    def _clip(
-        self, row: list[str], pick: Callable[[list[str]], tuple[str, ...]], columns: dict[str, int]
-    ) -> "Clip":
-        try:
-            key, label, group, *media = pick(row)
-            parts = {name: row[place] for name, place in columns.items()}
-        except IndexError:
-            raise UserError(f"{self.table}: a row is cut off after {','.join(row)!r}.") from None
-        if not label.isdecimal() or int(label) >= len(self.classes):
-            raise UserError(f"{self.table}: clip {key}: label {label} is no class.")
-        if not all(part in PARTS for part in parts.values()):
-            raise UserError(f"{self.table}: clip {key}: a part is train, val or test, not {parts}.")
-        if not KEY.fullmatch(key):
-            raise UserError(f"{self.table}: key {key!r} is not letters, digits, _ and -.")
-        return Clip(
-            key=key,
-            label=int(label),
-            group=group,
-            columns=parts,
-            audio=self._file(*media[:3]),
-            visual=self._file(*media[3:]),
-        )
-
-    def _file(self, path: str, sha256: str, size: str) -> "MediaFile":
-        if (sha256 and not SHA256.fullmatch(sha256)) or (size and not size.isdecimal()):
-            raise UserError(f"{self.table}: {path} has a checksum or size that is none.")
-        return MediaFile(
-            path=_inside(path, str(self.table)),
-            sha256=sha256 or None,
-            size=int(size) if size else None,
-        )
-
-
-@dataclass(frozen=True)
-class MediaFile:
-    """One published file: path in the data set's folder, and its SHA-256 and bytes if known."""
-
-    path: str
-    sha256: str | None
-    size: int | None
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One sample as published: an audio and a visual file under one label."""
-
-    key: str
-    label: int
-    group: str
-    columns: dict[str, str]
-    audio: MediaFile
-    visual: MediaFile
-
-    @property
-    def files(self) -> tuple[MediaFile, MediaFile]:
-        """Its files, audio first."""
-        return (self.audio, self.visual)
-
-
-def names() -> list[str]:
-    """Names of all data sets, sorted: those that come with avsnn, and the user's own.
-
-    Raises:
-        UserError: the folder of the user's own is none.
-    """
-    return sorted(_places())
-
-
-def _own_folder() -> Path | None:
-    return Path(os.environ[OWN]) if os.environ.get(OWN) else None
-
-
-def _places() -> dict[str, Traversable]:
-    """The YAML of every data set; one of the user's own takes the place of ours."""
-    folders: list[Traversable] = [files(__package__)]
-    if (own := _own_folder()) is not None:
-        if not own.is_dir():
-            raise UserError(f"{OWN}={own} is not a folder; give the one that holds your YAML.")
-        folders.append(own)
-    return {
-        entry.name.removesuffix(".yaml"): entry
-        for folder in folders
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    }
-
-
-def load(name: str) -> Manifest:
-    """The manifest of one data set.
-
-    Raises:
-        UserError: there is no such data set, or its YAML does not fit the schema.
-    """
-    places = _places()
-    if name not in places:
-        known = ", ".join(sorted(places))
-        raise UserError(
-            f"no data set is called {name!r}; there are: {known}. Your own are found in the folder "
-            f"that the environment variable {OWN} names."
-        )
-    place = places[name]
-    manifest = _parse_manifest(name, place.read_bytes())
-    if manifest.table is not None and isinstance(place, Path) and place.parent == _own_folder():
-        return manifest.with_table(place.with_name(manifest.table))
-    return manifest
-
-
-@lru_cache(maxsize=64)
-def _parse_manifest(name: str, content: bytes) -> Manifest:
-    """Parse and check a YAML; a command that asks for one data set many times parses it once."""
-    try:
-        manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
-    if manifest.name != name:
-        raise UserError(f"{name}.yaml: its name is {manifest.name!r}; name the file after it.")
-    return manifest
-
-
-def _inside(path: str, table: str) -> str:
-    """The path itself, if it names something below the folder it is joined to."""
-    plain = path.isprintable() and not {"", ".", ".."}.intersection(path.split("/"))
-    if not plain or "\\" in path or ":" in path:
-        raise UserError(f"{table}: {path!r} is not a path inside the data set's folder.")
-    return path

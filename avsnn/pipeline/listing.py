@@ -1,4 +1,4 @@
-"""What exists: data sets, how far their stages are, and runs. Reads, never writes."""
+"""Lists what exists: data sets, the progress of their stages, and runs. Writes nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ from avsnn.pipeline.prepare.stages.discover import load_discovered
 
 
 def list_datasets(root: Path) -> list[dict[str, Any]]:
-    """One row per data set, with what is prepared of it below ``root``."""
-    found = []
+    """Return one row per data set, with how much of the data set is prepared below ``root``.
+
+    Raises:
+        UserError: a manifest or ``prepared.json`` is damaged.
+    """
+    rows = []
     for name in names():
         manifest = load_discovered(name, root)
         prepared = load_prepared(root, name)
-        found.append(
+        rows.append(
             {
                 "name": name,
                 "title": manifest.title,
@@ -34,41 +38,45 @@ def list_datasets(root: Path) -> list[dict[str, Any]]:
                 "prepared_bytes": prepared.bytes if prepared else 0,
             }
         )
-    return found
+    return rows
 
 
 def list_stages(root: Path) -> list[dict[str, Any]]:
-    """One row per stage of every data set that was begun below ``root``."""
-    found = []
+    """Return one row per stage, for every data set whose prepare was started below ``root``.
+
+    Raises:
+        UserError: a manifest or ``request.json`` is damaged, or the request cannot be planned.
+    """
+    rows = []
     for name in names():
         if load_request(root, name) is None:
             continue
         for stage in build_as_requested(name, root=root).in_order:
             current = plan(stage)
-            standing = current.up_to_date(stage)
-            found.append(
+            summary = current.up_to_date(stage)
+            rows.append(
                 {
                     "dataset": name,
                     "stage": stage.name,
                     "units": len(current.units),
-                    "done": len(standing.records),
-                    "written": standing.written,
-                    "skipped": standing.skipped,
-                    "failed": standing.failed,
-                    "bytes": standing.bytes,
+                    "done": len(summary.records),
+                    "written": summary.written,
+                    "skipped": summary.skipped,
+                    "failed": summary.failed,
+                    "bytes": summary.bytes,
                     "folder": str(stage.folder),
                 }
             )
-    return found
+    return rows
 
 
 def list_runs(runs: Path) -> list[dict[str, Any]]:
-    """One row per run folder directly below ``runs``."""
-    # They import torch, which a list of data sets need not wait for.
+    """Return one row per run folder directly below ``runs``; skip a damaged ``config.yaml``."""
+    # These modules import torch, and a list of data sets need not wait for torch.
     from avsnn.pipeline.runs.config import load_config
     from avsnn.pipeline.runs.metrics import read_metrics
 
-    found = []
+    rows = []
     for path in sorted(runs.glob("*/config.yaml")):
         try:
             config = load_config(path.parent)
@@ -77,7 +85,7 @@ def list_runs(runs: Path) -> list[dict[str, Any]]:
         metrics = read_metrics(path.parent)
         part = config.settings.selection
         scores = [line[f"{part}_accuracy"] for line in metrics if f"{part}_accuracy" in line]
-        found.append(
+        rows.append(
             {
                 "run": str(path.parent),
                 "dataset": config.dataset,
@@ -89,7 +97,7 @@ def list_runs(runs: Path) -> list[dict[str, Any]]:
                 "test_top1": _test_top1(path.parent),
             }
         )
-    return found
+    return rows
 
 
 def _test_top1(run: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""Typed settings: from presets and ``--set key=value`` words to a checked model and back."""
+"""Builds checked settings from presets and from the ``key=value`` words of ``--set``."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -14,31 +14,37 @@ S = TypeVar("S", bound=BaseModel)
 def build_settings(
     kind: type[S], presets: Iterable[Mapping[str, Any]], assignments: Iterable[str]
 ) -> S:
-    """Defaults, overlaid by presets in turn and by ``key.sub=value`` words (values are YAML).
+    """Return the default settings, changed by presets and by assignments.
+
+    Args:
+        kind: the class of the settings.
+        presets: settings as nested mappings; a later preset overrides an earlier preset.
+        assignments: words of the form ``key.sub=value``, where the value is YAML. Assignments
+            override presets.
 
     Raises:
-        UserError: a word is no assignment, a key is unknown, or a value is not allowed; names the
-            key, the value and what is allowed.
+        UserError: a word is no assignment, a key is unknown, or a value is not allowed. The
+            sentence names the key, the value and what is allowed.
     """
     tree: dict[str, Any] = {}
     for preset in presets:
-        _overlay(tree, preset)
+        _merge(tree, preset)
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UserError(f"--set {word!r} is not of the form key=value.")
         try:
-            _place(tree, key, yaml.safe_load(value))
+            _assign(tree, key, yaml.safe_load(value))
         except yaml.YAMLError:
             raise UserError(f"--set {key!r}: the value {value!r} is not valid YAML.") from None
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_sentence(kind, error)) from None
+        raise UserError(_explain(kind, error)) from None
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:
-    """All settings as ``{"optimizer.lr": 0.001, ...}``."""
+    """Return all settings in one mapping, with keys such as ``optimizer.base_lr``."""
     flat: dict[str, Any] = {}
 
     def walk(tree: Mapping[str, Any], prefix: str) -> None:
@@ -52,41 +58,46 @@ def flatten(settings: BaseModel) -> dict[str, Any]:
     return flat
 
 
-def _overlay(tree: dict[str, Any], preset: Mapping[str, Any]) -> None:
+def _merge(tree: dict[str, Any], preset: Mapping[str, Any]) -> None:
+    """Put the values of a preset into the tree; the tree keeps every other value."""
     for key, value in preset.items():
         if isinstance(value, Mapping):
-            _overlay(tree.setdefault(key, {}), value)
+            _merge(tree.setdefault(key, {}), value)
         else:
             tree[key] = value
 
 
-def _place(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        branch = tree.setdefault(parent, {})
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Put one value into the tree, under a key such as ``optimizer.base_lr``."""
+    *groups, name = key.split(".")
+    for group in groups:
+        branch = tree.setdefault(group, {})
         if not isinstance(branch, dict):
-            raise UserError(f"--set {key}: {parent} is a value, not a group of settings.")
+            raise UserError(f"--set {key}: {group} is a value, not a group of settings.")
         tree = branch
-    tree[leaf] = value
+    tree[name] = value
 
 
-def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    """Return one sentence about the first mistake in the settings."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        *parents, _ = (str(part) for part in first["loc"])
-        allowed = ", ".join(_keys(kind, parents))
+        *groups, _ = (str(part) for part in first["loc"])
+        allowed = ", ".join(_allowed_keys(kind, groups))
         return f"there is no setting {key} (value {first['input']!r}); there are: {allowed}."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(first["input"], dict):
-        return f"settings of {key or 'the whole'} do not go together: {message}."
+        of_group = f" of {key}" if key else ""
+        return f"the settings{of_group} do not go together: {message}."
     return f"setting {key} cannot be {first['input']!r}: {message}."
 
 
-def _keys(kind: type[BaseModel], parents: list[str]) -> list[str]:
-    for parent in parents:
-        inner = kind.model_fields[parent].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)  # noqa: S101, PT018
-        kind = inner
-    prefix = "".join(f"{parent}." for parent in parents)
+def _allowed_keys(kind: type[BaseModel], groups: list[str]) -> list[str]:
+    """Return the keys of all settings in a group, which lies inside the other groups."""
+    for group in groups:
+        annotation = kind.model_fields[group].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)  # noqa: S101, PT018
+        kind = annotation
+    prefix = "".join(f"{group}." for group in groups)
     return [prefix + name for name in kind.model_fields]

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from avsnn.datasets_manifest import load, names, schema
-from avsnn.datasets_manifest.schema import Manifest, _inside
+from avsnn.datasets_manifest import catalogue, load, names, schema
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.datasets_manifest.clips import _require_path_inside
+from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
 
 PUBLISHED = [name for name in names() if load(name).table]
@@ -95,7 +97,7 @@ OUTSIDE = st.one_of(
 @given(OUTSIDE)
 def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
     with pytest.raises(UserError, match="not a path inside"):
-        _inside(path, "table.csv")
+        _require_path_inside(path, "table.csv")
 
 
 def test_a_misspelt_fact_is_refused() -> None:
@@ -144,7 +146,7 @@ def test_a_file_that_no_source_holds_is_refused() -> None:
         ("0_george_1,0,", "0.george.1,0,", "is not letters, digits"),
         (",test,", ",dev,", "a part is train, val or test"),
         (",group,", ",speaker,", "no column 'group'"),
-        ("239d40931", "239d", "has a checksum or size that is none"),
+        ("239d40931", "239d", "the checksum or the size of"),
         ("fsdd/recordings/0_george_1.wav", "../0_george_1.wav", "not a path inside"),
     ],
 )
@@ -176,7 +178,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.yaml").write_text(text)
     rows = (shipped / "av-digits.csv").read_text().splitlines()[:3]
     (tmp_path / "mine.csv").write_text("\n".join(rows))
-    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
     return tmp_path
 
 
@@ -219,7 +221,7 @@ def test_a_manifest_of_ones_own_that_makes_no_sense_is_one_sentence(
 def test_a_folder_of_ones_own_that_is_none_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(schema.OWN, "/nope")
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, "/nope")
     with pytest.raises(UserError, match="AVSNN_DATASETS=/nope is not a folder"):
         names()
 
@@ -229,11 +231,11 @@ def test_a_command_parses_the_yaml_of_a_data_set_once(
 ) -> None:
     text = (Path(schema.__file__).parent / "demo.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("name: demo", "name: mine"))
-    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
     parsed = []
-    parse = schema.yaml.safe_load
+    parse = catalogue.yaml.safe_load
     monkeypatch.setattr(
-        schema.yaml, "safe_load", lambda text: (parsed.append(text), parse(text))[1]
+        catalogue.yaml, "safe_load", lambda text: (parsed.append(text), parse(text))[1]
     )
     manifests = [load("mine") for _ in range(3)]
     assert len(parsed) == 1
@@ -244,7 +246,7 @@ def test_a_changed_yaml_is_parsed_again(tmp_path: Path, monkeypatch: pytest.Monk
     text = (Path(schema.__file__).parent / "demo.yaml").read_text()
     mine = tmp_path / "mine.yaml"
     mine.write_text(text.replace("name: demo", "name: mine"))
-    monkeypatch.setenv(schema.OWN, str(tmp_path))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
     before = load("mine").title
     mine.write_text(mine.read_text().replace(f"title: {before}", "title: Another title"))
     assert load("mine").title == "Another title"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from avsnn.datasets_manifest.schema import OWN
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from tests.conftest import Command
 from tests.fake_crema_d import FakeCremaD, make
 from tests.pipeline.conftest import lfs, server  # noqa: F401 - fixtures
@@ -70,7 +70,7 @@ def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
     own.mkdir()
     mirror = {"prefix": "", "url": server.url("/files/crema/")}
     fake.write_manifest(own, sources=[mirror, {"prefix": "", "lfs": server.url(lfs.path)}])
-    monkeypatch.setenv(OWN, str(own))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(own))
 
     refused = avsnn("prepare", "fake-crema-d")
     assert refused.returncode == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from avsnn.datasets_manifest.schema import Part
+from avsnn.datasets_manifest.clips import Part
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.files import sha256, write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint

@@ -24,6 +24,7 @@ def draw_confusion(result: Evaluation) -> "Figure":
         for x, count in enumerate(row):
             colour = "white" if shares[y][x] > 0.5 else "black"
             axes.text(x, y, str(count or ""), ha="center", va="center", color=colour, fontsize=9)
+    # Level names of more than three letters would overlap.
     slanted = max(map(len, names)) > 3
     axes.set_xticks(
         range(len(names)), names, rotation=45 if slanted else 0, ha="right" if slanted else "center"
@@ -56,7 +57,10 @@ def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
 
 
 def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
-    """Draw the firing rates: a row per layer, a column per epoch; a silent layer is labelled so."""
+    """Draw the firing rates: a row per layer, a column per epoch.
+
+    The label of a layer that never fired says that the layer is silent.
+    """
     layers = list(metrics[0]["spike_rates"]) if metrics else []
     figure, axes = _figure(width=9.5, height=1.2 + 0.24 * len(layers))
     rates = [[line["spike_rates"][layer] for line in metrics] for layer in layers]
@@ -72,17 +76,17 @@ def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def _figure(*, width: float, height: float | None = None, columns: int = 1) -> tuple["Figure", Any]:
-    # Not pyplot, because pyplot picks a window system and keeps global state.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height or width), layout="constrained")
-    return figure, figure.subplots(1, columns)
-
-
 def png(figure: "Figure") -> bytes:
     """Return a figure as the bytes of a PNG file."""
     buffer = BytesIO()
     # Without the version of matplotlib in the file, the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _figure(*, width: float, height: float | None = None, columns: int = 1) -> tuple["Figure", Any]:
+    # `Figure` without pyplot, because pyplot picks a window system and keeps global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height or width), layout="constrained")
+    return figure, figure.subplots(1, columns)

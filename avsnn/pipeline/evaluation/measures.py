@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from avsnn.datasets_manifest.schema import Part
+from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.runs.config import RunConfig
 

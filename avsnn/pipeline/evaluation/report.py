@@ -1,10 +1,10 @@
-"""8. The report: pictures and one HTML page, from the numbers that train and evaluate recorded."""
+"""8. Report: pictures and an HTML page, from the numbers that train and evaluate recorded."""
 
 from base64 import b64encode
 from html import escape
 from pathlib import Path
 
-from avsnn.datasets_manifest.schema import Part
+from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.engine.files import write_if_changed
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
@@ -25,29 +25,28 @@ img.square { max-width: 36rem; display: block; margin-top: 1rem; }
 .note { color: #a33; } details { margin-top: 1rem; }
 """
 
-
 CAPTIONS = {
     "curves": "Loss and accuracy over the epochs",
     "spikes": "Firing rate of every spiking layer, last step of each epoch",
 }
 
-# The parts in the order of the page.
+# The parts in the order in which the page shows them.
 REPORTED_PARTS: tuple[Part, ...] = ("test", "val", "train")
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report/index.html`` and its pictures; return the path of the page.
+    """Write ``report/index.html`` and the pictures; return the path of the page.
 
-    The page holds the pictures too, so that the page can be sent as a single file.
+    The page also contains the pictures, so that a person can send the page as a single file.
 
     Args:
         folder: the run folder.
     """
     config, metrics = load_config(folder), read_metrics(folder)
     report = folder / "report"
-    found = [evaluation_path(folder, part) for part in REPORTED_PARTS]
+    paths = [evaluation_path(folder, part) for part in REPORTED_PARTS]
     evaluations = [
-        Evaluation.model_validate_json(path.read_bytes()) for path in found if path.exists()
+        Evaluation.model_validate_json(path.read_bytes()) for path in paths if path.exists()
     ]
     sections = [_header(config)]
     for result in evaluations:
@@ -68,11 +67,6 @@ def write_report(folder: Path) -> Path:
     return report / "index.html"
 
 
-def _image(png: bytes, caption: str, *, kind: str = "wide") -> str:
-    data = b64encode(png).decode()
-    return f"<img class={kind} alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
-
-
 def _header(config: RunConfig) -> str:
     model = config.settings.model
     return (
@@ -84,7 +78,7 @@ def _header(config: RunConfig) -> str:
 
 def _evaluation_section(result: Evaluation, picture: bytes) -> str:
     top5 = "" if result.top5 is None else f", top-5 {result.top5:.2%}"
-    on_test = (
+    warning = (
         "<p class=note>The epoch was chosen on the test part itself, as in the published runs.</p>"
         if result.selection == "test"
         else ""
@@ -102,7 +96,7 @@ def _evaluation_section(result: Evaluation, picture: bytes) -> str:
         f"<h2>On the {result.part} part</h2>"
         f"<p class=headline>{result.top1:.2%}</p>"
         f"<p>top-1 of {result.clips:,} clips{top5}, loss {result.loss:.4f}, epoch {result.epoch}, "
-        f"chosen on {escape(result.selection)}.</p>{on_test}"
+        f"chosen on {escape(result.selection)}.</p>{warning}"
         f"<table><tr><th>class{headings}{rows}</table>"
         + _image(picture, "confusion matrix", kind="square")
     )
@@ -113,3 +107,8 @@ def _settings_section(config: RunConfig) -> str:
     body = "".join(f"<tr><td>{escape(k)}<td>{escape(str(v))}" for k, v in rows.items())
     title = "Every setting, and what it ran on"
     return f"<details><summary>{title}</summary><table>{body}</table></details>"
+
+
+def _image(picture: bytes, caption: str, *, kind: str = "wide") -> str:
+    data = b64encode(picture).decode()
+    return f"<img class={kind} alt='{escape(caption)}' src='data:image/png;base64,{data}'>"

@@ -1,4 +1,4 @@
-"""``clips.jsonl``: one row for each clip whose files are all here."""
+"""The index of a data set: ``clips.jsonl``, one row for each clip whose files are all here."""
 
 from pathlib import Path
 
@@ -6,10 +6,21 @@ from pydantic import BaseModel
 
 
 class IndexRow(BaseModel):
-    """A clip whose files are all here.
+    """A clip whose files are all here: one line of ``clips.jsonl``.
 
-    ``position`` counts the clips of its part in the default split, those with missing files too,
-    so that a file that arrives later moves no other clip to another shard.
+    Attributes:
+        key: key of the clip.
+        label: index of the class.
+        label_name: name of the class.
+        group: the speaker, actor or recording that the clip comes from.
+        part: part of the clip in the default split.
+        position: number of the clip among all clips of its part in the default split, from 0.
+            Clips with missing files are counted too, so that a file that arrives later moves no
+            other clip to another shard.
+        splits: part of the clip in every split, by the name of the split.
+        audio: path of the audio file below the folder of the files as published.
+        visual: path of the image or video below the same folder as the audio file.
+        sha256: SHA-256 of both files, by path.
     """
 
     key: str
@@ -25,7 +36,11 @@ class IndexRow(BaseModel):
 
 
 def read_index(folder: Path) -> list[IndexRow]:
-    """The rows of ``clips.jsonl``; none where it was not written yet."""
+    """Return the rows of ``clips.jsonl``; no rows where the file is not written yet.
+
+    Args:
+        folder: the folder of ``clips.jsonl``.
+    """
     path = folder / "clips.jsonl"
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""Settings that decide the bytes of shards and caches."""
+"""The settings that decide the bytes of shards and caches."""
 
 from typing import Literal
 
@@ -8,54 +8,92 @@ from avsnn.strict_model import StrictModel
 
 
 class ExtractSettings(StrictModel):
-    """What of a clip goes into its shard."""
+    """What a shard holds of each clip."""
 
     frames: int | str = Field(
         default="1fps",
-        description="one frame per second, as published, or that many, spread over the clip",
+        description="Frames of each video: 1fps keeps one frame per second, as published; a number "
+        "keeps that many frames, spread evenly over the video",
     )
-    jpeg_quality: int = Field(default=95, ge=1, le=100)
-    clips_per_shard: int = Field(default=128, ge=1)
+    jpeg_quality: int = Field(
+        default=95,
+        ge=1,
+        le=100,
+        description="Quality of the JPEG files of video frames, from 1 to 100; images stay as "
+        "published",
+    )
+    clips_per_shard: int = Field(default=128, ge=1, description="Number of clips in a shard")
 
     @field_validator("frames")
     @classmethod
-    def _is_rule(cls, value: int | str) -> int | str:
+    def _require_known_rule(cls, value: int | str) -> int | str:
         if value != "1fps" and not (isinstance(value, int) and value >= 1):
-            raise ValueError("it is 1fps, or a number of frames from 1 up")
+            raise ValueError("the value must be 1fps or a number of frames, at least 1")
         return value
 
 
 class FrameSettings(StrictModel):
-    """The cached frames."""
+    """What the frame cache holds of each frame."""
 
     shorter_side: int = Field(
-        default=256, ge=16, description="px; larger frames are shrunk to it, smaller ones kept"
+        default=256,
+        ge=16,
+        description="Shorter side of a cached frame in px; larger frames are shrunk to this size, "
+        "smaller frames keep their size",
     )
 
 
 class AudioSettings(StrictModel):
-    """The cached image of the sound; the defaults are the published ones.
+    """The audio image of each clip in the audio cache; the defaults are the published values.
 
-    ``log-stft`` is ``log(|STFT| + 1e-7)``, ``log-mel`` is ``log(M |STFT|^2 + 1e-7)`` with
-    ``n_mels`` mel filters ``M``.
+    ``log-stft`` is ``log(|STFT| + 1e-7)``, and ``log-mel`` is ``log(M |STFT|^2 + 1e-7)``, where
+    ``M`` is the matrix of ``n_mels`` mel filters.
     """
 
-    kind: Literal["log-stft", "log-mel"] = "log-stft"
-    sample_rate: int = Field(default=22050, ge=1000, description="Hz")
-    n_fft: int = Field(default=512, ge=16)
-    hop: int = Field(default=353, ge=1, description="samples")
-    n_mels: int | None = Field(default=None, ge=8, description="of log-mel, say 64")
-    size: int = Field(default=128, ge=16, description="px, height and width")
+    kind: Literal["log-stft", "log-mel"] = Field(
+        default="log-stft",
+        description="Kind of audio image: log of the STFT's magnitude (published), or log of the "
+        "mel power spectrum",
+    )
+    sample_rate: int = Field(
+        default=22050,
+        ge=1000,
+        description="Sample rate in Hz to which the sound is resampled (published: 22050)",
+    )
+    n_fft: int = Field(
+        default=512,
+        ge=16,
+        description="Length of a window of the STFT in samples (published: 512)",
+    )
+    hop: int = Field(
+        default=353,
+        ge=1,
+        description="Distance between two windows of the STFT in samples (published: 353)",
+    )
+    n_mels: int | None = Field(
+        default=None,
+        ge=8,
+        description="Number of mel filters, for example 64; set for log-mel only",
+    )
+    size: int = Field(
+        default=128,
+        ge=16,
+        description="Height and width of the audio image in px (published: 128)",
+    )
     noise_snr: float | None = Field(
         default=None,
-        description="dB; white noise added to the waveform of every clip, to compare methods on it",
+        description="Signal to noise ratio in dB of white noise that is added to the waveform of "
+        "every clip, to compare methods under noise; unset adds no noise, as published",
     )
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "AudioSettings":
+    def _require_n_mels_for_log_mel(self) -> "AudioSettings":
         if (self.kind == "log-mel") != (self.n_mels is not None):
-            raise ValueError("n_mels goes with kind=log-mel, and log-mel with n_mels (64, say)")
+            raise ValueError(
+                "n_mels goes with kind=log-mel; set both (n_mels to 64, for example) or neither"
+            )
         if self.n_mels is not None:
+            # Only log-mel needs this module, so other settings do not wait for the import.
             from avsnn.pipeline.media import audio
 
             audio.mel_filters(sample_rate=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels)
@@ -63,9 +101,20 @@ class AudioSettings(StrictModel):
 
 
 class PrepareSettings(StrictModel):
-    """Everything that changes what is prepared."""
+    """All settings that change what is prepared."""
 
-    extract: ExtractSettings = ExtractSettings()
-    frames: FrameSettings = FrameSettings()
-    audio: AudioSettings = AudioSettings()
-    limit: int | None = Field(default=None, ge=1, description="that many clips, evenly chosen")
+    extract: ExtractSettings = Field(
+        default=ExtractSettings(), description="What a shard holds of each clip"
+    )
+    frames: FrameSettings = Field(
+        default=FrameSettings(), description="What the frame cache holds of each frame"
+    )
+    audio: AudioSettings = Field(
+        default=AudioSettings(), description="The audio image of each clip"
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of clips to prepare, with the same share of every part and class; "
+        "unset prepares all clips",
+    )

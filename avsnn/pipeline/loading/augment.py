@@ -1,4 +1,4 @@
-"""Batch augmentation on the device: crops, flips and normalisation."""
+"""Augments a batch on the device: crops, flips, normalisation and noise."""
 
 import math
 
@@ -10,33 +10,32 @@ from torch.nn.functional import interpolate
 
 from avsnn.pipeline.runs.train_settings import AugmentSettings
 
-# Of ImageNet, as in the published runs.
+# Mean and standard deviation of ImageNet; the published runs normalise with these values.
 MEAN = (0.485, 0.456, 0.406)
-
-
 STD = (0.229, 0.224, 0.225)
 
-
-# As torchvision: so many tries to place a crop of a drawn area and ratio, then the centre.
+# Like torchvision: a crop of random area and ratio that does not fit into the frame is drawn again,
+# at most this number of times; after that the crop is the centred square.
 ATTEMPTS = 10
 
-
+# Random numbers for each frame: an area and a ratio for each attempt, the top and the left edge of
+# the crop, and the flip.
 DRAWS = 2 * ATTEMPTS + 3
 
 
 def augment_frames(
     frames: Tensor, draws: NDArray[np.float64], *, settings: AugmentSettings, size: int
 ) -> Tensor:
-    """Random resized crop, random flip, normalisation (recipe of arXiv 2502.12488).
+    """Crop each frame at random, resize and flip the crop, and normalise (arXiv 2502.12488).
 
     Args:
-        frames: ``[B, 3, H, W]`` uint8.
-        draws: uniform in [0, 1), ``[B, DRAWS]``.
-        settings: ranges to draw from.
-        size: px, height and width of the result.
+        frames: frames ``[B, 3, H, W]`` uint8.
+        draws: uniform random numbers in [0, 1), ``[B, DRAWS]``.
+        settings: the ranges of area and ratio, and whether to flip.
+        size: height and width of the result in px.
 
     Returns:
-        ``[B, 3, size, size]`` float32.
+        normalised frames ``[B, 3, size, size]`` float32.
     """
     boxes = _random_boxes(draws, frames.shape[-2:], settings)
     flipped = draws[:, -1] < 0.5 if settings.flip else np.zeros(len(draws), bool)
@@ -44,7 +43,16 @@ def augment_frames(
 
 
 def centre_frames(frames: Tensor, *, settings: AugmentSettings, size: int) -> Tensor:
-    """The centred square of evaluation, normalised: ``[B, 3, H, W]`` uint8 to float32."""
+    """Crop the centred square of each frame for evaluation, resize the square, and normalise.
+
+    Args:
+        frames: frames ``[B, 3, H, W]`` uint8.
+        settings: the side of the square.
+        size: height and width of the result in px.
+
+    Returns:
+        normalised frames ``[B, 3, size, size]`` float32.
+    """
     height, width = frames.shape[-2:]
     side = max(1, round(settings.test_crop * min(height, width)))
     box = ((height - side) // 2, (width - side) // 2, side, side)
@@ -53,11 +61,13 @@ def centre_frames(frames: Tensor, *, settings: AugmentSettings, size: int) -> Te
 
 
 def add_noise(images: Tensor, noise: NDArray[np.float32], *, snr: float) -> Tensor:
-    """Adds noise of power ``mean(x ** 2) / 10 ** (snr / 10)``, the mean over each image.
+    """Return the images with noise of power ``mean(x ** 2) / 10 ** (snr / 10)``.
+
+    The mean is taken over each image.
 
     Args:
-        images: ``[B, C, H, W]``.
-        noise: standard normal, of the same shape.
+        images: images ``[B, C, H, W]``.
+        noise: standard normal noise, of the shape of the images.
         snr: signal to noise ratio in dB.
     """
     power = images.square().mean(dim=(1, 2, 3), keepdim=True) / 10 ** (snr / 10)
@@ -65,7 +75,7 @@ def add_noise(images: Tensor, noise: NDArray[np.float32], *, snr: float) -> Tens
 
 
 def resize_audio(images: Tensor, *, size: int) -> Tensor:
-    """Audio images ``[B, 1, F, F]`` at the network's size, bilinear with antialiasing."""
+    """Resize audio images ``[B, 1, F, F]`` to ``[B, 1, size, size]``, bilinear, antialiased."""
     if images.shape[-2:] == (size, size):
         return images
     return interpolate(
@@ -76,18 +86,19 @@ def resize_audio(images: Tensor, *, size: int) -> Tensor:
 def crop_resize(
     images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
 ) -> Tensor:
-    """Crops each image at its own box and resizes it, bilinear with antialiasing.
+    """Crop each image at a box of its own, and resize the crop, bilinear with antialiasing.
 
-    To whole grey levels, as published (PIL); on a GPU some are one level off those of a CPU.
+    The result has whole grey levels, as published (PIL). Some grey levels of a GPU differ by one
+    from the grey levels of a CPU.
 
     Args:
-        images: ``[B, C, H, W]`` uint8.
-        boxes: top, left, height, width in px, ``[B, 4]``.
-        size: px, height and width of the result.
+        images: images ``[B, C, H, W]`` uint8.
+        boxes: top, left, height and width of each crop in px, ``[B, 4]``.
+        size: height and width of the result in px.
         flipped: which results are mirrored left to right, ``[B]``.
 
     Returns:
-        ``[B, C, size, size]`` float32, 0 to 255.
+        images ``[B, C, size, size]`` float32, 0 to 255.
     """
     resize = resize_one_by_one if images.device.type == "cpu" else resize_together
     return resize(images, boxes, size=size, flipped=flipped)
@@ -96,19 +107,26 @@ def crop_resize(
 def resize_one_by_one(
     images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
 ) -> Tensor:
-    """The way for a CPU, where torch resizes bytes 20 times as fast as it multiplies matrices."""
+    """Do the work of ``crop_resize`` on a CPU.
+
+    On a CPU, torch resizes bytes 20 times as fast as torch multiplies matrices.
+    """
     out = torch.empty((len(images), images.shape[1], size, size), dtype=images.dtype)
-    for place, (top, left, height, width) in enumerate(boxes.tolist()):
-        crop = images[place : place + 1, :, top : top + height, left : left + width]
-        small = interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
-        out[place] = small.flip(-1) if flipped[place] else small
+    for i, (top, left, height, width) in enumerate(boxes.tolist()):
+        crop = images[i : i + 1, :, top : top + height, left : left + width]
+        resized = interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
+        out[i] = resized.flip(-1) if flipped[i] else resized
     return out.float()
 
 
 def resize_together(
     images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
 ) -> Tensor:
-    """The way for a GPU: a separable filter, so a matrix for the rows and one for the columns."""
+    """Do the work of ``crop_resize`` on a GPU.
+
+    The filter is separable, so a product with one matrix for the rows and one matrix for the
+    columns resizes the whole batch at once.
+    """
     height, width = images.shape[-2:]
     rows = _filters(boxes[:, 0], boxes[:, 2], height, size).to(images.device)
     columns = _filters(boxes[:, 1], boxes[:, 3], width, size)
@@ -118,7 +136,16 @@ def resize_together(
 
 
 def _filters(start: NDArray[np.int64], length: NDArray[np.int64], extent: int, size: int) -> Tensor:
-    """Weights ``[B, size, extent]`` of a triangle filter, as wide as one output pixel or more."""
+    """Return the weights ``[B, size, extent]`` of a triangle filter along one dimension.
+
+    Half the width of the triangle is the larger of one output pixel and one input pixel.
+
+    Args:
+        start: first pixel of each crop, ``[B]``.
+        length: number of pixels of each crop, ``[B]``.
+        extent: number of pixels of the images.
+        size: number of pixels of the result.
+    """
     scale = length / size
     centre = start[:, None] + (np.arange(size) + 0.5) * scale[:, None]
     pixel = np.arange(extent)
@@ -131,26 +158,28 @@ def _filters(start: NDArray[np.int64], length: NDArray[np.int64], extent: int, s
 def _random_boxes(
     draws: NDArray[np.float64], extent: torch.Size, settings: AugmentSettings
 ) -> NDArray[np.int64]:
+    """Return a random crop of each frame, ``[B, 4]``: top, left, height and width in px."""
     height, width = extent
     area = settings.min_area + draws[:, :ATTEMPTS] * (1 - settings.min_area)
     log_ratio = (2 * draws[:, ATTEMPTS : 2 * ATTEMPTS] - 1) * math.log(settings.max_ratio)
-    wide = np.round(np.sqrt(area * height * width * np.exp(log_ratio))).astype(np.int64)
-    high = np.round(np.sqrt(area * height * width / np.exp(log_ratio))).astype(np.int64)
-    fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
-    first = np.argmax(fits, axis=1)
-    every = np.arange(len(draws))
+    widths = np.round(np.sqrt(area * height * width * np.exp(log_ratio))).astype(np.int64)
+    heights = np.round(np.sqrt(area * height * width / np.exp(log_ratio))).astype(np.int64)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first_fit = np.argmax(fits, axis=1)
+    every_frame = np.arange(len(draws))
     side = min(height, width)
-    found = np.any(fits, axis=1, keepdims=True)
-    high = np.where(found[:, 0], high[every, first], side)
-    wide = np.where(found[:, 0], wide[every, first], side)
-    centred = np.where(found, draws[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
-    top = (centred[:, 0] * (height - high + 1)).astype(np.int64)
-    left = (centred[:, 1] * (width - wide + 1)).astype(np.int64)
-    return np.stack([top, left, high, wide], axis=1)
+    any_fits = np.any(fits, axis=1, keepdims=True)
+    crop_height = np.where(any_fits[:, 0], heights[every_frame, first_fit], side)
+    crop_width = np.where(any_fits[:, 0], widths[every_frame, first_fit], side)
+    # Place of the crop between the edges of the frame, from 0 to 1; 0.5 is the centre.
+    place = np.where(any_fits, draws[:, 2 * ATTEMPTS : 2 * ATTEMPTS + 2], 0.5)
+    top = (place[:, 0] * (height - crop_height + 1)).astype(np.int64)
+    left = (place[:, 1] * (width - crop_width + 1)).astype(np.int64)
+    return np.stack([top, left, crop_height, crop_width], axis=1)
 
 
 def _normalise(images: Tensor) -> Tensor:
-    """In place: ``(x / 255 - mean) / std`` as one product and one sum."""
+    """Compute ``(x / 255 - mean) / std`` in place, as one product and one sum."""
     scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device)
     shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
     return images.mul_(scale.view(3, 1, 1)).add_(shift.to(images.device).view(3, 1, 1))

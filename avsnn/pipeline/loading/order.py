@@ -1,8 +1,8 @@
-"""Which sample comes when, and what is drawn for it: pure functions of seed, epoch and sample.
+"""The order of samples and the random numbers of a sample: pure functions of seed and epoch.
 
-Nothing here remembers anything. What a step trains on is computed from its number, so resuming in
-the middle of an epoch costs nothing, and neither loader workers nor ranks change the order: a step
-takes the next ``batch_size`` samples, whoever works on them.
+No function here has a state. The samples of a step are computed from the number of the step, so
+resuming in the middle of an epoch costs nothing. Neither loader workers nor ranks change the order:
+a step takes the next ``batch_size`` samples, whichever process works on the samples.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class BatchRequest(NamedTuple):
 
     Attributes:
         rows: row of each sample, ``[B]``.
-        frame_positions: which frame of each clip, as a position in [0, 1) along the clip, ``[B]``.
+        frame_positions: position in [0, 1) of the wanted frame along each clip, ``[B]``.
     """
 
     rows: NDArray[np.int64]
@@ -64,7 +64,7 @@ def training_requests(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[BatchRequest]:
-    """Yield what the steps of an epoch train on: shuffled rows, a random frame of each clip.
+    """Yield the batch of each step of an epoch: shuffled rows, and a random frame of each clip.
 
     The last partial batch is dropped: ``len(rows) % batch_size`` samples sit out this epoch, and
     other samples sit out the next epoch.
@@ -74,7 +74,7 @@ def training_requests(
         batch_size: number of samples of a step, over all processes.
         seed: seed of the run.
         epoch: number of the epoch, from 0.
-        first_step: first step to yield, counted from 0; earlier steps cost nothing.
+        first_step: number of the first step to yield, from 0; earlier steps cost nothing.
         rank: rank of this process.
         world_size: number of processes.
 

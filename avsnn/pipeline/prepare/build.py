@@ -11,9 +11,10 @@ from avsnn.pipeline.engine.files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.prepared import not_prepared_error
+from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
 from avsnn.pipeline.prepare.splits import select
-from avsnn.pipeline.prepare.stages.discover import Discover, discover_stage, find_layout_folder
+from avsnn.pipeline.prepare.stages.discover import Discover, discover_stage
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch

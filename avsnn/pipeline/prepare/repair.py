@@ -20,17 +20,17 @@ def repair(
     progress: Progress,
     on_stage: Callable[[StageSummary], None],
 ) -> Prepared:
-    """Does again exactly what a verification found damaged, and removes what was left over.
+    """Run exactly the damaged units again, and remove what was left over.
 
     Args:
-        stages: the stages, as they were verified.
-        verification: what was found.
-        workers: processes that decode; None takes one per core, 0 works in this process.
+        stages: the stages that were verified.
+        verification: the result of the verification.
+        workers: number of processes that decode; None takes one per core, 0 works in this process.
         progress: told of every unit.
-        on_stage: called as each stage ends.
+        on_stage: called with the summary of each stage as the stage ends.
 
     Raises:
-        RunError: a stage failed, or too many clips did.
+        RunError: a stage failed, or more clips failed than allowed.
         UserError: the disk is full, or another run writes here.
     """
     redo: dict[str, dict[str, str]] = defaultdict(dict)

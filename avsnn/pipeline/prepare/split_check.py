@@ -1,4 +1,4 @@
-"""What the parts of a split share, by the manifest and by the data on disk. Reads, never writes."""
+"""Checks a split: what do its parts share, and do the prepared data agree? Reads, never writes."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avsnn.datasets_manifest import Clip, Manifest
-from avsnn.datasets_manifest.schema import PARTS
+from avsnn.datasets_manifest.clips import PARTS
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.index import read_index
@@ -19,21 +19,41 @@ from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.splits import assign_parts
 from avsnn.pipeline.prepare.stages.discover import load_discovered
 
-# What a part is measured on, and what the network has then seen, by training or by choice.
+# The parts that a network is measured on, each with the parts that the network has seen before:
+# train by training, val by the choice of the epoch.
 SEEN_BEFORE = {"val": ("train",), "test": ("train", "val")}
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What the clips of a part have in common with those seen before.
+class PlacedClip:
+    """A clip with its place in the split.
 
     Attributes:
-        part: val or test.
-        seen: the parts before it.
-        groups: groups of the part that are there too; None where the data set has none.
-        group_clips: clips of the part of such groups.
-        twins: clips of the part with a twin there; None where the manifest knows no twins.
-        identical: clips of the part with a file there that is the same, byte for byte.
+        key: key of the clip.
+        label: name of the class.
+        part: part of the split.
+    """
+
+    key: str
+    label: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the clips of one part have in common with the clips of the parts seen before.
+
+    Attributes:
+        part: the part, val or test.
+        seen: the parts seen before this part.
+        groups: number of groups of this part that are also in the parts seen before; None where
+            the data set has no groups.
+        group_clips: number of clips of this part that belong to these groups; None where the data
+            set has no groups.
+        twins: number of clips of this part with a twin in the parts seen before; None where the
+            manifest has no rule for twins.
+        identical: number of clips of this part with a file that is identical, byte for byte, to a
+            file in the parts seen before.
     """
 
     part: str
@@ -45,31 +65,25 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class PlacedClip:
-    """A clip, its class, and its part in the split."""
-
-    key: str
-    label: str
-    part: str
-
-
-@dataclass(frozen=True)
 class SplitCheck:
-    """A split, taken apart.
+    """The result of a check of a split.
 
     Attributes:
-        dataset: its name.
-        split: its name.
-        group: what a group is.
-        twins: what twins share; None where the manifest knows none.
-        clips: by part and class.
-        groups: how many, by part; None where the data set has none.
-        shared: by part that is measured on.
-        identical: sets of clips whose audio, or visual, is the same file, byte for byte.
-        unchecked: files whose checksum is not known, since they were not fetched yet.
-        known_bad: clips that the publisher or others found bad, with the reason.
-        prepared: clips that are prepared here, by part; None where the data set is not.
-        disagreeing: clips that are prepared here under another part, class or group.
+        dataset: name of the data set.
+        split: name of the split.
+        group: what a group is, such as a speaker.
+        twins: what twins have in common; None where the manifest has no rule for twins.
+        clips: number of clips, by part and class.
+        groups: number of groups, by part; None where the data set has no groups.
+        shared: what val and test share with the parts seen before.
+        identical: sets of clips with an identical file, byte for byte, each with the kind of the
+            file, ``audio`` or ``visual``.
+        unchecked: number of files whose checksum is not known, because nobody published the
+            checksum and the file was not fetched yet.
+        known_bad: clips that are known to be bad, each with the reason.
+        prepared: number of clips that are prepared here, by part; None where the data set is not
+            prepared here.
+        disagreeing: number of clips that are prepared here with another part, class or group.
     """
 
     dataset: str
@@ -87,10 +101,15 @@ class SplitCheck:
 
 
 def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
-    """Takes a split apart; None takes the data set's default.
+    """Check a split of a data set.
+
+    Args:
+        dataset: name of the data set.
+        split: name of the split; None takes the default split of the data set.
+        root: folder that holds the data sets.
 
     Raises:
-        UserError: there is no such data set or split, or its clips are not discovered yet.
+        UserError: there is no such data set or split, or the clips are not discovered yet.
     """
     manifest = load_discovered(dataset, root)
     name = split or manifest.default_split
@@ -106,24 +125,24 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
     parts = assign_parts(manifest, name)
     members = {part: [clip for clip in manifest.clips if parts[clip.key] == part] for part in PARTS}
     groups = {part: len({clip.group for clip in clips}) for part, clips in members.items()}
-    digests = _digests(manifest, root)
+    digests = _known_digests(manifest, root)
     placed = {
         clip.key: PlacedClip(clip.key, manifest.classes[clip.label], parts[clip.key])
         for clip in manifest.clips
     }
-    prepared, disagreeing = _on_disk(manifest, name, placed, root)
+    prepared, disagreeing = _compare_with_prepared(manifest, name, placed, root)
     return SplitCheck(
         dataset=dataset,
         split=name,
         group=manifest.group,
         twins=manifest.twins.what if manifest.twins else None,
         clips={
-            part: _by_class(manifest, [clip.label for clip in clips])
+            part: _count_by_class(manifest, [clip.label for clip in clips])
             for part, clips in members.items()
         },
         groups=groups if _has_groups(manifest) else None,
-        shared=[_share(manifest, part, members, digests) for part in SEEN_BEFORE],
-        identical=_identical(manifest, placed, digests),
+        shared=[_find_shared(manifest, part, members, digests) for part in SEEN_BEFORE],
+        identical=_find_identical(manifest, placed, digests),
         unchecked=sum(file.path not in digests for clip in manifest.clips for file in clip.files),
         known_bad=[(placed[key], why) for key, why in manifest.known_bad.items()],
         prepared=prepared,
@@ -131,7 +150,7 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
     )
 
 
-def _by_class(manifest: Manifest, labels: list[int]) -> dict[str, int]:
+def _count_by_class(manifest: Manifest, labels: list[int]) -> dict[str, int]:
     return {name: labels.count(label) for label, name in enumerate(manifest.classes)}
 
 
@@ -139,59 +158,71 @@ def _has_groups(manifest: Manifest) -> bool:
     return manifest.group != "none"
 
 
-def _digests(manifest: Manifest, root: Path) -> dict[str, str]:
-    """SHA-256 by path: as published, or of what was fetched."""
+def _known_digests(manifest: Manifest, root: Path) -> dict[str, str]:
+    """Return SHA-256 by path: the published SHA-256, or the SHA-256 of the fetched file."""
     files = [file for clip in manifest.clips for file in clip.files]
     digests = {file.path: file.sha256 for file in files if file.sha256}
     if len(digests) < len(files):
-        fetch = build_stages(
-            manifest.name, PrepareRequest(settings=PrepareSettings()), root=root
-        ).fetch
+        request = PrepareRequest(settings=PrepareSettings())
+        fetch = build_stages(manifest.name, request, root=root).fetch
         for record in records(fetch).values():
             digests = {output.path: output.sha256 for output in record.outputs} | digests
     return digests
 
 
-def _share(
+def _find_shared(
     manifest: Manifest, part: str, members: dict[str, list[Clip]], digests: dict[str, str]
 ) -> Shared:
-    seen = SEEN_BEFORE[part]
-    before = [clip for other in seen for clip in members[other]]
+    """Return what a part shares with the parts seen before.
 
-    def count(traits: Callable[[Clip], set[str]]) -> int:
-        """Clips of the part with a trait that a clip seen before has."""
-        known = set[str]().union(*map(traits, before))
+    Args:
+        manifest: the facts about the data set.
+        part: the part, val or test.
+        members: the clips of every part.
+        digests: SHA-256 of the files, by path.
+    """
+    seen = SEEN_BEFORE[part]
+    clips_before = [clip for other in seen for clip in members[other]]
+
+    def count_sharing(traits: Callable[[Clip], set[str]]) -> int:
+        """Count the clips of the part that have a trait of a clip seen before."""
+        known = set[str]().union(*map(traits, clips_before))
         return sum(not known.isdisjoint(traits(clip)) for clip in members[part])
 
-    pattern = re.compile(manifest.twins.pattern) if manifest.twins else None
-    groups = {clip.group for clip in members[part]} & {clip.group for clip in before}
-    grouped = _has_groups(manifest)
+    def twin_text(clip: Clip) -> set[str]:
+        return set(re.findall(manifest.twins.pattern, clip.key)[:1]) if manifest.twins else set()
+
+    def digests_of(clip: Clip) -> set[str]:
+        return {digests[file.path] for file in clip.files if file.path in digests}
+
+    groups = {clip.group for clip in members[part]} & {clip.group for clip in clips_before}
+    has_groups = _has_groups(manifest)
     return Shared(
         part=part,
         seen=seen,
-        groups=len(groups) if grouped else None,
-        group_clips=count(lambda clip: {clip.group}) if grouped else None,
-        twins=count(lambda clip: set(pattern.findall(clip.key)[:1])) if pattern else None,
-        identical=count(
-            lambda clip: {digests[file.path] for file in clip.files if file.path in digests}
-        ),
+        groups=len(groups) if has_groups else None,
+        group_clips=count_sharing(lambda clip: {clip.group}) if has_groups else None,
+        twins=count_sharing(twin_text) if manifest.twins else None,
+        identical=count_sharing(digests_of),
     )
 
 
-def _identical(
+def _find_identical(
     manifest: Manifest, placed: dict[str, PlacedClip], digests: dict[str, str]
 ) -> list[tuple[str, list[PlacedClip]]]:
-    same: dict[tuple[str, str], list[PlacedClip]] = defaultdict(list)
+    """Return sets of clips with an identical file, each with the kind of the file."""
+    clips_of_content: dict[tuple[str, str], list[PlacedClip]] = defaultdict(list)
     for clip in manifest.clips:
         for kind, file in (("audio", clip.audio), ("visual", clip.visual)):
             if file.path in digests:
-                same[kind, digests[file.path]].append(placed[clip.key])
-    return [(kind, clips) for (kind, _), clips in same.items() if len(clips) > 1]
+                clips_of_content[kind, digests[file.path]].append(placed[clip.key])
+    return [(kind, clips) for (kind, _), clips in clips_of_content.items() if len(clips) > 1]
 
 
-def _on_disk(
+def _compare_with_prepared(
     manifest: Manifest, split: str, placed: dict[str, PlacedClip], root: Path
 ) -> tuple[dict[str, int] | None, int]:
+    """Return how many clips are prepared, by part, and how many disagree with the manifest."""
     prepared = load_prepared(root, manifest.name)
     if prepared is None:
         return None, 0
@@ -200,9 +231,10 @@ def _on_disk(
     failed = {json.loads(line)["key"] for line in lines}
     rows = [row for row in read_index(folder / prepared.index) if row.key not in failed]
     groups = {clip.key: clip.group for clip in manifest.clips}
-    ready = Counter(row.splits[split] for row in rows)
-    return {part: ready[part] for part in PARTS}, sum(
+    counts = Counter(row.splits[split] for row in rows)
+    disagreeing = sum(
         placed.get(row.key) != PlacedClip(row.key, row.label_name, row.splits[split])
         or row.group != groups[row.key]
         for row in rows
     )
+    return {part: counts[part] for part in PARTS}, disagreeing

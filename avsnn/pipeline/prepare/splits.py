@@ -1,11 +1,11 @@
-"""Which part of a split each clip belongs to."""
+"""Assigns each clip to a part of a split: train, val or test."""
 
 import hashlib
 from collections import Counter, defaultdict
 
 from avsnn.datasets_manifest import Clip, Manifest
+from avsnn.datasets_manifest.clips import PARTS
 from avsnn.datasets_manifest.schema import (
-    PARTS,
     ColumnSplit,
     GroupShareSplit,
     GroupSplit,
@@ -14,63 +14,79 @@ from avsnn.datasets_manifest.schema import (
 
 
 def assign_parts(manifest: Manifest, split: str) -> dict[str, str]:
-    """The part of every clip of the data set, ``{key: "train" | "val" | "test"}``.
+    """Return the part of every clip of the data set, ``{key: "train" | "val" | "test"}``.
 
-    A validation part that the publisher did not give is carved from train, the same share of each
-    class; which clips, is a pure function of their keys.
+    Where the publisher gave no validation part, the validation part is taken from train: the same
+    share of each class. Which clips are taken is a pure function of their keys.
     """
     match manifest.splits[split]:
         case ColumnSplit() as rule:
             parts = {clip.key: clip.columns[rule.column] for clip in manifest.clips}
-            return _carve(manifest, parts, rule.val_fraction)
+            return _set_val_aside(manifest, parts, rule.val_fraction)
         case OrderSplit() as rule:
-            return _carve(manifest, _cut_by_order(manifest, rule), rule.val_fraction)
+            return _set_val_aside(manifest, _cut_by_order(manifest, rule), rule.val_fraction)
         case GroupSplit() as rule:
             return {clip.key: _part_of_group(rule, clip.group) for clip in manifest.clips}
         case GroupShareSplit() as rule:
-            dealt = _deal_groups(manifest, rule)
-            return {clip.key: dealt[clip.group] for clip in manifest.clips}
+            parts_of_groups = _share_out_groups(manifest, rule)
+            return {clip.key: parts_of_groups[clip.group] for clip in manifest.clips}
 
 
 def select(manifest: Manifest, limit: int | None) -> tuple[Clip, ...]:
-    """``limit`` clips with the same share of every part and class as the whole; None takes all."""
+    """Return ``limit`` clips; None returns all clips.
+
+    The selection has the same share of every part and class as the whole data set.
+    """
     if limit is None:
         return manifest.clips
     parts = assign_parts(manifest, manifest.default_split)
-    place = {
+    # Clip i of n clips of a part and class has the rank (i + 0.5) / n. So every part and class is
+    # spread evenly over the ranks, and the lowest ranks hold the same share of each.
+    rank = {
         clip.key: ((i + 0.5) / len(clips), hash_rank(clip.key))
-        for clips in _strata(manifest, parts).values()
+        for clips in _clips_by_part_and_class(manifest, parts).values()
         for i, clip in enumerate(clips)
     }
-    return tuple(sorted(manifest.clips, key=lambda clip: place[clip.key])[:limit])
+    return tuple(sorted(manifest.clips, key=lambda clip: rank[clip.key])[:limit])
 
 
-def _strata(manifest: Manifest, parts: dict[str, str]) -> dict[tuple[str, int], list[Clip]]:
-    strata: dict[tuple[str, int], list[Clip]] = defaultdict(list)
+def hash_rank(key: str) -> str:
+    """Return the SHA-256 of a key. Sorting by the SHA-256 mixes the keys.
+
+    The order depends on the keys alone, so the order is the same in every run on every machine.
+    """
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _clips_by_part_and_class(
+    manifest: Manifest, parts: dict[str, str]
+) -> dict[tuple[str, int], list[Clip]]:
+    found: dict[tuple[str, int], list[Clip]] = defaultdict(list)
     for clip in sorted(manifest.clips, key=lambda clip: hash_rank(clip.key)):
-        strata[parts[clip.key], clip.label].append(clip)
-    return strata
+        found[parts[clip.key], clip.label].append(clip)
+    return found
 
 
-def _carve(manifest: Manifest, parts: dict[str, str], fraction: float) -> dict[str, str]:
-    """The same parts, with that share of train made val, class by class."""
+def _set_val_aside(manifest: Manifest, parts: dict[str, str], fraction: float) -> dict[str, str]:
+    """Return the parts with a share of the train part made val, class by class."""
     if not fraction:
         return parts
-    carved = dict(parts)
-    for (part, _), clips in _strata(manifest, parts).items():
+    changed = dict(parts)
+    for (part, _), clips in _clips_by_part_and_class(manifest, parts).items():
         if part == "train":
-            carved |= {clip.key: "val" for clip in clips[: round(fraction * len(clips))]}
-    return carved
+            changed |= {clip.key: "val" for clip in clips[: round(fraction * len(clips))]}
+    return changed
 
 
 def _cut_by_order(manifest: Manifest, rule: OrderSplit) -> dict[str, str]:
-    classes: dict[int, list[str]] = defaultdict(list)
+    """Return the part of every clip: of each class, the first keys in order are train."""
+    keys_of_class: dict[int, list[str]] = defaultdict(list)
     for clip in manifest.clips:
-        classes[clip.label].append(clip.key)
+        keys_of_class[clip.label].append(clip.key)
     return {
-        key: "train" if place < int(rule.first_train * len(keys)) else "test"
-        for keys in classes.values()
-        for place, key in enumerate(sorted(keys))
+        key: "train" if number < int(rule.first_train * len(keys)) else "test"
+        for keys in keys_of_class.values()
+        for number, key in enumerate(sorted(keys))
     }
 
 
@@ -80,31 +96,29 @@ def _part_of_group(rule: GroupSplit, group: str) -> str:
     return "val" if group in rule.val_groups else "train"
 
 
-def _deal_groups(manifest: Manifest, rule: GroupShareSplit) -> dict[str, str]:
-    """The part of every group: the largest are dealt first, each to where it is missed most.
+def _share_out_groups(manifest: Manifest, rule: GroupShareSplit) -> dict[str, str]:
+    """Return the part of every group, such that each part has its share of each class.
 
-    What is missed is counted by class. With groups of a single class, no part ends further from
-    its share of a class than twice the largest group.
+    The groups are placed one after the other, the largest first. Each group goes to the part that
+    misses the clips of the group most, counted by class. If every group has a single class, then
+    the number of clips of a class in a part differs from the part's share by at most twice the
+    size of the largest group.
     """
     shares = {"train": 1 - rule.val_share - rule.test_share}
     shares |= {"val": rule.val_share, "test": rule.test_share}
     groups: dict[str, Counter[int]] = defaultdict(Counter)
     for clip in manifest.clips:
         groups[clip.group][clip.label] += 1
-    sizes = Counter(clip.label for clip in manifest.clips)
-    missing = {part: {c: shares[part] * n for c, n in sizes.items()} for part in PARTS}
-    dealt = {}
+    class_sizes = Counter(clip.label for clip in manifest.clips)
+    missing = {part: {c: shares[part] * n for c, n in class_sizes.items()} for part in PARTS}
+    part_of_group = {}
     for group in sorted(groups, key=lambda group: (-groups[group].total(), hash_rank(group))):
-        labels = groups[group].items()
-        # Of the parts, the one whose distance from its shares, in squares, grows least.
-        part = dealt[group] = min(
-            PARTS, key=lambda part: sum(n * (n - 2 * missing[part][c]) for c, n in labels)
+        counts = groups[group].items()
+        # Choose the part whose squared distance from its shares grows least with this group:
+        # (missing - n)^2 - missing^2 = n (n - 2 missing), summed over the classes.
+        part = part_of_group[group] = min(
+            PARTS, key=lambda part: sum(n * (n - 2 * missing[part][c]) for c, n in counts)
         )
-        for c, n in labels:
+        for c, n in counts:
             missing[part][c] -= n
-    return dealt
-
-
-def hash_rank(key: str) -> str:
-    """An order without meaning: reproducible, the same wherever and whenever it is computed."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return part_of_group

@@ -1,4 +1,4 @@
-"""Is what was prepared still what was written? Every byte is read again; repair redoes the rest."""
+"""Compares everything that was prepared with what was written, byte for byte."""
 
 import os
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ class Damage:
     """Something that is not as it was written.
 
     Attributes:
-        stage: whose it is; empty for a file that no stage wrote.
-        unit: what has to be done again; empty where nothing has to.
-        path: the file, below the data set's folder; empty where the unit as a whole is meant.
+        stage: name of the stage that wrote the file; empty for a file that no stage wrote.
+        unit: the unit that must run again; empty where no unit must run again.
+        path: path of the file below the data set's folder; empty where the whole unit is meant.
         reason: what is wrong.
     """
 
@@ -36,7 +36,13 @@ class Damage:
 
 @dataclass
 class Verification:
-    """What a verification read, and what it found."""
+    """What a verification read, and what it found.
+
+    Attributes:
+        files: number of files read.
+        bytes: number of bytes of these files, as recorded.
+        damages: everything that is not as it was written.
+    """
 
     files: int = 0
     bytes: int = 0
@@ -44,11 +50,11 @@ class Verification:
 
 
 def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
-    """Reads every file that the stages wrote, and compares it with its record.
+    """Read every file that the stages wrote, and compare the file with its record.
 
-    Finds flipped bits, cut and missing files, units that were never finished or were made with
-    other settings, Git LFS pointers in place of files, and what a killed run left over. Writes
-    nothing.
+    The verification finds flipped bits, cut and missing files, units that were never finished or
+    were made with other settings, Git LFS pointers in place of files, and what a killed run left
+    over. The verification writes nothing.
 
     Args:
         stages: the stages, with the settings of the last prepare.
@@ -59,24 +65,25 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
     """
     verification = Verification()
     with lock_folder(stages.folder, tidy=False):
-        standing: list[StageSummary] = []
+        summaries: list[StageSummary] = []
         for stage in stages.in_order:
-            found = records(stage)
-            # What a stage has to do stands in the JSON that the one before it left.
+            recorded = records(stage)
+            # A stage plans its units from the JSON files that earlier stages wrote, so a damaged
+            # JSON file makes every later plan wrong.
             if not any(
                 damage.path.endswith((".json", ".jsonl")) for damage in verification.damages
             ):
                 current = plan(stage)
-                standing.append(current.up_to_date(stage))
+                summaries.append(current.up_to_date(stage))
                 for unit in current.todo:
                     if why := why_stale(stage, unit, current.done.get(unit.name)):
                         verification.damages.append(Damage(stage.name, unit.name, "", why))
-                        found.pop(unit.name, None)
+                        recorded.pop(unit.name, None)
                 planned = {unit.name for unit in current.units}
-                found = {name: record for name, record in found.items() if name in planned}
-            verification.damages += _damaged_files(stages, stage, found, verification, progress)
+                recorded = {name: record for name, record in recorded.items() if name in planned}
+            verification.damages += _check_files(stages, stage, recorded, verification, progress)
         if not verification.damages:
-            verification.damages += _wrong_conclusions(stages, standing)
+            verification.damages += _check_results(stages, summaries)
         verification.damages += (
             Damage("", "", path, "is left over") for path in _leftovers(stages)
         )
@@ -84,10 +91,10 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
 
 
 def require_undamaged(stages: DatasetStages, verification: Verification) -> None:
-    """Ends a command that found damage.
+    """Do nothing if a verification found no damage.
 
     Raises:
-        RunError: there is some; says how much and what to do.
+        RunError: the verification found damage; the sentence says how much and what to do.
     """
     if verification.damages:
         first = verification.damages[0]
@@ -102,15 +109,24 @@ def require_undamaged(stages: DatasetStages, verification: Verification) -> None
         )
 
 
-def _damaged_files(
+def _check_files(
     stages: DatasetStages,
     stage: Stage,
-    known: dict[str, Record],
+    recorded: dict[str, Record],
     verification: Verification,
     progress: Progress,
 ) -> list[Damage]:
-    files = [(unit, output) for unit, record in known.items() for output in record.outputs]
-    found = []
+    """Read the files of a stage and return the damaged files.
+
+    Args:
+        stages: all stages of the data set.
+        stage: the stage whose files are read.
+        recorded: the record of every unit whose files are read.
+        verification: counts the files and bytes.
+        progress: told of every file.
+    """
+    files = [(unit, output) for unit, record in recorded.items() for output in record.outputs]
+    damages = []
     progress.start(f"verify {stage.name}", len(files), "files")
 
     def check(output: Output) -> str:
@@ -118,45 +134,46 @@ def _damaged_files(
 
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            whys = pool.map(check, (output for _, output in files))
-            for (unit, output), why in zip(files, whys, strict=True):
-                if why:
+            reasons = pool.map(check, (output for _, output in files))
+            for (unit, output), reason in zip(files, reasons, strict=True):
+                if reason:
                     path = name_in(stages.folder, stage.folder / output.path)
-                    found.append(Damage(stage.name, unit, path, why))
+                    damages.append(Damage(stage.name, unit, path, reason))
                 verification.files += 1
                 verification.bytes += output.size
                 progress.advance()
     finally:
         progress.stop()
-    return found
+    return damages
 
 
 def _why_damaged(path: Folder, output: Output) -> str:
-    why = why_damaged(path, output, rehash=True)
-    if why and path.exists() and is_lfs_pointer(path):
+    reason = why_damaged(path, output, rehash=True)
+    if reason and path.exists() and is_lfs_pointer(path):
         return "is a Git LFS pointer in place of the file"
-    return why
+    return reason
 
 
-def _wrong_conclusions(stages: DatasetStages, standing: list[StageSummary]) -> list[Damage]:
-    """The two files that are written last, from what the stages recorded."""
-    due = {
-        "failures.jsonl": failure_lines(standing, stages.manifest.known_bad),
-        "prepared.json": make_prepared(stages, standing).as_text().encode(),
+def _check_results(stages: DatasetStages, summaries: list[StageSummary]) -> list[Damage]:
+    """Compare the two files that a prepare writes last with what the stages recorded."""
+    expected = {
+        "failures.jsonl": failure_lines(summaries, stages.manifest.known_bad),
+        "prepared.json": make_prepared(stages, summaries).as_text().encode(),
     }
     return [
         Damage("prepare", "", name, "is not what the stages left")
-        for name, content in due.items()
+        for name, content in expected.items()
         if not (stages.folder / name).exists() or (stages.folder / name).read_bytes() != content
     ]
 
 
 def _leftovers(stages: DatasetStages) -> Iterator[str]:
-    """Files of a killed run, and files among the outputs that no record knows."""
+    """Return the files of a killed run, and the files among the outputs that have no record."""
     found: set[Folder] = {*stages.folder.glob("state/partial/**/*")}
     found |= {*stages.folder.rglob(".*.partial")}
     for stage in stages.in_order:
         if stage.prunes:
             outputs = (output for record in records(stage).values() for output in record.outputs)
-            found |= {*stage.folder.rglob("*")} - {stage.folder / o.path for o in outputs}
+            recorded = {stage.folder / output.path for output in outputs}
+            found |= {*stage.folder.rglob("*")} - recorded
     return (name_in(stages.folder, path) for path in sorted(found, key=str) if path.is_file())

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' code to ours."""
+"""Converts checkpoints of the authors' code to checkpoints of avsnn."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,54 +15,77 @@ from avsnn.strict_model import StrictModel
 
 
 class ConvertSettings(StrictModel):
-    """What the weights do not tell by themselves."""
+    """Settings of the network that cannot be read from the shapes of the weights."""
 
-    steps: int = Field(default=4, ge=1, description="T; no weight depends on it")
-    heads: int = Field(default=16, ge=1, description="attention heads")
-    alpha: float = Field(default=1.5, ge=0, description="share of the cross-modal residual")
-    method: str | None = Field(default=None, description="where the weights fit more than one")
+    steps: int = Field(
+        default=4,
+        ge=1,
+        description="Number of time steps T; no weight depends on T (published: 4)",
+    )
+    heads: int = Field(default=16, ge=1, description="Number of attention heads (published: 16)")
+    alpha: float = Field(
+        default=1.5, ge=0, description="Share of the cross-modal residual (published: 1.5)"
+    )
+    method: str | None = Field(
+        default=None,
+        description="Name of the fusion method; needed where the weights fit more than one method",
+    )
     attention: Literal["spatio-temporal", "spatial", "temporal"] | None = Field(
-        default=None, description="spatial and temporal attention have the same weights"
+        default=None,
+        description="What the cross-modal attention looks over; needed to tell spatial attention "
+        "from temporal attention, which have the same weights",
     )
 
 
 def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> AuthorsState:
-    """Reads a ``.pth.tar`` or a bare state dict, writes safetensors with the model's settings.
+    """Convert a ``.pth.tar`` file or a bare state dict to a safetensors file with the settings.
 
-    The metadata of the result hold, as JSON under ``avsnn``, ``settings`` and ``classes``:
-    ``build(ModelSettings(**settings), classes=classes)`` takes its tensors strictly.
+    The metadata of the safetensors file hold JSON under ``avsnn``, with the keys ``settings`` and
+    ``classes``. The network ``build(ModelSettings(**settings), classes=classes)`` loads the
+    tensors of the file strictly.
+
+    Args:
+        file: the checkpoint of the authors' code.
+        target: the safetensors file to write.
+        settings: the settings that cannot be read from the weights.
+
+    Returns:
+        the weights under the names of avsnn, the settings of the network, and the names of the
+        weights that were left out.
 
     Raises:
-        UserError: the file is missing, is no checkpoint that is safe to read, or holds the weights
-            of another network.
+        UserError: the file is missing, cannot be read safely, or holds the weights of another
+            network; or the target is a folder.
     """
-    state = _read(file)
+    state = _read_state_dict(file)
     if target.is_dir():
         raise UserError(f"{target} is a folder; give the name of the file to write.")
     try:
-        found = import_authors_state(state, **settings.model_dump())
+        imported = import_authors_state(state, **settings.model_dump())
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"{file} cannot be converted: {reason}") from None
     except ValueError as error:
         raise UserError(f"{file} cannot be converted: {error}") from None
-    facts = {"settings": found.settings.model_dump(), "classes": found.classes}
-    write_checkpoint(target, Checkpoint(dict(found.state), facts))
-    return found
+    facts = {"settings": imported.settings.model_dump(), "classes": imported.classes}
+    write_checkpoint(target, Checkpoint(dict(imported.state), facts))
+    return imported
 
 
-def _read(file: Path) -> Mapping[str, torch.Tensor]:
+def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:
     if not file.is_file():
         raise UserError(f"{file} is no file; give a checkpoint of the authors' code.")
     try:
-        # A pickle can run code when it is read; this reads tensors and plain containers only.
+        # A pickle can run code when the pickle is read. With `weights_only`, torch reads nothing
+        # but tensors and plain containers.
         with warnings.catch_warnings(action="ignore"):
             loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        # What a reader of hostile bytes may raise is anything; its own advice would be to trust it.
+        # Hostile bytes can make the reader raise any error. torch's own message would advise to
+        # trust the file, so that message is not shown.
         raise UserError(
-            f"{file} is no checkpoint that can be read safely: it is cut, no checkpoint at all, or "
-            f"would run code ({type(error).__name__})."
+            f"{file} is no checkpoint that can be read safely: the file is cut, is no checkpoint "
+            f"at all, or would run code ({type(error).__name__})."
         ) from None
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     tensors = isinstance(state, Mapping) and all(

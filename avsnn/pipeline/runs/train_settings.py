@@ -1,4 +1,4 @@
-"""Settings of a training."""
+"""The settings of a training; the defaults are the published values."""
 
 from typing import Literal
 
@@ -10,110 +10,190 @@ from avsnn.strict_model import StrictModel
 
 
 class AugmentSettings(StrictModel):
-    """How a frame becomes the network's input; the defaults are the published ones."""
+    """How a frame becomes the input of a network; the defaults are the published values."""
 
-    min_area: float = Field(default=0.08, gt=0, le=1, description="smallest crop, share of frame")
-    max_ratio: float = Field(default=4 / 3, ge=1, description="crop width to height, at most")
-    flip: bool = Field(default=True, description="mirror half of the training frames")
+    min_area: float = Field(
+        default=0.08,
+        gt=0,
+        le=1,
+        description="Smallest area of a random crop in training, as a share of the frame's area "
+        "(published: 0.08)",
+    )
+    max_ratio: float = Field(
+        default=4 / 3,
+        ge=1,
+        description="Largest ratio of width to height of a random crop in training, and of height "
+        "to width (published: 4/3)",
+    )
+    flip: bool = Field(
+        default=True,
+        description="Whether half of the training frames are mirrored left to right, as published",
+    )
     noise_snr: float | None = Field(
-        default=None, description="dB; Gaussian noise on the normalised training frames"
+        default=None,
+        description="Signal to noise ratio in dB of Gaussian noise that is added to the normalised "
+        "training frames; unset adds no noise",
     )
     noise_in_evaluation: bool = Field(
-        default=False, description="the same noise in evaluation; published runs had none there"
+        default=False,
+        description="Whether evaluation adds the same noise; the published runs evaluate without "
+        "noise",
     )
     test_crop: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="side of the centred test square, share of the frame's shorter side; the "
-        "published 0.5 sees the middle quarter of a square frame",
+        description="Side of the centred square that evaluation sees, as a share of the frame's "
+        "shorter side; with the published 0.5, evaluation sees the middle quarter of a square "
+        "frame",
     )
 
 
 class DataSettings(StrictModel):
-    """What the network sees."""
+    """What a network sees."""
 
-    split: str | None = Field(default=None, description="a split of the data set; its default")
-    size: PositiveInt = Field(default=128, description="px, frames and audio images")
-    augment: AugmentSettings = AugmentSettings()
+    split: str | None = Field(
+        default=None,
+        description="Name of the split; unset takes the default split of the data set",
+    )
+    size: PositiveInt = Field(
+        default=128,
+        description="Height and width in px of the frames and audio images that the network gets "
+        "(published: 128)",
+    )
+    augment: AugmentSettings = Field(
+        default=AugmentSettings(), description="How a frame becomes the input of the network"
+    )
 
 
 class OptimizerSettings(StrictModel):
-    """AdamW, linear warm-up, cosine decay; stepped per epoch."""
+    """AdamW with a linear warm-up and a cosine decay; the learning rate changes once per epoch."""
 
-    base_lr: float = Field(default=5e-3, gt=0, description="learning rate at batch 1024")
-    min_lr: float = Field(default=1e-5, ge=0)
-    warmup_lr: float = Field(default=1e-6, ge=0)
-    warmup_epochs: int = Field(default=5, ge=0)
+    base_lr: float = Field(
+        default=5e-3,
+        gt=0,
+        description="Learning rate for batches of 1024 clips, after the warm-up and before the "
+        "decay; a run takes base_lr * batch_size / 1024 (published: 0.005)",
+    )
+    min_lr: float = Field(
+        default=1e-5, ge=0, description="Learning rate at the end of the decay (published: 1e-5)"
+    )
+    warmup_lr: float = Field(
+        default=1e-6, ge=0, description="Learning rate of the first epoch (published: 1e-6)"
+    )
+    warmup_epochs: int = Field(
+        default=5, ge=0, description="Number of epochs of the warm-up (published: 5)"
+    )
     weight_decay: float = Field(
-        default=1e-4, ge=0, description="none on biases and other 1-D parameters"
+        default=1e-4,
+        ge=0,
+        description="Weight decay of AdamW; biases and other one-dimensional parameters have none "
+        "(published: 1e-4)",
     )
     accumulate: PositiveInt = Field(
         default=1,
-        description="parts that a batch is worked on in, one after the other, before each step; "
-        "batch norm and alignment then see a part at a time",
+        description="Number of equal parts into which a batch is cut; gradients of the parts are "
+        "computed one after the other and added up before the step. Batch norm and semantic "
+        "alignment then see one part at a time (published: 1)",
     )
     clip_norm: float | None = Field(
-        default=None, gt=0, description="longest gradient, over all parameters; longer are scaled"
+        default=None,
+        gt=0,
+        description="Largest norm of the gradient over all parameters; a longer gradient is scaled "
+        "down to this norm. Unset clips nothing, as published",
     )
     ema_decay: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="evaluate and keep a moving average of the weights, such as 0.999",
+        description="Decay of a moving average of the weights, for example 0.999; the average is "
+        "then evaluated and kept instead of the weights. Unset keeps no average, as published",
     )
 
 
 class ComputeSettings(StrictModel):
-    """How it is computed; the defaults are those of the published runs."""
+    """How a network is computed; the defaults are the values of the published runs."""
 
     precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="bf16: autocast of convolutions and matrix products"
+        default="float32",
+        description="Number format: float32, as published, or bf16, an autocast of convolutions "
+        "and matrix products",
     )
     kernels: Literal["auto", "torch", "cpu", "triton"] = Field(
         default="auto",
-        description="of neurons: C (cpu), Triton, plain torch; auto: the fastest there are",
+        description="Kernels that compute the neurons: plain torch, C (cpu) or Triton; auto takes "
+        "the fastest kernels that the device has",
     )
-    compile: bool = Field(default=False, description="torch.compile, which needs a C++ compiler")
+    compile: bool = Field(
+        default=False,
+        description="Whether torch.compile compiles the network, which needs a C++ compiler",
+    )
     recompute: bool = Field(
         default=False,
-        description="keep the inputs of blocks only and compute them twice: less memory, more time",
+        description="Whether the forward pass keeps only the inputs of each block, and the "
+        "backward pass computes the block again: less memory, more time",
     )
     channels_last: bool = Field(
-        default=False, description="images with their channels innermost; faster on some devices"
+        default=False,
+        description="Whether channels are the innermost dimension of images in memory, which is "
+        "faster on some devices",
     )
 
 
 class DistributedSettings(StrictModel):
-    """What several processes do together; without effect on one. Off, as published: each alone."""
+    """What several processes compute together; without effect in a single process.
+
+    By default each process works on its own clips alone, as published.
+    """
 
     sync_batch_norm: bool = Field(
-        default=False, description="statistics of batch norm over the batches of all processes"
+        default=False,
+        description="Whether batch norm takes its statistics over the clips of all processes",
     )
     global_alignment: bool = Field(
-        default=False, description="the alignment loss over the clips of all processes"
+        default=False,
+        description="Whether the loss of the semantic alignment compares the clips of all "
+        "processes",
     )
 
 
 class TrainSettings(StrictModel):
-    """A training, whole. The defaults are the published recipe for CREMA-D."""
+    """All settings of a training; the defaults are the published recipe for CREMA-D."""
 
-    model: ModelSettings = ModelSettings()
-    data: DataSettings = DataSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    loss: LossSettings = LossSettings()
-    compute: ComputeSettings = ComputeSettings()
-    distributed: DistributedSettings = DistributedSettings()
-    epochs: PositiveInt = 100
-    batch_size: int = Field(default=128, ge=2, description="clips of a step, over all processes")
-    seed: int = Field(default=42, ge=0, lt=2**32)
+    model: ModelSettings = Field(default=ModelSettings(), description="The network")
+    data: DataSettings = Field(default=DataSettings(), description="What the network sees")
+    optimizer: OptimizerSettings = Field(
+        default=OptimizerSettings(), description="The optimizer and its learning rate"
+    )
+    loss: LossSettings = Field(default=LossSettings(), description="The training loss")
+    compute: ComputeSettings = Field(
+        default=ComputeSettings(), description="How the network is computed"
+    )
+    distributed: DistributedSettings = Field(
+        default=DistributedSettings(), description="What several processes compute together"
+    )
+    epochs: PositiveInt = Field(default=100, description="Number of epochs (published: 100)")
+    batch_size: int = Field(
+        default=128,
+        ge=2,
+        description="Number of clips in a step, over all processes (published: 128)",
+    )
+    seed: int = Field(
+        default=42,
+        ge=0,
+        lt=2**32,
+        description="Seed of the weights, of the order of clips and of the augmentation "
+        "(published: 42, 47 and 1024)",
+    )
     selection: Literal["val", "test", "last"] = Field(
         default="val",
-        description="the best epoch on validation; on test, as published (train then includes the "
-        "validation part); or no choice: train on both, keep the last epoch",
+        description="How the epoch is chosen whose weights are kept as the best: val trains on "
+        "train and takes the epoch with the best accuracy on val; test trains on train and val and "
+        "takes the epoch with the best accuracy on test, as published; last trains on train and "
+        "val and takes the last epoch",
     )
 
     @property
     def train_parts(self) -> tuple[str, ...]:
-        """Parts of the split that are trained on."""
+        """The parts of the split that the network is trained on."""
         return ("train",) if self.selection == "val" else ("train", "val")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from avsnn.datasets_manifest.schema import OWN
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build import build_stages
 from avsnn.pipeline.prepare.prepare import prepare
@@ -27,7 +27,7 @@ def test_every_defective_clip_has_its_reason_and_every_good_one_is_in_the_caches
 ) -> None:
     # With no address to download from: the files are in the source folder.
     fake.write_manifest(tmp_path, generated=True)
-    monkeypatch.setenv(OWN, str(tmp_path))
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
     settings = PrepareSettings.model_validate({"extract": {"frames": rule}})
     request = PrepareRequest(settings=settings, source=fake.folder, max_failures=1.0)
     stages = build_stages("fake-crema-d", request, root=tmp_path)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avsnn.datasets_manifest import Manifest, load, names
-from avsnn.datasets_manifest.schema import COLUMNS, PARTS, GroupSplit
+from avsnn.datasets_manifest.clips import COLUMNS, PARTS
+from avsnn.datasets_manifest.schema import GroupSplit
 from avsnn.pipeline.prepare.splits import assign_parts, hash_rank, select
 
 CLASSES = 10

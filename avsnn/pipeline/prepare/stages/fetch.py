@@ -1,4 +1,4 @@
-"""1. Originals: downloaded, found in a folder, or generated; verified against the manifest."""
+"""1. Published files: downloaded, copied from a folder, or generated; then verified."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,48 +18,31 @@ from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.http import Address, HttpClient
 from avsnn.pipeline.transfer.lfs import LfsServer
 
-# A source that was away for so many files in a row is no longer asked, if there is another.
+# Fetch stops asking a source that was unavailable for this number of files in a row, unless the
+# source is the last source that holds the file.
 MAX_UNAVAILABLE = 3
-
-
-class DownloadSource:
-    """A source of the manifest, and how it behaves in this run."""
-
-    def __init__(self, source: Source, http: HttpClient, files: Sequence[MediaFile]) -> None:
-        self.source = source
-        self.unavailable = 0
-        if source.lfs is not None:
-            mine = [file for file in files if self.holds(file)]
-            self.locate = LfsServer(Address(source.lfs, {}, source.insecure), http, mine).locate
-        else:
-            self.locate = self._below_url
-
-    def holds(self, file: MediaFile) -> bool:
-        """Whether the manifest says that the file is there."""
-        return file.path.startswith(self.source.prefix)
-
-    def _below_url(self, file: MediaFile) -> Address:
-        rest = quote(file.path.removeprefix(self.source.prefix))
-        return Address(f"{self.source.url}{rest}", {}, self.source.insecure)
 
 
 @dataclass(frozen=True)
 class Fetch(Stage):
-    """One unit per file. A file that cannot be had is a failure; the others go on.
+    """Brings the files of the clips; a unit is a file.
+
+    A file that no source gives is a failure; the other files are brought all the same.
 
     Attributes:
-        folder: where the files go, in their published layout.
-        state: where the journal is kept, and downloads that are not whole yet.
-        manifest: the data set.
-        clips: those whose files are wanted.
-        source: a folder that holds the files already; None downloads or generates them. Links in
-            it are followed.
-        http: the connections that all units share, which is why they run as threads.
+        folder: the folder of the files, in their published layout.
+        state: the folder of the journal, and of downloads that are not whole yet.
+        manifest: the facts about the data set.
+        clips: the clips whose files are wanted.
+        source: a folder that holds the files already, from which links are followed; None
+            downloads or generates the files.
+        http: the connections. All units share the connections, so units run as threads.
+        download_sources: the sources of the manifest, in the order in which they are asked.
     """
 
     name: ClassVar[str] = "fetch"
     version: ClassVar[int] = 1
-    # A run with --limit plans fewer files; those fetched before it stay.
+    # A run with --limit plans fewer files. Files that an earlier run fetched stay.
     prunes: ClassVar[bool] = False
 
     folder: Path
@@ -68,21 +51,21 @@ class Fetch(Stage):
     clips: tuple[Clip, ...]
     source: Path | None
     http: HttpClient = field(default_factory=HttpClient, repr=False, compare=False)
-    download_sources: tuple[DownloadSource, ...] = field(init=False, repr=False, compare=False)
+    download_sources: tuple["DownloadSource", ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         files = [file for clip in self.clips for file in clip.files]
         download_sources = (
-            DownloadSource(place, self.http, files) for place in self.manifest.sources
+            DownloadSource(source, self.http, files) for source in self.manifest.sources
         )
         object.__setattr__(self, "download_sources", tuple(download_sources))
 
     def settings(self) -> dict[str, Any]:
-        """Nothing: a file's bytes are the publisher's, wherever they come from."""
+        """Return no settings: the bytes of a file are the publisher's, whatever the source is."""
         return {}
 
     def units(self) -> list[Unit]:
-        """Every file of every clip; one that several clips share, once."""
+        """Return every file of every clip; a file that several clips share is one unit."""
         wanted = {file.path: (clip, file) for clip in self.clips for file in clip.files}
         return [
             Unit(
@@ -95,17 +78,18 @@ class Fetch(Stage):
         ]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Brings one file and checks it.
+        """Bring one file and verify its size and SHA-256.
 
         Raises:
-            UserError: its folder is a link that leads elsewhere, where nothing may be written.
+            UserError: the folder of the file is a link that leads out of the data set's folder,
+                where avsnn must write nothing.
         """
         clip, file = unit.work
-        home = (self.folder / file.path).parent
-        if not home.resolve().is_relative_to(self.folder.resolve()):
+        parent = (self.folder / file.path).parent
+        if not parent.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(
-                f"{home} is a link that leads out of {self.folder}; remove it, and give what it "
-                "leads to as --source."
+                f"{parent} is a link that leads out of {self.folder}; remove the link, and give "
+                "the folder that the link leads to as --source."
             )
         target = scratch / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +100,7 @@ class Fetch(Stage):
         return Outcome(written=1)
 
     def partial(self, file: MediaFile) -> PartialDownload:
-        """What has arrived so far of a download."""
+        """Return what has arrived of the download of a file so far."""
         return PartialDownload.of(file.path, self.state / "downloads")
 
     def _bring(self, clip: Clip, file: MediaFile, target: Path) -> None:
@@ -136,7 +120,7 @@ class Fetch(Stage):
         reasons = []
         for source in download_sources:
             if source.unavailable >= MAX_UNAVAILABLE and source is not download_sources[-1]:
-                reasons.append(f"{source.source.name}: not asked, it was away before")
+                reasons.append(f"{source.name}: not asked, it was away before")
                 continue
             try:
                 download(self.http, source.locate, file, partial)
@@ -144,7 +128,7 @@ class Fetch(Stage):
                 source.unavailable = (
                     source.unavailable + 1 if isinstance(error, ServerUnavailableError) else 0
                 )
-                reasons.append(f"{source.source.name}: {error}")
+                reasons.append(f"{source.name}: {error}")
             else:
                 source.unavailable = 0
                 partial.move(target)
@@ -152,6 +136,7 @@ class Fetch(Stage):
         raise TransferError(f"cannot be downloaded: {'; '.join(reasons)}")
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
+        # Only a generated data set needs the encoders, so no other data set waits for the import.
         from avsnn.pipeline.media import synthesis
 
         shape, contour = self.manifest.classes[clip.label].split("-")
@@ -159,6 +144,42 @@ class Fetch(Stage):
             synthesis.write_video(target, key=clip.key, shape=shape)
         else:
             target.write_bytes(synthesis.audio_bytes(key=clip.key, contour=contour))
+
+
+class DownloadSource:
+    """A source of the manifest, and how the source behaves in this run.
+
+    Args:
+        source: the source, as the manifest describes the source.
+        http: the connections.
+        files: all files of the run; a Git LFS server is asked for many files at once.
+
+    Attributes:
+        locate: returns the address of a file.
+        unavailable: for how many files in a row the source was unavailable.
+    """
+
+    def __init__(self, source: Source, http: HttpClient, files: Sequence[MediaFile]) -> None:
+        self.unavailable = 0
+        self._source = source
+        if source.lfs is not None:
+            held = [file for file in files if self.holds(file)]
+            self.locate = LfsServer(Address(source.lfs, {}, source.insecure), http, held).locate
+        else:
+            self.locate = self._below_url
+
+    @property
+    def name(self) -> str:
+        """The name of the source in failure reasons."""
+        return self._source.name
+
+    def holds(self, file: MediaFile) -> bool:
+        """Return whether the manifest says that the source holds the file."""
+        return file.path.startswith(self._source.prefix)
+
+    def _below_url(self, file: MediaFile) -> Address:
+        rest = quote(file.path.removeprefix(self._source.prefix))
+        return Address(f"{self._source.url}{rest}", {}, self._source.insecure)
 
 
 def _copy(found: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""2. One row per clip: key, label, its part in every split, where its media are."""
+"""2. Table and files to an index: ``clips.jsonl``, one row per clip whose files are here."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +14,17 @@ from avsnn.pipeline.prepare.stages.fetch import Fetch
 
 @dataclass(frozen=True)
 class Index(Stage):
-    """A single unit. Clips with a file that fetch could not bring are skipped, and counted."""
+    """Writes ``clips.jsonl`` in a single unit.
+
+    A clip with a file that fetch could not bring is skipped, because fetch has already counted the
+    file as failed.
+
+    Attributes:
+        folder: the folder of ``clips.jsonl``.
+        state: the folder of the journal.
+        manifest: the facts about the data set.
+        fetch: the stage that brings the files.
+    """
 
     name: ClassVar[str] = "index"
     version: ClassVar[int] = 1
@@ -25,15 +35,15 @@ class Index(Stage):
     fetch: Fetch
 
     def settings(self) -> dict[str, Any]:
-        """The splits, since every row names its parts."""
+        """Return the rules of the splits: every row names the part of its clip in every split."""
         return {split: rule.model_dump() for split, rule in self.manifest.splits.items()}
 
     def units(self) -> list[Unit]:
-        """The table as a whole."""
-        brought = records(self.fetch)
+        """Return the whole index as one unit; its inputs are the SHA-256 of all files."""
+        fetched = records(self.fetch)
 
         def digest(path: str) -> str | None:
-            record = brought.get(path)
+            record = fetched.get(path)
             return record.outputs[0].sha256 if record and record.outputs else None
 
         inputs = {
@@ -43,13 +53,13 @@ class Index(Stage):
         return [Unit(name="clips", outputs=("clips.jsonl",), inputs=inputs)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Writes ``clips.jsonl``, in an order that mixes classes."""
-        parts = {name: assign_parts(self.manifest, name) for name in self.manifest.splits}
-        default = parts[self.manifest.default_split]
+        """Write ``clips.jsonl``, in an order that mixes the classes."""
+        parts_of_split = {name: assign_parts(self.manifest, name) for name in self.manifest.splits}
+        default_parts = parts_of_split[self.manifest.default_split]
         positions: dict[str, int] = defaultdict(int)
         rows, skipped = [], 0
         for clip in sorted(self.fetch.clips, key=lambda clip: hash_rank(clip.key)):
-            part = default[clip.key]
+            part = default_parts[clip.key]
             position = positions[part]
             positions[part] += 1
             digests: dict[str, str | None] = unit.inputs[clip.key]
@@ -63,7 +73,7 @@ class Index(Stage):
                 group=clip.group,
                 part=part,
                 position=position,
-                splits={split: table[clip.key] for split, table in parts.items()},
+                splits={split: parts[clip.key] for split, parts in parts_of_split.items()},
                 audio=clip.audio.path,
                 visual=clip.visual.path,
                 sha256={path: digest for path, digest in digests.items() if digest},

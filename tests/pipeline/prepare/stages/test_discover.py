@@ -13,7 +13,8 @@ from avsnn.pipeline.engine.files import sha256
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.prepare.stages.discover import IGNORED, Discover, find_layout_folder
+from avsnn.pipeline.prepare.folder_layout import find_layout_folder
+from avsnn.pipeline.prepare.stages.discover import IGNORED, Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from tests.conftest import NoProgress, city_sounds
 
