@@ -29,7 +29,8 @@ from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.prepare.stages.extract import Extract
 from benchmarks.measuring import family, measure, print_machine, print_rates, print_ratio
 from tests.conftest import NoProgress
-from tests.fake_crema_d import FakeCremaD, make, make_clip
+from tests.fake_clips import make_clip
+from tests.fake_crema_d import FakeCremaD, make
 
 
 def main() -> None:

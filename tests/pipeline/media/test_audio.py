@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.synthesis import audio_bytes
-from tests.fake_crema_d import make_clip
+from tests.fake_clips import make_clip
 
 
 def wav(path: Path, samples: NDArray[np.int16], rate: int = 8000) -> Path:

@@ -9,7 +9,7 @@ from avsnn.pipeline.media import video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.flv import read_flv_tags
 from avsnn.pipeline.media.synthesis import write_video
-from tests.fake_crema_d import make_clip
+from tests.fake_clips import make_clip
 
 # File, frames that can be decoded, frames of the published one-per-second rule.
 REAL_CLIPS = [

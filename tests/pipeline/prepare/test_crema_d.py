@@ -13,7 +13,8 @@ from avsnn.pipeline.prepare.build import build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
 from tests.conftest import NoProgress
-from tests.fake_crema_d import DEFECTS, FakeCremaD, make
+from tests.defects import DEFECTS
+from tests.fake_crema_d import FakeCremaD, make
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_every_defective_clip_has_its_reason_and_every_good_one_is_in_the_caches
     )
 
     counts = {name: (s.written, s.skipped, s.failed) for name, s in summaries.items()}
-    assert counts == fake.accounts
+    assert counts == fake.counts
 
     rows = map(json.loads, (stages.folder / "failures.jsonl").read_text().splitlines())
     failures = {row["key"]: row for row in rows}
