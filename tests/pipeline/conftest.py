@@ -1,4 +1,4 @@
-"""Fixtures that run file servers on this machine."""
+"""Fixtures that run file servers on this machine, and helpers that open the prepared demo."""
 
 import ssl
 import threading
@@ -9,7 +9,21 @@ from pathlib import Path
 import pytest
 import trustme
 
+from avsnn.pipeline.formats.prepared import Prepared, load_prepared
 from tests.pipeline.transfer.server import FakeLfsServer, Server
+
+
+def prepared_demo(root: Path) -> Prepared:
+    """Return what the prepare of the demo left."""
+    prepared = load_prepared(root, "demo")
+    assert prepared is not None
+    return prepared
+
+
+def cache_paths(root: Path) -> tuple[Path, Path]:
+    """Return the paths of the frame cache and of the audio cache of the demo."""
+    prepared = prepared_demo(root)
+    return root / "demo" / prepared.frames, root / "demo" / prepared.audio
 
 
 @contextmanager

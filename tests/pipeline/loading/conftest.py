@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from avsnn.pipeline.formats.prepared import Prepared, load_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Batch, Source
-
-
-def prepared_demo(root: Path) -> Prepared:
-    """Return what the prepare of the demo left."""
-    prepared = load_prepared(root, "demo")
-    assert prepared is not None
-    return prepared
+from tests.pipeline.conftest import prepared_demo
 
 
 def open_source(root: Path, kind: str = "cache") -> Source:

@@ -12,7 +12,8 @@ from avsnn.pipeline.loading import cache_source
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.order import BatchRequest, evaluation_requests
 from avsnn.pipeline.loading.source import Source
-from tests.pipeline.loading.conftest import are_equal, open_source, prepared_demo
+from tests.pipeline.conftest import prepared_demo
+from tests.pipeline.loading.conftest import are_equal, open_source
 
 
 def copy_to_memory(folder: Path, name: str) -> UPath:

@@ -8,7 +8,8 @@ from upath import UPath
 from avsnn.pipeline.loading.order import BatchRequest, training_requests
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
-from tests.pipeline.loading.conftest import are_equal, prepared_demo
+from tests.pipeline.conftest import prepared_demo
+from tests.pipeline.loading.conftest import are_equal
 
 
 def test_shards_in_a_store_give_the_same_batch_as_a_folder(
