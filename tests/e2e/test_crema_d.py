@@ -40,18 +40,18 @@ def publish(fake: FakeCremaD, mirror: Server, objects: FakeLfsServer) -> int:
             if path in broken:
                 objects.errors[digest] = 404
                 if body is not None:
-                    mirror.holds(f"crema/{path}", body)
+                    mirror.add_file(f"crema/{path}", body)
                 continue
             assert body is not None
-            objects.holds(path, body)
+            objects.add_file(path, body)
             number = int(digest[:8], 16)
             if number % 30 == 0:
                 body = bytes(reversed(body))
             elif number % 40 == 0:
                 body = b"version https://git-lfs.github.com/spec/v1\n"
-            mirror.holds(f"crema/{path}", body)
+            mirror.add_file(f"crema/{path}", body)
             if number % 7 == 0:
-                mirror.tell(f"/files/crema/{path}", next(errors))
+                mirror.plan_answers(f"/files/crema/{path}", next(errors))
                 failing_requests += 1
     return failing_requests
 
@@ -95,9 +95,9 @@ def test_300_clips_are_prepared_and_every_clip_is_counted_once(
     assert len(lfs.batches) <= 7
     assert avsnn("verify", "fake-crema-d").returncode == 0
     # Accepted failures stay accepted, in a rerun and in a repair.
-    before = len(server.asked)
+    before = len(server.received)
     assert "nothing to do" in avsnn("prepare", "fake-crema-d").stdout
-    assert len(server.asked) == before
+    assert len(server.received) == before
     (cache / "key" / "c" / "0").unlink()
     assert avsnn("repair", "fake-crema-d").returncode == 0
     assert avsnn("verify", "fake-crema-d").returncode == 0

@@ -24,7 +24,10 @@ def stage(small_demo: Path) -> extract.Extract:
 
 
 def crash_in_opencv(*words: Any) -> Any:
-    """Crash if OpenCV is to decode; otherwise read the clip. The sandbox calls this function."""
+    """Crash if OpenCV is to decode; otherwise read the clip.
+
+    The function runs in the sandbox, where ``_read_clip`` is not replaced.
+    """
     if "opencv" in words[-1]:
         os.kill(os.getpid(), signal.SIGSEGV)
     return extract._read_clip(*words)
