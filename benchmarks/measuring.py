@@ -1,4 +1,4 @@
-"""Measures tasks in interleaved rounds, and prints rates and ratios; all benchmarks use this."""
+"""Measures tasks in interleaved rounds, and prints rates and ratios; shared by the benchmarks."""
 
 import os
 import statistics

@@ -77,7 +77,7 @@ def encode_wav(samples: NDArray[np.int16]) -> bytes:
 
 
 def wav_seconds(wav: bytes) -> float:
-    """Return the duration in s of a file that :func:`encode_wav` made; its header has 44 bytes."""
+    """Return the duration in s of a file from :func:`encode_wav`; the header has 44 bytes."""
     return (len(wav) - 44) / 2 / SOUND_RATE
 
 
@@ -144,7 +144,7 @@ def draw_tags(rng: np.random.Generator, emotion: int, frames: int) -> list[Tag]:
 
 
 def encode_flv(tags: list[Tag], duration: float | None) -> bytes:
-    """Return a flash video of tags; the header gives the duration in s unless it is None."""
+    """Return a flash video of tags; the header gives a duration (s) that is not None."""
     kinds = {kind for kind, _, _ in tags}
     header = b"FLV\x01" + bytes([(SOUND in kinds) * 4 + (PICTURE in kinds)]) + struct.pack(">I", 9)
     facts = {"width": 480.0, "height": 360.0, "framerate": float(FPS), "videocodecid": 2.0}
