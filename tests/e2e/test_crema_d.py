@@ -56,7 +56,7 @@ def publish(fake: FakeCremaD, mirror: Server, objects: FakeLfsServer) -> int:
     return failing_requests
 
 
-def test_300_clips_are_prepared_and_every_clip_is_counted_once(
+def test_every_clip_from_failing_servers_is_prepared_or_recorded_as_a_failure(
     avsnn: Command,
     server: Server,  # noqa: F811
     lfs: FakeLfsServer,  # noqa: F811
