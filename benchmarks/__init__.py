@@ -1,1 +1,1 @@
-"""Ratios against named alternatives, one command each."""
+"""Benchmarks: each module is one command and compares avsnn with named alternatives."""

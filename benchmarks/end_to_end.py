@@ -1,9 +1,10 @@
-"""Whether ``avsnn train`` loses anything to loading and logging: its rate beside bare steps'.
+"""Measures whether ``avsnn train`` loses speed to loading and logging, against bare steps.
 
-``python -m benchmarks.end_to_end`` in the project's folder, with the ``dev`` extra installed. The
-demo is prepared, then in turns trained for an epoch by the command (published size, B = 8, samples
-per second as it reports them), and stepped over by a bare loop, over the same batches in the same
-order from the same weights, all of them loaded and augmented before.
+Run ``python -m benchmarks.end_to_end`` in the project's folder, with the ``dev`` extra installed.
+The benchmark prepares the demo. Then two ways take turns: ``avsnn train`` trains one epoch
+(published size, B = 8) and reports its samples per second; a bare loop takes the same steps, over
+the same batches in the same order from the same weights. The batches of the bare loop are loaded
+and augmented before the clock starts.
 """
 
 import argparse
@@ -31,26 +32,26 @@ WORDS = ["model.channels=256", "data.size=128", "batch_size=8", "epochs=1", "sel
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=160)
-    words = parser.parse_args()
+    args = parser.parse_args()
     print_machine("torch")
-    with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as temporary:
+        work = Path(temporary)
         command = [sys.executable, "-m", "avsnn"]
         root = ["--root", str(work / "data")]
-        limit = ["--limit", str(words.clips)]
-        chosen = [word for setting in WORDS for word in ("--set", setting)]
+        limit = ["--limit", str(args.clips)]
+        settings_args = [word for setting in WORDS for word in ("--set", setting)]
         subprocess.run(
             [*command, "prepare", "demo", *root, *limit], check=True, capture_output=True
         )
         ratios = []
-        for turn in range(words.rounds):
+        for turn in range(args.rounds):
             run = work / f"run{turn}"
             subprocess.run(
-                [*command, "train", "demo", *root, "--run", str(run), *chosen],
+                [*command, "train", "demo", *root, "--run", str(run), *settings_args],
                 check=True,
                 capture_output=True,
             )
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def bare_rate(config: RunConfig) -> float:
-    """Samples per second of steps on batches that are there."""
+    """Return the samples per second of training steps on batches in memory."""
     settings, device = config.settings, torch.device("cpu")
     source = open_source(config)
     rows = rows_of_parts(config, source, *settings.train_parts)

@@ -1,9 +1,9 @@
-"""How fast clips like CREMA-D's are extracted, against plain scripts in the same run.
+"""Measures how fast clips like CREMA-D's are extracted, against plain scripts in the same run.
 
-``python -m benchmarks.extract`` in the project's folder, with the ``dev`` extra installed. Rounds
-are interleaved; a ratio is the median over rounds of the ratios within a round, so that a busy
-machine disturbs both sides alike, with the smallest and largest behind it. ``CPU`` ratios count the
-processor time of all processes instead of the clock's.
+Run ``python -m benchmarks.extract`` in the project's folder, with the ``dev`` extra installed. The
+rounds of all ways are interleaved. A printed ratio is the median of the ratios of all rounds, with
+the smallest and the largest in brackets, so a busy machine disturbs both sides of a ratio. ``CPU``
+ratios compare the processor time of all processes instead of the time by the clock.
 """
 
 import argparse
@@ -27,56 +27,57 @@ from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media import video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.prepare.stages.extract import Extract
-from benchmarks.measuring import family, measure, print_machine, print_rates, print_ratio
+from benchmarks.measuring import measure, print_machine, print_rates, print_ratio, process_tree
 from tests.conftest import NoProgress
-from tests.fake_crema_d import FakeCremaD, make, make_clip
+from tests.fake_clips import make_clip
+from tests.fake_crema_d import FakeCremaD, make
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
-    words = parser.parse_args()
+    args = parser.parse_args()
     logging.captureWarnings(True)
     with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as name:
         work = Path(name)
-        fake = make(work / "raw", words.clips, defects=False)
-        # Which also brings the files into the page cache.
-        frames = sum(grab_some(fake.folder / row["visual_path"]) for row in fake.rows)
+        fake = make(work / "raw", args.clips, defects=False)
+        # Reading all files here also brings the files into the page cache.
+        frames = sum(decode_once_per_second(fake.folder / row["visual_path"]) for row in fake.rows)
         print_machine("opencv-python-headless", "decord", "soundfile", "webdataset", "distributed")
-        print(
-            f"{words.clips} clips, {frames} frames of FLV1 480x360 with MP3, {words.rounds} rounds"
-        )
-        compare_with_scripts(fake, work, frames, words.rounds)
-        compare_workers(fake, work, words.rounds)
-        show_memory(work, words.clips)
-        compare_decoders(fake, work, words.rounds)
+        print(f"{args.clips} clips, {frames} frames of FLV1 480x360 with MP3, {args.rounds} rounds")
+        compare_with_scripts(fake, work, frames, args.rounds)
+        compare_workers(fake, work, args.rounds)
+        show_memory(work, args.clips)
+        compare_decoders(fake, work, args.rounds)
 
 
 def compare_with_scripts(fake: FakeCremaD, work: Path, frames: int, rounds: int) -> None:
-    """Extraction on one core against a bare decoding loop and a read-all-and-write script."""
+    """Compare extraction on one core with a bare decoding loop and a script that writes frames."""
     paths = [fake.folder / row["visual_path"] for row in fake.rows]
     with open_worker_pools(0) as pools:
-        extract(fake, work, pools.processes())  # starts the sandbox
+        # The first call starts the sandbox, which the measurement leaves out.
+        extract(fake, work, pools.processes())
         costs = measure(
             {
-                "bare": lambda: grab_each(paths),
-                "ours": lambda: extract(fake, work, pools.processes()),
-                "script": lambda: write_all(paths, work),
+                "bare": lambda: decode_all_once_per_second(paths),
+                "avsnn": lambda: extract(fake, work, pools.processes()),
+                "script": lambda: decode_and_write_jpegs(paths, work),
             },
             rounds,
         )
     print_rates("OpenCV grab all, retrieve 1 fps, keep nothing", costs["bare"], frames, "frames")
-    print_rates("avsnn extract, sound and shards included", costs["ours"], frames, "frames")
+    print_rates("avsnn extract, sound and shards included", costs["avsnn"], frames, "frames")
     print_rates("OpenCV read all, write 1-fps JPEGs", costs["script"], frames, "frames")
-    print_ratio("extract / bare loop", costs["bare"], costs["ours"], ", target 0.8")
-    print_ratio("extract / read-all script", costs["script"], costs["ours"], ", target 1.5")
+    print_ratio("extract / bare loop", costs["bare"], costs["avsnn"], ", target 0.8")
+    print_ratio("extract / read-all script", costs["script"], costs["avsnn"], ", target 1.5")
 
 
 def compare_workers(fake: FakeCremaD, work: Path, rounds: int) -> None:
-    """Two workers over one, both on Dask, and what two bare loops gain over one on this machine."""
+    """Compare two workers with one, and two bare loops with one on the same machine."""
     paths = [fake.folder / row["visual_path"] for row in fake.rows]
+    halves = (paths[::2], paths[1::2])
     with open_worker_pools(1) as one, open_worker_pools(2) as two, ProcessPoolExecutor(2) as bare:
         for pools in (one, two):
             extract(fake, work, pools.processes())
@@ -84,8 +85,8 @@ def compare_workers(fake: FakeCremaD, work: Path, rounds: int) -> None:
             {
                 "one": lambda: extract(fake, work, one.processes(), clips_per_shard=16),
                 "two": lambda: extract(fake, work, two.processes(), clips_per_shard=16),
-                "one bare": lambda: bare.submit(grab_each, paths).result(),
-                "two bare": lambda: list(bare.map(grab_each, (paths[::2], paths[1::2]))),
+                "one bare": lambda: bare.submit(decode_all_once_per_second, paths).result(),
+                "two bare": lambda: list(bare.map(decode_all_once_per_second, halves)),
             },
             rounds,
         )
@@ -94,17 +95,17 @@ def compare_workers(fake: FakeCremaD, work: Path, rounds: int) -> None:
 
 
 def show_memory(work: Path, clips: int) -> None:
-    """Largest resident memory of a worker and its sandbox, at two sizes."""
+    """Print the peak resident memory of a worker and of its sandbox, for two numbers of clips."""
     for size in (clips // 4, clips * 2):
         fake = make(work / f"raw-{size}", size, defects=False)
-        with open_worker_pools(1) as pools, Watch() as watch:
+        with open_worker_pools(1) as pools, MemoryWatch() as watch:
             extract(fake, work, pools.processes())
         worker, sandbox = watch.peaks()
         print(f"peak memory, {size} clips: worker {worker:.0f} MB, its sandbox {sandbox:.0f} MB")
 
 
 def compare_decoders(fake: FakeCremaD, work: Path, rounds: int) -> None:
-    """decord going to the wanted frames against OpenCV reading on, by their number."""
+    """Compare decord, which seeks frames, with OpenCV, which reads on, by the number of frames."""
     minute = work / "minute.flv"
     minute.write_bytes(make_clip("1064_IEO_DIS_MD", seconds=60).flv)
     some = [fake.folder / row["visual_path"] for row in fake.rows[:32]]
@@ -117,8 +118,8 @@ def compare_decoders(fake: FakeCremaD, work: Path, rounds: int) -> None:
 # --- what is measured ----------------------------------------------------------------------------
 
 
-def grab_some(path: Path) -> int:
-    """The bare loop; returns how many frames there are."""
+def decode_once_per_second(path: Path) -> int:
+    """Run the bare loop: decode a frame per second; return the number of all frames."""
     capture = cv2.VideoCapture(str(path))
     step = int(capture.get(cv2.CAP_PROP_FPS))
     count = 0
@@ -129,13 +130,13 @@ def grab_some(path: Path) -> int:
     return count
 
 
-def grab_each(paths: list[Path]) -> int:
-    """The bare loop over several files."""
-    return sum(map(grab_some, paths))
+def decode_all_once_per_second(paths: list[Path]) -> int:
+    """Run the bare loop over several files."""
+    return sum(map(decode_once_per_second, paths))
 
 
-def write_all(paths: list[Path], work: Path) -> None:
-    """What a script does that was written in an hour: read every frame, write the wanted ones."""
+def decode_and_write_jpegs(paths: list[Path], work: Path) -> None:
+    """Do what a simple script does: decode every frame, and write one JPEG per second."""
     folder = Path(mkdtemp(dir=work))
     for path in paths:
         capture = cv2.VideoCapture(str(path))
@@ -152,7 +153,7 @@ def write_all(paths: list[Path], work: Path) -> None:
 
 
 def extract(fake: FakeCremaD, work: Path, executor: Executor, clips_per_shard: int = 128) -> None:
-    """The whole stage from nothing, journal and shards included."""
+    """Run the whole stage in a new folder, with journal and shards."""
     folder = Path(mkdtemp(dir=work))
     write_index(fake, folder / "index")
     stage = Extract(
@@ -169,7 +170,7 @@ def extract(fake: FakeCremaD, work: Path, executor: Executor, clips_per_shard: i
 
 
 def write_index(fake: FakeCremaD, folder: Path) -> None:
-    """What the index stage would leave, all clips in one part."""
+    """Write the index as the stage index writes it, with all clips in one part."""
     rows = [
         IndexRow(
             key=row["key"],
@@ -190,25 +191,28 @@ def write_index(fake: FakeCremaD, folder: Path) -> None:
     (folder / "clips.jsonl").write_text(lines)
 
 
-def _as_it_is(frame: video.Frame) -> video.Frame:
+def _unchanged(frame: video.Frame) -> video.Frame:
     return frame
 
 
 READERS: dict[str, Callable[[Path, video.FrameRule], video.Video]] = {
     "opencv": lambda path, rule: video.decode_video(path, rule, decoders=("opencv",)),
-    "decord": lambda path, rule: video._by_decord(path, rule, _as_it_is, seek=True),
+    "decord": lambda path, rule: video._by_decord(path, rule, _unchanged, seek=True),
 }
 
 
 def decode(paths: list[Path], rule: video.FrameRule, kind: str) -> None:
-    """All of them by one decoder; where decord's frames repeat, it has still read them."""
+    """Decode all files with one decoder.
+
+    An error counts as decoded: decord has read all frames before it reports that frames repeat.
+    """
     for path in paths:
         with suppress(MediaError):
             READERS[kind](path, rule)
 
 
-class Watch(threading.Thread):
-    """Looks at the memory of all processes below this one, ten times a second."""
+class MemoryWatch(threading.Thread):
+    """Records the memory of all descendants of this process, ten times a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -217,15 +221,15 @@ class Watch(threading.Thread):
         self._peak: dict[int, int] = {}
 
     def run(self) -> None:
-        """Until told to end."""
+        """Record until the end of the ``with`` block."""
         while not self._done.wait(0.1):
-            for process in family()[1:]:
+            for process in process_tree()[1:]:
                 with suppress(psutil.NoSuchProcess):
                     memory = process.memory_info().rss
                     self._depth[process.pid] = len(process.parents())
                     self._peak[process.pid] = max(memory, self._peak.get(process.pid, 0))
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "MemoryWatch":
         self.start()
         return self
 
@@ -234,7 +238,7 @@ class Watch(threading.Thread):
         self.join()
 
     def peaks(self) -> list[float]:
-        """MB of the largest worker, and of the largest process that one started."""
+        """Return the largest memory in MB of a worker, and of a process that a worker started."""
         deepest = max(self._depth.values())
         return [
             max(peak for pid, peak in self._peak.items() if self._depth[pid] == depth) / 1e6

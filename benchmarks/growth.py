@@ -1,9 +1,10 @@
-"""How a training step grows with T, the batch and the side of the images, in time and memory.
+"""Measures how time and memory of a training step grow with T, with B and with the image side.
 
-``python -m benchmarks.growth`` in the project's folder, with the ``dev`` extra installed, writes
-``benchmarks/growth.png`` and prints the same as a table. S-CMRL with alignment, C = 256; around
-T = 4, B = 8, 128x128 one of the three changes. Each step is the fastest of some, in a process of
-its own.
+Run ``python -m benchmarks.growth`` in the project's folder, with the ``dev`` extra installed. The
+benchmark writes the plot ``benchmarks/growth.png`` and prints the same numbers as a table. The
+network is S-CMRL with alignment, C = 256. One of the three values changes at a time, starting from
+T = 4, B = 8, 128x128 px. Each size runs in its own process; its time is the fastest of several
+steps.
 """
 
 import argparse
@@ -25,42 +26,42 @@ LABELS = {"steps": "time steps T", "batch": "batch B", "side": "side, px"}
 
 
 def main() -> None:
-    """Measures, prints and draws."""
+    """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--picture", type=Path, default=Path(__file__).with_name("growth.png"))
-    words = parser.parse_args()
+    args = parser.parse_args()
     print_machine("torch")
     print("| changed | value | seconds of a step | peak memory, MiB |\n|---|---:|---:|---:|")
-    found: dict[str, list[Point]] = {}
+    points_by_name: dict[str, list[Point]] = {}
     for name, values in RANGES.items():
         for value in values:
             chosen = MIDDLE | {name: value}
-            words.steps, words.side = chosen["steps"], chosen["side"]
-            worker = Worker("avsnn", "training", chosen["batch"], words)
-            # the first two warm up
-            seconds = min([worker.step() for _ in range(words.rounds + 2)][2:])
+            args.steps, args.side = chosen["steps"], chosen["side"]
+            worker = Worker("avsnn", "training", chosen["batch"], args)
+            # The first two steps warm up.
+            seconds = min([worker.step() for _ in range(args.rounds + 2)][2:])
             point = Point(value, seconds, worker.close() / 2**20)
-            found.setdefault(name, []).append(point)
+            points_by_name.setdefault(name, []).append(point)
             print(f"| {name} | {value} | {seconds:.3f} | {point.peak:,.0f} |", flush=True)
-            draw(found, words.picture)
-    print(f"wrote {words.picture}")
+            draw(points_by_name, args.picture)
+    print(f"wrote {args.picture}")
 
 
 class Point(NamedTuple):
-    """One size, the seconds of its step, and its peak memory in MiB."""
+    """A measured size: its value, the seconds of a step, and the peak memory in MiB."""
 
     value: int
     seconds: float
     peak: float
 
 
-def draw(found: dict[str, list[Point]], picture: Path) -> None:
-    """What has been measured so far."""
+def draw(points_by_name: dict[str, list[Point]], picture: Path) -> None:
+    """Draw all points that were measured so far."""
     figure, axes = plt.subplots(2, len(RANGES), figsize=(10, 5.5), constrained_layout=True)
-    for column, (name, points) in enumerate(found.items()):
+    for column, (name, points) in enumerate(points_by_name.items()):
         values = [point.value for point in points]
         for row, unit in enumerate(("seconds of a step", "peak, MiB")):
             axis = axes[row][column]

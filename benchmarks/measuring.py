@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds side by side in one run, and how ratios are told."""
+"""Measures tasks in interleaved rounds, and prints rates and ratios; shared by the benchmarks."""
 
 import os
 import statistics
@@ -14,14 +14,14 @@ import psutil
 
 
 class Cost(NamedTuple):
-    """Seconds by the clock, and of processor time."""
+    """Seconds by the clock, and seconds of processor time."""
 
     clock: float
     cpu: float
 
 
 def measure(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Cost]]:
-    """Costs of each task, round by round."""
+    """Return the costs of each task, one for each round. The tasks take turns in every round."""
     costs: dict[str, list[Cost]] = {name: [] for name in tasks}
     for _ in range(rounds):
         for name, task in tasks.items():
@@ -32,23 +32,23 @@ def measure(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[
 
 
 def cpu_seconds() -> float:
-    """Processor time so far of this process and all below it."""
+    """Return the processor time so far of this process and all its descendants, in s."""
     total = 0.0
-    for process in family():
+    for process in process_tree():
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system
     return total
 
 
-def family() -> list[psutil.Process]:
-    """The processes of this run."""
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
+def process_tree() -> list[psutil.Process]:
+    """Return this process, then all its descendants."""
+    this = psutil.Process()
+    return [this, *this.children(recursive=True)]
 
 
 def print_machine(*libraries: str) -> None:
-    """Where and with what."""
+    """Print the processor, the load, and the versions of Python and of libraries."""
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(": ")[1] for line in facts if "model name" in line), "unknown")
     load = os.getloadavg()[0]
@@ -57,16 +57,16 @@ def print_machine(*libraries: str) -> None:
 
 
 def print_rates(name: str, costs: list[Cost], count: int, unit: str) -> None:
-    """So many per second by the clock, median and range."""
+    """Print the rate per second by the clock: median and range over rounds."""
     rates = sorted(count / cost.clock for cost in costs)
     median = statistics.median(rates)
     print(f"{name}: {median:,.0f} {unit}/s ({rates[0]:,.0f} to {rates[-1]:,.0f})")
 
 
-def print_ratio(name: str, base: list[Cost], ours: list[Cost], target: str = "") -> None:
-    """How many times faster ``ours`` is, by the clock and in processor time."""
-    told = []
+def print_ratio(name: str, slow: list[Cost], fast: list[Cost], target: str = "") -> None:
+    """Print how many times faster ``fast`` is, by the clock and in processor time."""
+    texts = []
     for kind in range(2):
-        ratios = sorted(b[kind] / o[kind] for b, o in zip(base, ours, strict=True) if o[kind])
-        told.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    print(f"{name}: {told[0]}, CPU {told[1]}{target}", flush=True)
+        ratios = sorted(s[kind] / f[kind] for s, f in zip(slow, fast, strict=True) if f[kind])
+        texts.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(f"{name}: {texts[0]}, CPU {texts[1]}{target}", flush=True)

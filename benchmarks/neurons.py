@@ -1,11 +1,13 @@
-"""One layer of leaky integrate-and-fire neurons, ours beside those of other libraries.
+"""Compares a layer of leaky integrate-and-fire neurons of avsnn with those of other libraries.
 
-``python -m benchmarks.neurons`` in the project's folder, with the ``dev`` and ``bench`` extras
-installed; on a GPU ``--device cuda``, where ours is measured in bfloat16 too. The same currents,
-[4, 8, 32, 128, 128] float32, and the same neuron (tau 2, threshold 1, hard reset, gradients through
-the surrogate alone); a library that is not installed is left out and named. Bandwidth counts the
-bytes that must move: currents and spikes, and for the backward pass gradients, currents and
-gradients; it is that of the fastest round, as copying's is.
+Run ``python -m benchmarks.neurons`` in the project's folder, with the ``dev`` and ``bench`` extras
+installed. With ``--device cuda`` the layer of avsnn is measured in bfloat16 too. All layers get the
+same currents, [4, 8, 32, 128, 128] float32, and have the same neuron: tau 2, threshold 1, hard
+reset, gradients through the surrogate only. A library that is not installed is named and left out.
+
+The printed bandwidth counts the bytes that must move: the forward pass reads currents and writes
+spikes; the backward pass reads gradients and currents and writes gradients. The bandwidth is that
+of the fastest round, for the layers and for the copy of the currents.
 """
 
 import argparse
@@ -26,15 +28,15 @@ Layer = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
-    words = parser.parse_args()
-    device = torch.device(words.device)
+    args = parser.parse_args()
+    device = torch.device(args.device)
     print_machine("torch")
     kernels.keep_memory()
-    print(f"{list(SHAPE)} on {device}, {torch.get_num_threads()} threads, {words.rounds} rounds")
+    print(f"{list(SHAPE)} on {device}, {torch.get_num_threads()} threads, {args.rounds} rounds")
     current = torch.randn(SHAPE, device=device) + 0.5
     layers: dict[str, Layer] = {}
     for name, maker in MAKERS.items():
@@ -44,20 +46,20 @@ def main() -> None:
             print(f"{name}: left out, {error}")
     if device.type == "cuda":
         layers["avsnn, bfloat16"] = layers["avsnn"]
-    due = layers["avsnn"](current)
-    grad = torch.ones_like(due)
+    expected = layers["avsnn"](current)
+    grad = torch.ones_like(expected)
     forward: dict[str, list[float]] = {name: [] for name in layers}
     both: dict[str, list[float]] = {name: [] for name in layers}
     equal = {}
-    for turn in range(words.rounds + 1):
+    for turn in range(args.rounds + 1):
         for name, layer in layers.items():
             kind = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
-            given, back = current.to(kind), grad.to(kind)
+            layer_input, layer_grad = current.to(kind), grad.to(kind)
             with torch.no_grad():
-                seconds, spikes = timed(layer, given, device)
-            equal[name] = float((spikes == due).float().mean())
-            learning = given.clone().requires_grad_()
-            twice, _ = timed(lambda x, f=layer, g=back: backward(f, x, g), learning, device)
+                seconds, spikes = timed(layer, layer_input, device)
+            equal[name] = float((spikes == expected).float().mean())
+            learning = layer_input.clone().requires_grad_()
+            twice, _ = timed(lambda x, f=layer, g=layer_grad: backward(f, x, g), learning, device)
             if turn:
                 forward[name].append(seconds)
                 both[name].append(twice)
@@ -77,7 +79,7 @@ def main() -> None:
 def timed(
     work: Callable[[Tensor], Tensor], current: Tensor, device: torch.device
 ) -> tuple[float, Tensor]:
-    """Seconds, and what came out."""
+    """Return the seconds of a call, and its result."""
     began = time.perf_counter()
     out = work(current)
     if device.type == "cuda":
@@ -86,14 +88,14 @@ def timed(
 
 
 def backward(layer: Layer, current: Tensor, grad: Tensor) -> Tensor:
-    """Both passes."""
+    """Run the forward and the backward pass; return the spikes."""
     spikes = layer(current)
     spikes.backward(grad)
     return spikes
 
 
-def ours(name: str) -> Callable[[torch.device], Layer]:
-    """The layer with kernels of that name."""
+def avsnn_layer(name: str) -> Callable[[torch.device], Layer]:
+    """Return a maker of the layer of avsnn, with the kernels of that name."""
 
     def make(device: torch.device) -> Layer:
         def layer(current: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def ours(name: str) -> Callable[[torch.device], Layer]:
 
 
 def spikingjelly(device: torch.device) -> Layer:
-    """Its multi-step layer."""
+    """Return the multi-step layer of SpikingJelly."""
     neuron = importlib.import_module("spikingjelly.activation_based.neuron")
     surrogate = importlib.import_module("spikingjelly.activation_based.surrogate")
     node = neuron.LIFNode(
@@ -121,7 +123,7 @@ def spikingjelly(device: torch.device) -> Layer:
 
 
 def snntorch(device: torch.device) -> Layer:
-    """Its leaky neuron, step by step."""
+    """Return the leaky neuron of snnTorch, called step by step."""
     snn = importlib.import_module("snntorch")
     node = snn.Leaky(beta=0.5, reset_mechanism="zero", reset_delay=False).to(device)
 
@@ -137,7 +139,7 @@ def snntorch(device: torch.device) -> Layer:
 
 
 def norse(device: torch.device) -> Layer:
-    """Its neuron without a synapse, step by step."""
+    """Return the neuron of norse without a synapse, called step by step."""
     library = importlib.import_module("norse.torch")
     parameters = library.LIFBoxParameters(tau_mem_inv=torch.as_tensor(500.0, device=device))
     node = library.LIFBoxCell(p=parameters, dt=0.001)
@@ -153,8 +155,8 @@ def norse(device: torch.device) -> Layer:
 
 
 MAKERS: dict[str, Callable[[torch.device], Layer]] = {
-    "avsnn": ours("auto"),
-    "avsnn, kernels=torch": ours("torch"),
+    "avsnn": avsnn_layer("auto"),
+    "avsnn, kernels=torch": avsnn_layer("torch"),
     "SpikingJelly, multi-step": spikingjelly,
     "snnTorch": snntorch,
     "norse": norse,

@@ -1,7 +1,8 @@
-"""A network of ours made to compute as the published code does: layer by layer, without kernels.
+"""Makes a network of avsnn compute as the published code does: layer by layer, without kernels.
 
-It stands for the authors' implementation in the benchmarks. The static input is repeated T times;
-batch norm, neuron and pooling are layers of their own; neurons go step by step through autograd.
+In the benchmarks this network stands for the authors' implementation. The static input is repeated
+T times; batch norm, neuron and pooling are separate layers; autograd follows the neurons step by
+step.
 """
 
 import types
@@ -16,14 +17,14 @@ from avsnn.models.patch_split import PatchSplit
 
 
 def as_published(model: nn.Module, *, steps: int) -> nn.Module:
-    """Changes how ``model`` computes, in place; what it computes stays."""
+    """Change in place how ``model`` computes; the result of ``model`` stays the same."""
     for module in model.modules():
         if isinstance(module, LIF):
             module.forward = types.MethodType(_fire, module)  # type: ignore[method-assign]
             module.pooled = types.MethodType(_fire_and_pool, module)  # type: ignore[method-assign]
         if isinstance(module, PatchSplit):
             module.register_forward_pre_hook(
-                lambda _module, given: (given[0].unsqueeze(0).repeat(steps, 1, 1, 1, 1), given[1])
+                lambda _module, args: (args[0].unsqueeze(0).repeat(steps, 1, 1, 1, 1), args[1])
             )
     return model
 

@@ -1,7 +1,8 @@
-"""Which frames decord gives when asked for frames by number: the right ones only in some files.
+"""Shows that decord gives the right frames by number only for some codecs and containers.
 
-``python -m benchmarks.random_access`` encodes clips of 75 frames, each frame showing its number,
-in many codecs and containers, asks decord for nine frames of each, and prints how far off they are.
+``python -m benchmarks.random_access`` encodes clips of 75 frames in many codecs and containers;
+each frame shows its number. The benchmark asks decord for nine frames of each clip and prints how
+far the numbers of the returned frames are from the requested numbers.
 """
 
 import tempfile
@@ -21,7 +22,7 @@ CODECS = {"flv": (0,), "mpeg4": (0, 2), "libx264": (0, 2), "mpeg2video": (0, 2)}
 
 
 def main() -> None:
-    """Encodes, asks and prints."""
+    """Encode the clips, ask decord for frames, and print the errors."""
     with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as folder:
         for codec, b_frames in CODECS.items():
             for b in b_frames:
@@ -30,12 +31,12 @@ def main() -> None:
                     try:
                         write(path, codec, b)
                     except (OSError, ValueError):
-                        continue  # the container does not take the codec
+                        continue  # This container cannot hold this codec.
                     print(f"{codec}, {b} B-frames, .{suffix}: {off_by(path)}")
 
 
 def write(path: Path, codec: str, b_frames: int) -> None:
-    """A clip with a key frame every 12 frames."""
+    """Write a clip with a key frame every 12 frames."""
     with av.open(str(path), "w", format=CONTAINERS[path.suffix[1:]]) as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
@@ -50,16 +51,16 @@ def write(path: Path, codec: str, b_frames: int) -> None:
 
 
 def off_by(path: Path) -> str:
-    """Number shown minus number asked for, of nine frames from first to last."""
+    """Return the shown number minus the requested number, of nine frames from first to last."""
     try:
         reader = video._open_decord(path)
     except MediaError as error:
         return str(error)
-    asked = [round(i * (FRAMES - 1) / 8) for i in range(9)]
-    frames = reader.get_batch(asked).asnumpy()
+    requested = [round(i * (FRAMES - 1) / 8) for i in range(9)]
+    frames = reader.get_batch(requested).asnumpy()
     shown = [int(np.packbits(frame[48, 8::16, 0] > 127)[0]) for frame in frames]
-    off = [s - a for s, a in zip(shown, asked, strict=True)]
-    return "exact" if not any(off) else f"off by {off}"
+    errors = [s - a for s, a in zip(shown, requested, strict=True)]
+    return "exact" if not any(errors) else f"off by {errors}"
 
 
 if __name__ == "__main__":

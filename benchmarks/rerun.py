@@ -1,7 +1,8 @@
-"""How long ``avsnn prepare`` takes to find nothing to do, on as many clips as CREMA-D has.
+"""Measures how long ``avsnn prepare`` takes to find nothing to do, for as many clips as CREMA-D.
 
 ``python benchmarks/rerun.py [--clips 7442]`` generates that many demo clips in a temporary folder
-(minutes), prepares them, and times the command when all is done.
+and prepares the clips, which takes minutes. Then the benchmark runs the same command again and
+measures its time.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from avsnn.datasets_manifest.clips import COLUMNS
 
 
 def write_manifest(folder: Path, clips: int) -> None:
-    """A generated data set like the demo, with more clips."""
+    """Write the manifest of a generated data set like the demo, with more clips."""
     demo = load("demo")
     facts = demo.model_dump(mode="json", exclude_defaults=True)
     facts |= {"name": "many", "table": "many.csv"}
@@ -39,14 +40,14 @@ def write_manifest(folder: Path, clips: int) -> None:
 
 
 def main() -> None:
-    """Runs it."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=7442)
     parser.add_argument("--runs", type=int, default=7)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     command = [Path(sys.executable).with_name("avsnn"), "prepare", "many"]
     with tempfile.TemporaryDirectory() as folder:
-        write_manifest(Path(folder), chosen.clips)
+        write_manifest(Path(folder), args.clips)
         environment = {**os.environ, USER_FOLDER_VARIABLE: folder}
 
         def run() -> float:
@@ -54,11 +55,11 @@ def main() -> None:
             subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
             return time.perf_counter() - began
 
-        print(f"{chosen.clips:,} clips prepared in {run():.0f} s, {os.cpu_count()} cores")
-        times = [run() for _ in range(chosen.runs)]
+        print(f"{args.clips:,} clips prepared in {run():.0f} s, {os.cpu_count()} cores")
+        times = [run() for _ in range(args.runs)]
         print(
             f"nothing to do: median {statistics.median(times):.2f} s, "
-            f"{min(times):.2f} to {max(times):.2f} s over {chosen.runs} runs"
+            f"{min(times):.2f} to {max(times):.2f} s over {args.runs} runs"
         )
 
 

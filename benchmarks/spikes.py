@@ -1,8 +1,9 @@
-"""When adding weights for each spike is quicker than a convolution, by how many spikes there are.
+"""Measures at which share of spikes adding weights is faster than a dense convolution.
 
-``python -m benchmarks.spikes`` in the project's folder, with the ``dev`` extra installed. Layers of
-the published network at T = 4 and B = 8; both ways in turns; above 1, spikes win. The gradient of
-the spikes is a dense convolution either way and is not in here.
+Run ``python -m benchmarks.spikes`` in the project's folder, with the ``dev`` extra installed. The
+layers are those of the published network at T = 4 and B = 8. The two ways take turns. A printed
+ratio above 1 means that adding the weights of the spikes is faster. The gradient of the spikes is
+not measured, because both ways compute that gradient with a dense convolution.
 """
 
 import argparse
@@ -27,13 +28,13 @@ FRAMES = 32
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    words = parser.parse_args()
+    args = parser.parse_args()
     print_machine("torch")
     kernels.keep_memory()
-    # measure beyond the point where the library would turn to convolutions
+    # Limits of 1 keep the library from turning to dense convolutions where there are many spikes.
     cpu.MAX_DENSITY = cpu.MAX_DENSITY_BACKWARD = {"conv": 1.0, "linear": 1.0}
     print("| layer | pass |", *(f"{density} |" for density in DENSITIES))
     print("|---|---|" + "---:|" * len(DENSITIES))
@@ -56,36 +57,36 @@ def main() -> None:
             }
             for name, pair in pairs.items():
                 ratios = []
-                for _ in range(words.rounds + 1):
-                    products, sums = (seconds(work) for work in pair)
-                    ratios.append(products / sums)
+                for _ in range(args.rounds + 1):
+                    dense_s, spikes_s = (seconds(work) for work in pair)
+                    ratios.append(dense_s / spikes_s)
                 rows[name].append(f"{statistics.median(ratios[1:]):.2f}")
         for name, cells in rows.items():
-            places = "x".join(map(str, sides))
-            print(f"| {inputs} to {outputs}, {places} | {name} |", " | ".join(cells), "|")
+            size = "x".join(map(str, sides))
+            print(f"| {inputs} to {outputs}, {size} | {name} |", " | ".join(cells), "|")
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """By the clock."""
+    """Return the seconds of a call by the clock."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def dense(spikes: Tensor, weight: Tensor) -> Tensor:
-    """By oneDNN."""
+    """Return the convolution as oneDNN computes it."""
     convolve = functional.conv2d if weight.dim() == 4 else functional.conv1d
     return convolve(spikes, weight, padding=weight.shape[-1] // 2)
 
 
 def add_weights(spikes: Tensor, weight: Tensor) -> Tensor | None:
-    """By our kernels, packing included."""
+    """Return the convolution as the kernels of avsnn compute it; the time includes the packing."""
     packed = cpu.pack(spikes, weight)
     return packed and cpu.spike_conv(packed[0], weight, None, packed[1])
 
 
 def dense_gradient(grad: Tensor, spikes: Tensor, weight: Tensor) -> Tensor:
-    """By oneDNN."""
+    """Return the gradient of the weights as oneDNN computes it."""
     axes = weight.dim() - 2
     rest = ([1] * axes, [weight.shape[-1] // 2] * axes, [1] * axes, False, [0] * axes, 1)
     mask = [False, True, False]

@@ -1,17 +1,18 @@
-"""A training step and an evaluation at the published size, against the published way to compute.
+"""Compares a training step and an evaluation at the published size with the published code.
 
-``python -m benchmarks.step`` in the project's folder, with the ``dev`` extra installed; on a GPU
-``python -m benchmarks.step --device cuda --batch 128``. Each way runs in a process of its own, one
-step at a time, in turns, so that all meet the same machine and each has its own peak of memory:
+Run ``python -m benchmarks.step`` in the project's folder, with the ``dev`` extra installed; on a
+GPU ``python -m benchmarks.step --device cuda --batch 128``. Each way to compute has its own
+process, so each way has its own peak of memory. The ways take turns, one step at a time, so all
+ways meet the same load of the machine:
 
 - published: T copies of the input, layer by layer (``published.py``), float32.
-- avsnn: as ``avsnn train`` does it.
-- floor: the convolutions and matrix products of the same step alone, forward and backward, each in
+- avsnn: as ``avsnn train`` computes.
+- floor: only the convolutions and matrix products of the same step, forward and backward, each in
   the faster of two memory layouts.
 
-On a GPU a second floor stands beside the time: the operations of a step over the measured rate of
-large matrix products, and the bytes that must be read and written over the measured bandwidth of
-copying.
+On a GPU a second lower bound of the time is printed: the operations of a step divided by the
+measured rate of large matrix products, plus the bytes that must be read and written divided by the
+measured bandwidth of copying.
 """
 
 import argparse
@@ -43,7 +44,7 @@ CLASSES, SIDE = 6, 128
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--steps", type=int, default=4, help="T")
@@ -51,33 +52,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    words = parser.parse_args()
+    args = parser.parse_args()
     print_machine("torch", "numpy")
-    if words.device == "cuda":
+    if args.device == "cuda":
         print(torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}")
-    for batch in words.batch:
-        compare(batch, words)
+    for batch in args.batch:
+        compare(batch, args)
 
 
-def compare(batch: int, words: argparse.Namespace) -> None:
-    """All ways at one batch size."""
-    ways = ["published", "avsnn", "floor"] + ["avsnn-bf16"] * (words.device == "cuda")
+def compare(batch: int, args: argparse.Namespace) -> None:
+    """Compare all ways at one batch size."""
+    ways = ["published", "avsnn", "floor"] + ["avsnn-bf16"] * (args.device == "cuda")
     kinds = ["training", "evaluation"]
     workers = {
-        (way, kind): Worker(way, kind, batch, words)
+        (way, kind): Worker(way, kind, batch, args)
         for kind in kinds
         for way in ways
         if (way, kind) != ("floor", "evaluation")
     }
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in workers}
-    for place in range(words.rounds + 2):
+    for turn in range(args.rounds + 2):
         for key, worker in workers.items():
             taken = worker.step()
-            # the first two warm up
-            seconds[key] += [taken] if place > 1 else []
+            # The first two steps warm up.
+            seconds[key] += [taken] if turn > 1 else []
     print(
-        f"\nB = {batch}, T = {words.steps}, {words.side}x{words.side}, C = 256, "
-        f"{words.threads} threads, {words.rounds} rounds"
+        f"\nB = {batch}, T = {args.steps}, {args.side}x{args.side}, C = 256, "
+        f"{args.threads} threads, {args.rounds} rounds"
     )
     for key, taken in seconds.items():
         peak = workers[key].close()
@@ -89,8 +90,8 @@ def compare(batch: int, words: argparse.Namespace) -> None:
         ("training, published / avsnn", "published", "avsnn", "1.8 at B = 8, 3 at B = 16"),
         ("training, avsnn / floor", "avsnn", "floor", "at most 1.35"),
     ):
-        print_quotient(name, seconds[above, "training"], seconds[below, "training"], target)
-    print_quotient(
+        print_time_ratio(name, seconds[above, "training"], seconds[below, "training"], target)
+    print_time_ratio(
         "evaluation, published / avsnn",
         seconds["published", "evaluation"],
         seconds["avsnn", "evaluation"],
@@ -98,36 +99,36 @@ def compare(batch: int, words: argparse.Namespace) -> None:
     )
     peaks = [workers[way, "training"].peak for way in ("avsnn", "published")]
     print(f"peak memory, avsnn / published: {peaks[0] / peaks[1]:.2f}, target 1/3", flush=True)
-    if words.device == "cuda":
+    if args.device == "cuda":
         for way in ("avsnn", "avsnn-bf16"):
             taken = seconds[way, "training"]
-            print_quotient(
+            print_time_ratio(
                 f"training, published / {way}",
                 seconds["published", "training"],
                 taken,
                 "5 in float32, 12 in bfloat16",
             )
-            print_limit(way, batch, words, statistics.median(taken))
+            print_limit(way, batch, args, statistics.median(taken))
 
 
-def print_quotient(name: str, above: list[float], below: list[float], target: str) -> None:
-    """Median and range over rounds."""
-    quotients = sorted(a / b for a, b in zip(above, below, strict=True))
+def print_time_ratio(name: str, above: list[float], below: list[float], target: str) -> None:
+    """Print the ratio of the times: median and range over rounds."""
+    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
     print(
-        f"{name}: {statistics.median(quotients):.2f} ({quotients[0]:.2f} to "
-        f"{quotients[-1]:.2f}), target {target}",
+        f"{name}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to "
+        f"{ratios[-1]:.2f}), target {target}",
         flush=True,
     )
 
 
-def print_limit(way: str, batch: int, words: argparse.Namespace, seconds: float) -> None:
-    """The two terms below which no step can go, and how far above them this one is."""
-    # 70 MB, which would count in every other process
+def print_limit(way: str, batch: int, args: argparse.Namespace, seconds: float) -> None:
+    """Print the lower bound of the time of a step, and how far the step is above the bound."""
+    # Imported here, because the import takes 70 MB, which would count in every other process.
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = torch.device(words.device)
+    device = torch.device(args.device)
     kind = torch.bfloat16 if way.endswith("bf16") else torch.float32
-    step = make_step(way, "training", batch, words.steps, words.side, device)
+    step = make_step(way, "training", batch, args.steps, args.side, device)
     step()
     with FlopCounterMode(display=False) as counted, Traffic() as traffic:
         step()
@@ -143,9 +144,10 @@ def print_limit(way: str, batch: int, words: argparse.Namespace, seconds: float)
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes of every operator that must read operands from memory and write results.
+    """Counts the bytes of all operators that must read operands from memory and write results.
 
-    Products, neurons and their backward passes; all else could be part of one of them.
+    These operators are the products, the neurons, and the backward passes of both. All other
+    operators could be computed together with one of these operators.
     """
 
     def __init__(self) -> None:
@@ -159,7 +161,7 @@ class Traffic(TorchDispatchMode):
         name = str(func.name())
         if name.startswith("avsnn::") or name.removeprefix("aten::") in PRODUCTS:
             self.bytes += sum(map(_size, [*tree_leaves(args), *tree_leaves(out)]))
-            # the first pass takes the statistics, the second needs them
+            # Batch norm reads its input twice: for the statistics, then to normalise.
             self.bytes += _size(args[0]) if "norm_fire" in name else 0
         return out
 
@@ -172,21 +174,21 @@ def _size(value: Any) -> int:
 
 
 def matrix_rate(kind: torch.dtype, device: torch.device) -> float:
-    """Operations per second of a large matrix product."""
+    """Return the operations per second of a large matrix product."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, side, side, device=device, dtype=kind)
-    return 2 * side**3 / quickest(lambda: a @ b, device)
+    return 2 * side**3 / fastest_seconds(lambda: a @ b, device)
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of copying."""
+    """Return the bytes per second of copying; read and written bytes both count."""
     source = torch.zeros(2**30 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
-    return 2 * _size(source) / quickest(lambda: target.copy_(source), device)
+    return 2 * _size(source) / fastest_seconds(lambda: target.copy_(source), device)
 
 
-def quickest(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds, the least of some."""
+def fastest_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of the fastest of ten calls."""
     taken = []
     for _ in range(10):
         synchronise(device)
@@ -198,35 +200,35 @@ def quickest(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Worker:
-    """One way to compute, in a process of its own."""
+    """One way to compute, in its own process."""
 
-    def __init__(self, way: str, kind: str, batch: int, words: argparse.Namespace) -> None:
+    def __init__(self, way: str, kind: str, batch: int, args: argparse.Namespace) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(other, way, kind, batch, vars(words)), daemon=True
+            target=serve, args=(other, way, kind, batch, vars(args)), daemon=True
         )
         self._process.start()
         self.peak = 0
 
     def step(self) -> float:
-        """Seconds of one step."""
+        """Compute one step; return its seconds."""
         self._pipe.send("step")
         return float(self._pipe.recv())
 
     def close(self) -> int:
-        """Ends the process; the most bytes it had, on a GPU those of the GPU."""
+        """End the process; return its peak memory in bytes, on a GPU the memory of the GPU."""
         self._pipe.send("end")
         self.peak = int(self._pipe.recv())
         self._process.join()
         return self.peak
 
 
-def serve(pipe: Connection, way: str, kind: str, batch: int, words: dict[str, Any]) -> None:
-    """What a worker does."""
-    torch.set_num_threads(words["threads"])
-    device = torch.device(words["device"])
-    step = make_step(way, kind, batch, words["steps"], words["side"], device)
+def serve(pipe: Connection, way: str, kind: str, batch: int, args: dict[str, Any]) -> None:
+    """Answer the requests of a :class:`Worker`, in its process."""
+    torch.set_num_threads(args["threads"])
+    device = torch.device(args["device"])
+    step = make_step(way, kind, batch, args["steps"], args["side"], device)
     while pipe.recv() == "step":
         synchronise(device)
         began = time.perf_counter()
@@ -237,13 +239,13 @@ def serve(pipe: Connection, way: str, kind: str, batch: int, words: dict[str, An
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until a GPU has done what it was asked."""
+    """Wait until a GPU has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process needed at most."""
+    """Return the peak memory of this process in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -254,7 +256,7 @@ def peak_memory(device: torch.device) -> int:
 def make_step(
     way: str, kind: str, batch: int, steps: int, side: int, device: torch.device
 ) -> Callable[[], object]:
-    """The work of one step."""
+    """Return a function that computes one step."""
     torch.manual_seed(0)
     model = build(ModelSettings(steps=steps), classes=CLASSES).to(device)
     audio = torch.randn(batch, 1, side, side, device=device)
@@ -295,7 +297,7 @@ def make_step(
 
 
 class Products(TorchFunctionMode):
-    """Notes every convolution and matrix product, with its arguments."""
+    """Records every convolution and matrix product, with its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -312,10 +314,10 @@ class Products(TorchFunctionMode):
 
 
 def products_alone(model: nn.Module, audio: Tensor, visual: Tensor) -> Callable[[], None]:
-    """Forward and backward of all products of a step, and nothing else."""
-    with kernels.use_reference(), Products() as noted:
+    """Return a function that computes only the products of a step, forward and backward."""
+    with kernels.use_reference(), Products() as products:
         model(audio, visual)
-    work = [quicker(func, args) for func, args in noted.calls]
+    work = [in_faster_layout(func, args) for func, args in products.calls]
 
     def run() -> None:
         for task in work:
@@ -324,29 +326,26 @@ def products_alone(model: nn.Module, audio: Tensor, visual: Tensor) -> Callable[
     return run
 
 
-def quicker(func: Callable[..., Tensor], args: tuple[Any, ...]) -> Callable[[], None]:
-    """One product in the faster of the two layouts."""
-    given = [
+def in_faster_layout(func: Callable[..., Tensor], args: tuple[Any, ...]) -> Callable[[], None]:
+    """Return a function that computes one product in the faster of the two memory layouts."""
+    operands = [
         value.detach().clone().requires_grad_(value.requires_grad or value.grad_fn is not None)
         if isinstance(value, Tensor)
         else value
         for value in args
     ]
-    tasks = [_task(func, given)]
-    if any(isinstance(value, Tensor) and value.dim() == 4 for value in given[:1]) and func not in (
-        torch.matmul,
-        Tensor.matmul,
-        Tensor.__matmul__,
-    ):
-        last = [
+    tasks = [_task(func, operands)]
+    is_image = isinstance(operands[0], Tensor) and operands[0].dim() == 4
+    if is_image and func not in (torch.matmul, Tensor.matmul, Tensor.__matmul__):
+        channels_last = [
             value.detach()
             .contiguous(memory_format=torch.channels_last)
             .requires_grad_(value.requires_grad)
             if isinstance(value, Tensor) and value.dim() == 4
             else value
-            for value in given
+            for value in operands
         ]
-        tasks.append(_task(func, last))
+        tasks.append(_task(func, channels_last))
     times = []
     for task in tasks:
         task()
@@ -354,18 +353,18 @@ def quicker(func: Callable[..., Tensor], args: tuple[Any, ...]) -> Callable[[], 
         for _ in range(3):
             began = time.perf_counter()
             task()
-            synchronise(given[0].device)
+            synchronise(operands[0].device)
             tries.append(time.perf_counter() - began)
         times.append(min(tries))
     return tasks[times.index(min(times))]
 
 
-def _task(func: Callable[..., Tensor], given: list[Any]) -> Callable[[], None]:
-    leaves = [value for value in given if isinstance(value, Tensor) and value.requires_grad]
-    grad = torch.randn_like(func(*given).detach())
+def _task(func: Callable[..., Tensor], operands: list[Any]) -> Callable[[], None]:
+    leaves = [value for value in operands if isinstance(value, Tensor) and value.requires_grad]
+    grad = torch.randn_like(func(*operands).detach())
 
     def run() -> None:
-        torch.autograd.grad(func(*given), leaves, grad)
+        torch.autograd.grad(func(*operands), leaves, grad)
 
     return run
 

@@ -1,9 +1,9 @@
-"""How fast samples of CREMA-D's size come, against plain webdataset and against loose files.
+"""Measures how fast samples of CREMA-D's size are read, against webdataset and loose files.
 
-``python -m benchmarks.stream`` in the project's folder, with the ``dev`` extra installed. Clips are
-made up (``tests/fake_crema_d.py``) and prepared by ``avsnn prepare``. Every rival gives the same
-thing: batches of one augmented 128x128 frame and one log-STFT image for each clip, computed by one
-process with one thread.
+Run ``python -m benchmarks.stream`` in the project's folder, with the ``dev`` extra installed. The
+clips are made up (``tests/fake_crema_d.py``) and prepared by ``avsnn prepare``. All ways give
+batches of the same content: one augmented 128x128 frame and one log-STFT image for each clip. One
+process with one thread computes the batches.
 """
 
 import argparse
@@ -49,36 +49,36 @@ NAME = "fake-crema-d"
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
-    words = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as name:
         work = Path(name)
-        fake, prepared = prepare(work, words.clips)
+        fake, prepared = prepare(work, args.clips)
         loose = write_loose(fake, work / "loose")
         print_machine("torch", "webdataset", "zarr", "librosa", "opencv-python-headless", "pillow")
-        count = words.clips // BATCH * BATCH
-        print(f"{words.clips} clips, batches of {BATCH}, {words.rounds} rounds, one thread")
-        compare(work, prepared, loose, count, words.rounds)
-        compare_starts(work, prepared, words.rounds)
+        count = args.clips // BATCH * BATCH
+        print(f"{args.clips} clips, batches of {BATCH}, {args.rounds} rounds, one thread")
+        compare(work, prepared, loose, count, args.rounds)
+        compare_starts(work, prepared, args.rounds)
         compare_mixing(work, prepared)
         show_waiting(work, prepared)
 
 
 def compare(work: Path, prepared: Prepared, loose: list[Path], count: int, rounds: int) -> None:
-    """All the ways to the same batches."""
+    """Compare all ways to read the same batches."""
     cache, shards = open_cache(work, prepared), open_shards(work, prepared)
     costs = measure(
         {
-            "cache": lambda: ours(cache),
-            "shards": lambda: ours(shards),
+            "cache": lambda: read_epoch(cache),
+            "shards": lambda: read_epoch(shards),
             "plain": lambda: plain_webdataset(work, prepared, count, every_image=True),
             "picking": lambda: plain_webdataset(work, prepared, count, every_image=False),
-            "loose": lambda: loose_files(loose, count),
+            "loose": lambda: read_loose_files(loose, count),
         },
         rounds,
     )
@@ -94,7 +94,7 @@ def compare(work: Path, prepared: Prepared, loose: list[Path], count: int, round
 
 
 def compare_starts(work: Path, prepared: Prepared, rounds: int) -> None:
-    """Seconds to the first batch: of an epoch, and of one that goes on near its end."""
+    """Compare the seconds to the first batch, from the start of an epoch and from near its end."""
     rows = np.arange(prepared.clips)
     last = prepared.clips // BATCH - 1
 
@@ -113,29 +113,30 @@ def compare_starts(work: Path, prepared: Prepared, rounds: int) -> None:
 
 
 def compare_mixing(work: Path, prepared: Prepared) -> None:
-    """Different shards in a batch."""
+    """Print the number of different shards in a batch."""
     shards = open_shards(work, prepared)
-    home = [str(shard) for shard, _ in shards._found]
+    shard_of_row = [str(shard) for shard, _ in shards._found]
     rows = np.arange(prepared.clips)
     drawn = list(training_requests(rows, batch_size=BATCH, seed=0, epoch=0))
-    mine = np.mean([len({home[row] for row in request.rows}) for request in drawn])
-    dice = np.random.default_rng(1)
+    avsnn = np.mean([len({shard_of_row[row] for row in request.rows}) for request in drawn])
+    rng = np.random.default_rng(1)
     ideal = np.mean(
-        [len({home[row] for row in dice.permutation(rows)[:BATCH]}) for _ in range(200)]
+        [len({shard_of_row[row] for row in rng.permutation(rows)[:BATCH]}) for _ in range(200)]
     )
     urls = shard_paths(work, prepared)
     stream = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=0).shuffle(100)
-    homes = [sample["__url__"] for sample in stream]
-    blocks = [homes[i : i + BATCH] for i in range(0, len(homes) - BATCH + 1, BATCH)]
+    shard_of_sample = [sample["__url__"] for sample in stream]
+    starts = range(0, len(shard_of_sample) - BATCH + 1, BATCH)
+    blocks = [shard_of_sample[i : i + BATCH] for i in starts]
     plain = np.mean([len(set(block)) for block in blocks])
     print(
-        f"different shards in a batch of {BATCH}, {len(urls)} shards: avsnn {mine:.1f}, a random "
+        f"different shards in a batch of {BATCH}, {len(urls)} shards: avsnn {avsnn:.1f}, a random "
         f"permutation {ideal:.1f}, webdataset with a buffer of 100 {plain:.1f}"
     )
 
 
 def show_waiting(work: Path, prepared: Prepared) -> None:
-    """Share of a training step of the published size that is spent waiting for its batch."""
+    """Print the share of a training step (published size) that is spent waiting for the batch."""
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     model = build(ModelSettings(), classes=6)
@@ -148,13 +149,13 @@ def show_waiting(work: Path, prepared: Prepared) -> None:
             for step in range(8):
                 began = time.perf_counter()
                 batch = next(batches)
-                got = time.perf_counter()
+                received = time.perf_counter()
                 output = model(batch.audio, augmented(batch.rows, batch.frames))
                 optimizer.zero_grad()
                 training_loss(output, batch.labels, LossSettings()).total.backward()
                 optimizer.step()
                 # The first step warms up.
-                waited += (got - began) if step else 0
+                waited += (received - began) if step else 0
                 worked += (time.perf_counter() - began) if step else 0
             batches.close()  # type: ignore[attr-defined]
         print(
@@ -163,25 +164,25 @@ def show_waiting(work: Path, prepared: Prepared) -> None:
         )
 
 
-# --- ours ----------------------------------------------------------------------------------------
+# --- avsnn ---------------------------------------------------------------------------------------
 
 
 def open_cache(work: Path, prepared: Prepared) -> Source:
-    """The caches."""
+    """Open the caches."""
     folder = work / "data" / NAME
     return CacheSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
 
 
 def open_shards(work: Path, prepared: Prepared) -> ShardSource:
-    """The shards."""
+    """Open the shards."""
     folder = work / "data" / NAME
     return ShardSource(
         shards=folder / prepared.shards, frames=FrameSettings(), audio=AudioSettings()
     )
 
 
-def ours(source: Source) -> None:
-    """One epoch, read and augmented."""
+def read_epoch(source: Source) -> None:
+    """Read and augment one epoch."""
     rows = np.arange(len(source.keys))
     for request in training_requests(rows, batch_size=BATCH, seed=0, epoch=0):
         batch = source.read(BatchRequest(*request))
@@ -189,29 +190,29 @@ def ours(source: Source) -> None:
 
 
 def augmented(rows: np.ndarray[Any, Any], frames: Tensor) -> Tensor:
-    """As the trainer does it."""
+    """Return the frames as the training augments the frames."""
     draws = sample_draws(seed=0, epoch=0, rows=rows, count=DRAWS)
     return augment_frames(frames, draws, settings=AugmentSettings(), size=SIZE)
 
 
-# --- rivals --------------------------------------------------------------------------------------
+# --- other ways ----------------------------------------------------------------------------------
 
 
 def shard_paths(work: Path, prepared: Prepared) -> list[str]:
-    """The tarballs."""
+    """Return the paths of the tar files."""
     return sorted(map(str, (work / "data" / NAME / prepared.shards).glob("*.tar")))
 
 
 def plain_webdataset(work: Path, prepared: Prepared, count: int, *, every_image: bool) -> None:
-    """A shuffle buffer over sequential shards, as its documentation shows."""
+    """Read an epoch with a shuffle buffer, as the documentation of webdataset shows."""
     urls = shard_paths(work, prepared)
     stream: Any = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=0).shuffle(100)
     if every_image:
         stream = stream.decode("pil", handler=webdataset.reraise_exception)
     batches = stream.map(_sample).batched(BATCH, partial=False)
-    seen = sum(len(batch[2]) for batch in batches)
-    if seen != count:
-        raise SystemExit(f"webdataset gave {seen} samples, not {count}")
+    samples = sum(len(batch[2]) for batch in batches)
+    if samples != count:
+        raise SystemExit(f"webdataset gave {samples} samples, not {count}")
 
 
 def _sample(sample: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
@@ -223,44 +224,48 @@ def _sample(sample: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
 
 
 def write_loose(fake: FakeCremaD, folder: Path) -> list[Path]:
-    """What the authors' preprocessing leaves: frames as JPEG, sound as WAV."""
+    """Write files as the authors' preprocessing does: frames as JPEG, sound as WAV.
+
+    Returns:
+        the path of each clip without the suffix of a file.
+    """
     folder.mkdir()
-    places = []
+    stems = []
     for row in fake.rows:
         capture = cv2.VideoCapture(str(fake.folder / row["visual_path"]))
         capture.grab()
-        place = folder / row["key"]
-        cv2.imwrite(f"{place}.jpg", capture.retrieve()[1])
-        Path(f"{place}.wav").write_bytes((fake.folder / row["audio_path"]).read_bytes())
-        places.append(place)
-    return places
+        stem = folder / row["key"]
+        cv2.imwrite(f"{stem}.jpg", capture.retrieve()[1])
+        Path(f"{stem}.wav").write_bytes((fake.folder / row["audio_path"]).read_bytes())
+        stems.append(stem)
+    return stems
 
 
 class LooseFiles(Dataset[tuple[Tensor, Tensor, int]]):
-    """Opens, decodes and transforms clip by clip, with the published constants."""
+    """Clips that are opened, decoded and transformed one by one, with the published constants."""
 
-    def __init__(self, places: list[Path]) -> None:
-        self.frame_positions = places
+    def __init__(self, stems: list[Path]) -> None:
+        self.stems = stems
 
     def __len__(self) -> int:
-        return len(self.frame_positions)
+        return len(self.stems)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        place = self.frame_positions[index]
-        sound = published_image(Path(f"{place}.wav"))
-        return random_view(Image.open(f"{place}.jpg").convert("RGB")), sound, 0
+        stem = self.stems[index]
+        sound = published_image(Path(f"{stem}.wav"))
+        return random_view(Image.open(f"{stem}.jpg").convert("RGB")), sound, 0
 
 
-def loose_files(places: list[Path], count: int) -> None:
-    """One epoch of them, in this process."""
-    loader = DataLoader(LooseFiles(places), batch_size=BATCH, shuffle=True, drop_last=True)
-    seen = sum(len(batch[2]) for batch in loader)
-    if seen != count:
-        raise SystemExit(f"the loader gave {seen} samples, not {count}")
+def read_loose_files(stems: list[Path], count: int) -> None:
+    """Read an epoch of loose files in this process."""
+    loader = DataLoader(LooseFiles(stems), batch_size=BATCH, shuffle=True, drop_last=True)
+    samples = sum(len(batch[2]) for batch in loader)
+    if samples != count:
+        raise SystemExit(f"the loader gave {samples} samples, not {count}")
 
 
 def published_image(sound: Path | BytesIO) -> Tensor:
-    """The log-STFT image of a sound file, by librosa, with the published constants."""
+    """Return the log-STFT image of a sound file, by librosa, with the published constants."""
     samples, _ = librosa.load(sound, sr=22050)
     spectrum = np.abs(librosa.stft(np.clip(samples, -1, 1), n_fft=512, hop_length=353))
     image = torch.from_numpy(np.log(spectrum + 1e-7))[None, None]
@@ -268,7 +273,7 @@ def published_image(sound: Path | BytesIO) -> Tensor:
 
 
 def random_view(image: Image.Image) -> Tensor:
-    """Random resized crop, flip and normalisation of one picture, by PIL as torchvision does it."""
+    """Return a random crop, flipped at random and normalised, as torchvision computes the crop."""
     width, height = image.size
     area, ratio = random.uniform(0.08, 1) * width * height, random.uniform(3 / 4, 4 / 3)
     wide = min(width, round((area * ratio) ** 0.5))
@@ -283,12 +288,12 @@ def random_view(image: Image.Image) -> Tensor:
 
 
 def prepare(work: Path, clips: int) -> tuple[FakeCremaD, Prepared]:
-    """Makes a data set up and prepares it with the command."""
+    """Make up a data set and prepare the data set with the command."""
     fake = make(work / "source", clips, defects=False)
-    own = work / "own"
-    own.mkdir()
-    fake.write_manifest(own, sources=[{"prefix": "", "url": "https://localhost/"}])
-    os.environ[USER_FOLDER_VARIABLE] = str(own)
+    datasets = work / "datasets"
+    datasets.mkdir()
+    fake.write_manifest(datasets, sources=[{"prefix": "", "url": "https://localhost/"}])
+    os.environ[USER_FOLDER_VARIABLE] = str(datasets)
     command = [sys.executable, "-m", "avsnn", "prepare", NAME, "--root", str(work / "data")]
     command += ["--source", str(fake.folder), "--set", "extract.clips_per_shard=32"]
     subprocess.run(command, check=True, capture_output=True)

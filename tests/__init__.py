@@ -1,6 +1,7 @@
-"""Tests, in as many processes as there are cores, with one thread each.
+"""Tests of avsnn. pytest starts one process for each core, and each process uses one thread.
 
-Threads of several processes that wait for each other on the same cores take ten times as long.
+With several threads in each process, the threads would wait for each other on the same cores, and
+the tests would take ten times as long.
 """
 
 import os

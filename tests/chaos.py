@@ -1,8 +1,9 @@
-"""Kills ``avsnn prepare`` at random moments, again and again, and compares what comes out.
+"""Kills ``avsnn prepare`` at random moments, again and again, and compares the files afterwards.
 
-``python -m tests.chaos --kills 100 --seed 1`` is the long version of tests/e2e/test_chaos.py. A run
-is struck at a random moment: the command itself, or one of its worker processes, by SIGKILL. It is
-started again until a run ends by itself; then all files must be those of a run that nobody struck.
+``python -m tests.chaos --kills 100 --seed 1`` is the long version of tests/e2e/test_chaos.py. At a
+random moment of a run, SIGKILL ends the command itself or one of its worker processes. The command
+is started again until a run ends by itself. Then all files must be equal to the files of a run
+without kills.
 """
 
 import argparse
@@ -28,32 +29,36 @@ def command(avsnn: str, *words: str) -> list[str]:
     return [avsnn, *WORDS, *words]
 
 
-def strike(process: subprocess.Popen[bytes], target: str, dice: random.Random) -> bool:
-    """Kills the command, or one of its descendants; False where there is nothing to kill."""
+def kill_one(process: subprocess.Popen[bytes], target: str, rng: random.Random) -> bool:
+    """Kill the command or one of its descendants; return False if no such process is alive."""
     try:
         victims = [psutil.Process(process.pid)]
         if target == "worker":
             victims = victims[0].children(recursive=True)
-        dice.choice(victims).send_signal(signal.SIGKILL)
+        rng.choice(victims).send_signal(signal.SIGKILL)
     except (psutil.NoSuchProcess, IndexError):
         return False
     return True
 
 
 def chaos(avsnn: str, folder: Path, *, kills: int, seed: int, words: list[str]) -> Counter[str]:
-    """Strikes ``kills`` times; returns how often what was struck, and how many trees were compared.
+    """Run ``avsnn prepare`` with ``kills`` kills.
+
+    Returns:
+        the number of kills of the command (``command``) and of a worker (``worker``), and the
+        number of finished folders that were compared (``trees``).
 
     Raises:
-        AssertionError: a run ended badly on its own, or the files are not those they should be.
+        AssertionError: a run failed without a kill, or the files differ.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     subprocess.run(command(avsnn, *words), cwd=folder, check=True, capture_output=True)
     seconds = time.monotonic() - began
-    due = hashes(folder / "data")
-    done: Counter[str] = Counter()
-    while done["command"] + done["worker"] < kills:
+    expected = hashes(folder / "data")
+    counts: Counter[str] = Counter()
+    while counts["command"] + counts["worker"] < kills:
         shutil.rmtree(folder / "data")
         while True:
             process = subprocess.Popen(
@@ -63,21 +68,21 @@ def chaos(avsnn: str, folder: Path, *, kills: int, seed: int, words: list[str]) 
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-            target = min(("command", "worker"), key=done.__getitem__)
-            struck = False
+            target = min(("command", "worker"), key=counts.__getitem__)
+            was_killed = False
             try:
-                process.wait(timeout=dice.uniform(0, seconds))
+                process.wait(timeout=rng.uniform(0, seconds))
             except subprocess.TimeoutExpired:
-                struck = strike(process, target, dice)
-            _, said = process.communicate()
-            if struck:
-                done[target] += 1
+                was_killed = kill_one(process, target, rng)
+            _, stderr = process.communicate()
+            if was_killed:
+                counts[target] += 1
             if process.returncode == 0:
                 break
-            assert struck, f"seed {seed}: a run that nobody struck failed:\n{said.decode()}"
-        assert hashes(folder / "data") == due, f"seed {seed}: other files after {done}"
-        done["trees"] += 1
-    return done
+            assert was_killed, f"seed {seed}: a run without a kill failed:\n{stderr.decode()}"
+        assert hashes(folder / "data") == expected, f"seed {seed}: the files differ after {counts}"
+        counts["trees"] += 1
+    return counts
 
 
 def main() -> None:
@@ -86,16 +91,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=int, default=72)
     parser.add_argument("--workers", default="2")
-    chosen = parser.parse_args()
-    words = ["--limit", str(chosen.limit), "--workers", chosen.workers]
-    beside = Path(sys.executable).with_name("avsnn")
+    args = parser.parse_args()
+    words = ["--limit", str(args.limit), "--workers", args.workers]
+    avsnn = Path(sys.executable).with_name("avsnn")
     with tempfile.TemporaryDirectory() as folder:
-        done = chaos(
-            os.fspath(beside), Path(folder), kills=chosen.kills, seed=chosen.seed, words=words
+        counts = chaos(
+            os.fspath(avsnn), Path(folder), kills=args.kills, seed=args.seed, words=words
         )
     print(
-        f"seed {chosen.seed}: {done['command']} kills of the command, {done['worker']} of a "
-        f"worker, {done['trees']} finished trees, all equal to the byte"
+        f"seed {args.seed}: {counts['command']} kills of the command, {counts['worker']} of a "
+        f"worker, {counts['trees']} finished trees, all equal to the byte"
     )
 
 

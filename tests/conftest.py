@@ -1,4 +1,4 @@
-"""What several test files share: the recorded data beside the project, and the command itself."""
+"""Fixtures and helpers that several test files share: recorded data, commands, prepared clips."""
 
 import hashlib
 import shutil
@@ -19,7 +19,7 @@ from tests.warm import Warm
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
 
-# A busy machine is no defect.
+# No deadline: an example that is slow because the machine is busy is no defect.
 settings.register_profile("avsnn", deadline=None)
 settings.load_profile("avsnn")
 
@@ -28,7 +28,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder of real small data that stands beside the project where it is developed."""
+    """The folder of small real data; developers have the folder beside the project."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip(f"needs the recorded data in {folder}, which only developers have")
@@ -37,16 +37,16 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def avsnn_path() -> str:
-    """The installed command."""
-    beside = Path(sys.executable).with_name("avsnn")
-    found = str(beside) if beside.exists() else shutil.which("avsnn")
-    assert found, "avsnn is not installed; see the README"
-    return found
+    """The path of the installed command."""
+    beside_python = Path(sys.executable).with_name("avsnn")
+    path = str(beside_python) if beside_python.exists() else shutil.which("avsnn")
+    assert path, "avsnn is not installed; see the README"
+    return path
 
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Warm]:
-    """A process that commands are forked from."""
+    """A process that has imported everything; commands are forked from this process."""
     process = Warm()
     yield process
     process.close()
@@ -54,9 +54,10 @@ def warm() -> Iterator[Warm]:
 
 @pytest.fixture
 def avsnn(warm: Warm, tmp_path: Path) -> Command:
-    """Runs ``avsnn …`` in an empty folder, as a person would, but for the time it takes to start.
+    """A function that runs ``avsnn …`` in an empty folder, as a person would.
 
-    Tests of kills, of processes and of pages start the installed command itself.
+    The command starts faster than the installed command, because the command is a fork of
+    :class:`Warm`. Tests that depend on how a process starts use ``avsnn_path`` instead.
     """
 
     def run(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
@@ -67,7 +68,7 @@ def avsnn(warm: Warm, tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def small_demo(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root that holds 72 prepared demo clips, many shards, read by tests and never written."""
+    """A root with 72 prepared demo clips in many shards. Tests must only read this root."""
     root = tmp_path_factory.mktemp("small") / "data"
     words = ["prepare", "demo", "--limit", "72", "--root", str(root), *SMALL_SHARDS, *ALONE]
     done = warm.run(words, root.parent)
@@ -76,12 +77,12 @@ def small_demo(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SMALL_SHARDS = ("--set", "extract.clips_per_shard=8")
-# Each worker imports all over again, which takes longer than what it then does here.
+# No worker processes: a worker would import everything again, which takes longer than its work.
 ALONE = ("--workers", "0")
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of everything a data set's folder holds, but for the journals and the lock."""
+    """Return the SHA-256 of every file below a folder, except the journals and the lock."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -89,29 +90,37 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def city_sounds(folder: Path, *, recordings: int, slices: int) -> Path:
-    """Small files in the layout of UrbanSound8K-AV; recordings of class c from 1000 + 100 c on."""
+def write_city_sounds(folder: Path, *, recordings: int, slices: int) -> Path:
+    """Write small files in the layout of UrbanSound8K-AV.
+
+    The numbers of the recordings of class c start at 1000 + 100 c.
+
+    Args:
+        folder: where the folders of the sounds and images go.
+        recordings: number of recordings of each class.
+        slices: number of clips of each recording.
+    """
     manifest = load("urbansound8k-av")
     assert manifest.layout is not None
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for label, name in enumerate(manifest.classes):
-        sound = folder / manifest.layout.audio / name
-        sight = folder / manifest.layout.visual / name
-        sound.mkdir(parents=True)
-        sight.mkdir(parents=True)
+        sounds = folder / manifest.layout.audio / name
+        images = folder / manifest.layout.visual / name
+        sounds.mkdir(parents=True)
+        images.mkdir(parents=True)
         for recording in range(1000 + 100 * label, 1000 + 100 * label + recordings):
-            for piece in range(slices):
-                stem = f"{recording}-{label}-0-{piece}"
-                samples = random.uniform(-0.5, 0.5, (1600 + 100 * piece, 1 + label % 2))
+            for slice_ in range(slices):
+                stem = f"{recording}-{label}-0-{slice_}"
+                samples = rng.uniform(-0.5, 0.5, (1600 + 100 * slice_, 1 + label % 2))
                 kind = ("PCM_16", "PCM_24", "FLOAT")[label % 3]
-                soundfile.write(sound / f"{stem}.wav", samples, 8000 + 4000 * label, subtype=kind)
-                pixels = random.integers(0, 256, (40, 60, 3), np.uint8)
-                cv2.imwrite(str(sight / f"{stem}.jpg"), pixels)
+                soundfile.write(sounds / f"{stem}.wav", samples, 8000 + 4000 * label, subtype=kind)
+                pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
+                cv2.imwrite(str(images / f"{stem}.jpg"), pixels)
     return folder
 
 
 class NoProgress:
-    """Progress nobody looks at."""
+    """A progress display that shows nothing."""
 
     def start(self, title: str, total: int, unit: str) -> None:
         pass

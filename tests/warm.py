@@ -1,6 +1,6 @@
-"""Runs ``avsnn`` commands in forks of a process that has imported everything they need.
+"""Runs ``avsnn`` commands in forks of a process that has imported everything that commands need.
 
-Most of the time of a short command goes to importing torch; a test suite starts a hundred of them.
+A short command spends most of its time on importing torch, and the tests start a hundred commands.
 One JSON line on standard input asks for a command, one on standard output gives its exit code.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Warm:
-    """The process, and how it is asked."""
+    """The process that imported everything, and methods that ask the process for a command."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -27,7 +27,7 @@ class Warm:
         )
 
     def run(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """As ``subprocess.run(["avsnn", *words], cwd=cwd, capture_output=True, text=True)``."""
+        """Run ``avsnn`` with ``words`` in ``cwd``; return exit code, stdout and stderr as text."""
         assert self._process.stdin
         assert self._process.stdout
         with tempfile.TemporaryDirectory() as name:
@@ -40,13 +40,13 @@ class Warm:
             return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.communicate()
 
 
 def serve() -> None:
-    """Reads what is asked, forks, waits, answers."""
-    # what commands import when they are called
+    """Answer every request for a command: fork, wait for the fork, print its exit code."""
+    # Commands import these modules when the commands are called.
     import avsnn.cli.main
     import avsnn.pipeline.experiments.reproduce
     import avsnn.pipeline.training.train
@@ -60,7 +60,7 @@ def serve() -> None:
         if not child:
             become(asked)
             sys.argv = ["avsnn", *asked["words"]]
-            # from which help would take the name of the program
+            # The help text would take the name of the program from this attribute.
             sys.modules["__main__"].__package__ = None
             avsnn.cli.main.main()
             return
@@ -69,7 +69,7 @@ def serve() -> None:
 
 
 def become(asked: dict[str, Any]) -> None:
-    """Takes on folder, environment and streams."""
+    """Change to the folder, the environment and the streams that a request names."""
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])

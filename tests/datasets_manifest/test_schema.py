@@ -29,7 +29,7 @@ def test_every_manifest_fits_the_schema_and_its_table(name: str) -> None:
     assert manifest.known_bad.keys() <= {clip.key for clip in manifest.clips}
 
 
-def test_crema_d_is_what_was_published(shared_data: Path) -> None:
+def test_crema_d_has_the_published_clips_labels_and_checksums(shared_data: Path) -> None:
     folder = shared_data / "crema-d"
     media = {row["path"]: row for row in csv.DictReader((folder / "media.csv").open())}
     published = {
@@ -62,7 +62,7 @@ def test_crema_d_has_the_published_counts() -> None:
     assert {clip.group for clip in clips} == {str(actor) for actor in range(1001, 1092)}
 
 
-def test_av_digits_table_says_what_was_published(shared_data: Path) -> None:
+def test_av_digits_has_the_published_clips_labels_and_checksums(shared_data: Path) -> None:
     table = (shared_data / "av-digits" / "pairs.csv").read_text().splitlines()
     published = {row["key"]: row for row in csv.DictReader(table)}
     clips = load("av-digits").clips
@@ -86,7 +86,7 @@ def test_every_downloaded_file_has_an_address_and_a_checksum(name: str) -> None:
             assert any(re.search("/[0-9a-f]{40}/$", place.url or "") for place in places)
 
 
-OUTSIDE = st.one_of(
+OUTSIDE_PATHS = st.one_of(
     st.text().map(lambda text: "/" + text),
     st.tuples(st.text(), st.text()).map(lambda pair: f"{pair[0]}/../{pair[1]}"),
     st.text().map(lambda text: "..\\" + text),
@@ -94,13 +94,13 @@ OUTSIDE = st.one_of(
 )
 
 
-@given(OUTSIDE)
-def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
+@given(OUTSIDE_PATHS)
+def test_a_path_outside_the_folder_is_refused(path: str) -> None:
     with pytest.raises(UserError, match="not a path inside"):
         _require_path_inside(path, "table.csv")
 
 
-def test_a_misspelt_fact_is_refused() -> None:
+def test_a_misspelt_field_is_refused() -> None:
     facts = load("demo").model_dump()
     with pytest.raises(ValidationError, match="licnce"):
         Manifest.model_validate({**facts, "licnce": "MIT"})
@@ -110,7 +110,7 @@ LFS = "https://example.org/repo.git/info/lfs/objects/batch"
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "part_of_message"),
     [
         ({"url": "http://example.org/"}, "must say insecure: true"),
         ({"lfs": LFS.replace("https", "http")}, "must say insecure: true"),
@@ -121,12 +121,12 @@ LFS = "https://example.org/repo.git/info/lfs/objects/batch"
         ({}, "either url or lfs"),
     ],
 )
-def test_a_source_that_is_not_of_one_secure_kind_is_refused(
-    source: dict[str, object], told: str
+def test_a_source_needs_one_address_that_is_secure_or_marked_insecure(
+    source: dict[str, object], part_of_message: str
 ) -> None:
     facts = load("av-digits").model_dump()
     facts["sources"] = [{"prefix": "", **source}]
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=part_of_message):
         Manifest.model_validate(facts)
 
 
@@ -138,7 +138,7 @@ def test_a_file_that_no_source_holds_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "part_of_message"),
     [
         ("0_george_1,0,", "0_george_1,10,", "label 10 is no class"),
         ("0_george_1,0,", "0_george_1,-1,", "label -1 is no class"),
@@ -150,15 +150,15 @@ def test_a_file_that_no_source_holds_is_refused() -> None:
         ("fsdd/recordings/0_george_1.wav", "../0_george_1.wav", "not a path inside"),
     ],
 )
-def test_a_table_that_makes_no_sense_is_one_sentence(
-    tmp_path: Path, old: str, new: str, told: str
+def test_a_wrong_table_is_refused_with_its_reason(
+    tmp_path: Path, old: str, new: str, part_of_message: str
 ) -> None:
     manifest = load("av-digits")
     text = (Path(schema.__file__).parent / "av-digits.csv").read_text()
     assert old in text
     table = tmp_path / "table.csv"
     table.write_text(text.replace(old, new, 1))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=part_of_message):
         _ = manifest.with_table(table).clips
 
 
@@ -171,8 +171,8 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of the user's own data sets, with one of two clips."""
+def own_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's own data sets; the folder has one data set, of two clips."""
     shipped = Path(schema.__file__).parent
     text = (shipped / "av-digits.yaml").read_text().replace("av-digits", "mine")
     (tmp_path / "mine.yaml").write_text(text)
@@ -182,23 +182,23 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_folder_of_ones_own_adds_data_sets_to_ours(own: Path) -> None:
+def test_a_folder_of_the_user_adds_data_sets_to_the_shipped_ones(own_datasets: Path) -> None:
     assert {"mine", "av-digits", "demo"} <= set(names())
     assert len(load("mine").clips) == 2
     assert len(load("av-digits").clips) == 3000
 
 
-def test_a_table_is_the_one_beside_its_own_yaml(own: Path) -> None:
-    (own / "mine.csv").rename(own / "av-digits.csv")
+def test_a_table_must_lie_beside_its_manifest(own_datasets: Path) -> None:
+    (own_datasets / "mine.csv").rename(own_datasets / "av-digits.csv")
     assert len(load("av-digits").clips) == 3000
-    text = (own / "mine.yaml").read_text()
-    (own / "mine.yaml").write_text(text.replace("mine.csv", "demo.csv"))
+    text = (own_datasets / "mine.yaml").read_text()
+    (own_datasets / "mine.yaml").write_text(text.replace("mine.csv", "demo.csv"))
     with pytest.raises(UserError, match=r"demo\.csv is not beside it"):
         _ = load("mine").clips
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "part_of_message"),
     [
         ("name: mine", "name: yours", "name the file after it"),
         ("mine.csv", "other.csv", "other.csv is not beside it"),
@@ -207,18 +207,18 @@ def test_a_table_is_the_one_beside_its_own_yaml(own: Path) -> None:
         ("visual: image", "visual: smell", "visual"),
     ],
 )
-def test_a_manifest_of_ones_own_that_makes_no_sense_is_one_sentence(
-    own: Path, old: str, new: str, told: str
+def test_a_wrong_manifest_of_the_user_is_refused_with_one_sentence(
+    own_datasets: Path, old: str, new: str, part_of_message: str
 ) -> None:
-    text = (own / "mine.yaml").read_text()
+    text = (own_datasets / "mine.yaml").read_text()
     assert old in text
-    (own / "mine.yaml").write_text(text.replace(old, new))
-    with pytest.raises(UserError, match=told) as error:
+    (own_datasets / "mine.yaml").write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=part_of_message) as error:
         _ = load("mine").clips
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_of_ones_own_that_is_none_is_one_sentence(
+def test_a_missing_folder_of_the_user_is_refused_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(USER_FOLDER_VARIABLE, "/nope")

@@ -1,4 +1,4 @@
-"""What the pages tell a reader to do, done."""
+"""Does what the pages tell a reader to do, and compares what the pages say with the code."""
 
 import re
 import shlex
@@ -27,18 +27,18 @@ PAGES = [
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
 
 
-def blocks(page: str, language: str) -> list[str]:
+def code_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
 
 
-def test_the_fusion_method_of_the_page_trains_through_the_command(
+def test_the_fusion_method_of_the_page_trains_with_the_command(
     small_demo: Path, tmp_path: Path
 ) -> None:
     page = "docs/add-a-fusion-method.md"
-    (shell,) = blocks(page, "sh")
+    (shell,) = code_blocks(page, "sh")
     words = [*shlex.split(shell), *TINY, "--root", str(small_demo), "--run", "r"]
     program = [
-        *blocks(page, "python"),
+        *code_blocks(page, "python"),
         f"import sys; sys.argv = {words!r}",
         "from avsnn.cli.main import main; main()",
     ]
@@ -55,7 +55,7 @@ def test_the_fusion_method_of_the_page_trains_through_the_command(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_registered_method_trains_and_is_evaluated_through_the_command(
+def test_every_registered_method_trains_and_is_evaluated_with_the_command(
     avsnn: Command, small_demo: Path, method: str
 ) -> None:
     chosen = ["--set", f"model.method={method}", "--root", small_demo, "--run", "r"]
@@ -66,7 +66,7 @@ def test_every_registered_method_trains_and_is_evaluated_through_the_command(
     assert f'"method": "{method}"' in measured.stdout
 
 
-def test_the_tree_of_the_architecture_page_is_the_tree() -> None:
+def test_the_architecture_page_names_every_module_at_its_place() -> None:
     page = (PROJECT / "docs" / "ARCHITECTURE.md").read_text()
     folders, named = [], []
     for line in re.findall(r"^avsnn/\n(.*?)^```", page, re.DOTALL | re.M)[0].splitlines():
@@ -84,14 +84,14 @@ def test_the_tree_of_the_architecture_page_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+def test_every_local_link_of_a_page_has_its_file(page: str) -> None:
     text = (PROJECT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not target.startswith("http"):
             assert ((PROJECT / page).parent / target).exists(), target
 
 
-def test_the_table_of_methods_holds_what_the_code_counts() -> None:
+def test_the_table_of_methods_holds_the_parameters_and_operations_that_the_code_counts() -> None:
     row = re.compile(r"^\| `([\w-]+)`(?: `(\w+)=(\w+)`)? \|.*\| ([\d,]+) \| ([\d.]+) \|$", re.M)
     rows = row.findall((PROJECT / "README.md").read_text())
     assert {name for name, *_ in rows} == set(METHODS)
@@ -103,14 +103,16 @@ def test_the_table_of_methods_holds_what_the_code_counts() -> None:
         assert (f"{counted.parameters:,}", f"{counted.dense / 1e9:.3f}") == (parameters, operations)
 
 
-def test_the_readme_tells_how_to_use_a_converted_checkpoint(
+def test_the_program_of_the_readme_uses_a_converted_checkpoint(
     avsnn: Command, tmp_path: Path, shared_data: Path
 ) -> None:
     recorded = np.load(shared_data.parent / "golden" / "spatialtemporal.npz")
-    theirs = {k[3:]: torch.from_numpy(recorded[k]) for k in recorded.files if k.startswith("sd/")}
-    torch.save({"state_dict": theirs}, tmp_path / "theirs.pth.tar")
+    authors_state = {
+        k[3:]: torch.from_numpy(recorded[k]) for k in recorded.files if k.startswith("sd/")
+    }
+    torch.save({"state_dict": authors_state}, tmp_path / "theirs.pth.tar")
     done = avsnn("convert-checkpoint", "theirs.pth.tar", "converted.safetensors")
     assert done.returncode == 0, done.stderr
-    (program,) = blocks("README.md", "python")
+    (program,) = code_blocks("README.md", "python")
     program += "\nassert logits.shape == (1, 6)"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)

@@ -1,4 +1,4 @@
-"""The short version of tests/chaos.py."""
+"""Runs the short version of tests/chaos.py."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ def test_random_kills_of_command_and_workers_change_no_byte(
     avsnn_path: str, tmp_path: Path
 ) -> None:
     words = ["--limit", "24", "--workers", "2"]
-    done = chaos(avsnn_path, tmp_path, kills=2, seed=20, words=words)
-    assert (done["command"], done["worker"]) == (1, 1)
-    assert done["trees"] >= 1
+    counts = chaos(avsnn_path, tmp_path, kills=2, seed=20, words=words)
+    assert (counts["command"], counts["worker"]) == (1, 1)
+    assert counts["trees"] >= 1

@@ -32,38 +32,38 @@ BAD_INPUT = {
 }
 
 
-@pytest.mark.parametrize(("words", "told"), BAD_INPUT.values(), ids=BAD_INPUT)
-def test_bad_input_is_one_sentence_and_exit_code_2(
-    avsnn: Command, tmp_path: Path, words: list[str], told: str
+@pytest.mark.parametrize(("words", "part_of_message"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_ends_with_one_sentence_and_exit_code_2(
+    avsnn: Command, tmp_path: Path, words: list[str], part_of_message: str
 ) -> None:
     (tmp_path / "file").touch()
     done = avsnn(*words)
     assert done.returncode == 2
     assert done.stdout == ""
     assert re.fullmatch(r"avsnn: [^\n]+\n", done.stderr), done.stderr
-    assert told in done.stderr
+    assert part_of_message in done.stderr
 
 
-def test_a_full_disk_is_one_sentence_and_what_was_done_stays(
+def test_a_full_disk_ends_with_one_sentence_and_keeps_finished_work(
     avsnn: Command, tiny_disk: Path
 ) -> None:
     done = avsnn("prepare", "demo", "--limit", "60", "--root", tiny_disk, *ALONE)
     assert done.returncode == 2
     assert "is full" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    kept = list((tiny_disk / "demo" / "raw").rglob("*.*"))
-    assert kept
+    kept_files = list((tiny_disk / "demo" / "raw").rglob("*.*"))
+    assert kept_files
     again = avsnn("prepare", "demo", "--limit", "1", "--root", tiny_disk, "--dry-run")
     assert again.returncode == 0
 
 
-def test_a_disk_that_fills_up_in_training_is_one_sentence(
+def test_a_disk_that_fills_up_in_training_ends_with_one_sentence(
     avsnn: Command, small_demo: Path, tiny_disk: Path
 ) -> None:
     words = ["--set", "model.channels=64", "--set", "epochs=1", "--set", "batch_size=16"]
     done = avsnn("train", "demo", "--root", small_demo, "--run", tiny_disk / "r", *words)
     assert done.returncode == 2
-    # The TensorBoard writer adds words of its own when its thread meets the full disk.
+    # The thread of the TensorBoard writer prints other lines when the thread meets the full disk.
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("avsnn: ")]
     assert "is full" in sentence
     assert not list((tiny_disk / "r" / "checkpoints").glob("resume*"))
@@ -93,7 +93,7 @@ def test_help_explains_every_command(avsnn: Command, command: str) -> None:
     assert "Usage: avsnn" in done.stdout
 
 
-def test_help_imports_nothing_heavy(avsnn_path: str) -> None:
+def test_help_imports_no_large_library(avsnn_path: str) -> None:
     program = (
         "import sys, avsnn.cli.main\n"
         "heavy = {'torch', 'numpy', 'zarr', 'distributed', 'cv2', 'librosa', 'pydantic'}\n"
@@ -112,11 +112,11 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(avsnn: Command, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_datasets_and_status_tell_what_is_here(avsnn: Command, small_demo: Path) -> None:
+def test_datasets_and_status_show_what_is_prepared(avsnn: Command, small_demo: Path) -> None:
     root = ("--root", small_demo)
     shown = json.loads(avsnn("datasets", *root, "--json").stdout)
-    here = {row["name"]: row["prepared_clips"] for row in shown}
-    assert here == {"av-digits": 0, "crema-d": 0, "demo": 72, "urbansound8k-av": 0}
+    prepared = {row["name"]: row["prepared_clips"] for row in shown}
+    assert prepared == {"av-digits": 0, "crema-d": 0, "demo": 72, "urbansound8k-av": 0}
     stages = json.loads(avsnn("status", *root, "--json").stdout)["stages"]
     assert [row["stage"] for row in stages] == ["fetch", "index", "extract", "frames", "audio"]
     assert all(row["done"] == row["units"] > 0 for row in stages)
@@ -134,19 +134,19 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(avsnn_path: str, tmp_path
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     )
     os.close(secondary)
-    seen = b""
+    output = b""
     while True:
         try:
-            seen += os.read(primary, 65536)
+            output += os.read(primary, 65536)
         except OSError:
             break
     assert process.wait() == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode())
     assert re.search(r"fetch .*60/60 units +[\d.,]+/s", text), text
     assert re.search(r"\d+:\d\d:\d\d", text)
 
 
-def test_training_and_evaluation_leave_all_that_is_needed_to_repeat_them(
+def test_training_and_evaluation_write_all_that_a_repetition_needs(
     avsnn: Command, small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["--set", "model.channels=16", "--set", "epochs=2", "--set", "batch_size=16"]
@@ -191,7 +191,7 @@ def test_the_part_to_evaluate_on_is_named_by_part_or_by_the_former_name_split(
     assert "--split" not in shown
 
 
-def test_evaluating_on_data_prepared_anew_with_other_content_is_refused(
+def test_evaluating_on_data_with_other_content_than_in_training_is_refused(
     avsnn: Command, tmp_path: Path
 ) -> None:
     assert avsnn("prepare", "demo", "--limit", "60", *ALONE).returncode == 0

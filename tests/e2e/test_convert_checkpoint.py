@@ -1,4 +1,4 @@
-"""Weights of the authors' code through the command, into a network that gives their logits."""
+"""Converts weights of the authors' code with the command; the network must give their logits."""
 
 import json
 import os
@@ -16,6 +16,7 @@ GOLDEN = PROJECT / "tests" / "golden"
 
 
 def authors_state(name: str) -> dict[str, torch.Tensor]:
+    """Return the weights that were recorded from the authors' code."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return {
             key.removeprefix("sd/"): torch.from_numpy(arrays[key].copy())
@@ -53,11 +54,11 @@ def test_a_converted_checkpoint_gives_the_authors_logits(
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
     avsnn: Command, tmp_path: Path
 ) -> None:
-    class Malice:
+    class Malicious:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(tmp_path / "ran"),)
 
-    torch.save({"state_dict": Malice()}, tmp_path / "theirs")
+    torch.save({"state_dict": Malicious()}, tmp_path / "theirs")
     done = avsnn("convert-checkpoint", "theirs", "ours.safetensors")
     assert done.returncode == 2
     assert "is no checkpoint that can be read safely" in done.stderr
@@ -66,7 +67,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "part_of_message"),
     [
         (None, "is no file"),
         ({"epoch": 3}, "holds no state dict"),
@@ -74,8 +75,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
         ({"conv.weight": torch.zeros(2)}, "cannot be converted"),
     ],
 )
-def test_what_is_no_checkpoint_is_one_sentence(
-    avsnn: Command, tmp_path: Path, content: object, told: str
+def test_a_file_without_weights_is_refused_with_one_sentence(
+    avsnn: Command, tmp_path: Path, content: object, part_of_message: str
 ) -> None:
     if content is not None:
         torch.save(content, tmp_path / "theirs")
@@ -83,10 +84,10 @@ def test_what_is_no_checkpoint_is_one_sentence(
     assert done.returncode == 2
     assert done.stderr.startswith("avsnn: ")
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert part_of_message in done.stderr
 
 
-def test_garbage_is_one_sentence(avsnn: Command, tmp_path: Path) -> None:
+def test_garbage_is_refused_with_one_sentence(avsnn: Command, tmp_path: Path) -> None:
     (tmp_path / "theirs").write_bytes(b"\x80garbage" * 99)
     done = avsnn("convert-checkpoint", "theirs", "ours.safetensors")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""A made-up CREMA-D, over servers that misbehave as the real ones do, through the command."""
+"""Prepares a made-up CREMA-D with the command, from servers that fail as real servers do."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.pipeline.conftest import lfs, server  # noqa: F401 - fixtures
 from tests.pipeline.transfer.server import FakeLfsServer, Server, cut, status
 
 CLIPS = 300
-TROUBLES = (
+ERRORS = (
     cut(1000),
     status(429, Retry_After="0"),
     status(503, Retry_After="0"),
@@ -23,40 +23,40 @@ TROUBLES = (
 
 
 def publish(fake: FakeCremaD, mirror: Server, objects: FakeLfsServer) -> int:
-    """Puts the files on a mirror and on Git LFS; returns how many requests will meet trouble.
+    """Put the files on a mirror and on Git LFS; return how many requests will fail at first.
 
-    What is broken in the folder is broken on both. Of the good files, every seventh is answered
-    with trouble at first, every thirtieth has other bytes on the mirror, every fortieth is a
-    pointer there: Git LFS has these right.
+    Files that are broken in the folder are broken on both servers. Of the good files, the mirror
+    answers about every seventh with an error at first, holds other bytes for every thirtieth, and
+    holds a pointer for every fortieth. Git LFS holds all good files.
     """
-    broken = {what.path for what in fake.refused.values() if what.stage == "fetch"}
-    troubles = cycle(TROUBLES)
-    troubled = 0
+    broken = {clip.path for clip in fake.refused.values() if clip.stage == "fetch"}
+    errors = cycle(ERRORS)
+    failing_requests = 0
     for row in fake.rows:
         for kind in ("audio", "visual"):
             path, digest = row[f"{kind}_path"], row[f"{kind}_sha256"]
-            place = fake.folder / path
-            body = place.read_bytes() if place.exists() else None
+            source_file = fake.folder / path
+            body = source_file.read_bytes() if source_file.exists() else None
             if path in broken:
                 objects.errors[digest] = 404
                 if body is not None:
-                    mirror.holds(f"crema/{path}", body)
+                    mirror.add_file(f"crema/{path}", body)
                 continue
             assert body is not None
-            objects.holds(path, body)
+            objects.add_file(path, body)
             number = int(digest[:8], 16)
             if number % 30 == 0:
                 body = bytes(reversed(body))
             elif number % 40 == 0:
                 body = b"version https://git-lfs.github.com/spec/v1\n"
-            mirror.holds(f"crema/{path}", body)
+            mirror.add_file(f"crema/{path}", body)
             if number % 7 == 0:
-                mirror.tell(f"/files/crema/{path}", next(troubles))
-                troubled += 1
-    return troubled
+                mirror.plan_answers(f"/files/crema/{path}", next(errors))
+                failing_requests += 1
+    return failing_requests
 
 
-def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
+def test_every_clip_from_failing_servers_is_prepared_or_recorded_as_a_failure(
     avsnn: Command,
     server: Server,  # noqa: F811
     lfs: FakeLfsServer,  # noqa: F811
@@ -64,13 +64,13 @@ def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = make(tmp_path / "published", CLIPS)
-    troubled = publish(fake, server, lfs)
-    assert troubled > 50
-    own = tmp_path / "own"
-    own.mkdir()
+    failing_requests = publish(fake, server, lfs)
+    assert failing_requests > 50
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
     mirror = {"prefix": "", "url": server.url("/files/crema/")}
-    fake.write_manifest(own, sources=[mirror, {"prefix": "", "lfs": server.url(lfs.path)}])
-    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(own))
+    fake.write_manifest(manifests, sources=[mirror, {"prefix": "", "lfs": server.url(lfs.path)}])
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(manifests))
 
     refused = avsnn("prepare", "fake-crema-d")
     assert refused.returncode == 1
@@ -81,23 +81,23 @@ def test_three_hundred_clips_arrive_and_every_one_is_accounted_for(
 
     stages = json.loads(avsnn("status", "--json").stdout)["stages"]
     counts = {s["stage"]: (s["written"], s["skipped"], s["failed"]) for s in stages}
-    assert counts == fake.accounts
+    assert counts == fake.counts
     assert counts["fetch"] == (595, 0, 5)
     assert counts["extract"] == (281, 0, 14)
     folder = tmp_path / "data" / "fake-crema-d"
     failures = [json.loads(line) for line in (folder / "failures.jsonl").read_text().splitlines()]
-    expected = {key: what.stage for key, what in fake.refused.items()}
+    expected = {key: clip.stage for key, clip in fake.refused.items()}
     assert {row["key"]: row["stage"] for row in failures} == expected
     (cache,) = folder.glob("cache/frames-*.zarr")
-    kept = {row["key"] for row in fake.rows} - set(expected)
-    assert set(zarr.open_group(cache, mode="r")["key"][:]) == kept
-    # A hundred addresses at a time, however many threads ask.
+    good = {row["key"] for row in fake.rows} - set(expected)
+    assert set(zarr.open_group(cache, mode="r")["key"][:]) == good
+    # One request asks Git LFS for a hundred addresses, for any number of threads.
     assert len(lfs.batches) <= 7
     assert avsnn("verify", "fake-crema-d").returncode == 0
-    # Failures that were accepted stay so, here and in a repair.
-    before = len(server.asked)
+    # Accepted failures stay accepted, in a rerun and in a repair.
+    before = len(server.received)
     assert "nothing to do" in avsnn("prepare", "fake-crema-d").stdout
-    assert len(server.asked) == before
+    assert len(server.received) == before
     (cache / "key" / "c" / "0").unlink()
     assert avsnn("repair", "fake-crema-d").returncode == 0
     assert avsnn("verify", "fake-crema-d").returncode == 0

@@ -1,4 +1,4 @@
-"""Damaged media: recorded by name and reason, and the rest goes on."""
+"""Damaged media files are recorded with a reason, and all other clips are prepared."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tests.conftest import ALONE, Command
 
 @pytest.fixture
 def source(shared_data: Path, tmp_path: Path) -> Path:
-    """The files of 300 real clips."""
+    """A source folder with the files of 300 real clips."""
     folder = tmp_path / "source"
     for clip in select(load("av-digits"), 300):
         for file in clip.files:
@@ -22,13 +22,13 @@ def source(shared_data: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
+def recorded_failures(folder: Path) -> list[dict[str, str]]:
     text = (folder / "data" / "av-digits" / "failures.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def damage(source: Path) -> dict[str, tuple[str, str]]:
-    """Breaks four files; returns their clips with the file and the reason to be recorded."""
+    """Damage four files; return by clip key the file and the reason that must be recorded."""
     cut, empty, garbage, missing = select(load("av-digits"), 300)[10:14]
     (source / cut.audio.path).write_bytes((source / cut.audio.path).read_bytes()[:-100])
     (source / empty.audio.path).write_bytes(b"")
@@ -51,16 +51,16 @@ def test_damaged_files_are_recorded_and_the_rest_is_prepared(
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr
     assert "296 clips are ready" in done.stdout
-    found = rows(tmp_path)
-    assert {row["key"] for row in found} == set(expected)
-    for row in found:
+    failures = recorded_failures(tmp_path)
+    assert {row["key"] for row in failures} == set(expected)
+    for row in failures:
         path, reason = expected[row["key"]]
         assert (row["stage"], row["path"]) == ("fetch", path)
         assert reason in row["reason"]
     assert "nothing to do" in avsnn(*words).stdout
 
 
-def test_mended_files_are_taken_in_by_retry_failed(
+def test_retry_failed_prepares_files_that_were_mended(
     avsnn: Command, source: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     expected = damage(source)
@@ -70,7 +70,7 @@ def test_mended_files_are_taken_in_by_retry_failed(
         shutil.copyfile(shared_data / "av-digits" / path, source / path)
     mended = avsnn(*words, "--retry-failed")
     assert "300 clips are ready" in mended.stdout
-    assert rows(tmp_path) == []
+    assert recorded_failures(tmp_path) == []
 
 
 def test_too_many_failures_end_with_exit_code_1_and_the_first_reason(
@@ -95,10 +95,10 @@ def test_too_many_failures_end_with_exit_code_1_and_the_first_reason(
     assert accepted.returncode == 0, accepted.stderr
 
 
-def test_clips_that_no_decoder_can_use_are_failures_of_extract(
+def test_clips_that_no_decoder_can_read_are_failures_of_extract(
     avsnn: Command, tmp_path: Path
 ) -> None:
-    """The demo has no published checksums, so that its files reach the decoders as they are."""
+    """The demo has no published checksums, so its damaged files reach the decoders."""
     source = tmp_path / "source"
     assert avsnn("prepare", "demo", "--limit", "60", "--root", "first", *ALONE).returncode == 0
     shutil.copytree(tmp_path / "first" / "demo" / "raw", source)
@@ -121,11 +121,13 @@ def test_clips_that_no_decoder_can_use_are_failures_of_extract(
     assert "57 clips are ready" in done.stdout
 
 
-def test_a_known_bad_clip_that_fails_says_so(avsnn: Command, tmp_path: Path) -> None:
+def test_the_failure_of_a_known_bad_clip_says_that_the_clip_is_known(
+    avsnn: Command, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     done = avsnn("prepare", "crema-d", "--source", "empty", "--limit", "200")
     assert done.returncode == 1
     text = (tmp_path / "data" / "crema-d" / "failures.jsonl").read_text()
-    told = {row["key"] for row in map(json.loads, text.splitlines()) if "known" in row["reason"]}
-    assert told == {"1064_IEO_DIS_MD"}
+    known = {row["key"] for row in map(json.loads, text.splitlines()) if "known" in row["reason"]}
+    assert known == {"1064_IEO_DIS_MD"}
     assert text.count("(known to be bad: the video lasts a minute and shows all emotions)") == 2

@@ -1,4 +1,4 @@
-"""UrbanSound8K-AV, which was published without a table, through the command."""
+"""Prepares UrbanSound8K-AV with the command; this data set was published without a table."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Command, city_sounds, hashes
+from tests.conftest import Command, hashes, write_city_sounds
 
 NAME = "urbansound8k-av"
 
@@ -17,8 +17,10 @@ def failures(folder: Path) -> dict[str, str]:
     return {row["path"]: row["reason"] for row in map(json.loads, text.splitlines())}
 
 
-def test_folders_are_prepared_and_what_is_no_clip_is_named(avsnn: Command, tmp_path: Path) -> None:
-    tree = city_sounds(tmp_path / "download" / "top", recordings=4, slices=1)
+def test_folders_without_a_table_are_prepared_and_files_of_no_clip_are_named(
+    avsnn: Command, tmp_path: Path
+) -> None:
+    tree = write_city_sounds(tmp_path / "download" / "top", recordings=4, slices=1)
     (tree / "Dataset_v3_vision" / "siren" / ".DS_Store").touch()
     orphan = "Dataset_v3_sound/siren/7-8-0-0.wav"
     (tree / orphan).touch()

@@ -1,4 +1,4 @@
-"""Real kills: SIGKILL in the middle of a stage, then the same command again."""
+"""Kills commands with SIGKILL in the middle of their work, then runs the same command again."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from tests.conftest import SMALL_SHARDS, Command, hashes
 
 
 def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
-    """Starts a command, waits for a line of its log, kills it there."""
+    """Start a command, wait for a line of its log, and kill the command at this line."""
     process = subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -23,7 +23,7 @@ def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
             process.send_signal(signal.SIGKILL)
             break
     process.stderr.close()
-    assert process.wait() == -signal.SIGKILL, f"it ended before it said {sentence!r}"
+    assert process.wait() == -signal.SIGKILL, f"the command ended before the line {sentence!r}"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
         ("audio: 1 of 2", "2"),
     ],
 )
-def test_killed_prepare_finishes_with_the_same_bytes(
+def test_a_killed_prepare_finishes_with_the_same_bytes(
     avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path, sentence: str, workers: str
 ) -> None:
     words = ["prepare", "demo", "--limit", "72", "--workers", workers, *SMALL_SHARDS]
@@ -47,11 +47,11 @@ def test_killed_prepare_finishes_with_the_same_bytes(
     assert "nothing to do" in done.stdout
 
 
-def test_an_interrupted_prepare_says_so_leaves_nothing_running_and_goes_on(
+def test_an_interrupted_prepare_ends_its_workers_and_the_next_run_finishes(
     avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["prepare", "demo", "--limit", "72", "--workers", "2", *SMALL_SHARDS]
-    # A session of its own, so that the interrupt reaches all its processes, as from a terminal.
+    # In its own session, so that the interrupt reaches all its processes, as from a terminal.
     process = subprocess.Popen(
         [avsnn_path, *words],
         cwd=tmp_path,
@@ -64,17 +64,17 @@ def test_an_interrupted_prepare_says_so_leaves_nothing_running_and_goes_on(
         if line.startswith("extract: 2 of 10"):
             os.killpg(process.pid, signal.SIGINT)
             break
-    # The pipe ends when the last process that holds it has: none is left behind.
-    said = process.stderr.read()
+    # The pipe ends only when every process that holds the pipe has ended: no worker is left.
+    stderr = process.stderr.read()
     assert process.wait() == 130
-    assert said.splitlines()[-1].startswith("avsnn: interrupted; all finished work is saved")
-    assert "Traceback" not in said
+    assert stderr.splitlines()[-1].startswith("avsnn: interrupted; all finished work is saved")
+    assert "Traceback" not in stderr
     assert avsnn(*words).returncode == 0
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")
 
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=4", "--set", "batch_size=8"]
-# All of the network has something to do, or a lost part of its state would not be missed.
+# Every part of the network spikes; otherwise the test would not notice a lost part of the state.
 TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9", "--set", "data.size=32"]
 
 
@@ -82,7 +82,7 @@ TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9", "--set", "da
 def whole_run(
     avsnn_path: str, small_demo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], Path]:
-    """A training that nobody cut: its words without a run folder, and the folder."""
+    """A training without a kill: its command without ``--run``, and its run folder."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     words = [avsnn_path, "train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
     words += ["--save-every", "1"]
@@ -90,43 +90,43 @@ def whole_run(
     return words, folder
 
 
-def assert_as_if_not_cut(run: Path, whole: Path) -> None:
+def assert_same_as_without_kill(run: Path, whole: Path) -> None:
     assert curve(run) == curve(whole)
     assert hashes(run / "checkpoints") == hashes(whole / "checkpoints")
 
 
-# Loader workers and shards in place of the cache: no other sample, nor in another order.
+# Loader workers, or shards instead of the cache, change neither the samples nor their order.
 @pytest.mark.parametrize("options", [[], ["--workers", "1"], ["--read", "shards"]])
 def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
     whole_run: tuple[list[str], Path], tmp_path: Path, options: list[str]
 ) -> None:
     words, whole = whole_run
-    run, dice = tmp_path / "run", random.Random(len(options))
-    for epoch in (dice.randrange(2), 2):
-        due = Position(epoch, dice.randrange(1, 5))
+    run, rng = tmp_path / "run", random.Random(len(options))
+    for epoch in (rng.randrange(2), 2):
+        target = Position(epoch, rng.randrange(1, 5))
         process = subprocess.Popen(
             [*words, "--run", str(run), "--resume", *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        # Somewhere in the steps behind it, wherever the next look finds the training.
-        while max(resume_points(run / "checkpoints"), default=Position(0, 0)) < due:
+        # Kill at any step after ``target``: the training goes on between two looks at the folder.
+        while max(resume_points(run / "checkpoints"), default=Position(0, 0)) < target:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.01)
-                pytest.fail("it ended before it came so far")
+                pytest.fail("the training ended before the kill")
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     done = subprocess.run([*words, "--run", str(run), "--resume"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    assert_as_if_not_cut(run, whole)
+    assert_same_as_without_kill(run, whole)
 
 
-def test_sigterm_saves_the_very_step_and_leaves_with_a_code_of_its_own(
+def test_sigterm_saves_the_last_step_and_ends_with_exit_code_75(
     whole_run: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     words, whole = whole_run
-    # Saved because of the signal, not because it was time.
+    # Without --save-every, only the signal makes the training save within an epoch.
     words = [word for word in words if word not in ("--save-every", "1")]
     command = [*words, "--run", str(tmp_path / "run"), "--workers", "1"]
     process = subprocess.Popen(
@@ -135,23 +135,23 @@ def test_sigterm_saves_the_very_step_and_leaves_with_a_code_of_its_own(
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("epoch 1/4"):
-            # As a cluster does it: to the command and to its loader processes alike.
+            # As a cluster does, send the signal to the command and to its loader workers.
             os.killpg(process.pid, signal.SIGTERM)
             break
-    _, said = process.communicate()
-    assert process.returncode == 75, said
-    assert "told to end; saved after 1 epochs and" in said
-    assert "Traceback" not in said
-    at = max(resume_points(tmp_path / "run" / "checkpoints"))
+    _, stderr = process.communicate()
+    assert process.returncode == 75, stderr
+    assert "told to end; saved after 1 epochs and" in stderr
+    assert "Traceback" not in stderr
+    position = max(resume_points(tmp_path / "run" / "checkpoints"))
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"{at.epoch} of 4 epochs and {at.step} steps done before" in resumed.stderr
+    assert f"{position.epoch} of 4 epochs and {position.step} steps done before" in resumed.stderr
     assert curve(tmp_path / "run") == curve(whole)
     best = "checkpoints/best.safetensors"
     assert (tmp_path / "run" / best).read_bytes() == (whole / best).read_bytes()
 
 
-def test_a_torn_resume_point_is_said_and_the_one_before_it_serves(
+def test_a_damaged_resume_point_is_reported_and_the_one_before_is_used(
     whole_run: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     words, whole = whole_run
@@ -171,10 +171,10 @@ def test_a_torn_resume_point_is_said_and_the_one_before_it_serves(
     assert done.returncode == 0, done.stderr
     assert f"{newest} is damaged" in done.stderr
     assert "Going on from the one before it." in done.stderr
-    assert_as_if_not_cut(run, whole)
+    assert_same_as_without_kill(run, whole)
 
 
-def test_an_unfinished_training_is_not_gone_on_with_unasked(
+def test_an_unfinished_training_continues_only_with_resume(
     avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["train", "demo", "--root", str(small_demo), "--run", "cut", *TINY]
@@ -185,13 +185,14 @@ def test_an_unfinished_training_is_not_gone_on_with_unasked(
 
 
 def curve(run: Path) -> list[dict[str, object]]:
+    """Return the metrics of all epochs, without the speed."""
     return [
         {key: value for key, value in line.items() if key != "samples_per_second"}
         for line in read_metrics(run)
     ]
 
 
-def test_a_finished_training_is_left_alone_and_another_is_not_mixed_in(
+def test_a_finished_training_stays_unchanged_and_other_settings_are_refused(
     avsnn: Command, small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["train", "demo", "--root", str(small_demo), "--run", "r", *TINY, "--set", "epochs=1"]
@@ -206,25 +207,30 @@ def test_a_finished_training_is_left_alone_and_another_is_not_mixed_in(
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"), [("data.size=50", "multiples of 16"), ("batch_size=999", "lower it with")]
+    ("setting", "part_of_message"),
+    [("data.size=50", "multiples of 16"), ("batch_size=999", "lower it with")],
 )
 def test_a_refused_training_leaves_no_folder(
-    avsnn: Command, small_demo: Path, tmp_path: Path, setting: str, told: str
+    avsnn: Command, small_demo: Path, tmp_path: Path, setting: str, part_of_message: str
 ) -> None:
     done = avsnn("train", "demo", "--root", small_demo, "--run", "r", "--set", setting)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert part_of_message in done.stderr
     assert not (tmp_path / "r").exists()
 
 
-def test_a_file_does_not_become_a_run(avsnn: Command, small_demo: Path, tmp_path: Path) -> None:
+def test_a_file_is_refused_as_a_run_folder(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     done = avsnn("train", "demo", "--root", small_demo, "--run", "file")
     assert done.returncode == 2
     assert "file is a file and no folder" in done.stderr
 
 
-def test_a_folder_with_other_files_does_not_become_a_run(avsnn: Command, small_demo: Path) -> None:
+def test_a_folder_with_other_files_is_refused_as_a_run_folder(
+    avsnn: Command, small_demo: Path
+) -> None:
     before = hashes(small_demo / "demo")
     done = avsnn("train", "demo", "--root", small_demo, "--run", small_demo / "demo")
     assert done.returncode == 2
@@ -232,7 +238,9 @@ def test_a_folder_with_other_files_does_not_become_a_run(avsnn: Command, small_d
     assert hashes(small_demo / "demo") == before
 
 
-def test_resuming_nothing_is_said(avsnn: Command, small_demo: Path) -> None:
+def test_resume_without_a_run_says_so_and_trains_from_the_start(
+    avsnn: Command, small_demo: Path
+) -> None:
     words = ["train", "demo", "--root", small_demo, "--run", "r", *TINY, "--set", "epochs=1"]
     done = avsnn(*words, "--resume")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""A published table, interrupted on the way, ends complete and is then left alone."""
+"""Runs the experiments of published tables with ``avsnn reproduce``."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ WORDS = ["reproduce", "attention", "--dataset", "demo", "--seeds", "1", "--devic
 WORDS += ["--set", "model.channels=16", "--set", "epochs=1", "--set", "data.size=32"]
 
 
-def test_a_table_interrupted_twice_is_completed_and_then_left_alone(
+def test_a_table_killed_twice_is_completed_and_then_stays_unchanged(
     avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
 ) -> None:
     words = [*WORDS, "--root", str(small_demo)]
@@ -39,7 +39,7 @@ def test_a_table_interrupted_twice_is_completed_and_then_left_alone(
     assert json.loads(again.stdout) == table
 
 
-def test_published_figures_stand_beside_and_the_published_habit_is_named(
+def test_a_dry_run_names_the_published_choice_of_the_epoch_and_counts_the_runs(
     avsnn: Command, small_demo: Path
 ) -> None:
     words = ["reproduce", "alpha", "--dataset", "demo", "--root", str(small_demo), "--dry-run"]
@@ -48,7 +48,7 @@ def test_published_figures_stand_beside_and_the_published_habit_is_named(
     assert "10 runs to do" in shown.stdout
 
 
-def test_wrong_words_are_one_sentence(avsnn: Command, small_demo: Path) -> None:
+def test_wrong_arguments_end_with_one_sentence(avsnn: Command, small_demo: Path) -> None:
     for words, sentence in (
         (["everything"], "there is no table 'everything'; there are: alpha, attention, methods"),
         (["alpha", "--seeds", "1,x"], "--seeds '1,x' is not a list of different numbers"),

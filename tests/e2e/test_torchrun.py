@@ -1,4 +1,4 @@
-"""Two processes train one network: together they do what one does alone."""
+"""Two processes train one network together; the result must be that of one process alone."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.training.resume import resume_points
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-# Everything fires, so that what flows between the processes counts.
+# With this preset every layer spikes, so all that the processes exchange affects the result.
 WORDS = ["--preset", "healthy", "--set", "model.channels=16", "--set", "epochs=2"]
 WORDS += ["--set", "data.size=32", "--set", "batch_size=8", "--device", "cpu", "--save-every", "1"]
 TOGETHER = ["--set", "distributed.sync_batch_norm=true"]
@@ -38,8 +38,8 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture(scope="module")
 def runs(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """The same training by one process and by two."""
-    folder = tmp_path_factory.mktemp("ranks")
+    """Run folders of the same training by one process and by two, by the number of processes."""
+    folder = tmp_path_factory.mktemp("processes")
     for processes in (1, 2):
         done = run(
             processes,
@@ -56,21 +56,21 @@ def runs(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int
     return {processes: folder / str(processes) for processes in (1, 2)}
 
 
-def test_two_processes_train_what_one_trains(runs: dict[int, Path]) -> None:
+def test_two_processes_reach_the_metrics_of_one(runs: dict[int, Path]) -> None:
     one, two = (read_metrics(runs[processes]) for processes in (1, 2))
     assert len(one) == len(two) == 2
-    for ours, theirs in zip(two, one, strict=True):
+    for by_two, by_one in zip(two, one, strict=True):
         for name in ("loss", "cross_entropy", "alignment", "accuracy", "val_loss", "val_accuracy"):
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-6), name
-        assert ours["alignment"] > 0
-    # A spiking network is chaotic: the first epoch's spikes are those of one process nearly all.
+            assert by_two[name] == pytest.approx(by_one[name], rel=1e-3, abs=1e-6), name
+        assert by_two["alignment"] > 0
+    # A spiking network is chaotic: even in the first epoch the spike rates agree only nearly.
     rates = [line["spike_rates"] for line in (one[0], two[0])]
     assert list(rates[0]) == list(rates[1])
     for layer, rate in rates[0].items():
         assert rates[1][layer] == pytest.approx(rate, abs=0.02), layer
 
 
-def test_the_first_steps_give_the_same_weights(runs: dict[int, Path]) -> None:
+def test_the_first_step_of_two_processes_gives_the_weights_of_one(runs: dict[int, Path]) -> None:
     weights = []
     for folder in runs.values():
         points = resume_points(folder / "checkpoints")
@@ -79,14 +79,15 @@ def test_the_first_steps_give_the_same_weights(runs: dict[int, Path]) -> None:
         weights.append(read_checkpoint(points[first]).tensors)
     one, two = weights
     for name, tensor in one.items():
-        # Adam's step is the sign of a gradient that is rounding noise in front of a batch norm.
+        # Before a batch norm, the gradient of a bias is rounding noise, and Adam's first step is
+        # the sign of this noise.
         if name.startswith("model.") and "conv.bias" not in name:
             assert two[name].double().numpy() == pytest.approx(
                 tensor.double().numpy(), rel=1e-3, abs=2e-5
             ), name
 
 
-def test_another_number_of_processes_goes_on_where_two_were_told_to_end(
+def test_one_process_resumes_where_two_processes_received_sigterm(
     small_demo: Path, tmp_path: Path, runs: dict[int, Path]
 ) -> None:
     words = [*TOGETHER, "--root", str(small_demo), "--run-dir", str(tmp_path / "cut")]
@@ -108,13 +109,13 @@ def test_another_number_of_processes_goes_on_where_two_were_told_to_end(
     resumed = run(1, *words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "1 of 2 epochs and" in resumed.stderr
-    due: list[dict[str, Any]] = read_metrics(runs[2])
+    expected: list[dict[str, Any]] = read_metrics(runs[2])
     found = read_metrics(tmp_path / "cut")
-    assert found[0]["loss"] == due[0]["loss"]
-    assert found[1]["loss"] == pytest.approx(due[1]["loss"], rel=1e-2)
+    assert found[0]["loss"] == expected[0]["loss"]
+    assert found[1]["loss"] == pytest.approx(expected[1]["loss"], rel=1e-2)
 
 
-def test_processes_without_a_common_batch_norm_are_as_published_and_say_so(
+def test_two_processes_train_without_a_common_batch_norm_by_default(
     small_demo: Path, tmp_path: Path
 ) -> None:
     done = run(2, "--root", str(small_demo), "--run-dir", str(tmp_path / "apart"))
@@ -125,7 +126,7 @@ def test_processes_without_a_common_batch_norm_are_as_published_and_say_so(
     assert json.loads((tmp_path / "apart" / "metrics.jsonl").read_text().splitlines()[0])
 
 
-def test_a_batch_that_cannot_be_shared_out_is_one_sentence(
+def test_a_batch_that_cannot_be_shared_out_evenly_ends_with_one_sentence(
     small_demo: Path, tmp_path: Path
 ) -> None:
     done = run(

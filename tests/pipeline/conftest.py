@@ -1,4 +1,4 @@
-"""Servers on this machine."""
+"""Fixtures that run file servers on this machine, and helpers that open the prepared demo."""
 
 import ssl
 import threading
@@ -9,11 +9,26 @@ from pathlib import Path
 import pytest
 import trustme
 
+from avsnn.pipeline.formats.prepared import Prepared, load_prepared
 from tests.pipeline.transfer.server import FakeLfsServer, Server
+
+
+def prepared_demo(root: Path) -> Prepared:
+    """Return what the prepare of the demo left."""
+    prepared = load_prepared(root, "demo")
+    assert prepared is not None
+    return prepared
+
+
+def cache_paths(root: Path) -> tuple[Path, Path]:
+    """Return the paths of the frame cache and of the audio cache of the demo."""
+    prepared = prepared_demo(root)
+    return root / "demo" / prepared.frames, root / "demo" / prepared.audio
 
 
 @contextmanager
 def running(context: ssl.SSLContext | None) -> Iterator[Server]:
+    """Run a server in a thread, with TLS if there is a context."""
     server = Server(context)
     thread = threading.Thread(target=server.serve_forever, args=[0.05])
     thread.start()
@@ -25,7 +40,7 @@ def running(context: ssl.SSLContext | None) -> Iterator[Server]:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """An https server that the environment vouches for."""
+    """An https server whose certificate the environment trusts."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
@@ -37,14 +52,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def plain_server() -> Iterator[Server]:
-    """The same without TLS."""
+    """A server without TLS."""
     with running(None) as server:
         yield server
 
 
 @pytest.fixture
 def lfs(server: Server) -> FakeLfsServer:
-    """Git LFS on the https server."""
-    answer = FakeLfsServer(server)
-    server.always[answer.path] = answer
-    return answer
+    """A Git LFS endpoint on the https server."""
+    lfs = FakeLfsServer(server)
+    server.always[lfs.path] = lfs
+    return lfs

@@ -24,7 +24,7 @@ def test_an_assignment_overrides_the_preset_and_leaves_the_rest() -> None:
     assert {key for key in plain if plain[key] != changed[key]} == {"model.channels", "seed"}
 
 
-def test_a_named_preset_is_laid_over_that_of_the_data_set() -> None:
+def test_a_named_preset_overrides_the_preset_of_the_data_set() -> None:
     plain = flatten(build_settings(TrainSettings, load_presets("demo", []), ()))
     healthy = flatten(build_settings(TrainSettings, load_presets("demo", ["healthy"]), ()))
     assert healthy["model.attention_threshold"] == 0.5
@@ -45,7 +45,7 @@ def test_a_named_preset_is_laid_over_that_of_the_data_set() -> None:
         ("epochs.more=1", ["epochs"]),
     ],
 )
-def test_a_bad_setting_is_one_sentence_with_key_value_and_what_is_allowed(
+def test_a_bad_setting_is_refused_with_key_value_and_what_is_allowed(
     word: str, parts: list[str]
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -59,6 +59,6 @@ def test_a_bad_setting_is_one_sentence_with_key_value_and_what_is_allowed(
 
 
 @given(st.text())
-def test_no_word_after_set_ends_in_a_traceback(word: str) -> None:
+def test_no_text_after_set_ends_in_a_traceback(word: str) -> None:
     with suppress(UserError):
         build_settings(TrainSettings, (), [word])

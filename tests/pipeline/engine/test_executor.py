@@ -1,4 +1,4 @@
-"""A real Dask cluster on this machine, and shards and caches behind a URL."""
+"""Prepares the demo on a real Dask cluster, and with shards and caches behind a URL."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 class KillsAWorker(NoProgress):
-    """Strikes one of a cluster's workers when the stage ``extract`` has its first unit done."""
+    """Kills a worker of a cluster when the first unit of the stage ``extract`` is done."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
@@ -65,19 +65,19 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "end_of_message"),
     [
         ("tcp://127.0.0.1:9", ": no Dask scheduler answers there"),
         ("nonsense", " is no address, such as tcp://host:8786"),
     ],
 )
-def test_a_scheduler_that_does_not_answer_is_one_sentence_before_anything_is_done(
-    avsnn: Command, address: str, told: str
+def test_a_scheduler_that_does_not_answer_ends_the_command_with_one_sentence(
+    avsnn: Command, address: str, end_of_message: str
 ) -> None:
     done = avsnn("prepare", "demo", "--limit", "6", "--scheduler", address)
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith(f"avsnn: --scheduler {address}{told}")
+    assert sentence.startswith(f"avsnn: --scheduler {address}{end_of_message}")
 
 
 def test_a_cluster_without_workers_is_refused() -> None:
@@ -89,50 +89,54 @@ def test_a_cluster_without_workers_is_refused() -> None:
         pass
 
 
-def in_memory(root: Path) -> DatasetStages:
+def build_stages_in_memory(root: Path) -> DatasetStages:
     request = PrepareRequest(settings=SETTINGS, store=f"memory://{root}")
     return build_stages("demo", request, root=root)
 
 
-def test_shards_and_caches_behind_a_url_hold_the_same_and_are_read_from_there(
+def test_shards_and_caches_behind_a_url_hold_the_same_bytes_and_can_be_read(
     small_demo: Path, tmp_path: Path
 ) -> None:
-    stages = in_memory(tmp_path)
+    stages = build_stages_in_memory(tmp_path)
     prepared = prepare(stages, workers=0, progress=NoProgress())
-    local = [p for kind in ("shards", "cache") for p in (small_demo / "demo" / kind).rglob("*.*")]
-    assert local
-    for path in local:
-        there = UPath(f"memory://{tmp_path}/demo") / str(path.relative_to(small_demo / "demo"))
-        assert path.is_dir() or there.read_bytes() == path.read_bytes()
-    ours = CacheSource(
+    local_paths = [
+        p for kind in ("shards", "cache") for p in (small_demo / "demo" / kind).rglob("*.*")
+    ]
+    assert local_paths
+    for path in local_paths:
+        remote = UPath(f"memory://{tmp_path}/demo") / str(path.relative_to(small_demo / "demo"))
+        assert path.is_dir() or remote.read_bytes() == path.read_bytes()
+    source = CacheSource(
         frames=locate(stages.folder, prepared.frames), audio=locate(stages.folder, prepared.audio)
     )
-    assert len(ours.keys) == 72
+    assert len(source.keys) == 72
 
-    again: list[StageSummary] = []
-    prepare(stages, workers=0, progress=NoProgress(), on_stage=again.append)
-    assert [summary.units_done_now for summary in again] == [0] * 5
+    summaries: list[StageSummary] = []
+    prepare(stages, workers=0, progress=NoProgress(), on_stage=summaries.append)
+    assert [summary.units_done_now for summary in summaries] == [0] * 5
 
 
 def test_damage_behind_a_url_is_found_and_repaired(tmp_path: Path) -> None:
-    stages = in_memory(tmp_path)
+    stages = build_stages_in_memory(tmp_path)
     prepare(stages, workers=0, progress=NoProgress())
     shard = min(stages.extract.folder.glob("*.tar"), key=str)
-    sound = shard.read_bytes()
-    shard.write_bytes(sound[:500] + b"!" + sound[501:])
+    undamaged = shard.read_bytes()
+    shard.write_bytes(undamaged[:500] + b"!" + undamaged[501:])
     (stages.frames.folder / "zarr.json").unlink()
     verification = verify(stages, progress=NoProgress())
     assert [damage.stage for damage in verification.damages] == ["extract", "frames"]
     repair(stages, verification, workers=0, progress=NoProgress(), on_stage=lambda _: None)
-    assert shard.read_bytes() == sound
+    assert shard.read_bytes() == undamaged
     assert verify(stages, progress=NoProgress()).damages == []
 
 
 @pytest.mark.parametrize(
-    ("store", "told"), [("/some/folder", "is no URL"), ("nope://bucket", "nope")]
+    ("store", "part_of_message"), [("/some/folder", "is no URL"), ("nope://bucket", "nope")]
 )
-def test_a_store_that_is_none_is_one_sentence(avsnn: Command, store: str, told: str) -> None:
+def test_an_unusable_store_is_refused_with_one_sentence(
+    avsnn: Command, store: str, part_of_message: str
+) -> None:
     done = avsnn("prepare", "demo", "--limit", "6", "--store", store)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert part_of_message in done.stderr
     assert "Traceback" not in done.stderr

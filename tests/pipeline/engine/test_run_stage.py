@@ -1,4 +1,4 @@
-"""The engine's promises, on a stage that writes small files."""
+"""Runs a stage that writes small files, and checks what the engine promises of every stage."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ from tests.conftest import NoProgress
 
 @dataclass(frozen=True)
 class Copy(Stage):
-    """Writes each unit's text to a file of its name; some units raise, some record failures."""
+    """Writes the text of each unit to a file; some units raise, some record failures."""
 
     name: ClassVar[str] = "copy"
     version: ClassVar[int] = 1
@@ -57,7 +57,7 @@ class Copy(Stage):
         return Outcome(written=1)
 
 
-def go(stage: Stage, workers: int = 2, **kwargs: Any) -> StageSummary:
+def run(stage: Stage, workers: int = 2, **kwargs: Any) -> StageSummary:
     with ThreadPoolExecutor(workers) as pool:
 
         def executor() -> Executor:
@@ -70,33 +70,35 @@ def stage_in(folder: Path, texts: dict[str, str], **kwargs: Any) -> Copy:
     return Copy(folder / "out", folder / "state", texts, **kwargs)
 
 
-def test_second_run_does_nothing_and_asks_for_no_worker(tmp_path: Path) -> None:
-    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
-    again = stage_in(tmp_path, {"a": "1", "b": "2"})
-    summary = run_stage(again, executor=lambda: pytest.fail("asked"), progress=NoProgress())
-    assert (again.ran, summary.units_done_now, summary.written) == ([], 0, 2)
+def test_a_second_run_does_nothing_and_starts_no_worker(tmp_path: Path) -> None:
+    run(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    second = stage_in(tmp_path, {"a": "1", "b": "2"})
+    summary = run_stage(
+        second, executor=lambda: pytest.fail("a worker was asked for"), progress=NoProgress()
+    )
+    assert (second.ran, summary.units_done_now, summary.written) == ([], 0, 2)
 
 
 def test_only_the_unit_whose_input_changed_is_redone(tmp_path: Path) -> None:
-    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    run(stage_in(tmp_path, {"a": "1", "b": "2"}))
     changed = stage_in(tmp_path, {"a": "1", "b": "3"})
-    go(changed)
+    run(changed)
     assert changed.ran == ["b"]
     assert (tmp_path / "out" / "b.txt").read_text() == "3"
 
 
 def test_a_changed_setting_makes_every_unit_stale(tmp_path: Path) -> None:
-    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    run(stage_in(tmp_path, {"a": "1", "b": "2"}))
     assert len(plan(stage_in(tmp_path, {"a": "1", "b": "2"}, suffix="!")).todo) == 2
 
 
 def test_a_unit_that_raises_publishes_nothing_and_the_rest_is_done(tmp_path: Path) -> None:
     texts = {"a": "1", "b": "2", "c": "3"}
     with pytest.raises(RunError, match=r"1 of 3 units .*first: b: RuntimeError: half way"):
-        go(stage_in(tmp_path, texts, raising=frozenset("b")))
+        run(stage_in(tmp_path, texts, raising=frozenset("b")))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt", "c.txt"]
     mended = stage_in(tmp_path, texts)
-    go(mended)
+    run(mended)
     assert mended.ran == ["b"]
 
 
@@ -109,46 +111,46 @@ def test_a_unit_that_raises_publishes_nothing_and_the_rest_is_done(tmp_path: Pat
     ],
 )
 def test_a_damaged_output_is_made_again(tmp_path: Path, damage: Any) -> None:
-    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    run(stage_in(tmp_path, {"a": "1", "b": "2"}))
     damage(tmp_path / "out" / "a.txt")
-    again = stage_in(tmp_path, {"a": "1", "b": "2"})
-    go(again)
-    assert again.ran == ["a"]
+    second = stage_in(tmp_path, {"a": "1", "b": "2"})
+    run(second)
+    assert second.ran == ["a"]
     assert (tmp_path / "out" / "a.txt").read_text() == "1"
 
 
-def test_a_copied_tree_with_new_times_is_still_done(tmp_path: Path) -> None:
-    go(stage_in(tmp_path, {"a": "1"}))
+def test_a_copied_folder_with_new_file_times_is_still_done(tmp_path: Path) -> None:
+    run(stage_in(tmp_path, {"a": "1"}))
     os.utime(tmp_path / "out" / "a.txt", (1, 1))
     assert not plan(stage_in(tmp_path, {"a": "1"})).todo
 
 
 @given(cut=st.integers(min_value=0, max_value=400))
-def test_a_journal_cut_anywhere_loses_only_what_was_cut(cut: int) -> None:
+def test_a_journal_cut_anywhere_loses_only_the_units_that_were_cut_off(cut: int) -> None:
     with TemporaryDirectory() as folder:
         texts = {name: name for name in "abc"}
         stage = stage_in(Path(folder), texts)
-        go(stage)
+        run(stage)
         whole = stage.journal.read_bytes()
         stage.journal.write_bytes(whole[: max(0, len(whole) - cut)])
         whole_lines = stage.journal.read_bytes().count(b"}\n")
-        again = stage_in(Path(folder), texts)
-        go(again)
-        assert len(again.ran) <= 3 - whole_lines
+        second = stage_in(Path(folder), texts)
+        run(second)
+        assert len(second.ran) <= 3 - whole_lines
         assert not plan(stage_in(Path(folder), texts)).todo
 
 
-def test_a_file_without_a_record_proves_nothing(tmp_path: Path) -> None:
+def test_a_file_without_a_record_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.txt").write_text("1")
     stage = stage_in(tmp_path, {"a": "1"})
-    go(stage)
+    run(stage)
     assert stage.ran == ["a"]
 
 
 def test_files_of_units_no_longer_planned_are_removed(tmp_path: Path) -> None:
-    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
-    go(stage_in(tmp_path, {"a": "1"}))
+    run(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    run(stage_in(tmp_path, {"a": "1"}))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
 
 
@@ -156,12 +158,10 @@ def test_files_of_units_no_longer_planned_are_removed(tmp_path: Path) -> None:
     names=st.sets(st.sampled_from("abcdefgh"), min_size=1),
     failing=st.sets(st.sampled_from("abcdefgh")),
 )
-def test_inputs_are_written_skipped_or_failed_and_nothing_else(
-    names: set[str], failing: set[str]
-) -> None:
+def test_every_input_is_written_or_failed(names: set[str], failing: set[str]) -> None:
     with TemporaryDirectory() as folder:
         stage = stage_in(Path(folder), {n: n for n in names}, failing=frozenset(failing))
-        summary = go(stage)
+        summary = run(stage)
         assert summary.inputs == len(names)
         assert summary.failed == len(names & failing)
         published = {path.stem for path in (Path(folder) / "out").glob("*.txt")}
@@ -170,26 +170,26 @@ def test_inputs_are_written_skipped_or_failed_and_nothing_else(
 
 def test_retry_failed_redoes_only_what_failed(tmp_path: Path) -> None:
     texts = {"a": "1", "b": "2"}
-    go(stage_in(tmp_path, texts, failing=frozenset("b")))
+    run(stage_in(tmp_path, texts, failing=frozenset("b")))
     plain, retrying = stage_in(tmp_path, texts), stage_in(tmp_path, texts)
-    go(plain)
-    summary = go(retrying, retry_failed=True)
+    run(plain)
+    summary = run(retrying, retry_failed=True)
     assert (plain.ran, retrying.ran, summary.failed) == ([], ["b"], 0)
 
 
-def test_a_unit_that_now_fails_takes_its_old_output_with_it(tmp_path: Path) -> None:
-    go(stage_in(tmp_path, {"a": "1", "b": "2"}))
-    go(stage_in(tmp_path, {"a": "1", "b": "changed"}, failing=frozenset("b")))
+def test_the_old_output_of_a_unit_that_now_fails_is_removed(tmp_path: Path) -> None:
+    run(stage_in(tmp_path, {"a": "1", "b": "2"}))
+    run(stage_in(tmp_path, {"a": "1", "b": "changed"}, failing=frozenset("b")))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
 
 
-def test_nothing_is_left_in_scratch(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_no_scratch_files(tmp_path: Path) -> None:
     with pytest.raises(RunError):
-        go(stage_in(tmp_path, {"a": "1", "b": "2"}, raising=frozenset("a")))
+        run(stage_in(tmp_path, {"a": "1", "b": "2"}, raising=frozenset("a")))
     assert not list((tmp_path / "state" / "partial").iterdir())
 
 
-def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         program = (
             "import sys; from pathlib import Path\n"
@@ -207,21 +207,21 @@ def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
         pass
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tiny_disk: Path) -> None:
+def test_a_full_disk_is_an_error_that_loses_no_finished_unit(tiny_disk: Path) -> None:
     texts = {"a": "small", "b": "x" * 2_000_000}
     with pytest.raises(UserError, match="is full"):
-        go(stage_in(tiny_disk, texts), workers=1)
-    roomy = stage_in(tiny_disk, {"a": "small", "b": "fits now"})
-    go(roomy)
-    assert roomy.ran == ["b"]
+        run(stage_in(tiny_disk, texts), workers=1)
+    smaller = stage_in(tiny_disk, {"a": "small", "b": "fits now"})
+    run(smaller)
+    assert smaller.ran == ["b"]
 
 
-def test_a_journal_without_room_is_a_full_disk_too(tiny_disk: Path) -> None:
-    recorded = tiny_disk / "state" / "out.jsonl"
+def test_a_full_disk_at_a_record_of_the_journal_is_a_full_disk_too(tiny_disk: Path) -> None:
+    journal = tiny_disk / "state" / "out.jsonl"
 
     @dataclass(frozen=True)
-    class Crowded(Copy):
-        """Fills the disk before the first record is written, and leaves it full."""
+    class FillsTheDisk(Copy):
+        """Fills the disk before the first record is written, and leaves the disk full."""
 
         def run(self, unit: Unit, scratch: Path) -> Outcome:
             outcome = super().run(unit, scratch)
@@ -230,9 +230,11 @@ def test_a_journal_without_room_is_a_full_disk_too(tiny_disk: Path) -> None:
                     pass
             return outcome
 
-    stage = Crowded(folder=tiny_disk / "out", state=tiny_disk / "state", texts={"a": "x" * 5000})
+    stage = FillsTheDisk(
+        folder=tiny_disk / "out", state=tiny_disk / "state", texts={"a": "x" * 5000}
+    )
     with pytest.raises(UserError, match="is full"):
-        go(stage)
-    assert recorded.read_text() == ""
+        run(stage)
+    assert journal.read_text() == ""
     (tiny_disk / "filler").unlink()
-    assert go(stage_in(tiny_disk, stage.texts)).written == 1
+    assert run(stage_in(tiny_disk, stage.texts)).written == 1

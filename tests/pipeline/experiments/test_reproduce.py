@@ -35,21 +35,21 @@ def test_every_preset_makes_a_network(preset: str) -> None:
 
 
 @pytest.mark.parametrize("name", table_names())
-def test_every_row_of_a_table_is_an_experiment_of_its_own(name: str) -> None:
+def test_no_two_rows_of_a_table_are_the_same_experiment(name: str) -> None:
     table = Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
     settings = [
         build_settings(TrainSettings, load_presets("crema-d", [row.preset]), [])
         for row in table.rows
     ]
-    assert len({chosen.model_dump_json() for chosen in settings}) == len(settings)
+    assert len({row_settings.model_dump_json() for row_settings in settings}) == len(settings)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_figures_are_those_of_the_paper(name: str, small_demo: Path) -> None:
+def test_the_published_accuracies_are_those_of_the_paper(name: str, small_demo: Path) -> None:
     table = Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
     config = make_config("demo", TrainSettings(), root=small_demo)
     config = config.model_copy(update={"dataset": "crema-d"})
-    cells = [Experiment(row, 42, config, Path("nowhere")) for row in table.rows]
-    found = {line.name: line.published for line in summarise(name, cells, []).lines}
-    for row, figure in PUBLISHED[name].items():
-        assert found[row] == pytest.approx(figure)
+    experiments = [Experiment(row, 42, config, Path("nowhere")) for row in table.rows]
+    found = {line.name: line.published for line in summarise(name, experiments, []).lines}
+    for row, accuracy in PUBLISHED[name].items():
+        assert found[row] == pytest.approx(accuracy)

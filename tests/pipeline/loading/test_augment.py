@@ -24,7 +24,7 @@ from avsnn.pipeline.loading.order import sample_noise
 from avsnn.pipeline.runs.train_settings import AugmentSettings
 
 
-def frames(count: int, height: int, width: int) -> torch.Tensor:
+def random_frames(count: int, height: int, width: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, height, width), generator=generator).to(torch.uint8)
 
@@ -36,34 +36,34 @@ boxes = st.tuples(
 
 @pytest.mark.parametrize("resize", [resize_one_by_one, resize_together])
 @given(chosen=st.lists(boxes, min_size=1, max_size=3), size=st.integers(1, 40))
-def test_crops_of_a_batch_are_those_of_cropping_and_resizing_one_by_one(
+def test_cropping_a_batch_equals_cropping_and_resizing_each_image(
     resize: Callable[..., torch.Tensor], chosen: list[tuple[int, int, int, int, bool]], size: int
 ) -> None:
-    images = frames(len(chosen), 50, 50)
-    ours = resize(
+    images = random_frames(len(chosen), 50, 50)
+    found = resize(
         images,
         np.array([box[:4] for box in chosen]),
         size=size,
         flipped=np.array([box[4] for box in chosen]),
     )
-    for image, (top, left, height, width, flip), result in zip(images, chosen, ours, strict=True):
+    for image, (top, left, height, width, flip), result in zip(images, chosen, found, strict=True):
         crop = image[None, :, top : top + height, left : left + width].float()
         expected = interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
         expected = expected.flip(-1) if flip else expected
-        # Bytes are rounded once for the rows and once for the columns.
+        # Pixels are rounded to bytes twice: after the rows and after the columns.
         assert (result - expected).abs().max() <= 1.01
         assert torch.equal(result, result.round())
 
 
-def test_crops_are_those_of_the_published_code() -> None:
-    image = frames(1, 200, 300)
+def test_crops_equal_those_of_the_published_code() -> None:
+    image = random_frames(1, 200, 300)
     box = (20, 33, 150, 201)
     top, left, height, width = box
-    ours = crop_resize(image, np.array([box]), size=128, flipped=np.array([False]))[0]
+    found = crop_resize(image, np.array([box]), size=128, flipped=np.array([False]))[0]
     whole = Image.fromarray(image[0].permute(1, 2, 0).numpy())
     corners = (left, top, left + width, top + height)
-    theirs = whole.crop(corners).resize((128, 128), Image.Resampling.BILINEAR)
-    assert np.abs(ours.permute(1, 2, 0).numpy() - np.asarray(theirs, np.float32)).max() <= 1
+    expected = whole.crop(corners).resize((128, 128), Image.Resampling.BILINEAR)
+    assert np.abs(found.permute(1, 2, 0).numpy() - np.asarray(expected, np.float32)).max() <= 1
 
 
 draws = st.lists(st.floats(0, 1, exclude_max=True), min_size=DRAWS, max_size=DRAWS).map(
@@ -72,32 +72,32 @@ draws = st.lists(st.floats(0, 1, exclude_max=True), min_size=DRAWS, max_size=DRA
 
 
 @given(draws, st.integers(16, 300), st.integers(16, 300))
-def test_random_crops_stay_inside_and_within_the_asked_area(
+def test_random_crops_stay_inside_the_frame_and_have_the_smallest_area_or_more(
     row: np.ndarray, height: int, width: int
 ) -> None:
     chosen = AugmentSettings(min_area=0.3)
     ((top, left, high, wide),) = _random_boxes(row, torch.Size((height, width)), chosen)
     assert 0 <= top <= top + high <= height
     assert 0 <= left <= left + wide <= width
-    # Rounding to whole pixels moves a side by half a pixel at most; a fallback takes the square.
+    # Rounding to whole pixels moves a side by half a pixel at most. The fallback is a square crop.
     assert (high + 1) * (wide + 1) >= 0.3 * height * width or high == wide == min(height, width)
 
 
 def test_a_whole_frame_at_its_own_size_is_only_normalised() -> None:
-    images = frames(2, 32, 32)
+    images = random_frames(2, 32, 32)
     whole = AugmentSettings(min_area=1, max_ratio=1, flip=False, test_crop=1)
     expected = (images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     uniform = np.full((2, DRAWS), 0.5)
-    ours = augment_frames(images, uniform, settings=whole, size=32)
-    assert torch.allclose(ours, expected, atol=1e-6)
+    found = augment_frames(images, uniform, settings=whole, size=32)
+    assert torch.allclose(found, expected, atol=1e-6)
     assert torch.allclose(centre_frames(images, settings=whole, size=32), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 341), (360, 256)])
-def test_published_evaluation_takes_the_centre_128_of_a_frame_of_256(
+def test_published_evaluation_takes_the_central_128_px_of_a_frame_of_256_px(
     height: int, width: int
 ) -> None:
-    images = frames(1, height, width)
+    images = random_frames(1, height, width)
     top, left = (height - 128) // 2, (width - 128) // 2
     middle = images[:, :, top : top + 128, left : left + 128]
     expected = centre_frames(middle, settings=AugmentSettings(test_crop=1), size=128)
@@ -105,7 +105,7 @@ def test_published_evaluation_takes_the_centre_128_of_a_frame_of_256(
 
 
 @pytest.mark.parametrize("snr", [-6.0, 0.0, 10.0])
-def test_noise_has_the_asked_ratio_to_each_image(snr: float) -> None:
+def test_noise_has_the_given_signal_to_noise_ratio_in_each_image(snr: float) -> None:
     images = torch.randn(3, 3, 64, 64) * torch.tensor([0.1, 1, 10]).view(3, 1, 1, 1)
     noise = sample_noise(seed=0, epoch=0, rows=np.arange(3), shape=(3, 64, 64))
     added = add_noise(images, noise, snr=snr) - images

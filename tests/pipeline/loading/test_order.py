@@ -19,57 +19,64 @@ epochs = st.integers(0, 1000)
 
 
 @given(seeds, epochs, st.integers(1, 500))
-def test_an_epoch_is_a_permutation_and_a_pure_function(seed: int, epoch: int, count: int) -> None:
+def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_only(
+    seed: int, epoch: int, count: int
+) -> None:
     order = epoch_order(seed=seed, epoch=epoch, count=count)
     assert sorted(order) == list(range(count))
     assert np.array_equal(order, epoch_order(seed=seed, epoch=epoch, count=count))
 
 
-def test_epochs_and_seeds_give_other_orders() -> None:
+def test_every_epoch_and_every_seed_has_its_own_order() -> None:
     orders = {tuple(epoch_order(seed=s, epoch=e, count=50)) for s in range(5) for e in range(5)}
     assert len(orders) == 25
 
 
 @given(seeds, epochs, st.permutations(range(12)))
-def test_what_a_sample_draws_does_not_depend_on_its_batch(
+def test_the_random_numbers_of_a_sample_do_not_depend_on_its_batch(
     seed: int, epoch: int, order: list[int]
 ) -> None:
     together = sample_draws(seed=seed, epoch=epoch, rows=np.array(order), count=5)
-    for place, row in enumerate(order):
+    for position, row in enumerate(order):
         alone = sample_draws(seed=seed, epoch=epoch, rows=np.array([row]), count=5)
-        assert np.array_equal(together[place], alone[0])
+        assert np.array_equal(together[position], alone[0])
     assert len(np.unique(together)) == together.size
 
 
 @given(seeds, epochs, st.integers(16, 60), st.integers(1, 4), st.integers(1, 4))
-def test_every_sample_comes_once_but_for_the_last_partial_batch_whoever_works_on_it(
-    seed: int, epoch: int, count: int, each: int, ranks: int
+def test_any_number_of_processes_reads_the_same_samples_each_once_without_the_partial_batch(
+    seed: int, epoch: int, count: int, per_process: int, world_size: int
 ) -> None:
-    batch_size = each * ranks
+    batch_size = per_process * world_size
     rows = np.arange(100, 100 + count)
-    parts = [
+    shares = [
         [
-            (int(row), float(place))
+            (int(row), float(position))
             for request in training_requests(
-                rows, batch_size=batch_size, seed=seed, epoch=epoch, rank=rank, world_size=ranks
+                rows,
+                batch_size=batch_size,
+                seed=seed,
+                epoch=epoch,
+                rank=rank,
+                world_size=world_size,
             )
-            for row, place in zip(*request, strict=True)
+            for row, position in zip(*request, strict=True)
         ]
-        for rank in range(ranks)
+        for rank in range(world_size)
     ]
-    seen = [pair for part in parts for pair in part]
-    assert len({row for row, _ in seen}) == len(seen) == count // batch_size * batch_size
+    pairs = [pair for share in shares for pair in share]
+    assert len({row for row, _ in pairs}) == len(pairs) == count // batch_size * batch_size
     alone = training_requests(rows, batch_size=batch_size, seed=seed, epoch=epoch)
-    assert sorted(seen) == sorted(
-        (int(row), float(place)) for r in alone for row, place in zip(*r, strict=True)
+    assert sorted(pairs) == sorted(
+        (int(row), float(position)) for r in alone for row, position in zip(*r, strict=True)
     )
 
 
 @given(seeds, epochs, st.integers(0, 9), st.sampled_from([1, 2, 3]))
-def test_an_epoch_begun_in_the_middle_goes_on_as_if_it_had_not_been_cut(
-    seed: int, epoch: int, first: int, ranks: int
+def test_an_epoch_that_starts_at_a_later_step_gives_the_same_rest(
+    seed: int, epoch: int, first: int, world_size: int
 ) -> None:
-    for rank in range(ranks):
+    for rank in range(world_size):
 
         def requests(first_step: int, rank: int = rank) -> list[tuple[list[int], list[float]]]:
             found = training_requests(
@@ -79,7 +86,7 @@ def test_an_epoch_begun_in_the_middle_goes_on_as_if_it_had_not_been_cut(
                 epoch=epoch,
                 first_step=first_step,
                 rank=rank,
-                world_size=ranks,
+                world_size=world_size,
             )
             return [(list(request.rows), list(request.frame_positions)) for request in found]
 
@@ -87,24 +94,25 @@ def test_an_epoch_begun_in_the_middle_goes_on_as_if_it_had_not_been_cut(
 
 
 @given(st.integers(0, 40), st.integers(1, 7))
-def test_parts_put_together_are_the_whole(count: int, ranks: int) -> None:
+def test_the_shares_of_all_processes_are_the_whole(count: int, world_size: int) -> None:
     rows = np.arange(count)
-    parts = [share_of_rank(rows, rank=rank, world_size=ranks) for rank in range(ranks)]
-    assert np.array_equal(np.concatenate(parts), rows)
+    shares = [share_of_rank(rows, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert np.array_equal(np.concatenate(shares), rows)
 
 
-def test_evaluation_asks_for_every_row_once_in_order_and_its_middle_frame() -> None:
+def test_evaluation_requests_every_row_once_in_order_with_its_middle_frame() -> None:
     requests = list(evaluation_requests(np.arange(5, 20), batch_size=7))
     assert [int(row) for request in requests for row in request.rows] == list(range(5, 20))
-    assert {float(place) for request in requests for place in request.frame_positions} == {0.5}
+    positions = {float(p) for request in requests for p in request.frame_positions}
+    assert positions == {0.5}
 
 
-def test_a_batch_larger_than_the_data_is_one_sentence() -> None:
+def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(UserError, match="batch_size is 64 but only 3 clips"):
         steps_per_epoch(3, 64)
 
 
-def test_every_step_has_a_seed_of_its_own() -> None:
+def test_every_step_has_its_own_seed() -> None:
     found = {
         step_seed(seed=s, epoch=e, step=k) for s in range(4) for e in range(4) for k in range(4)
     }

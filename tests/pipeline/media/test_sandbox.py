@@ -24,13 +24,13 @@ def hang() -> None:
     threading.Event().wait()
 
 
-def test_a_decoder_that_crashes_is_a_reason_and_the_next_call_works() -> None:
+def test_a_crash_becomes_an_error_and_the_next_call_works() -> None:
     with pytest.raises(MediaError, match="crashed"):
         sandbox.call(crash)
     assert sandbox.call(add, 1, 2) == 3
 
 
-def test_a_decoder_that_hangs_is_stopped_and_the_next_call_works(
+def test_a_call_that_hangs_is_stopped_and_the_next_call_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sandbox.call(add, 1, 2)
@@ -41,6 +41,6 @@ def test_a_decoder_that_hangs_is_stopped_and_the_next_call_works(
     assert sandbox.call(add, 1, 2) == 3
 
 
-def test_a_reason_passes_through() -> None:
+def test_a_media_error_passes_through_the_sandbox() -> None:
     with pytest.raises(MediaError, match=r"^is odd$"):
         sandbox.call(refuse)

@@ -9,9 +9,9 @@ from avsnn.pipeline.media import video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.flv import read_flv_tags
 from avsnn.pipeline.media.synthesis import write_video
-from tests.fake_crema_d import make_clip
+from tests.fake_clips import make_clip
 
-# File, frames that can be decoded, frames of the published one-per-second rule.
+# File, number of frames that can be decoded, number of frames of the published rule ``1fps``.
 REAL_CLIPS = [
     ("grid_bbaf2n.mpg", 75, 3),
     ("grid_lbax4n.mpg", 75, 3),
@@ -24,7 +24,7 @@ REAL_CLIPS = [
 
 @pytest.fixture
 def flash(tmp_path: Path) -> Path:
-    """75 frames with as much sound, 2.5 s."""
+    """A flash video of 75 frames, with sound of the same duration, 2.5 s."""
     path = tmp_path / "clip.flv"
     path.write_bytes(make_clip("1001_DFA_ANG_XX", seconds=2.5025).flv)
     return path
@@ -67,17 +67,17 @@ def test_both_decoders_give_the_same_pixels_of_a_flash_video(
     path = shared_data / "clips" / "tika_testFLV.flv" if source == "real" else flash
     if source == "long":
         path.write_bytes(make_clip("1001_DFA_ANG_XX", seconds=20).flv)
-    ours, theirs, either = (
+    by_opencv, by_decord, by_default = (
         video.decode_video(path, rule, decoders=decoders)
         for decoders in (("opencv",), ("decord",), video.DECODERS)
     )
-    assert ours.total == theirs.total == either.total
-    assert np.array_equal(ours.frames, theirs.frames)
-    assert np.array_equal(ours.frames, either.frames)
+    assert by_opencv.total == by_decord.total == by_default.total
+    assert np.array_equal(by_opencv.frames, by_decord.frames)
+    assert np.array_equal(by_opencv.frames, by_default.frames)
 
 
-def write_counting(path: Path, fourcc: str, fps: float, count: int) -> Path:
-    """A video whose frame ``i`` shows ``i`` as eight black or white stripes."""
+def write_numbered_video(path: Path, fourcc: str, fps: float, count: int) -> Path:
+    """Write a video whose frame ``i`` shows the bits of ``i`` as eight black or white stripes."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), fps, (64, 48))
     for i in range(count):
         stripes = np.unpackbits(np.uint8(i)).repeat(8) * 255
@@ -86,7 +86,8 @@ def write_counting(path: Path, fourcc: str, fps: float, count: int) -> Path:
     return path
 
 
-def numbers(frames: list[video.Frame]) -> list[int]:
+def read_numbers(frames: list[video.Frame]) -> list[int]:
+    """Return the numbers that frames of :func:`write_numbered_video` show."""
     return [int(np.packbits(frame[24, 4::8, 0] > 127)[0]) for frame in frames]
 
 
@@ -104,12 +105,12 @@ CONTAINERS = [("a.flv", "FLV1"), ("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv",
         (12.5, 13, [0, 12]),
     ],
 )
-def test_the_published_rule_takes_a_frame_every_whole_number_of_frames_per_second(
+def test_the_published_rule_takes_every_nth_frame_where_n_is_the_rate_rounded_down(
     tmp_path: Path, name: str, fourcc: str, fps: float, count: int, expected: list[int]
 ) -> None:
-    path = write_counting(tmp_path / name, fourcc, fps, count)
+    path = write_numbered_video(tmp_path / name, fourcc, fps, count)
     decoded = video.decode_video(path, "1fps")
-    assert (decoded.total, numbers(decoded.frames)) == (count, expected)
+    assert (decoded.total, read_numbers(decoded.frames)) == (count, expected)
 
 
 @pytest.mark.parametrize(("name", "fourcc"), CONTAINERS)
@@ -123,11 +124,11 @@ def test_the_published_rule_takes_a_frame_every_whole_number_of_frames_per_secon
         (16, 64, [2 + 4 * i for i in range(16)]),
     ],
 )
-def test_a_number_of_frames_is_spread_evenly_over_the_clip(
+def test_a_given_number_of_frames_is_spread_evenly_over_the_clip(
     tmp_path: Path, name: str, fourcc: str, frames: int, count: int, expected: list[int]
 ) -> None:
-    path = write_counting(tmp_path / name, fourcc, 25, count)
-    assert numbers(video.decode_video(path, frames).frames) == expected
+    path = write_numbered_video(tmp_path / name, fourcc, 25, count)
+    assert read_numbers(video.decode_video(path, frames).frames) == expected
 
 
 def count_by_opencv(path: Path) -> int:
@@ -140,7 +141,7 @@ def count_by_opencv(path: Path) -> int:
 @pytest.mark.parametrize("seconds", [1.3, 2.5, 5.0])
 @pytest.mark.parametrize("rule", ["1fps", 4])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_cut_flash_video_is_refused_though_every_decoder_reads_it(
+def test_a_truncated_flash_video_is_refused_although_opencv_reads_it(
     tmp_path: Path, seconds: float, rule: video.FrameRule, share: float
 ) -> None:
     files = make_clip("1001_DFA_ANG_XX", seconds=seconds)
@@ -153,7 +154,9 @@ def test_a_cut_flash_video_is_refused_though_every_decoder_reads_it(
         video.decode_video(path, rule, sound_seconds=seconds)
 
 
-def test_a_flash_video_is_counted_from_its_tags(shared_data: Path, flash: Path) -> None:
+def test_the_frames_of_a_flash_video_are_counted_from_its_tags(
+    shared_data: Path, flash: Path
+) -> None:
     real = shared_data / "clips" / "tika_testFLV.flv"
     assert read_flv_tags(real) == (28, True)
     assert read_flv_tags(flash) == (75, True)
@@ -164,7 +167,7 @@ def test_a_flash_video_is_counted_from_its_tags(shared_data: Path, flash: Path) 
     assert read_flv_tags(flash) == (None, False)
 
 
-def test_a_flash_video_damaged_inside_is_not_taken_for_whole(flash: Path) -> None:
+def test_a_flash_video_with_damaged_bytes_in_the_middle_is_refused(flash: Path) -> None:
     data = flash.read_bytes()
     half = len(data) // 2
     flash.write_bytes(data[:half] + bytes(half // 2) + data[half + half // 2 :])
@@ -173,18 +176,18 @@ def test_a_flash_video_damaged_inside_is_not_taken_for_whole(flash: Path) -> Non
             video.decode_video(flash, rule, sound_seconds=2.5)
 
 
-def test_a_header_that_both_decoders_and_the_sound_contradict_is_not_believed(flash: Path) -> None:
+def test_a_wrong_duration_in_a_header_is_ignored_if_decoders_and_sound_agree(flash: Path) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
     data = flash.read_bytes()
-    at = data.index(b"duration") + len(b"duration") + 1
-    flash.write_bytes(data[:at] + struct.pack(">d", 60.0) + data[at + 8 :])
+    start = data.index(b"duration") + len(b"duration") + 1
+    flash.write_bytes(data[:start] + struct.pack(">d", 60.0) + data[start + 8 :])
     assert video.decode_video(flash, "1fps", sound_seconds=2.5).total == 75
     with pytest.raises(MediaError, match=r"is truncated: 75 of the 1[78]\d\d frames"):
         video.decode_video(flash, "1fps", sound_seconds=4.0)
 
 
 @pytest.mark.parametrize("rule", ["1fps", 4])
-def test_picture_and_sound_must_last_about_as_long(flash: Path, rule: video.FrameRule) -> None:
+def test_a_video_must_last_about_as_long_as_its_sound(flash: Path, rule: video.FrameRule) -> None:
     for seconds in (2.4, 2.7):
         assert video.decode_video(flash, rule, sound_seconds=seconds).total == 75
     with pytest.raises(MediaError, match=r"lasts 2.5 s where its sound lasts 1.0 s"):
@@ -193,7 +196,7 @@ def test_picture_and_sound_must_last_about_as_long(flash: Path, rule: video.Fram
         video.decode_video(flash, rule, sound_seconds=3.0)
 
 
-def test_frames_asked_for_beyond_the_clip_repeat(clip: Path) -> None:
+def test_frames_repeat_if_more_are_requested_than_the_clip_has(clip: Path) -> None:
     total = video.decode_video(clip, "1fps").total
     decoded = video.decode_video(clip, 3 * total)
     assert len(decoded.frames) == 3 * total
@@ -209,7 +212,7 @@ def test_frames_asked_for_beyond_the_clip_repeat(clip: Path) -> None:
         (b"FLV\x01 is how a flash video starts, and no more", "is not a video that"),
     ],
 )
-def test_what_is_no_video_is_refused_with_its_reason(
+def test_a_file_that_holds_no_video_is_refused_with_its_reason(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
     path = tmp_path / "clip.mp4"
@@ -218,7 +221,7 @@ def test_what_is_no_video_is_refused_with_its_reason(
         video.decode_video(path, "1fps")
 
 
-def test_an_image_is_decoded_to_the_pixels_it_was_made_of() -> None:
+def test_a_png_image_is_decoded_to_its_original_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     data = bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1])
     assert (video.decode_image(data) == pixels).all()
@@ -226,6 +229,6 @@ def test_an_image_is_decoded_to_the_pixels_it_was_made_of() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x89PNG\r\n\x1a\n" + b"\x00" * 40])
-def test_what_is_no_image_is_refused(data: bytes) -> None:
+def test_data_that_are_no_image_are_refused(data: bytes) -> None:
     with pytest.raises(MediaError, match="not an image"):
         video.decode_image(data)

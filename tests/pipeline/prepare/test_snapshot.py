@@ -1,4 +1,7 @@
-"""A rerun that finds its seal unbroken looks no further: a seal must notice what a plan would."""
+"""A rerun with an unchanged snapshot makes no plan.
+
+So the snapshot must notice every change that a plan would notice.
+"""
 
 import os
 import shutil
@@ -22,33 +25,33 @@ from tests.conftest import NoProgress
 
 @pytest.fixture
 def root(small_demo: Path, tmp_path: Path) -> Path:
-    """A root of one's own whose snapshot is unchanged."""
+    """A copy of the prepared demo, with an unchanged snapshot."""
     copy = shutil.copytree(small_demo, tmp_path / "data")
-    assert seen(copy) is not None
+    assert read_snapshot(copy) is not None
     return copy
 
 
-def asked(root: Path, **changes: Any) -> PrepareRequest:
+def last_request(root: Path, **changes: Any) -> PrepareRequest:
     request = load_request(root, "demo")
     assert request is not None
     return request.model_copy(update=changes)
 
 
-def seen(root: Path, **changes: Any) -> object:
-    return finished_before("demo", asked(root, **changes), root=root)
+def read_snapshot(root: Path, **changes: Any) -> object:
+    return finished_before("demo", last_request(root, **changes), root=root)
 
 
-def lengthen(path: Path) -> None:
+def append_a_byte(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
 
 
-def touch(path: Path) -> None:
+def change_time(path: Path) -> None:
     os.utime(path, ns=(0, 0))
 
 
-@pytest.mark.parametrize("strike", [Path.unlink, lengthen, touch])
+@pytest.mark.parametrize("damage", [Path.unlink, append_a_byte, change_time])
 @pytest.mark.parametrize(
-    "place",
+    "pattern",
     [
         "raw/audio/*.wav",
         "index/clips.jsonl",
@@ -59,40 +62,40 @@ def touch(path: Path) -> None:
         "prepared.json",
     ],
 )
-def test_a_file_that_is_not_as_it_was_breaks_the_snapshot(
-    root: Path, place: str, strike: Callable[[Path], object]
+def test_a_changed_file_invalidates_the_snapshot(
+    root: Path, pattern: str, damage: Callable[[Path], object]
 ) -> None:
-    strike(min((root / "demo").glob(place)))
-    assert seen(root) is None
+    damage(min((root / "demo").glob(pattern)))
+    assert read_snapshot(root) is None
 
 
-def test_what_else_a_plan_is_made_of_breaks_the_snapshot(
+def test_a_changed_request_or_code_version_invalidates_the_snapshot(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert seen(root, settings=PrepareSettings(limit=71)) is None
-    assert seen(root, source=root) is None
-    assert seen(root, max_failures=0.5) is None
+    assert read_snapshot(root, settings=PrepareSettings(limit=71)) is None
+    assert read_snapshot(root, source=root) is None
+    assert read_snapshot(root, max_failures=0.5) is None
     monkeypatch.setattr(Extract, "version", Extract.version + 1)
-    assert seen(root) is None
+    assert read_snapshot(root) is None
 
 
-def test_a_table_with_other_clips_breaks_the_snapshot(
+def test_a_table_with_other_clips_invalidates_the_snapshot(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = snapshot.load("demo")
     table = tmp_path / "other.csv"
     table.write_bytes(manifest.table_bytes.replace(b",train", b",test", 1))
     monkeypatch.setattr(snapshot, "load", lambda _: manifest.with_table(table))
-    assert seen(root) is None
+    assert read_snapshot(root) is None
 
 
 def test_the_snapshot_is_not_read_while_another_run_writes(root: Path) -> None:
     with lock_folder(root / "demo"), pytest.raises(UserError, match="another avsnn run"):
-        seen(root)
+        read_snapshot(root)
 
 
-def test_mending_what_changed_writes_the_snapshot_again(root: Path) -> None:
+def test_a_rerun_that_restores_a_lost_file_writes_the_snapshot_again(root: Path) -> None:
     min((root / "demo").glob("shards/*/*.tar")).unlink()
-    stages = build_stages("demo", asked(root), root=root)
+    stages = build_stages("demo", last_request(root), root=root)
     prepare(stages, workers=0, progress=NoProgress())
-    assert seen(root) is not None
+    assert read_snapshot(root) is not None

@@ -5,7 +5,7 @@ import pytest
 from avsnn.pipeline.prepare.split_check import check_split
 
 
-def test_published_split_of_crema_d_has_every_actor_on_both_sides_and_128_twins(
+def test_the_published_split_of_crema_d_has_every_actor_in_all_parts_and_128_twins(
     tmp_path: Path,
 ) -> None:
     found = check_split("crema-d", None, root=tmp_path)
@@ -18,8 +18,8 @@ def test_published_split_of_crema_d_has_every_actor_on_both_sides_and_128_twins(
     assert (test.twins, test.identical) == (128, 1)
     assert {placed.part for placed, _ in found.known_bad} == {"train"}
     assert len(found.known_bad) == 4
-    same = {tuple(clip.key for clip in clips): kind for kind, clips in found.identical}
-    assert same == {
+    identical = {tuple(clip.key for clip in clips): kind for kind, clips in found.identical}
+    assert identical == {
         ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"): "audio",
         ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"): "audio",
         ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"): "audio",
@@ -28,7 +28,7 @@ def test_published_split_of_crema_d_has_every_actor_on_both_sides_and_128_twins(
 
 
 @pytest.mark.parametrize("dataset", ["crema-d", "av-digits"])
-def test_speaker_split_shares_nothing(tmp_path: Path, dataset: str) -> None:
+def test_the_speaker_split_shares_no_speaker_and_no_file(tmp_path: Path, dataset: str) -> None:
     found = check_split(dataset, "speaker", root=tmp_path)
     for row in found.shared:
         assert (row.groups, row.group_clips, row.identical) == (0, 0, 0)
@@ -38,7 +38,9 @@ def test_speaker_split_shares_nothing(tmp_path: Path, dataset: str) -> None:
     assert sum(sum(part.values()) for part in found.clips.values()) in (7442, 3000)
 
 
-def test_checksums_of_generated_files_are_those_on_disk(tmp_path: Path, small_demo: Path) -> None:
+def test_checksums_of_generated_files_are_taken_from_the_prepared_files(
+    tmp_path: Path, small_demo: Path
+) -> None:
     assert check_split("demo", None, root=tmp_path).unchecked == 1080
     found = check_split("demo", None, root=small_demo)
     assert found.unchecked == 1080 - 2 * 72

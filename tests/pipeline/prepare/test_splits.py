@@ -24,7 +24,7 @@ def test_every_clip_has_a_part_in_every_split(name: str) -> None:
         assert set(parts.values()) == {"train", "val", "test"}
 
 
-def test_validation_is_carved_from_train_alone_the_same_share_of_each_class() -> None:
+def test_val_is_the_same_share_of_each_class_of_the_published_train_part() -> None:
     manifest = load("av-digits")
     parts = assign_parts(manifest, "published")
     for clip in manifest.clips:
@@ -33,17 +33,18 @@ def test_validation_is_carved_from_train_alone_the_same_share_of_each_class() ->
         else:
             assert parts[clip.key] == clip.columns["split"]
     for label in range(10):
-        mine = [parts[clip.key] for clip in manifest.clips if clip.label == label]
-        assert (mine.count("train"), mine.count("val"), mine.count("test")) == (243, 27, 30)
+        of_label = [parts[clip.key] for clip in manifest.clips if clip.label == label]
+        counts = Counter(of_label)
+        assert (counts["train"], counts["val"], counts["test"]) == (243, 27, 30)
 
 
 @pytest.mark.parametrize("name", ["av-digits", "crema-d"])
-def test_speaker_split_shares_no_speaker(name: str) -> None:
+def test_the_speaker_split_shares_no_speaker(name: str) -> None:
     manifest = load(name)
     _assert_no_group_is_shared(manifest, assign_parts(manifest, "speaker"))
 
 
-def test_speakers_of_crema_d_are_held_out_by_the_order_that_its_manifest_states() -> None:
+def test_the_speakers_of_crema_d_are_held_out_in_the_order_of_their_hashes() -> None:
     manifest = load("crema-d")
     actors = sorted({clip.group for clip in manifest.clips}, key=hash_rank)
     rule = manifest.splits["speaker"]
@@ -51,7 +52,7 @@ def test_speakers_of_crema_d_are_held_out_by_the_order_that_its_manifest_states(
     assert (set(rule.test_groups), set(rule.val_groups)) == (set(actors[:9]), set(actors[9:18]))
 
 
-# Recordings, each with how many clips of which class.
+# Recordings as class and number of clips; mixed recordings as number of clips by class.
 recordings = st.lists(
     st.tuples(st.integers(0, CLASSES - 1), st.integers(1, 20)), min_size=1, max_size=60
 )
@@ -63,7 +64,7 @@ mixed_recordings = st.lists(
 
 
 @given(mixed_recordings, st.sampled_from(["published", "recording"]), st.randoms())
-def test_every_clip_is_in_one_part_whatever_the_order_of_the_table(
+def test_the_part_of_a_clip_does_not_depend_on_the_order_of_the_table(
     found: list[dict[int, int]], split: str, random: Random
 ) -> None:
     rows = _rows(found)
@@ -78,20 +79,20 @@ def test_every_clip_is_in_one_part_whatever_the_order_of_the_table(
 
 
 @given(recordings)
-def test_recording_split_comes_as_near_to_its_shares_as_the_recordings_allow(
+def test_the_recording_split_comes_close_to_its_shares(
     found: list[tuple[int, int]],
 ) -> None:
     manifest = _discovered(_rows([{label: count} for label, count in found]))
     parts = assign_parts(manifest, "recording")
     for label in range(CLASSES):
         sizes = [count for other, count in found if other == label]
-        mine = Counter(parts[clip.key] for clip in manifest.clips if clip.label == label)
+        counts = Counter(parts[clip.key] for clip in manifest.clips if clip.label == label)
         for part, share in (("train", 0.63), ("val", 0.07), ("test", 0.3)):
-            assert abs(mine[part] - share * sum(sizes)) <= 2 * max(sizes, default=0) + 1e-9
+            assert abs(counts[part] - share * sum(sizes)) <= 2 * max(sizes, default=0) + 1e-9
 
 
 @given(mixed_recordings)
-def test_published_order_split_takes_the_first_seven_tenths_of_each_class_by_name(
+def test_the_published_split_by_order_tests_on_the_last_30_percent_of_each_class(
     found: list[dict[int, int]],
 ) -> None:
     manifest = _discovered(_rows(found))
@@ -104,7 +105,7 @@ def test_published_order_split_takes_the_first_seven_tenths_of_each_class_by_nam
 
 
 @given(limit=st.integers(min_value=30, max_value=3000))
-def test_a_limit_takes_every_part_and_class_in_proportion(limit: int) -> None:
+def test_a_limit_keeps_the_proportions_of_parts_and_classes(limit: int) -> None:
     manifest = load("av-digits")
     parts = assign_parts(manifest, "published")
     chosen = select(manifest, limit)
@@ -115,7 +116,7 @@ def test_a_limit_takes_every_part_and_class_in_proportion(limit: int) -> None:
             assert abs(count - limit * share / 10) < 2
 
 
-def test_a_larger_limit_keeps_the_clips_of_a_smaller_one() -> None:
+def test_a_larger_limit_keeps_the_clips_of_a_smaller_limit() -> None:
     manifest = load("demo")
     few, many = ({clip.key for clip in select(manifest, n)} for n in (60, 200))
     assert few < many
@@ -131,7 +132,7 @@ def _rows(recordings: list[dict[int, int]]) -> list[str]:
 
 
 def _discovered(rows: list[str]) -> Manifest:
-    """UrbanSound8K-AV as it would be with these clips."""
+    """Return the manifest of UrbanSound8K-AV with a table of these rows."""
     with TemporaryDirectory() as folder:
         table = Path(folder) / "clips.csv"
         table.write_text("\n".join([",".join(COLUMNS), *rows]))
@@ -141,6 +142,6 @@ def _discovered(rows: list[str]) -> Manifest:
 
 
 def _assert_no_group_is_shared(manifest: Manifest, parts: dict[str, str]) -> None:
-    where: dict[str, str] = {}
+    part_of_group: dict[str, str] = {}
     for clip in manifest.clips:
-        assert where.setdefault(clip.group, parts[clip.key]) == parts[clip.key]
+        assert part_of_group.setdefault(clip.group, parts[clip.key]) == parts[clip.key]

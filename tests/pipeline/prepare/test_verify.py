@@ -1,4 +1,4 @@
-"""Everything that can happen to a prepared data set on its disk: found, and mended to the byte."""
+"""Damages a prepared data set in many ways; verify must find and repair must mend the damage."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.conftest import Command, NoProgress, hashes
 
 
 def flip_a_bit(path: Path) -> None:
-    """As a disk does it: size and time stay."""
+    """Flip a bit as a failing disk does: the size and the time of the file stay."""
     before = path.stat()
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -32,11 +32,11 @@ def cut_at_a_member(path: Path) -> None:
     os.truncate(path, middle.offset)
 
 
-def become_a_pointer(path: Path) -> None:
+def replace_by_pointer(path: Path) -> None:
     path.write_bytes(LFS_POINTER + b".github.com/spec/v1\noid sha256:00\nsize 1\n")
 
 
-def become_stale(path: Path) -> None:
+def change_a_setting(path: Path) -> None:
     request = json.loads(path.read_text())
     request["settings"]["audio"]["hop"] = 256
     path.write_text(json.dumps(request))
@@ -50,7 +50,7 @@ SHARD = first("shards/*/train-000001.tar")
 CHUNK = first("cache/frames-*.zarr/frames/c/0/0/0/0")
 RAW = first("raw/video/*.mp4")
 
-#: The file a fault unavailable, what happens to it, the stage that has to mend it, what is said.
+# The damaged file, the damage, the stage that must mend the file, and part of the reason.
 FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, str]] = {
     "bit flipped in a shard": (SHARD, flip_a_bit, "extract", "other bytes"),
     "bit flipped in a shard's index": (
@@ -66,10 +66,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, s
     "missing shard": (SHARD, Path.unlink, "extract", "is missing"),
     "missing chunk": (CHUNK, Path.unlink, "frames", "is missing"),
     "missing raw file": (RAW, Path.unlink, "fetch", "is missing"),
-    "pointer in place of a file": (RAW, become_a_pointer, "fetch", "Git LFS pointer"),
+    "pointer in place of a file": (RAW, replace_by_pointer, "fetch", "Git LFS pointer"),
     "settings that no longer match": (
         lambda folder: folder / "state" / "request.json",
-        become_stale,
+        change_a_setting,
         "audio",
         "not done yet",
     ),
@@ -99,20 +99,20 @@ def root(small_demo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_demo, tmp_path / "data"))
 
 
-def look(root: Path) -> tuple[DatasetStages, Verification]:
+def run_verify(root: Path) -> tuple[DatasetStages, Verification]:
     stages = build_as_requested("demo", root=root)
     return stages, verify(stages, progress=NoProgress())
 
 
-def mend(stages: DatasetStages, verification: Verification) -> list[StageSummary]:
+def run_repair(stages: DatasetStages, verification: Verification) -> list[StageSummary]:
     done: list[StageSummary] = []
     repair(stages, verification, workers=0, progress=NoProgress(), on_stage=done.append)
     return done
 
 
-def test_a_clean_tree_raises_no_alarm_and_nothing_is_written(root: Path) -> None:
+def test_verify_finds_nothing_in_an_undamaged_data_set_and_writes_nothing(root: Path) -> None:
     before = hashes(root)
-    _, verification = look(root)
+    _, verification = run_verify(root)
     assert verification.damages == []
     assert verification.files > 72 * 2
     assert hashes(root) == before
@@ -122,30 +122,30 @@ def test_a_clean_tree_raises_no_alarm_and_nothing_is_written(root: Path) -> None
 def test_every_fault_is_found_and_repaired_to_the_same_bytes(
     root: Path, small_demo: Path, fault: str
 ) -> None:
-    target, strike, stage, told = FAULTS[fault]
-    strike(target(root / "demo"))
-    stages, verification = look(root)
+    target, damage, stage, part_of_reason = FAULTS[fault]
+    damage(target(root / "demo"))
+    stages, verification = run_verify(root)
     assert verification.damages
-    assert {damage.stage for damage in verification.damages} == {stage}
-    assert all(told in damage.reason for damage in verification.damages)
-    done = mend(stages, verification)
-    redone = {damage.unit for damage in verification.damages if damage.unit}
+    assert {found.stage for found in verification.damages} == {stage}
+    assert all(part_of_reason in found.reason for found in verification.damages)
+    done = run_repair(stages, verification)
+    redone = {found.unit for found in verification.damages if found.unit}
     assert sum(summary.units_done_now for summary in done) == len(redone)
-    assert look(root)[1].damages == []
+    assert run_verify(root)[1].damages == []
     if stage != "audio":
         assert hashes(root / "demo") == hashes(small_demo / "demo")
 
 
-def test_many_faults_at_once_are_all_mended(root: Path, small_demo: Path) -> None:
-    for target, strike in ((RAW, flip_a_bit), (SHARD, Path.unlink), (CHUNK, flip_a_bit)):
-        strike(target(root / "demo"))
-    stages, verification = look(root)
+def test_several_faults_are_repaired_together(root: Path, small_demo: Path) -> None:
+    for target, damage in ((RAW, flip_a_bit), (SHARD, Path.unlink), (CHUNK, flip_a_bit)):
+        damage(target(root / "demo"))
+    stages, verification = run_verify(root)
     assert [damage.stage for damage in verification.damages] == ["fetch", "extract", "frames"]
-    assert [s.units_done_now for s in mend(stages, verification)] == [1, 0, 1, 1, 0]
+    assert [s.units_done_now for s in run_repair(stages, verification)] == [1, 0, 1, 1, 0]
     assert hashes(root / "demo") == hashes(small_demo / "demo")
 
 
-def test_a_file_that_cannot_be_brought_again_is_a_failure_and_its_clip_leaves(
+def test_a_file_that_cannot_be_fetched_again_is_a_failure_and_its_clip_is_removed(
     root: Path, tmp_path: Path
 ) -> None:
     damaged = RAW(root / "demo")
@@ -154,13 +154,13 @@ def test_a_file_that_cannot_be_brought_again_is_a_failure_and_its_clip_leaves(
     stages = build_as_requested("demo", root=root, source=tmp_path / "empty")
     verification = verify(stages, progress=NoProgress())
     assert [d.path for d in verification.damages] == [str(damaged.relative_to(root / "demo"))]
-    done = mend(stages, verification)
+    done = run_repair(stages, verification)
     assert done[0].failures[0].reason == "is missing from the source folder"
     assert done[-1].written == 71
     assert damaged.stem in (root / "demo" / "failures.jsonl").read_text()
 
 
-def test_the_commands_end_with_one_sentence_and_say_what_is_wrong(
+def test_the_commands_verify_and_repair_say_what_is_wrong_in_one_sentence(
     avsnn: Command, root: Path, small_demo: Path
 ) -> None:
     clean = avsnn("verify", "demo", "--root", root)
@@ -176,7 +176,7 @@ def test_the_commands_end_with_one_sentence_and_say_what_is_wrong(
     assert avsnn("verify", "av-digits", "--root", root).returncode == 2
 
 
-def test_explain_names_the_setting_and_the_units(avsnn: Command, root: Path) -> None:
+def test_explain_names_the_changed_setting_and_the_units_to_do(avsnn: Command, root: Path) -> None:
     words = ["prepare", "demo", "--limit", "72", "--set", "extract.clips_per_shard=8"]
     settled = avsnn(*words, "--root", root, "--explain")
     assert "nothing to do" in settled.stdout

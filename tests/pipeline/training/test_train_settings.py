@@ -1,4 +1,4 @@
-"""Each option of training does what it says, and leaves the rest alone."""
+"""Trains the demo with one changed setting at a time, and checks the effect of the setting."""
 
 import json
 import subprocess
@@ -34,7 +34,15 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Trains; returns the metrics."""
+    """Train the demo; return the metrics.
+
+    Args:
+        root: the root of the prepared demo.
+        folder: the run folder.
+        words: changed settings, each as ``key=value``.
+        say: gets the sentences that a person should read.
+        options: fields of ``RunOptions``.
+    """
     settings = build_settings(TrainSettings, load_presets("demo", ["healthy"]), [*TINY, *words])
     config = make_config("demo", settings, root=root)
     train(
@@ -51,30 +59,30 @@ def run(
 def plain(
     small_demo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, Any]]]:
-    """A run without any option."""
+    """A run with the common settings only: its folder and its metrics."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     return folder, run(small_demo, folder)
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """What goes into the first convolution of vision, batch by batch, in training."""
-    found: list[Tensor] = []
+def visual_inputs(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The inputs of the first convolution of the visual stream, batch by batch, in training."""
+    inputs: list[Tensor] = []
 
-    def watched(config: RunConfig) -> nn.Module:
+    def build_watched(config: RunConfig) -> nn.Module:
         model = build_network(config)
         first = next(m for m in model.visual_patch.modules() if isinstance(m, nn.Conv2d))
 
-        def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             if module.training:
-                found.append(inputs[0].detach())
+                inputs.append(args[0].detach())
 
-        first.register_forward_pre_hook(look)
+        first.register_forward_pre_hook(record)
         return model
 
     build_network = state.build_network
-    monkeypatch.setattr(state, "build_network", watched)
-    return found
+    monkeypatch.setattr(state, "build_network", build_watched)
+    return inputs
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, Tensor]:
@@ -85,7 +93,7 @@ def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_bf16_computes_otherwise_and_learns_the_same(
+def test_bf16_changes_the_weights_and_keeps_the_loss(
     small_demo: Path, tmp_path: Path, plain: tuple[Path, list[dict[str, Any]]]
 ) -> None:
     metrics = run(small_demo, tmp_path / "r", "compute.precision=bf16")
@@ -94,31 +102,29 @@ def test_bf16_computes_otherwise_and_learns_the_same(
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "r").values())
 
 
-def test_a_compiled_network_is_compiled_and_computes_the_same(
-    small_demo: Path, tmp_path: Path
-) -> None:
-    # One stream: a compiler takes its time.
+def test_a_compiled_network_reaches_the_same_loss(small_demo: Path, tmp_path: Path) -> None:
+    # A network with one stream, because compiling takes long.
     (plain,) = run(small_demo, tmp_path / "plain", "model.method=audio")
     torch._dynamo.utils.counters.clear()
-    (ours,) = run(small_demo, tmp_path / "r", "model.method=audio", "compute.compile=true")
+    (compiled,) = run(small_demo, tmp_path / "r", "model.method=audio", "compute.compile=true")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
-    assert ours["loss"] == pytest.approx(plain["loss"], rel=0.02)
-    assert ours["spike_rates"].keys() == plain["spike_rates"].keys()
+    assert compiled["loss"] == pytest.approx(plain["loss"], rel=0.02)
+    assert compiled["spike_rates"].keys() == plain["spike_rates"].keys()
 
 
-def test_channels_last_reaches_the_convolutions_and_computes_the_same(
+def test_channels_last_reaches_the_convolutions_and_keeps_the_loss(
     small_demo: Path,
     tmp_path: Path,
     plain: tuple[Path, list[dict[str, Any]]],
-    seen: list[Tensor],
+    visual_inputs: list[Tensor],
 ) -> None:
     metrics = run(small_demo, tmp_path / "r", "compute.channels_last=true")
-    assert seen
-    assert all(image.is_contiguous(memory_format=torch.channels_last) for image in seen)
+    assert visual_inputs
+    assert all(image.is_contiguous(memory_format=torch.channels_last) for image in visual_inputs)
     assert metrics[0]["loss"] == pytest.approx(plain[1][0]["loss"], rel=0.02)
 
 
-def test_the_compiler_is_imported_only_by_those_who_ask_for_it(
+def test_a_training_that_does_not_compile_does_not_import_the_compiler(
     small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["train", "demo", "--root", str(small_demo), "--run", str(tmp_path / "r")]
@@ -131,18 +137,18 @@ def test_the_compiler_is_imported_only_by_those_who_ask_for_it(
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_accumulation_works_on_parts_and_steps_once_a_batch(
-    small_demo: Path, tmp_path: Path, seen: list[Tensor], monkeypatch: pytest.MonkeyPatch
+def test_accumulation_computes_a_batch_in_parts_and_takes_one_step_for_each_batch(
+    small_demo: Path, tmp_path: Path, visual_inputs: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
     step = AdamW.step
     monkeypatch.setattr(AdamW, "step", lambda self, *a: (steps.append(1), step(self, *a)))
     run(small_demo, tmp_path / "r", "optimizer.accumulate=2")
-    assert {len(image) for image in seen} == {8}
-    assert len(seen) == 2 * len(steps) > 0
+    assert {len(image) for image in visual_inputs} == {8}
+    assert len(visual_inputs) == 2 * len(steps) > 0
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch_where_parts_do_not_see_each_other(
+def test_accumulated_gradients_equal_those_of_the_whole_batch_without_batch_norm_and_alignment(
     small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients: list[list[Tensor]] = []
@@ -152,7 +158,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_where_parts_do_not_s
         gradients.append(found)
 
     monkeypatch.setattr(AdamW, "step", record)
-    # Batch norm and alignment do look at each other's clips: without them, sums must agree.
+    # Batch norm and alignment mix the clips of a batch. Without both, the gradients must agree.
     set_mode = nn.Module.train
     monkeypatch.setattr(nn.Module, "train", lambda self, mode=True: set_mode(self, False))
     words = ["model.method=add", "model.alignment=false"]
@@ -160,11 +166,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_where_parts_do_not_s
     count = len(gradients)
     run(small_demo, tmp_path / "parts", *words, "optimizer.accumulate=4")
     for whole, parts in zip(gradients[:count], gradients[count:], strict=True):
-        for ours, theirs in zip(parts, whole, strict=True):
-            assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+        for found, expected in zip(parts, whole, strict=True):
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_clipping_shortens_every_gradient(
+def test_clipping_limits_the_norm_of_every_gradient(
     small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = []
@@ -184,27 +190,32 @@ def test_clipping_shortens_every_gradient(
     assert max(norms) <= 0.01 * (1 + 1e-4)
 
 
-def test_the_moving_average_is_what_is_kept_and_evaluated(small_demo: Path, tmp_path: Path) -> None:
+def test_the_saved_weights_are_the_moving_average(small_demo: Path, tmp_path: Path) -> None:
     words = ["optimizer.ema_decay=0.9", "optimizer.warmup_epochs=0"]
     run(small_demo, tmp_path / "r", *words, save_every=1, keep=99)
     points = resume_points(tmp_path / "r" / "checkpoints")
-    due: dict[str, Tensor] = {}
-    for at in sorted(points):
-        now = {
+    expected: dict[str, Tensor] = {}
+    for position in sorted(points):
+        current = {
             name.removeprefix("model."): tensor
-            for name, tensor in read_checkpoint(points[at]).tensors.items()
+            for name, tensor in read_checkpoint(points[position]).tensors.items()
             if name.startswith("model.")
         }
-        due = {name: 0.9 * due[name] + 0.1 * now[name] if due else now[name] for name in now}
-    kept = weights(tmp_path / "r")
-    parameters = [name for name in kept if "running" not in name and "tracked" not in name]
+        expected = {
+            name: 0.9 * expected[name] + 0.1 * current[name] if expected else current[name]
+            for name in current
+        }
+    saved = weights(tmp_path / "r")
+    parameters = [name for name in saved if "running" not in name and "tracked" not in name]
     assert len(points) > 2
     for name in parameters:
-        assert torch.allclose(kept[name], due[name], atol=1e-6), name
-    assert differ({name: kept[name] for name in parameters}, now)
+        assert torch.allclose(saved[name], expected[name], atol=1e-6), name
+    assert differ({name: saved[name] for name in parameters}, current)
 
 
-def test_a_run_folder_says_how_to_repeat_it(plain: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_a_run_folder_holds_all_that_a_repetition_needs(
+    plain: tuple[Path, list[dict[str, Any]]],
+) -> None:
     text = (plain[0] / "config.yaml").read_text()
     for word in ("command:", "git_commit:", "torch:", "zarr:", "seed: 42", "fingerprint:"):
         assert word in text
@@ -212,19 +223,19 @@ def test_a_run_folder_says_how_to_repeat_it(plain: tuple[Path, list[dict[str, An
     assert {"loss", "cross_entropy", "alignment", "accuracy", "samples_per_second"} <= line.keys()
 
 
-def test_going_on_with_other_kernels_is_said(
+def test_resuming_with_other_kernels_is_reported(
     small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, folder = ["model.method=audio", "epochs=2"], tmp_path / "r"
     run(small_demo, folder, *words)
-    # as after a kill in the second epoch
+    # Leave the folder as a kill in the second epoch leaves the folder.
     metrics = folder / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
-    for at, path in resume_points(folder / "checkpoints").items():
-        if at.epoch == 2:
+    for position, path in resume_points(folder / "checkpoints").items():
+        if position.epoch == 2:
             path.unlink()
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(state, "choose_kernels", lambda *_: "others")
-    lines = run(small_demo, folder, *words, say=said.append, resume=True)
-    assert any("goes on with 'others': not bit for bit" in line for line in said)
+    lines = run(small_demo, folder, *words, say=messages.append, resume=True)
+    assert any("goes on with 'others': not bit for bit" in line for line in messages)
     assert [line["kernels"] for line in lines][1:] == ["others"]

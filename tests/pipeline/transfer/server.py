@@ -1,4 +1,4 @@
-"""A file server for the tests, over real TLS, that can be told to misbehave."""
+"""A file server for the tests, over real TLS, that gives wrong answers on request."""
 
 import hashlib
 import json
@@ -28,8 +28,8 @@ LFS_JSON = "application/vnd.git-lfs+json"
 
 
 @dataclass
-class Asked:
-    """A request as it arrived, and how many bytes of body it was answered with."""
+class Request:
+    """A request that arrived, with the number of bytes in the body of the answer."""
 
     path: str
     headers: dict[str, str]
@@ -38,7 +38,7 @@ class Asked:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers with the next thing it was told for a path; then, with the file of that name."""
+    """Gives the next planned answer for a path; without a planned answer, sends the file."""
 
     server: "Server"
     protocol_version = "HTTP/1.1"
@@ -60,11 +60,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
-        self.asked = Asked(self.path, dict(self.headers), self.rfile.read(length))
+        self.recorded = Request(self.path, dict(self.headers), self.rfile.read(length))
         with self.server.lock:
-            self.server.asked.append(self.asked)
-            told = self.server.told[self.path]
-            answer = told.popleft() if told else self.server.always.get(self.path, serve)
+            self.server.received.append(self.recorded)
+            planned = self.server.planned[self.path]
+            answer = planned.popleft() if planned else self.server.always.get(self.path, serve)
         answer(self)
 
     def start(self, code: int, length: int, **headers: str) -> None:
@@ -76,14 +76,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, body: bytes) -> None:
         self.wfile.write(body)
-        self.asked.sent += len(body)
+        self.recorded.sent += len(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
 
 
 class Server(ThreadingHTTPServer):
-    """Counts requests, bytes and connections; what it serves is set by the test."""
+    """Serves files over http or https, and records all requests and connections.
+
+    Attributes:
+        files: bytes by path.
+        etags: the ETag of each file, by path.
+        planned: the answers to the next requests, by path.
+        always: the answer to all further requests, by path.
+        received: all requests in the order of their arrival.
+        connections: number of connections so far.
+        open: number of connections that are open now.
+        most_open: largest number of connections that were open at once.
+    """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__(("localhost", 0), Handler)
@@ -94,50 +105,52 @@ class Server(ThreadingHTTPServer):
             )
         self.files: dict[str, bytes] = {}
         self.etags: dict[str, str] = {}
-        self.told: dict[str, deque[Answer]] = defaultdict(deque)
+        self.planned: dict[str, deque[Answer]] = defaultdict(deque)
         self.always: dict[str, Answer] = {}
-        self.asked: list[Asked] = []
+        self.received: list[Request] = []
         self.lock = threading.Lock()
         self.connections = self.open = self.most_open = 0
 
     def url(self, path: str = "/files/", host: str = "localhost", user: str = "") -> str:
+        """Return the address of a path; ``user`` is a user name and password with ``@``."""
         return f"{self.scheme}://{user}{host}:{self.server_port}{path}"
 
-    def holds(self, name: str, body: bytes, etag: str = '"1"') -> MediaFile:
-        """Serves a file; returns what a manifest would say of it."""
+    def add_file(self, name: str, body: bytes, etag: str = '"1"') -> MediaFile:
+        """Serve a file; return the file as a manifest describes the file."""
         self.files[f"/files/{name}"] = body
         self.etags[f"/files/{name}"] = etag
         return described(name, body)
 
-    def tell(self, path: str, *answers: "Answer") -> None:
-        """What it is to answer to the next requests for a path."""
-        self.told[path].extend(answers)
+    def plan_answers(self, path: str, *answers: "Answer") -> None:
+        """Plan the answers to the next requests for a path."""
+        self.planned[path].extend(answers)
 
-    def requests(self, path: str) -> list[Asked]:
-        return [asked for asked in self.asked if asked.path == path]
+    def requests(self, path: str) -> list[Request]:
+        """Return the requests for a path."""
+        return [request for request in self.received if request.path == path]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what the tests are about."""
+        """Print nothing: in many tests the client closes the connection on purpose."""
 
 
 Answer = Callable[[Handler], None]
 
 
 def serve(handler: Handler, *, cut: int | None = None, ranges: bool = True) -> None:
-    """The file, or the range asked for; cut after that many bytes."""
+    """Send the file, or the requested range; with ``cut``, close after that many bytes."""
     server, headers = handler.server, handler.headers
     body = server.files.get(handler.path)
     if body is None:
         handler.start(404, 0)
         return
     etag = server.etags[handler.path]
-    marks = {"ETag": etag} if etag else {}
+    sent_headers = {"ETag": etag} if etag else {}
     code, first = 200, 0
-    asked = re.fullmatch(r"bytes=(\d+)-", headers.get("Range", ""))
-    if ranges and asked and headers.get("If-Range") == etag:
-        code, first = 206, int(asked[1])
-        marks["Content_Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
-    handler.start(code, len(body) - first, **marks)
+    wanted = re.fullmatch(r"bytes=(\d+)-", headers.get("Range", ""))
+    if ranges and wanted and headers.get("If-Range") == etag:
+        code, first = 206, int(wanted[1])
+        sent_headers["Content_Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+    handler.start(code, len(body) - first, **sent_headers)
     if cut is None:
         handler.send(body[first:])
     else:
@@ -146,12 +159,12 @@ def serve(handler: Handler, *, cut: int | None = None, ranges: bool = True) -> N
 
 
 def cut(after: int) -> Answer:
-    """The file, but the connection ends after that many bytes of body."""
+    """Return the answer that closes the connection after that many bytes of the file."""
     return lambda handler: serve(handler, cut=after)
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Answer:
-    """Only that."""
+    """Return the answer with this status, body and headers."""
 
     def answer(handler: Handler) -> None:
         handler.start(code, len(body), **headers)
@@ -161,32 +174,41 @@ def status(code: int, body: bytes = b"", **headers: str) -> Answer:
 
 
 def redirect(url: str) -> Answer:
-    """To another place."""
+    """Return the answer that redirects to another address."""
     return status(302, Location=url)
 
 
 @dataclass
 class FakeLfsServer:
-    """Git LFS on such a server: batch endpoint, and objects to be had with a token."""
+    """A Git LFS endpoint on a server; objects are served to requests with a token.
+
+    Attributes:
+        server: the server.
+        errors: status codes by the SHA-256 of an object, for objects that are refused.
+        lifetime: how long an address is valid, as Git LFS says so in its answer.
+        batches: all batch requests so far.
+        path: the path of the batch endpoint.
+    """
 
     server: Server
     errors: dict[str, int] = field(default_factory=dict)
-    life: dict[str, object] = field(default_factory=lambda: {"expires_in": 3600})
+    lifetime: dict[str, object] = field(default_factory=lambda: {"expires_in": 3600})
     batches: list[dict[str, Any]] = field(default_factory=list)
     path: str = "/repo.git/info/lfs/objects/batch"
 
-    def holds(self, name: str, body: bytes) -> MediaFile:
+    def add_file(self, name: str, body: bytes) -> MediaFile:
+        """Serve an object; return its file as a manifest describes the file."""
         file = described(name, body)
         self.server.files[f"/objects/{file.sha256}?token={SECRET}"] = body
         self.server.etags[f"/objects/{file.sha256}?token={SECRET}"] = '"lfs"'
         return file
 
     def __call__(self, handler: Handler) -> None:
-        question = json.loads(handler.asked.body)
+        batch = json.loads(handler.recorded.body)
         assert handler.headers["Accept"] == handler.headers["Content-Type"] == LFS_JSON
-        assert (question["operation"], question["transfers"]) == ("download", ["basic"])
-        self.batches.append(question)
-        objects = [self._object(item) for item in question["objects"]]
+        assert (batch["operation"], batch["transfers"]) == ("download", ["basic"])
+        self.batches.append(batch)
+        objects = [self._object(item) for item in batch["objects"]]
         text = json.dumps({"transfer": "basic", "objects": objects}).encode()
         handler.start(200, len(text), Content_Type=LFS_JSON)
         handler.send(text)
@@ -195,12 +217,12 @@ class FakeLfsServer:
         if code := self.errors.get(item["oid"]):
             return {**item, "error": {"code": code, "message": f"no, says {SECRET}"}}
         href = self.server.url(f"/objects/{item['oid']}?token={SECRET}")
-        action = {"href": href, "header": {"X-Token": SECRET}, **self.life}
+        action = {"href": href, "header": {"X-Token": SECRET}, **self.lifetime}
         return {**item, "actions": {"download": action}}
 
 
 def described(name: str, body: bytes) -> MediaFile:
-    """What a manifest says of a file."""
+    """Return a file as a manifest describes the file."""
     return MediaFile(name, hashlib.sha256(body).hexdigest(), len(body))
 
 
@@ -210,20 +232,23 @@ def fetch_of(
     *sources: dict[str, Any],
     waits: list[float] | None = None,
 ) -> Fetch:
-    """The stage for some files (two make a clip), which notes its waits instead of waiting."""
+    """Return the stage fetch for some files; two files make a clip.
+
+    The stage does not wait for busy servers, but appends the seconds of each wait to ``waits``.
+    """
     facts = load("av-digits").model_dump()
     facts["sources"] = [{"prefix": "", **source} for source in sources]
     clips = tuple(
         Clip(f"clip{place}", 0, "", {}, files[place], files[min(place + 1, len(files) - 1)])
         for place in range(0, len(files), 2)
     )
-    web = HttpClient(pause=([] if waits is None else waits).append)
+    http = HttpClient(pause=([] if waits is None else waits).append)
     manifest = Manifest.model_validate(facts)
-    return Fetch(folder / "raw", folder / "state", manifest, clips, None, web)
+    return Fetch(folder / "raw", folder / "state", manifest, clips, None, http)
 
 
-def bring(stage: Fetch, file: MediaFile) -> bytes | str:
-    """The file as the stage brings it, or the reason why it does not."""
+def fetch_file(stage: Fetch, file: MediaFile) -> bytes | str:
+    """Return the bytes of a file that the stage fetched, or the reason of the failure."""
     unit = next(unit for unit in stage.units() if unit.name == file.path)
     with TemporaryDirectory(dir=stage.folder.parent) as scratch:
         outcome = stage.run(unit, Path(scratch))
@@ -235,6 +260,6 @@ def bring(stage: Fetch, file: MediaFile) -> bytes | str:
 
 
 def run_all(stage: Fetch) -> StageSummary:
-    """The stage as ``prepare`` runs it."""
+    """Run the stage as ``prepare`` runs the stage."""
     with lock_folder(stage.folder.parent), open_worker_pools(0) as pools, stage.http:
         return run_stage(stage, executor=pools.threads, progress=NoProgress())

@@ -1,4 +1,7 @@
-"""Decoders that crash in the sandbox, on purpose. It imports this file: keep its imports light."""
+"""Decoders crash in the sandbox on purpose.
+
+The process of the sandbox imports this file, so the file must not import large libraries.
+"""
 
 import os
 import signal
@@ -20,8 +23,11 @@ def stage(small_demo: Path) -> extract.Extract:
     return build_stages("demo", request, root=small_demo).extract
 
 
-def crash_beside_opencv(*words: Any) -> Any:
-    """Runs in the sandbox, which has the real function."""
+def crash_in_opencv(*words: Any) -> Any:
+    """Crash if OpenCV is to decode; otherwise read the clip.
+
+    The function runs in the sandbox, where ``_read_clip`` is not replaced.
+    """
     if "opencv" in words[-1]:
         os.kill(os.getpid(), signal.SIGSEGV)
     return extract._read_clip(*words)
@@ -31,33 +37,36 @@ def crash_always(*words: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_one_decoder_crashes_on_the_other_reads_to_the_same_bytes(
+def test_if_one_decoder_crashes_the_other_reads_the_clip_to_the_same_bytes(
     stage: extract.Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
-    whole = stage.units()[0]
-    unit = replace(whole, inputs=dict([*whole.inputs.items()][:1]))
-    for name in ("calm", "crashing"):
+    unit_of_shard = stage.units()[0]
+    unit = replace(unit_of_shard, inputs=dict([*unit_of_shard.inputs.items()][:1]))
+    for name in ("undisturbed", "crashing"):
         (tmp_path / name).mkdir()
-    assert stage.run(unit, tmp_path / "calm").written == 1
-    monkeypatch.setattr(extract, "_read_clip", crash_beside_opencv)
+    assert stage.run(unit, tmp_path / "undisturbed").written == 1
+    monkeypatch.setattr(extract, "_read_clip", crash_in_opencv)
     assert stage.run(unit, tmp_path / "crashing").written == 1
     for name in unit.outputs:
         assert (tmp_path / "crashing" / name).read_bytes() == (
-            tmp_path / "calm" / name
+            tmp_path / "undisturbed" / name
         ).read_bytes()
 
 
-def test_what_every_decoder_crashes_on_is_a_failure_and_the_next_clip_is_read(
+def test_a_clip_on_which_every_decoder_crashes_is_a_failure_and_the_next_is_read(
     stage: extract.Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage.units()[0]
-    first, second = (replace(whole, inputs={key: row}) for key, row in [*whole.inputs.items()][:2])
+    unit_of_shard = stage.units()[0]
+    first, second = (
+        replace(unit_of_shard, inputs={key: row})
+        for key, row in [*unit_of_shard.inputs.items()][:2]
+    )
     monkeypatch.setattr(extract, "_read_clip", crash_always)
     outcome = stage.run(first, tmp_path)
     row = next(iter(first.inputs.values()))
-    told = f"audio {row['audio']} or video {row['visual']} crashed its decoder (exit code -9)"
+    reason = f"audio {row['audio']} or video {row['visual']} crashed its decoder (exit code -9)"
     assert outcome.written == 0
-    assert [(f.key, f.reason) for f in outcome.failures] == [(row["key"], told)]
+    assert [(f.key, f.reason) for f in outcome.failures] == [(row["key"], reason)]
     monkeypatch.undo()
     assert stage.run(second, tmp_path).written == 1

@@ -26,17 +26,17 @@ def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path
         assert audio.read(sample["flac"]).seconds > 1
 
 
-def test_audio_in_the_shard_is_the_recording_bit_for_bit(small_demo: Path) -> None:
+def test_the_audio_of_a_shard_holds_the_samples_of_the_recording(small_demo: Path) -> None:
     rows = {row.key: row for row in read_index(small_demo / "demo" / "index")}
     url = str(shards_of(small_demo)[0])
     for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
         published = small_demo / "demo" / "raw" / rows[sample["__key__"]].audio
-        ours, theirs = audio.read(sample["flac"]), audio.read(published.read_bytes())
-        assert ours.rate == theirs.rate
-        assert np.array_equal(ours.samples, theirs.samples)
+        found, expected = audio.read(sample["flac"]), audio.read(published.read_bytes())
+        assert found.rate == expected.rate
+        assert np.array_equal(found.samples, expected.samples)
 
 
-def test_the_index_beside_a_shard_leads_straight_to_any_member(small_demo: Path) -> None:
+def test_the_index_of_a_shard_gives_the_bytes_of_every_member(small_demo: Path) -> None:
     for tar in shards_of(small_demo):
         index = ShardIndex.model_validate_json(tar.with_suffix(".json").read_bytes())
         url = webdataset.WebDataset([str(tar)], shardshuffle=False, empty_check=False)

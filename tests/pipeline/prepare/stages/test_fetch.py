@@ -1,4 +1,4 @@
-"""The fetch stage: sources in order, kills, links, secrets; servers are real, on this machine."""
+"""Runs the stage fetch against real servers on this machine: sources, kills, links, secrets."""
 
 import hashlib
 import logging
@@ -28,8 +28,8 @@ from tests.pipeline.transfer.server import (
     FakeLfsServer,
     Handler,
     Server,
-    bring,
     described,
+    fetch_file,
     fetch_of,
     redirect,
     run_all,
@@ -41,45 +41,45 @@ BODY = b"sound" * 1000
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
-def test_a_file_comes_from_the_first_source_that_has_it_right(
+def test_a_file_comes_from_the_first_source_that_has_the_right_content(
     tmp_path: Path, server: Server, lfs: FakeLfsServer
 ) -> None:
-    file = lfs.holds("a.wav", BODY)
-    server.tell("/mirror/a.wav", status(404))
-    server.tell("/raw/a.wav", status(200, POINTER))
-    server.tell("/media/a.wav", status(403))
-    server.tell("/old/a.wav", status(200, BODY[:-1] + b"x"))
+    file = lfs.add_file("a.wav", BODY)
+    server.plan_answers("/mirror/a.wav", status(404))
+    server.plan_answers("/raw/a.wav", status(200, POINTER))
+    server.plan_answers("/media/a.wav", status(403))
+    server.plan_answers("/old/a.wav", status(200, BODY[:-1] + b"x"))
     sources = [{"url": server.url(f"/{name}/")} for name in ("mirror", "raw", "media", "old")]
     stage = fetch_of(tmp_path, [file], *sources, {"lfs": server.url(lfs.path)})
-    assert bring(stage, file) == BODY
-    names = [asked.path.split("/")[1] for asked in server.asked]
+    assert fetch_file(stage, file) == BODY
+    names = [request.path.split("/")[1] for request in server.received]
     assert names == ["mirror", "raw", "media", "old", "repo.git", "objects"]
 
 
-def test_a_file_that_no_source_has_right_is_a_failure_that_says_what_each_gave(
+def test_a_file_that_no_source_has_is_a_failure_with_the_answer_of_each_source(
     tmp_path: Path, server: Server
 ) -> None:
-    file = server.holds("a.wav", BODY)
-    server.tell("/1/a.wav", status(404))
-    server.tell("/2/a.wav", status(200, POINTER))
-    server.tell("/3/a.wav", status(200, BODY[:-1] + b"x"))
+    file = server.add_file("a.wav", BODY)
+    server.plan_answers("/1/a.wav", status(404))
+    server.plan_answers("/2/a.wav", status(200, POINTER))
+    server.plan_answers("/3/a.wav", status(200, BODY[:-1] + b"x"))
     sources = [{"url": server.url(f"/{name}/")} for name in (1, 2, 3)]
-    assert bring(fetch_of(tmp_path, [file], *sources), file) == (
+    assert fetch_file(fetch_of(tmp_path, [file], *sources), file) == (
         "cannot be downloaded: localhost: answered 404; localhost: is a Git LFS pointer, 63 bytes; "
         "'git lfs pull' brings the file; localhost: does not match the SHA-256 of the manifest "
         f"(found {hashlib.sha256(BODY[:-1] + b'x').hexdigest()[:12]}…)"
     )
 
 
-def test_a_source_that_stays_away_is_not_asked_for_all_the_other_files(
+def test_a_source_that_does_not_answer_is_given_up_after_three_files(
     tmp_path: Path, server: Server
 ) -> None:
-    files = [server.holds(f"{place}.wav", BODY) for place in range(8)]
+    files = [server.add_file(f"{index}.wav", BODY) for index in range(8)]
     for file in files:
         server.always[f"/mirror/{file.path}"] = status(503)
     sources = [{"url": server.url("/mirror/")}, {"url": server.url()}]
     stage = fetch_of(tmp_path, files, *sources)
-    assert [bring(stage, file) for file in files] == [BODY] * 8
+    assert [fetch_file(stage, file) for file in files] == [BODY] * 8
     assert [file.path for file in files if server.requests(f"/mirror/{file.path}")] == [
         "0.wav",
         "1.wav",
@@ -87,29 +87,29 @@ def test_a_source_that_stays_away_is_not_asked_for_all_the_other_files(
     ]
 
 
-def test_what_one_source_began_the_next_does_not_mix_with_its_own(
-    tmp_path: Path, server: Server
-) -> None:
-    file = replace(server.holds("a.wav", BODY, etag='"right"'), sha256=None)
+def test_bytes_of_two_sources_are_never_mixed_in_a_file(tmp_path: Path, server: Server) -> None:
+    file = replace(server.add_file("a.wav", BODY, etag='"right"'), sha256=None)
     server.files["/mirror/a.wav"], server.etags["/mirror/a.wav"] = b"other" * 1000, '"other"'
-    server.tell("/mirror/a.wav", lambda handler: serve(handler, cut=1000), *[status(503)] * 4)
+    server.plan_answers(
+        "/mirror/a.wav", lambda handler: serve(handler, cut=1000), *[status(503)] * 4
+    )
     sources = [{"url": server.url("/mirror/")}, {"url": server.url()}]
-    assert bring(fetch_of(tmp_path, [file], *sources), file) == BODY
+    assert fetch_file(fetch_of(tmp_path, [file], *sources), file) == BODY
 
 
 BIG = random.Random(0).randbytes(24 << 20)
 
 
 def fetch_big(folder: str, url: str) -> None:
-    """What the process does that is killed."""
+    """Fetch the big file; the test kills the process that runs this function."""
     run_all(fetch_of(Path(folder), [described("big.bin", BIG)], {"url": url}))
 
 
-def test_a_download_killed_in_the_middle_goes_on_in_the_next_run(
+def test_a_download_that_was_killed_continues_in_the_next_run(
     tmp_path: Path, server: Server
 ) -> None:
-    """More is sent than the sockets between can hold, so that some was written for certain."""
-    file = server.holds("big.bin", BIG)
+    """The server sends more than the sockets can buffer, so some bytes are on the disk for sure."""
+    file = server.add_file("big.bin", BIG)
     sent, killed = threading.Event(), threading.Event()
 
     def stall(handler: Handler) -> None:
@@ -117,49 +117,48 @@ def test_a_download_killed_in_the_middle_goes_on_in_the_next_run(
         sent.set()
         killed.wait()
 
-    server.tell("/files/big.bin", stall)
-    words = "from tests.pipeline.prepare.stages.test_fetch import *; fetch_big(*sys.argv[1:])"
-    command = [sys.executable, "-c", words, str(tmp_path), server.url()]
+    server.plan_answers("/files/big.bin", stall)
+    program = "from tests.pipeline.prepare.stages.test_fetch import *; fetch_big(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(tmp_path), server.url()]
     with subprocess.Popen(command, cwd=PROJECT) as process:
         assert sent.wait(60)
         process.send_signal(signal.SIGKILL)
     killed.set()
     assert process.returncode == -signal.SIGKILL
     stage = fetch_of(tmp_path, [file], {"url": server.url()})
-    kept = stage.partial(file).size
-    assert 4 << 20 < kept <= 18 << 20
+    bytes_on_disk = stage.partial(file).size
+    assert 4 << 20 < bytes_on_disk <= 18 << 20
     assert run_all(stage).written == 1
-    second = server.asked[-1]
-    assert (second.headers["Range"], second.sent) == (f"bytes={kept}-", len(BIG) - kept)
+    second = server.received[-1]
+    assert second.headers["Range"] == f"bytes={bytes_on_disk}-"
+    assert second.sent == len(BIG) - bytes_on_disk
     assert (tmp_path / "raw" / "big.bin").read_bytes() == BIG
     assert not list((tmp_path / "state" / "downloads").iterdir())
 
 
 class Interrupt(NoProgress):
-    """Ctrl-C as the first unit ends."""
+    """Raises KeyboardInterrupt, as Ctrl-C does, when the first unit ends."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         raise KeyboardInterrupt
 
 
-def test_an_interrupt_does_not_sit_out_what_a_server_asks_to_wait(
-    tmp_path: Path, server: Server
-) -> None:
+def test_an_interrupt_ends_the_wait_for_a_busy_server(tmp_path: Path, server: Server) -> None:
     stages = build_stages(
         "av-digits", PrepareRequest(settings=PrepareSettings(limit=1)), root=tmp_path
     )
-    files = [server.holds(name, BODY) for name in ("a.wav", "b.wav")]
+    files = [server.add_file(name, BODY) for name in ("a.wav", "b.wav")]
     refused = threading.Event()
 
     def refuse(handler: Handler) -> None:
         status(503, Retry_After="60")(handler)
         refused.set()
 
-    def serve_then(handler: Handler) -> None:
+    def serve_after_refusal(handler: Handler) -> None:
         refused.wait()
         serve(handler)
 
-    server.tell("/files/a.wav", serve_then)
+    server.plan_answers("/files/a.wav", serve_after_refusal)
     server.always["/files/b.wav"] = refuse
     fetch = replace(fetch_of(stages.folder, files, {"url": server.url()}), http=HttpClient())
 
@@ -174,7 +173,7 @@ def test_an_interrupt_does_not_sit_out_what_a_server_asks_to_wait(
     assert len(server.requests("/files/b.wav")) == 1
 
 
-def test_what_is_left_to_fetch_counts_what_has_arrived_of_a_file(tmp_path: Path) -> None:
+def test_the_bytes_left_to_fetch_leave_out_the_bytes_that_have_arrived(tmp_path: Path) -> None:
     stages = build_stages(
         "av-digits", PrepareRequest(settings=PrepareSettings(limit=1)), root=tmp_path
     )
@@ -185,17 +184,17 @@ def test_what_is_left_to_fetch_counts_what_has_arrived_of_a_file(tmp_path: Path)
     assert missing_bytes(stages) == before - 100
 
 
-def test_secrets_are_told_to_nobody(
+def test_no_secret_appears_in_journals_failures_or_logs(
     tmp_path: Path, server: Server, lfs: FakeLfsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither those of an address, nor of a redirect, nor those that Git LFS hands out."""
+    """The secrets are in addresses, in redirects and in the answers of Git LFS."""
     caplog.set_level(logging.DEBUG)
-    files = [lfs.holds(f"{place}.wav", b"%d" % place) for place in range(6)]
+    files = [lfs.add_file(f"{index}.wav", b"%d" % index) for index in range(6)]
     objects = [f"/objects/{file.sha256}?token={SECRET}" for file in files]
-    server.tell(objects[0], status(403))
-    server.tell(objects[1], redirect(f"http://localhost/?token={SECRET}"))
-    server.tell(objects[2], *[redirect(f"https://localhost:{SECRET}/")] * 4)
-    server.tell(objects[3], *[redirect(f"https://localhost:1/?token={SECRET}")] * 4)
+    server.plan_answers(objects[0], status(403))
+    server.plan_answers(objects[1], redirect(f"http://localhost/?token={SECRET}"))
+    server.plan_answers(objects[2], *[redirect(f"https://localhost:{SECRET}/")] * 4)
+    server.plan_answers(objects[3], *[redirect(f"https://localhost:1/?token={SECRET}")] * 4)
     lfs.errors[str(files[4].sha256)] = 500
     sources = [
         {"url": server.url("/none/", user=f"me:{SECRET}@")},
@@ -203,10 +202,11 @@ def test_secrets_are_told_to_nobody(
     ]
     stage = fetch_of(tmp_path, files, *sources)
     summary = run_all(stage)
-    assert {asked.headers.get("Authorization") is None for asked in server.asked} == {True, False}
+    with_password = {"Authorization" in request.headers for request in server.received}
+    assert with_password == {True, False}
     assert len(summary.failures) == 5
-    told = [stage.journal.read_text(), repr(summary), repr(stage.http), caplog.text]
-    assert not any(SECRET in text for text in told)
+    texts = [stage.journal.read_text(), repr(summary), repr(stage.http), caplog.text]
+    assert not any(SECRET in text for text in texts)
 
 
 @pytest.fixture
@@ -216,27 +216,28 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def copy_of(tmp_path: Path, file: MediaFile, source: Path) -> bytes | str:
+def fetch_from_folder(tmp_path: Path, file: MediaFile, source: Path) -> bytes | str:
     stage = fetch_of(tmp_path, [file], {"url": "https://localhost/"})
-    return bring(replace(stage, source=source), file)
+    return fetch_file(replace(stage, source=source), file)
 
 
-def test_a_source_folder_may_hold_links_but_no_pointers_or_devices(
+def test_a_source_folder_may_hold_links_but_no_pointers_or_pipes(
     tmp_path: Path, source: Path
 ) -> None:
     file = described("a.wav", BODY)
     (tmp_path / "elsewhere").write_bytes(BODY)
     (source / "a.wav").symlink_to(tmp_path / "elsewhere")
-    assert copy_of(tmp_path, file, source) == BODY
+    assert fetch_from_folder(tmp_path, file, source) == BODY
     (source / "a.wav").unlink()
     (source / "a.wav").write_bytes(POINTER)
-    assert str(copy_of(tmp_path, file, source)).startswith("is a Git LFS pointer, 63 bytes")
+    reason = str(fetch_from_folder(tmp_path, file, source))
+    assert reason.startswith("is a Git LFS pointer, 63 bytes")
     (source / "a.wav").unlink()
     os.mkfifo(source / "a.wav")
-    assert copy_of(tmp_path, file, source) == "is missing from the source folder"
+    assert fetch_from_folder(tmp_path, file, source) == "is missing from the source folder"
 
 
-def test_nothing_is_written_or_removed_through_a_link_out_of_the_folder(
+def test_nothing_outside_the_folder_is_changed_through_a_link(
     tmp_path: Path, server: Server
 ) -> None:
     outside = tmp_path / "outside"
@@ -244,14 +245,14 @@ def test_nothing_is_written_or_removed_through_a_link_out_of_the_folder(
     (outside / "a.wav").write_bytes(b"mine")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "sound").symlink_to(outside)
-    files = [server.holds("sound/a.wav", BODY), server.holds("sound/b.wav", BODY)]
+    files = [server.add_file("sound/a.wav", BODY), server.add_file("sound/b.wav", BODY)]
     with pytest.raises(RunError, match="is a link that leads out of"):
         run_all(fetch_of(tmp_path, files, {"url": server.url()}))
     assert [path.read_bytes() for path in outside.iterdir()] == [b"mine"]
 
 
-def test_the_data_sets_folder_itself_may_be_a_link(tmp_path: Path, server: Server) -> None:
-    file = server.holds("sound/a b#1?.wav", BODY)
+def test_the_folder_of_the_data_set_may_be_a_link(tmp_path: Path, server: Server) -> None:
+    file = server.add_file("sound/a b#1?.wav", BODY)
     server.files["/files/sound/a%20b%231%3F.wav"] = BODY
     server.etags["/files/sound/a%20b%231%3F.wav"] = ""
     (tmp_path / "big disk").mkdir()

@@ -1,0 +1,72 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from upath import UPath
+
+from avsnn.errors import UserError
+from avsnn.pipeline.loading import cache_source
+from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.order import BatchRequest, evaluation_requests
+from avsnn.pipeline.loading.source import Source
+from tests.pipeline.conftest import prepared_demo
+from tests.pipeline.loading.conftest import are_equal, open_source
+
+
+def copy_to_memory(folder: Path, name: str) -> UPath:
+    store = UPath(f"memory://{name}")
+    store.fs.put(str(folder), store.path, recursive=True)
+    return store
+
+
+def test_caches_in_a_store_give_the_same_batch_as_a_folder(
+    small_demo: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepared_demo(small_demo)
+    frames, audio = (
+        copy_to_memory(small_demo / "demo" / getattr(prepared, name), f"/test-stream/{name}")
+        for name in ("frames", "audio")
+    )
+    request = BatchRequest(np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9]))
+    expected = source.read(request)
+    assert are_equal(CacheSource(frames=frames, audio=audio).read(request), expected)
+    monkeypatch.setattr(cache_source, "IN_MEMORY_BYTES", 0)
+    assert are_equal(CacheSource(frames=frames, audio=audio).read(request), expected)
+
+
+def test_evaluation_reads_the_middle_frame(source: Source, small_demo: Path) -> None:
+    batch = source.read(next(evaluation_requests(np.array([3]), batch_size=1)))
+    cache = small_demo / "demo" / prepared_demo(small_demo).frames
+    images = zarr.open_group(str(cache), mode="r")
+    start, stop = np.asarray(images["offsets"][3:5])  # type: ignore[index]
+    middle = np.asarray(images["frames"][start + (stop - start) // 2])  # type: ignore[index]
+    assert np.array_equal(batch.frames[0].numpy(), middle)
+
+
+def test_training_reads_more_than_one_frame_of_a_clip(source: Source) -> None:
+    positions = np.linspace(0, 0.99, 20)
+    frames = source.read(BatchRequest(np.zeros(20, np.int64), positions)).frames
+    assert len({frame.numpy().tobytes() for frame in frames}) > 1
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+
+
+def cut_off_a_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off_a_byte, Path.unlink])
+def test_a_damaged_cache_is_refused_with_one_sentence(
+    small_demo: Path, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    root = shutil.copytree(small_demo, tmp_path / "data")
+    damage(next((root / "demo" / "cache").glob("audio-*/audio/c/0/0/0/0")))
+    with pytest.raises(UserError, match="is damaged; run 'avsnn repair'"):
+        open_source(root).read(BatchRequest(np.arange(72), np.zeros(72)))

@@ -1,0 +1,42 @@
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsnn.pipeline.loading.loader import Loader
+from avsnn.pipeline.loading.order import evaluation_requests, training_requests
+from avsnn.pipeline.loading.source import Batch
+from tests.pipeline.loading.conftest import are_equal, open_source
+
+
+def read_two_epochs(root: Path, kind: str, workers: int) -> list[Batch]:
+    open_demo = partial(open_source, root, kind)
+    with Loader(open_demo, workers=workers, pin=False) as loader:
+        rows = np.arange(len(loader.source.keys))
+        return [
+            batch
+            for epoch in range(2)
+            for batch in loader.read(training_requests(rows, batch_size=16, seed=1, epoch=epoch))
+        ]
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("shards", 0), ("shards", 4), ("cache", 1)])
+def test_cache_and_shards_give_the_same_batches_with_any_number_of_workers(
+    small_demo: Path, kind: str, workers: int
+) -> None:
+    expected = read_two_epochs(small_demo, "cache", 0)
+    found = read_two_epochs(small_demo, kind, workers)
+    assert len(expected) == len(found) == 2 * (72 // 16)
+    assert all(are_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_pass_that_is_given_up_in_the_middle_does_not_disturb_the_next_pass(
+    small_demo: Path,
+) -> None:
+    with Loader(partial(open_source, small_demo), workers=2, pin=False) as loader:
+        first = loader.read(evaluation_requests(np.arange(72), batch_size=4))
+        next(first)
+        first.close()
+        second = list(loader.read(evaluation_requests(np.arange(8, 24), batch_size=4)))
+    assert [int(row) for batch in second for row in batch.rows] == list(range(8, 24))

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import torch
+
+from avsnn.pipeline.runs.checkpoint import Checkpoint, write_checkpoint
+from avsnn.pipeline.training.resume import (
+    Position,
+    keep_newest,
+    newest_undamaged,
+    resume_path,
+    resume_points,
+)
+
+TENSORS = {"weight": torch.arange(6.0)}
+
+
+def test_a_damaged_newest_resume_point_is_reported_and_the_one_before_is_used(
+    tmp_path: Path,
+) -> None:
+    for position in (Position(0, 9), Position(0, 10), Position(1, 0)):
+        write_checkpoint(
+            resume_path(tmp_path, position), Checkpoint(TENSORS, {"step": position.step})
+        )
+    damaged = resume_path(tmp_path, Position(1, 0))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    messages: list[str] = []
+    found = newest_undamaged(tmp_path, messages.append)
+    assert found is not None
+    assert (found[0], found[1].facts) == (Position(0, 10), {"step": 10})
+    assert len(messages) == 1
+    assert messages[0].startswith(f"{damaged} is damaged")
+    assert "Going on from the one before it." in messages[0]
+
+
+def test_if_every_resume_point_is_damaged_the_training_starts_anew_and_says_so(
+    tmp_path: Path,
+) -> None:
+    path = resume_path(tmp_path, Position(1, 0))
+    path.write_bytes(b"torn")
+    messages: list[str] = []
+    assert newest_undamaged(tmp_path, messages.append) is None
+    assert messages[0].endswith("There is no other: starting anew.")
+    assert not path.exists()
+
+
+def test_only_the_newest_resume_points_are_kept(tmp_path: Path) -> None:
+    for position in (Position(2, 0), Position(0, 5), Position(10, 0), Position(2, 30)):
+        write_checkpoint(resume_path(tmp_path, position), Checkpoint(TENSORS, {}))
+    (tmp_path / "best.safetensors").touch()
+    keep_newest(tmp_path, 2)
+    assert list(resume_points(tmp_path)) == [Position(10, 0), Position(2, 30)]
+    assert (tmp_path / "best.safetensors").exists()
