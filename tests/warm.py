@@ -1,17 +1,21 @@
 """Runs ``avsnn`` commands in forks of a process that has imported everything they need.
 
 Most of the time of a short command goes to importing torch; a test suite starts a hundred of them.
-One JSON line on standard input asks for a command, one on standard output gives its exit code.
+Each JSON line on standard input asks for one fork, or for the exit code of one fork; one line on
+standard output answers with the process id, or with the exit code.
 """
 
+import atexit
+import gc
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 class Warm:
@@ -28,24 +32,74 @@ class Warm:
 
     def run(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         """As ``subprocess.run(["avsnn", *words], cwd=cwd, capture_output=True, text=True)``."""
-        assert self._process.stdin
-        assert self._process.stdout
         with tempfile.TemporaryDirectory() as name:
             out, err = Path(name, "out"), Path(name, "err")
-            asked = {"words": words, "cwd": str(cwd), "out": str(out), "err": str(err)}
-            asked["env"] = {**os.environ, "COLUMNS": "100"}  # type: ignore[assignment]
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            code = int(self._process.stdout.readline())
+            code = self.wait(self._fork(words, cwd, out, err))
             return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
+
+    def start(self, words: list[str], cwd: Path) -> "Started":
+        """Start ``avsnn`` in a session of its own, so that a signal can reach all its processes."""
+        with tempfile.TemporaryDirectory() as name:
+            err = Path(name, "err")
+            os.mkfifo(err)
+            pid = self._fork(words, cwd, Path(os.devnull), err, session=True)
+            return Started(self, pid, err.open())
+
+    def wait(self, pid: int) -> int:
+        """Return the exit code of a fork when the fork has ended."""
+        return self._ask({"wait": pid})
+
+    def _fork(
+        self, words: list[str], cwd: Path, out: Path, err: Path, *, session: bool = False
+    ) -> int:
+        asked = {"words": words, "cwd": str(cwd), "out": str(out), "err": str(err)}
+        env = {**os.environ, "COLUMNS": "100"}
+        return self._ask({**asked, "env": env, "session": session})
+
+    def _ask(self, question: dict[str, Any]) -> int:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """Ends the process."""
         self._process.communicate()
 
 
+class Started:
+    """A running command, whose standard error can be read while the command runs."""
+
+    def __init__(self, warm: Warm, pid: int, stderr: TextIO) -> None:
+        self._warm = warm
+        self.pid = pid
+        self.stderr = stderr
+
+    def ended(self, *, within: float) -> bool:
+        """Wait up to ``within`` s for the end of the command; skip what the command says."""
+        ready, _, _ = select.select([self.stderr], [], [], within)
+        return bool(ready) and not os.read(self.stderr.fileno(), 65536)
+
+    def wait(self) -> int:
+        """Return the exit code, as ``subprocess`` gives the code: -9 after SIGKILL."""
+        code = self._warm.wait(self.pid)
+        self.stderr.close()
+        return code
+
+
 def serve() -> None:
-    """Reads what is asked, forks, waits, answers."""
+    """Reads what is asked, forks or waits, answers."""
+    code: Any = 0
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    # The first handler to be registered runs last. After it, a fork would free all that was
+    # imported, object by object, which takes longer than many a command.
+    atexit.register(end)
     # what commands import when they are called
     import avsnn.cli.main
     import avsnn.pipeline.reproduce
@@ -53,23 +107,34 @@ def serve() -> None:
 
     for name in ("distributed", "matplotlib.pyplot", "sklearn.metrics", "tensorboardX"):
         import_module(name)
+    # The garbage collector of a fork would otherwise copy the memory of all these imports.
+    gc.freeze()
 
     for line in sys.stdin:
         asked = json.loads(line)
+        if "wait" in asked:
+            _, status = os.waitpid(asked["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
         child = os.fork()
         if not child:
             become(asked)
             sys.argv = ["avsnn", *asked["words"]]
             # from which help would take the name of the program
             sys.modules["__main__"].__package__ = None
-            avsnn.cli.main.main()
-            return
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+            code = 1
+            try:
+                avsnn.cli.main.main()
+            except SystemExit as leaving:
+                code = leaving.code
+                raise
+        print(child, flush=True)
 
 
 def become(asked: dict[str, Any]) -> None:
-    """Takes on folder, environment and streams."""
+    """Takes on session, folder, environment and streams."""
+    if asked["session"]:
+        os.setsid()
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])

@@ -1,6 +1,5 @@
 """Real kills: SIGKILL in the middle of a stage, then the same command again."""
 
-import contextlib
 import os
 import random
 import signal
@@ -11,18 +10,17 @@ import pytest
 
 from avsnn.pipeline.checkpoint import Position, resume_points
 from avsnn.pipeline.run import read_metrics
-from tests.conftest import SMALL_SHARDS, Command, hashes
+from tests.conftest import ALONE, SMALL_SHARDS, Command, hashes
+from tests.warm import Warm
 
 
-def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
+def kill_when_it_says(warm: Warm, words: list[str], sentence: str, cwd: Path) -> None:
     """Starts a command, waits for a line of its log, kills it there."""
-    process = subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    process = warm.start(words, cwd)
     for line in process.stderr:
         if line.startswith(sentence):
-            process.send_signal(signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
             break
-    process.stderr.close()
     assert process.wait() == -signal.SIGKILL, f"it ended before it said {sentence!r}"
 
 
@@ -36,10 +34,11 @@ def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
     ],
 )
 def test_killed_prepare_finishes_with_the_same_bytes(
-    avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path, sentence: str, workers: str
+    avsnn: Command, warm: Warm, small_demo: Path, tmp_path: Path, sentence: str, workers: str
 ) -> None:
-    words = ["prepare", "demo", "--limit", "72", "--workers", workers, *SMALL_SHARDS]
-    kill_when_it_says([avsnn_path, *words], sentence, tmp_path)
+    words = ["prepare", "demo", "--limit", "72", *SMALL_SHARDS]
+    kill_when_it_says(warm, [*words, "--workers", workers], sentence, tmp_path)
+    words += ALONE
     again = avsnn(*words)
     assert again.returncode == 0, again.stderr
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")
@@ -69,7 +68,7 @@ def test_an_interrupted_prepare_says_so_leaves_nothing_running_and_goes_on(
     assert process.wait() == 130
     assert said.splitlines()[-1].startswith("avsnn: interrupted; what is done is safe")
     assert "Traceback" not in said
-    assert avsnn(*words).returncode == 0
+    assert avsnn(*words, *ALONE).returncode == 0
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")
 
 
@@ -80,13 +79,14 @@ TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9", "--set", "da
 
 @pytest.fixture(scope="module")
 def whole_run(
-    avsnn_path: str, small_demo: Path, tmp_path_factory: pytest.TempPathFactory
+    warm: Warm, small_demo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], Path]:
     """A training that nobody cut: its words without a run folder, and the folder."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    words = [avsnn_path, "train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
+    words = ["train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
     words += ["--save-every", "1"]
-    subprocess.run([*words, "--run", str(folder)], check=True, capture_output=True)
+    done = warm.run([*words, "--run", str(folder)], folder.parent)
+    assert done.returncode == 0, done.stderr
     return words, folder
 
 
@@ -98,39 +98,38 @@ def assert_as_if_not_cut(run: Path, whole: Path) -> None:
 # Loader workers and shards in place of the cache: no other sample, nor in another order.
 @pytest.mark.parametrize("manner", [[], ["--workers", "1"], ["--read", "shards"]])
 def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
-    whole_run: tuple[list[str], Path], tmp_path: Path, manner: list[str]
+    warm: Warm, whole_run: tuple[list[str], Path], tmp_path: Path, manner: list[str]
 ) -> None:
     words, whole = whole_run
     run, dice = tmp_path / "run", random.Random(len(manner))
+    words = [*words, "--run", str(run), "--resume"]
     for epoch in (dice.randrange(2), 2):
         due = Position(epoch, dice.randrange(1, 5))
-        process = subprocess.Popen(
-            [*words, "--run", str(run), "--resume", *manner],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        process = warm.start([*words, *manner], tmp_path)
         # Somewhere in the steps behind it, wherever the next look finds the training.
         while max(resume_points(run / "checkpoints"), default=Position(0, 0)) < due:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.01)
+            if process.ended(within=0.01):
                 pytest.fail("it ended before it came so far")
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([*words, "--run", str(run), "--resume"], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = warm.run(words, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert_as_if_not_cut(run, whole)
 
 
 def test_sigterm_saves_the_very_step_and_leaves_with_a_code_of_its_own(
-    whole_run: tuple[list[str], Path], tmp_path: Path
+    avsnn_path: str, warm: Warm, whole_run: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     words, whole = whole_run
     # Saved because of the signal, not because it was time.
     words = [word for word in words if word not in ("--save-every", "1")]
-    command = [*words, "--run", str(tmp_path / "run"), "--workers", "1"]
+    words += ["--run", str(tmp_path / "run"), "--workers", "1"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [avsnn_path, *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -143,7 +142,7 @@ def test_sigterm_saves_the_very_step_and_leaves_with_a_code_of_its_own(
     assert "told to end; saved after 1 epochs and" in said
     assert "Traceback" not in said
     at = max(resume_points(tmp_path / "run" / "checkpoints"))
-    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    resumed = warm.run([*words, "--resume"], tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert f"{at.epoch} of 4 epochs and {at.step} steps done before" in resumed.stderr
     assert curve(tmp_path / "run") == curve(whole)
@@ -152,22 +151,15 @@ def test_sigterm_saves_the_very_step_and_leaves_with_a_code_of_its_own(
 
 
 def test_a_torn_resume_point_is_said_and_the_one_before_it_serves(
-    whole_run: tuple[list[str], Path], tmp_path: Path
+    warm: Warm, whole_run: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     words, whole = whole_run
     run = tmp_path / "run"
-    process = subprocess.Popen([*words, "--run", str(run)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 2/4"):
-            process.kill()
-            break
-    process.communicate()
+    words = [*words, "--run", str(run)]
+    kill_when_it_says(warm, words, "epoch 2/4", tmp_path)
     newest = next(iter(resume_points(run / "checkpoints").values()))
     os.truncate(newest, newest.stat().st_size - 1000)
-    done = subprocess.run(
-        [*words, "--run", str(run), "--resume"], capture_output=True, text=True, check=False
-    )
+    done = warm.run([*words, "--resume"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{newest} is damaged" in done.stderr
     assert "Going on from the one before it." in done.stderr
@@ -175,10 +167,10 @@ def test_a_torn_resume_point_is_said_and_the_one_before_it_serves(
 
 
 def test_an_unfinished_training_is_not_gone_on_with_unasked(
-    avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
+    avsnn: Command, warm: Warm, small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["train", "demo", "--root", str(small_demo), "--run", "cut", *TINY]
-    kill_when_it_says([avsnn_path, *words], "epoch 1/4", tmp_path)
+    kill_when_it_says(warm, words, "epoch 1/4", tmp_path)
     refused = avsnn(*words)
     assert refused.returncode == 2
     assert "add --resume" in refused.stderr
