@@ -10,12 +10,15 @@ from avsnn.datasets_manifest import load
 from avsnn.pipeline.index import select
 from tests.conftest import ALONE, Command
 
+# Four of their 400 files may fail: 1 % is accepted without a word.
+CLIPS = 200
+
 
 @pytest.fixture
 def source(shared_data: Path, tmp_path: Path) -> Path:
-    """The files of 300 real clips."""
+    """The files of so many real clips."""
     folder = tmp_path / "source"
-    for clip in select(load("av-digits"), 300):
+    for clip in select(load("av-digits"), CLIPS):
         for file in clip.files:
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(shared_data / "av-digits" / file.path, folder / file.path)
@@ -29,7 +32,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def damage(source: Path) -> dict[str, tuple[str, str]]:
     """Breaks four files; returns their clips with the file and the reason to be recorded."""
-    cut, empty, garbage, missing = select(load("av-digits"), 300)[10:14]
+    cut, empty, garbage, missing = select(load("av-digits"), CLIPS)[10:14]
     (source / cut.audio.path).write_bytes((source / cut.audio.path).read_bytes()[:-100])
     (source / empty.audio.path).write_bytes(b"")
     png = source / garbage.visual.path
@@ -43,14 +46,14 @@ def damage(source: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_damaged_files_are_recorded_and_the_rest_is_prepared(
-    avsnn: Command, source: Path, tmp_path: Path
+def test_damaged_files_are_recorded_and_taken_in_by_retry_failed_when_they_are_mended(
+    avsnn: Command, source: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     expected = damage(source)
-    words = ["prepare", "av-digits", "--source", source, "--limit", "300", *ALONE]
+    words = ["prepare", "av-digits", "--source", source, "--limit", str(CLIPS), *ALONE]
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr
-    assert "296 clips are ready" in done.stdout
+    assert f"{CLIPS - 4} clips are ready" in done.stdout
     found = rows(tmp_path)
     assert {row["key"] for row in found} == set(expected)
     for row in found:
@@ -58,18 +61,10 @@ def test_damaged_files_are_recorded_and_the_rest_is_prepared(
         assert (row["stage"], row["path"]) == ("fetch", path)
         assert reason in row["reason"]
     assert "nothing to do" in avsnn(*words).stdout
-
-
-def test_mended_files_are_taken_in_by_retry_failed(
-    avsnn: Command, source: Path, shared_data: Path, tmp_path: Path
-) -> None:
-    expected = damage(source)
-    words = ["prepare", "av-digits", "--source", source, "--limit", "300", *ALONE]
-    avsnn(*words)
     for path, _ in expected.values():
         shutil.copyfile(shared_data / "av-digits" / path, source / path)
     mended = avsnn(*words, "--retry-failed")
-    assert "300 clips are ready" in mended.stdout
+    assert f"{CLIPS} clips are ready" in mended.stdout
     assert rows(tmp_path) == []
 
 
@@ -100,16 +95,16 @@ def test_clips_that_no_decoder_can_use_are_failures_of_extract(
 ) -> None:
     """The demo has no published checksums, so that its files reach the decoders as they are."""
     source = tmp_path / "source"
-    assert avsnn("prepare", "demo", "--limit", "60", "--root", "first", *ALONE).returncode == 0
+    assert avsnn("prepare", "demo", "--limit", "30", "--root", "first", *ALONE).returncode == 0
     shutil.copytree(tmp_path / "first" / "demo" / "raw", source)
-    silent, cut, pointer = select(load("demo"), 60)[:3]
+    silent, cut, pointer = select(load("demo"), 30)[:3]
     wav = source / silent.audio.path
     header = wav.read_bytes()[:40]
     wav.write_bytes(header[:4] + (36).to_bytes(4, "little") + header[8:] + bytes(4))
     video = source / cut.visual.path
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     (source / pointer.visual.path).write_bytes(b"\x00" * 999)
-    words = ["prepare", "demo", "--limit", "60", "--source", source, *ALONE]
+    words = ["prepare", "demo", "--limit", "30", "--source", source, *ALONE]
     done = avsnn(*words, "--max-failures", "0.1")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "data" / "demo" / "failures.jsonl").read_text()
@@ -118,7 +113,7 @@ def test_clips_that_no_decoder_can_use_are_failures_of_extract(
     assert "holds no audio sample" in reasons[silent.key]
     assert cut.visual.path in reasons[cut.key]
     assert pointer.visual.path in reasons[pointer.key]
-    assert "57 clips are ready" in done.stdout
+    assert "27 clips are ready" in done.stdout
 
 
 def test_a_known_bad_clip_that_fails_says_so(avsnn: Command, tmp_path: Path) -> None:
