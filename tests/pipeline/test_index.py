@@ -4,7 +4,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avsnn.datasets_manifest import Manifest, load, names
@@ -102,6 +102,7 @@ def test_published_order_split_takes_the_first_seven_tenths_of_each_class_by_nam
         assert [parts[key] for key in keys].count("val") == round(0.1 * first)
 
 
+@settings(max_examples=25)
 @given(limit=st.integers(min_value=30, max_value=3000))
 def test_a_limit_takes_every_part_and_class_in_proportion(limit: int) -> None:
     manifest = load("av-digits")
