@@ -26,6 +26,11 @@ settings.load_profile("avsnn")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first: at the end, one core would wait for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of real small data that stands beside the project where it is developed."""
@@ -56,7 +61,7 @@ def warm() -> Iterator[Warm]:
 def avsnn(warm: Warm, tmp_path: Path) -> Command:
     """Runs ``avsnn …`` in an empty folder, as a person would, but for the time it takes to start.
 
-    Tests of kills, of processes and of pages start the installed command itself.
+    Tests whose point is the start itself, or all processes of a run, start the installed command.
     """
 
     def run(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:

@@ -68,7 +68,7 @@ def test_kernels_in_c_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
 
 
 @needs_interpreter
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(layers(), st.booleans())
 def test_kernels_in_triton_give_the_spikes_and_gradients_of_the_oracle(case, scaled):
     hold_against_the_oracle(named("gpu"), case, scaled)
@@ -180,6 +180,7 @@ def test_kernels_in_triton_take_bfloat16_as_it_is():
     torch.testing.assert_close(sums, due, rtol=2e-2, atol=1e-1)
 
 
+@pytest.mark.long
 def test_triton_is_tested_by_its_interpreter():
     pytest.importorskip("triton")
     chosen = "kernels_in_triton or ((statistics or put_together) and triton)"

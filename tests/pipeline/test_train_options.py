@@ -88,13 +88,15 @@ def test_bf16_computes_otherwise_and_learns_the_same(
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "r").values())
 
 
+@pytest.mark.long
 def test_a_compiled_network_is_compiled_and_computes_the_same(
     small_demo: Path, tmp_path: Path
 ) -> None:
-    # One stream: a compiler takes its time.
-    (plain,) = run(small_demo, tmp_path / "plain", "model.method=audio")
+    # One stream and few layers: a C++ compiler needs about a second for each of their kernels.
+    words = ["model.method=audio", "model.patch_split=shallow"]
+    (plain,) = run(small_demo, tmp_path / "plain", *words)
     torch._dynamo.utils.counters.clear()
-    (ours,) = run(small_demo, tmp_path / "r", "model.method=audio", "compute.compile=true")
+    (ours,) = run(small_demo, tmp_path / "r", *words, "compute.compile=true")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     assert ours["loss"] == pytest.approx(plain["loss"], rel=0.02)
     assert ours["spike_rates"].keys() == plain["spike_rates"].keys()
