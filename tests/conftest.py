@@ -26,6 +26,11 @@ settings.load_profile("avsnn")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first: at the end, one core would wait for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of small real data; developers have the folder beside the project."""
@@ -57,7 +62,8 @@ def avsnn(warm: Warm, tmp_path: Path) -> Command:
     """A function that runs ``avsnn …`` in an empty folder, as a person would.
 
     The command starts faster than the installed command, because the command is a fork of
-    :class:`Warm`. Tests that depend on how a process starts use ``avsnn_path`` instead.
+    :class:`Warm`. Tests that depend on how a process starts, or on all processes of a run, use
+    ``avsnn_path`` instead.
     """
 
     def run(*words: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:

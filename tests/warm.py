@@ -1,17 +1,21 @@
 """Runs ``avsnn`` commands in forks of a process that has imported everything that commands need.
 
 A short command spends most of its time on importing torch, and the tests start a hundred commands.
-One JSON line on standard input asks for a command, one on standard output gives its exit code.
+One JSON line on standard input asks for a fork, or for the exit code of a fork. One line on
+standard output answers with the process id of the fork, or with the exit code.
 """
 
+import atexit
+import gc
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 class Warm:
@@ -28,24 +32,74 @@ class Warm:
 
     def run(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         """Run ``avsnn`` with ``words`` in ``cwd``; return exit code, stdout and stderr as text."""
-        assert self._process.stdin
-        assert self._process.stdout
         with tempfile.TemporaryDirectory() as name:
             out, err = Path(name, "out"), Path(name, "err")
-            asked = {"words": words, "cwd": str(cwd), "out": str(out), "err": str(err)}
-            asked["env"] = {**os.environ, "COLUMNS": "100"}  # type: ignore[assignment]
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            code = int(self._process.stdout.readline())
+            code = self.wait(self._fork(words, cwd, out, err))
             return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
+
+    def start(self, words: list[str], cwd: Path) -> "Started":
+        """Start ``avsnn`` in a session of its own, so that a signal can reach all its processes."""
+        with tempfile.TemporaryDirectory() as name:
+            err = Path(name, "err")
+            os.mkfifo(err)
+            pid = self._fork(words, cwd, Path(os.devnull), err, session=True)
+            return Started(self, pid, err.open())
+
+    def wait(self, pid: int) -> int:
+        """Return the exit code of a fork when the fork has ended."""
+        return self._ask({"wait": pid})
+
+    def _fork(
+        self, words: list[str], cwd: Path, out: Path, err: Path, *, session: bool = False
+    ) -> int:
+        asked = {"words": words, "cwd": str(cwd), "out": str(out), "err": str(err)}
+        env = {**os.environ, "COLUMNS": "100"}
+        return self._ask({**asked, "env": env, "session": session})
+
+    def _ask(self, question: dict[str, Any]) -> int:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
 
 
+class Started:
+    """A running command, whose standard error can be read while the command runs."""
+
+    def __init__(self, warm: Warm, pid: int, stderr: TextIO) -> None:
+        self._warm = warm
+        self.pid = pid
+        self.stderr = stderr
+
+    def ended(self, *, within: float) -> bool:
+        """Wait up to ``within`` s for the end of the command; skip what the command says."""
+        ready, _, _ = select.select([self.stderr], [], [], within)
+        return bool(ready) and not os.read(self.stderr.fileno(), 65536)
+
+    def wait(self) -> int:
+        """Return the exit code, as ``subprocess`` gives the code: -9 after SIGKILL."""
+        code = self._warm.wait(self.pid)
+        self.stderr.close()
+        return code
+
+
 def serve() -> None:
-    """Answer every request for a command: fork, wait for the fork, print its exit code."""
+    """Answer every request: fork and print the process id, or wait and print the exit code."""
+    code: Any = 0
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    # Python runs the first registered handler last. Without this handler, a fork would then free
+    # every imported object one by one, which takes longer than many commands.
+    atexit.register(end)
     # Commands import these modules when the commands are called.
     import avsnn.cli.main
     import avsnn.pipeline.experiments.reproduce
@@ -53,23 +107,34 @@ def serve() -> None:
 
     for name in ("distributed", "matplotlib.pyplot", "sklearn.metrics", "tensorboardX"):
         import_module(name)
+    # The garbage collector of a fork would otherwise copy the memory of all these imports.
+    gc.freeze()
 
     for line in sys.stdin:
         asked = json.loads(line)
+        if "wait" in asked:
+            _, status = os.waitpid(asked["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
         child = os.fork()
         if not child:
             become(asked)
             sys.argv = ["avsnn", *asked["words"]]
             # The help text would take the name of the program from this attribute.
             sys.modules["__main__"].__package__ = None
-            avsnn.cli.main.main()
-            return
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+            code = 1
+            try:
+                avsnn.cli.main.main()
+            except SystemExit as leaving:
+                code = leaving.code
+                raise
+        print(child, flush=True)
 
 
 def become(asked: dict[str, Any]) -> None:
-    """Change to the folder, the environment and the streams that a request names."""
+    """Change to the session, the folder, the environment and the streams of a request."""
+    if asked["session"]:
+        os.setsid()
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])

@@ -25,6 +25,7 @@ PAGES = [
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
+TINY += ["--set", "data.size=32"]
 
 
 def code_blocks(page: str, language: str) -> list[str]:

@@ -9,12 +9,12 @@ import pytest
 import zarr
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
-from tests.conftest import Command
+from tests.conftest import ALONE, Command
 from tests.fake_crema_d import FakeCremaD, make
 from tests.pipeline.conftest import lfs, server  # noqa: F401 - fixtures
 from tests.pipeline.transfer.server import FakeLfsServer, Server, cut, status
 
-CLIPS = 300
+CLIPS = 120
 ERRORS = (
     cut(1000),
     status(429, Retry_After="0"),
@@ -56,6 +56,7 @@ def publish(fake: FakeCremaD, mirror: Server, objects: FakeLfsServer) -> int:
     return failing_requests
 
 
+@pytest.mark.long
 def test_every_clip_from_failing_servers_is_prepared_or_recorded_as_a_failure(
     avsnn: Command,
     server: Server,  # noqa: F811
@@ -65,25 +66,26 @@ def test_every_clip_from_failing_servers_is_prepared_or_recorded_as_a_failure(
 ) -> None:
     fake = make(tmp_path / "published", CLIPS)
     failing_requests = publish(fake, server, lfs)
-    assert failing_requests > 50
+    assert failing_requests > 20
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     mirror = {"prefix": "", "url": server.url("/files/crema/")}
     fake.write_manifest(manifests, sources=[mirror, {"prefix": "", "lfs": server.url(lfs.path)}])
     monkeypatch.setenv(USER_FOLDER_VARIABLE, str(manifests))
 
-    refused = avsnn("prepare", "fake-crema-d")
+    # Enough for the files that cannot be fetched, not for the clips that cannot be decoded.
+    refused = avsnn("prepare", "fake-crema-d", "--max-failures", "0.05")
     assert refused.returncode == 1
-    assert "accept them with --max-failures 0.05" in refused.stderr
-    assert re.search(r"extract: 14 of 295 inputs failed", refused.stderr)
-    done = avsnn("prepare", "fake-crema-d", "--max-failures", "0.1")
+    assert "accept them with --max-failures 0.13" in refused.stderr
+    assert re.search(r"extract: 14 of 115 inputs failed", refused.stderr)
+    done = avsnn("prepare", "fake-crema-d", "--max-failures", "0.2")
     assert done.returncode == 0, done.stderr
 
     stages = json.loads(avsnn("status", "--json").stdout)["stages"]
     counts = {s["stage"]: (s["written"], s["skipped"], s["failed"]) for s in stages}
     assert counts == fake.counts
-    assert counts["fetch"] == (595, 0, 5)
-    assert counts["extract"] == (281, 0, 14)
+    assert counts["fetch"] == (235, 0, 5)
+    assert counts["extract"] == (101, 0, 14)
     folder = tmp_path / "data" / "fake-crema-d"
     failures = [json.loads(line) for line in (folder / "failures.jsonl").read_text().splitlines()]
     expected = {key: clip.stage for key, clip in fake.refused.items()}
@@ -99,5 +101,5 @@ def test_every_clip_from_failing_servers_is_prepared_or_recorded_as_a_failure(
     assert "nothing to do" in avsnn("prepare", "fake-crema-d").stdout
     assert len(server.received) == before
     (cache / "key" / "c" / "0").unlink()
-    assert avsnn("repair", "fake-crema-d").returncode == 0
+    assert avsnn("repair", "fake-crema-d", *ALONE).returncode == 0
     assert avsnn("verify", "fake-crema-d").returncode == 0

@@ -1,6 +1,5 @@
 """Kills commands with SIGKILL in the middle of their work, then runs the same command again."""
 
-import contextlib
 import os
 import random
 import signal
@@ -11,18 +10,17 @@ import pytest
 
 from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.training.resume import Position, resume_points
-from tests.conftest import SMALL_SHARDS, Command, hashes
+from tests.conftest import ALONE, SMALL_SHARDS, Command, hashes
+from tests.warm import Warm
 
 
-def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
+def kill_when_it_says(warm: Warm, words: list[str], sentence: str, cwd: Path) -> None:
     """Start a command, wait for a line of its log, and kill the command at this line."""
-    process = subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    process = warm.start(words, cwd)
     for line in process.stderr:
         if line.startswith(sentence):
-            process.send_signal(signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
             break
-    process.stderr.close()
     assert process.wait() == -signal.SIGKILL, f"the command ended before the line {sentence!r}"
 
 
@@ -36,10 +34,11 @@ def kill_when_it_says(words: list[str], sentence: str, cwd: Path) -> None:
     ],
 )
 def test_a_killed_prepare_finishes_with_the_same_bytes(
-    avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path, sentence: str, workers: str
+    avsnn: Command, warm: Warm, small_demo: Path, tmp_path: Path, sentence: str, workers: str
 ) -> None:
-    words = ["prepare", "demo", "--limit", "72", "--workers", workers, *SMALL_SHARDS]
-    kill_when_it_says([avsnn_path, *words], sentence, tmp_path)
+    words = ["prepare", "demo", "--limit", "72", *SMALL_SHARDS]
+    kill_when_it_says(warm, [*words, "--workers", workers], sentence, tmp_path)
+    words += ALONE
     again = avsnn(*words)
     assert again.returncode == 0, again.stderr
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")
@@ -69,7 +68,7 @@ def test_an_interrupted_prepare_ends_its_workers_and_the_next_run_finishes(
     assert process.wait() == 130
     assert stderr.splitlines()[-1].startswith("avsnn: interrupted; all finished work is saved")
     assert "Traceback" not in stderr
-    assert avsnn(*words).returncode == 0
+    assert avsnn(*words, *ALONE).returncode == 0
     assert hashes(tmp_path / "data" / "demo") == hashes(small_demo / "demo")
 
 
@@ -80,13 +79,14 @@ TINY += ["--preset", "healthy", "--set", "optimizer.ema_decay=0.9", "--set", "da
 
 @pytest.fixture(scope="module")
 def whole_run(
-    avsnn_path: str, small_demo: Path, tmp_path_factory: pytest.TempPathFactory
+    warm: Warm, small_demo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], Path]:
     """A training without a kill: its command without ``--run``, and its run folder."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    words = [avsnn_path, "train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
+    words = ["train", "demo", "--root", str(small_demo), "--device", "cpu", *TINY]
     words += ["--save-every", "1"]
-    subprocess.run([*words, "--run", str(folder)], check=True, capture_output=True)
+    done = warm.run([*words, "--run", str(folder)], folder.parent)
+    assert done.returncode == 0, done.stderr
     return words, folder
 
 
@@ -98,39 +98,38 @@ def assert_same_as_without_kill(run: Path, whole: Path) -> None:
 # Loader workers, or shards instead of the cache, change neither the samples nor their order.
 @pytest.mark.parametrize("options", [[], ["--workers", "1"], ["--read", "shards"]])
 def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
-    whole_run: tuple[list[str], Path], tmp_path: Path, options: list[str]
+    warm: Warm, whole_run: tuple[list[str], Path], tmp_path: Path, options: list[str]
 ) -> None:
     words, whole = whole_run
     run, rng = tmp_path / "run", random.Random(len(options))
+    words = [*words, "--run", str(run), "--resume"]
     for epoch in (rng.randrange(2), 2):
         target = Position(epoch, rng.randrange(1, 5))
-        process = subprocess.Popen(
-            [*words, "--run", str(run), "--resume", *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        process = warm.start([*words, *options], tmp_path)
         # Kill at any step after ``target``: the training goes on between two looks at the folder.
         while max(resume_points(run / "checkpoints"), default=Position(0, 0)) < target:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.01)
+            if process.ended(within=0.01):
                 pytest.fail("the training ended before the kill")
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([*words, "--run", str(run), "--resume"], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = warm.run(words, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert_same_as_without_kill(run, whole)
 
 
 def test_sigterm_saves_the_last_step_and_ends_with_exit_code_75(
-    whole_run: tuple[list[str], Path], tmp_path: Path
+    avsnn_path: str, warm: Warm, whole_run: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     words, whole = whole_run
     # Without --save-every, only the signal makes the training save within an epoch.
     words = [word for word in words if word not in ("--save-every", "1")]
-    command = [*words, "--run", str(tmp_path / "run"), "--workers", "1"]
+    words += ["--run", str(tmp_path / "run"), "--workers", "1"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [avsnn_path, *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -143,7 +142,7 @@ def test_sigterm_saves_the_last_step_and_ends_with_exit_code_75(
     assert "told to end; saved after 1 epochs and" in stderr
     assert "Traceback" not in stderr
     position = max(resume_points(tmp_path / "run" / "checkpoints"))
-    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    resumed = warm.run([*words, "--resume"], tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert f"{position.epoch} of 4 epochs and {position.step} steps done before" in resumed.stderr
     assert curve(tmp_path / "run") == curve(whole)
@@ -152,22 +151,15 @@ def test_sigterm_saves_the_last_step_and_ends_with_exit_code_75(
 
 
 def test_a_damaged_resume_point_is_reported_and_the_one_before_is_used(
-    whole_run: tuple[list[str], Path], tmp_path: Path
+    warm: Warm, whole_run: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     words, whole = whole_run
     run = tmp_path / "run"
-    process = subprocess.Popen([*words, "--run", str(run)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 2/4"):
-            process.kill()
-            break
-    process.communicate()
+    words = [*words, "--run", str(run)]
+    kill_when_it_says(warm, words, "epoch 2/4", tmp_path)
     newest = next(iter(resume_points(run / "checkpoints").values()))
     os.truncate(newest, newest.stat().st_size - 1000)
-    done = subprocess.run(
-        [*words, "--run", str(run), "--resume"], capture_output=True, text=True, check=False
-    )
+    done = warm.run([*words, "--resume"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{newest} is damaged" in done.stderr
     assert "Going on from the one before it." in done.stderr
@@ -175,10 +167,10 @@ def test_a_damaged_resume_point_is_reported_and_the_one_before_is_used(
 
 
 def test_an_unfinished_training_continues_only_with_resume(
-    avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
+    avsnn: Command, warm: Warm, small_demo: Path, tmp_path: Path
 ) -> None:
     words = ["train", "demo", "--root", str(small_demo), "--run", "cut", *TINY]
-    kill_when_it_says([avsnn_path, *words], "epoch 1/4", tmp_path)
+    kill_when_it_says(warm, words, "epoch 1/4", tmp_path)
     refused = avsnn(*words)
     assert refused.returncode == 2
     assert "add --resume" in refused.stderr

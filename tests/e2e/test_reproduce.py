@@ -5,20 +5,21 @@ from pathlib import Path
 
 from tests.conftest import Command
 from tests.e2e.test_kill import kill_when_it_says
+from tests.warm import Warm
 
 WORDS = ["reproduce", "attention", "--dataset", "demo", "--seeds", "1", "--device", "cpu"]
 WORDS += ["--set", "model.channels=16", "--set", "epochs=1", "--set", "data.size=32"]
 
 
 def test_a_table_killed_twice_is_completed_and_then_stays_unchanged(
-    avsnn: Command, avsnn_path: str, small_demo: Path, tmp_path: Path
+    avsnn: Command, warm: Warm, small_demo: Path, tmp_path: Path
 ) -> None:
     words = [*WORDS, "--root", str(small_demo)]
     planned = avsnn(*words, "--dry-run")
     assert planned.stdout.count("0 of 1 epochs") == 6
     assert not (tmp_path / "runs").exists()
     for sentence in ("[2 of 6]", "[3 of 5]"):
-        kill_when_it_says([avsnn_path, *words], sentence, tmp_path)
+        kill_when_it_says(warm, words, sentence, tmp_path)
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr
     assert "[1 of 3] " in done.stderr

@@ -13,6 +13,7 @@ import pytest
 from avsnn.pipeline.runs.checkpoint import read_checkpoint
 from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.training.resume import resume_points
+from tests.warm import Warm
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 # With this preset every layer spikes, so all that the processes exchange affects the result.
@@ -22,14 +23,13 @@ TOGETHER = ["--set", "distributed.sync_batch_norm=true"]
 TOGETHER += ["--set", "distributed.global_alignment=true"]
 
 
-def command(processes: int, *words: str) -> list[str]:
-    start = TORCHRUN if processes > 1 else []
-    return [sys.executable, "-m", *start, "avsnn", "train", "demo", *WORDS, *words]
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", *TORCHRUN, "avsnn", "train", "demo", *WORDS, *words]
 
 
-def run(processes: int, *words: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(processes, *words), capture_output=True, text=True, check=False, env=ONE_THREAD
+        command(*words), capture_output=True, text=True, check=False, env=ONE_THREAD
     )
 
 
@@ -37,20 +37,12 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def runs(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def runs(warm: Warm, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Run folders of the same training by one process and by two, by the number of processes."""
     folder = tmp_path_factory.mktemp("processes")
-    for processes in (1, 2):
-        done = run(
-            processes,
-            *TOGETHER,
-            "--root",
-            str(small_demo),
-            "--run-dir",
-            str(folder / str(processes)),
-            "--keep",
-            "99",
-        )
+    words = [*TOGETHER, "--root", str(small_demo), "--keep", "99", "--run-dir"]
+    alone = warm.run(["train", "demo", *WORDS, *words, str(folder / "1")], folder)
+    for done in (alone, run(*words, str(folder / "2"))):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("next: avsnn evaluate") == 1
     return {processes: folder / str(processes) for processes in (1, 2)}
@@ -88,11 +80,11 @@ def test_the_first_step_of_two_processes_gives_the_weights_of_one(runs: dict[int
 
 
 def test_one_process_resumes_where_two_processes_received_sigterm(
-    small_demo: Path, tmp_path: Path, runs: dict[int, Path]
+    warm: Warm, small_demo: Path, tmp_path: Path, runs: dict[int, Path]
 ) -> None:
     words = [*TOGETHER, "--root", str(small_demo), "--run-dir", str(tmp_path / "cut")]
     process = subprocess.Popen(
-        command(2, *words),
+        command(*words),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -106,7 +98,7 @@ def test_one_process_resumes_where_two_processes_received_sigterm(
             break
     assert "told to end; saved after 1 epochs and" in process.stderr.read()
     process.wait()
-    resumed = run(1, *words, "--resume")
+    resumed = warm.run(["train", "demo", *WORDS, *words, "--resume"], tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "1 of 2 epochs and" in resumed.stderr
     expected: list[dict[str, Any]] = read_metrics(runs[2])
@@ -118,7 +110,8 @@ def test_one_process_resumes_where_two_processes_received_sigterm(
 def test_two_processes_train_without_a_common_batch_norm_by_default(
     small_demo: Path, tmp_path: Path
 ) -> None:
-    done = run(2, "--root", str(small_demo), "--run-dir", str(tmp_path / "apart"))
+    words = ["--root", str(small_demo), "--run-dir", str(tmp_path / "apart")]
+    done = run(*words, "--set", "epochs=1")
     assert done.returncode == 0, done.stderr
     assert "on cpu in 2 processes" in done.stderr
     config = (tmp_path / "apart" / "config.yaml").read_text()
@@ -129,8 +122,7 @@ def test_two_processes_train_without_a_common_batch_norm_by_default(
 def test_a_batch_that_cannot_be_shared_out_evenly_ends_with_one_sentence(
     small_demo: Path, tmp_path: Path
 ) -> None:
-    done = run(
-        2, "--root", str(small_demo), "--run-dir", str(tmp_path / "r"), "--set", "batch_size=9"
-    )
+    words = ["--root", str(small_demo), "--run-dir", str(tmp_path / "r")]
+    done = run(*words, "--set", "batch_size=9")
     assert done.returncode != 0
     assert done.stderr.count("batch_size 9 cannot be shared out evenly") == 1

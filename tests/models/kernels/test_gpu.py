@@ -38,6 +38,7 @@ def test_a_cuda_graph_holds_a_layer_forward_and_backward(kind):
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_triton_is_tested_by_its_interpreter():
     pytest.importorskip("triton")
     chosen = "kernels_in_triton or ((statistics or put_together) and triton)"

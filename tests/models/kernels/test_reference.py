@@ -33,7 +33,7 @@ def test_kernels_in_c_give_the_spikes_and_gradients_of_the_reference(case, scale
 
 
 @needs_interpreter
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(layers(), st.booleans())
 def test_kernels_in_triton_give_the_spikes_and_gradients_of_the_reference(case, scaled):
     compare_with_reference(named("gpu"), case, scaled)

@@ -4,7 +4,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avsnn.datasets_manifest import Manifest, load, names
@@ -104,6 +104,7 @@ def test_the_published_split_by_order_tests_on_the_last_30_percent_of_each_class
         assert [parts[key] for key in keys].count("val") == round(0.1 * first)
 
 
+@settings(max_examples=25)
 @given(limit=st.integers(min_value=30, max_value=3000))
 def test_a_limit_keeps_the_proportions_of_parts_and_classes(limit: int) -> None:
     manifest = load("av-digits")

@@ -102,11 +102,14 @@ def test_bf16_changes_the_weights_and_keeps_the_loss(
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(tmp_path / "r").values())
 
 
+@pytest.mark.long
 def test_a_compiled_network_reaches_the_same_loss(small_demo: Path, tmp_path: Path) -> None:
-    # A network with one stream, because compiling takes long.
-    (plain,) = run(small_demo, tmp_path / "plain", "model.method=audio")
+    # The network has one stream and few layers, because a C++ compiler needs about a second for
+    # each kernel.
+    words = ["model.method=audio", "model.patch_split=shallow"]
+    (plain,) = run(small_demo, tmp_path / "plain", *words)
     torch._dynamo.utils.counters.clear()
-    (compiled,) = run(small_demo, tmp_path / "r", "model.method=audio", "compute.compile=true")
+    (compiled,) = run(small_demo, tmp_path / "r", *words, "compute.compile=true")
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     assert compiled["loss"] == pytest.approx(plain["loss"], rel=0.02)
     assert compiled["spike_rates"].keys() == plain["spike_rates"].keys()
