@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from avsnn import __version__
-from avsnn.pipeline.engine.files import DISK_FULL
+from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
 
@@ -92,7 +92,7 @@ def download(
     try:
         http.retry(lambda: _attempt(http, locate(file), file, partial), lambda: partial.size)
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             partial.discard()
         raise
 
