@@ -15,7 +15,8 @@ from avsnn.pipeline.formats.audio_rows import audio_image
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings, PrepareSettings
 from avsnn.pipeline.formats.prepared import load_prepared
 from avsnn.pipeline.formats.shards import Sample, read_member, read_shards
-from avsnn.pipeline.media import audio, video
+from avsnn.pipeline.media import audio
+from avsnn.pipeline.media.image import decode_image
 from avsnn.pipeline.prepare.build import build_stages
 from avsnn.pipeline.prepare.prepare import plan_stages
 from avsnn.pipeline.prepare.request import PrepareRequest
@@ -40,7 +41,7 @@ def test_plain_zarr_reads_the_clips_that_the_shards_hold(small_demo: Path) -> No
     for row in (0, len(found) // 2, len(found) - 1):
         shard, sample = found[row]
         last = sample.frames - 1
-        pixels = video.decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
+        pixels = decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
         assert np.array_equal(frames["frames"][offsets[row + 1] - 1], pixels.transpose(2, 0, 1))
         sound = audio.read(read_member(shard, sample.members["flac"]))
         image = audio_image(sound, AudioSettings())
