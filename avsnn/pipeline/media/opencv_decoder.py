@@ -34,7 +34,7 @@ def decode_with_opencv(
         total = _count_frames(path)
     capture = _open(path)
     try:
-        fps, promised = float(capture.get(cv2.CAP_PROP_FPS)), _promised_frames(capture)
+        fps, promised = float(capture.get(cv2.CAP_PROP_FPS)), _header_frame_count(capture)
         spread = spread_evenly(total, rule) if total and isinstance(rule, int) else None
         wanted = spread or range(
             0, sys.maxsize if total is None else total, frames_per_second_step(fps)
@@ -63,12 +63,13 @@ def promised_frames(path: Path) -> int | None:
     """
     capture = _open(path)
     try:
-        return _promised_frames(capture)
+        return _header_frame_count(capture)
     finally:
         capture.release()
 
 
-def _promised_frames(capture: cv2.VideoCapture) -> int | None:
+def _header_frame_count(capture: cv2.VideoCapture) -> int | None:
+    """Return the number of frames by the header of the container; None where there is none."""
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(count) if 0 < count < math.inf else None
 

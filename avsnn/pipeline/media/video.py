@@ -23,6 +23,7 @@ SEEK_RATIO = 30
 
 
 def _unchanged(frame: Frame) -> Frame:
+    """Return the frame itself; the default transform."""
     return frame
 
 
