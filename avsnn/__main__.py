@@ -1,4 +1,4 @@
-"""``python -m avsnn``."""
+"""The entry point of ``python -m avsnn``."""
 
 from avsnn.cli.main import main
 

@@ -1,8 +1,8 @@
-"""The ways a command ends before its work is done, on purpose."""
+"""The errors by which a command ends on purpose before its work is done; each has an exit code."""
 
 
 class UserError(Exception):
-    """Bad input. One sentence: what is wrong, where, what to do. Exit code 2."""
+    """Bad input, exit code 2. The message is one sentence: what is wrong, where, and what to do."""
 
 
 class RunError(Exception):
@@ -10,4 +10,4 @@ class RunError(Exception):
 
 
 class PreemptedError(Exception):
-    """SIGTERM came; what was done is saved and the same command can go on. Exit code 75."""
+    """SIGTERM came. Finished work is saved, and the same command can continue. Exit code 75."""

@@ -24,8 +24,10 @@ from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.formats.index import IndexRow
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
-from avsnn.pipeline.media import video
+from avsnn.pipeline.media.decord_decoder import decode_with_decord
 from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.frames import Frame, FrameRule, Video
+from avsnn.pipeline.media.video import decode_video
 from avsnn.pipeline.prepare.stages.extract import Extract
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio, process_tree
 from tests.conftest import NoProgress
@@ -191,17 +193,17 @@ def write_index(fake: FakeCremaD, folder: Path) -> None:
     (folder / "clips.jsonl").write_text(lines)
 
 
-def _unchanged(frame: video.Frame) -> video.Frame:
+def _unchanged(frame: Frame) -> Frame:
     return frame
 
 
-READERS: dict[str, Callable[[Path, video.FrameRule], video.Video]] = {
-    "opencv": lambda path, rule: video.decode_video(path, rule, decoders=("opencv",)),
-    "decord": lambda path, rule: video._by_decord(path, rule, _unchanged, seek=True),
+READERS: dict[str, Callable[[Path, FrameRule], Video]] = {
+    "opencv": lambda path, rule: decode_video(path, rule, decoders=("opencv",)),
+    "decord": lambda path, rule: decode_with_decord(path, rule, _unchanged, seek=True),
 }
 
 
-def decode(paths: list[Path], rule: video.FrameRule, kind: str) -> None:
+def decode(paths: list[Path], rule: FrameRule, kind: str) -> None:
     """Decode all files with one decoder.
 
     An error counts as decoded: decord has read all frames before it reports that frames repeat.

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avsnn.pipeline.media import video
+from avsnn.pipeline.media.decord_decoder import open_with_decord
 from avsnn.pipeline.media.errors import MediaError
 
 FPS = Fraction(30000, 1001)
@@ -53,7 +53,7 @@ def write(path: Path, codec: str, b_frames: int) -> None:
 def off_by(path: Path) -> str:
     """Return the shown number minus the requested number, of nine frames from first to last."""
     try:
-        reader = video._open_decord(path)
+        reader = open_with_decord(path)
     except MediaError as error:
         return str(error)
     requested = [round(i * (FRAMES - 1) / 8) for i in range(9)]

@@ -1,4 +1,4 @@
-"""Where units run: threads of this process, local Dask processes, or a Dask cluster."""
+"""The places where units run: threads of this process, local Dask processes, or a Dask cluster."""
 
 import logging
 import os
@@ -17,47 +17,67 @@ from avsnn.errors import UserError
 if TYPE_CHECKING:
     from distributed import Client
 
-# Many small files are fetched at once even on two cores: waiting for a server costs no core.
+# Number of files that are fetched at the same time, also on a machine with two cores: a thread
+# that waits for a server needs no core.
 CONNECTIONS = 8
 
+# The form of an address that a Dask scheduler prints.
+SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
 
-ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
+# How long a scheduler may take to answer, in s.
+SCHEDULER_TIMEOUT_S = 5
 
 
-# For a scheduler to answer.
-PATIENCE_S = 5
+@contextmanager
+def open_worker_pools(
+    processes: int | None, scheduler: str | None = None
+) -> Iterator["WorkerPools"]:
+    """Open the worker pools for the stages of one run.
+
+    Args:
+        processes: number of processes on this machine; None takes one per core, 0 takes a thread
+            of this process instead.
+        scheduler: address of a Dask cluster that works instead of local processes.
+
+    Raises:
+        UserError: the cluster does not answer, has no workers, or has another version of avsnn.
+    """
+    with ExitStack() as stack:
+        count = os.cpu_count() or 1 if processes is None else processes
+        yield WorkerPools(stack, count, scheduler)
 
 
 class WorkerPools:
-    """Starts executors when first asked for, so that a run with nothing to do starts none."""
+    """The executors of one run. Each starts when first asked for; an idle run starts none.
+
+    Attributes:
+        threads: returns the executor for units that wait for servers and disks.
+        processes: returns the executor for units that compute.
+    """
 
     def __init__(self, stack: ExitStack, processes: int, scheduler: str | None) -> None:
         self._stack = stack
-        self._processes = processes
+        self._process_count = processes
         self._scheduler = scheduler
         self.threads = cache(self._start_threads)
         self.processes = cache(self._start_processes)
         if scheduler is not None:
-            # An address that is wrong is told before hours of downloads, not after.
+            # A user learns of a wrong address before hours of downloads, not after them.
             self.processes()
 
     def _start_threads(self) -> Executor:
-        pool = ThreadPoolExecutor(CONNECTIONS)
-        self._stack.callback(pool.shutdown, cancel_futures=True)
-        return pool
+        return self._start_thread_pool(CONNECTIONS)
 
     def _start_processes(self) -> Executor:
         if self._scheduler is not None:
             return self._executor_of(_connect(self._scheduler))
-        if self._processes == 0:
-            pool = ThreadPoolExecutor(1)
-            self._stack.callback(pool.shutdown, cancel_futures=True)
-            return pool
+        if self._process_count == 0:
+            return self._start_thread_pool(1)
         import dask
         from distributed import Client, LocalCluster
 
-        # What it logs is about its own workers coming and going; what goes wrong in a unit reaches
-        # us as the unit's exception.
+        # Dask logs how its own workers come and go; an error inside a unit reaches this process as
+        # the exception of the unit.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._stack.enter_context(
             dask.config.set(
@@ -67,9 +87,9 @@ class WorkerPools:
                 }
             )
         )
-        with _deaf_to_interrupts():
+        with _children_ignore_interrupts():
             cluster = LocalCluster(
-                n_workers=self._processes,
+                n_workers=self._process_count,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=":0",
@@ -78,6 +98,11 @@ class WorkerPools:
         self._stack.enter_context(cluster)
         return self._executor_of(Client(cluster))
 
+    def _start_thread_pool(self, threads: int) -> Executor:
+        pool = ThreadPoolExecutor(threads)
+        self._stack.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
     def _executor_of(self, client: "Client") -> Executor:
         self._stack.enter_context(client)
         executor: Executor = client.get_executor(pure=False)
@@ -85,42 +110,51 @@ class WorkerPools:
 
 
 def _connect(scheduler: str) -> "Client":
-    """A client of a running cluster whose workers have this very avsnn.
+    """Return a client of a running cluster whose workers have the same version of avsnn.
 
     Raises:
-        UserError: nothing answers there, it has no workers, or theirs is another avsnn.
+        UserError: no scheduler answers at the address, the cluster has no workers, or the workers
+            have another version of avsnn.
     """
     from distributed import Client
 
-    if not ADDRESS.fullmatch(scheduler):
+    if not SCHEDULER_ADDRESS.fullmatch(scheduler):
         raise UserError(f"--scheduler {scheduler} is no address, such as tcp://host:8786.")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
-        client = Client(scheduler, timeout=PATIENCE_S, set_as_default=False)
+        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"--scheduler {scheduler}: no Dask scheduler answers there ({type(error).__name__}); "
             "give the address that it printed when it started, such as tcp://host:8786."
         ) from None
-    theirs = client.run(_their_version)
-    wrong = {worker: found for worker, found in theirs.items() if found != version("avsnn")}
-    if theirs and not wrong:
+    own_version = version("avsnn")
+    versions = client.run(_installed_version)
+    wrong = {worker: found for worker, found in versions.items() if found != own_version}
+    if versions and not wrong:
         return client
     client.close()
-    reason = "it has no workers"
+    reason = "the cluster has no workers"
     if wrong:
         worker, found = next(iter(wrong.items()))
-        reason = f"worker {worker} has avsnn {found}, this is {version('avsnn')}"
-    raise UserError(f"--scheduler {scheduler}: {reason}; mend that and run the same command again.")
+        reason = f"worker {worker} has avsnn {found}, this machine has {own_version}"
+    raise UserError(
+        f"--scheduler {scheduler}: {reason}; correct this and run the same command again."
+    )
 
 
-def _their_version() -> str:
+def _installed_version() -> str:
+    """Return the version of avsnn in the process that runs this function."""
     return version("avsnn")
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Children from here ignore Ctrl-C, which a terminal sends to all; this process ends them."""
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Make processes that start inside this context ignore Ctrl-C.
+
+    A terminal sends Ctrl-C to all processes; this process ends its children itself.
+    """
+    # Python sets signal handlers in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -129,16 +163,3 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def open_worker_pools(processes: int | None, scheduler: str | None = None) -> Iterator[WorkerPools]:
-    """Open the worker pools for the stages of one run.
-
-    Args:
-        processes: on this machine; None takes one per core, 0 none at all.
-        scheduler: address of a Dask cluster to use in their place.
-    """
-    with ExitStack() as stack:
-        count = os.cpu_count() or 1 if processes is None else processes
-        yield WorkerPools(stack, count, scheduler)

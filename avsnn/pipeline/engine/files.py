@@ -1,4 +1,4 @@
-"""Files that are whole or not there: how anything is written, found again and checked."""
+"""Files that are whole or not there: how avsnn writes, finds and checks a file."""
 
 import errno
 import hashlib
@@ -10,16 +10,23 @@ from upath import UPath
 
 from avsnn.errors import UserError
 
-#: A folder on this machine, or one that fsspec knows by its URL.
+#: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
 
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Error numbers of a write that found no room: the disk is full, or the user's quota is used up.
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Output:
-    """A published file as its record knows it."""
+    """A published file, as the record of its unit describes the file.
+
+    Attributes:
+        path: path of the file, relative to the stage's folder.
+        size: size in bytes.
+        sha256: SHA-256 of the bytes, in hexadecimal.
+        mtime_ns: time of the last change in ns since 1970; 0 for a file behind a URL.
+    """
 
     path: str
     size: int
@@ -27,24 +34,14 @@ class Output:
     mtime_ns: int
 
 
-def locate(folder: Path, name: str) -> Folder:
-    """What :func:`name_in` names: a place below the folder, or one with a URL of its own."""
-    return UPath(name) if "://" in name else folder / name
-
-
-def name_in(folder: Path, place: Folder) -> str:
-    """A place by its path below the folder, or by its URL."""
-    return str(place) if isinstance(place, UPath) else str(place.relative_to(folder))
-
-
-def sha256(path: Folder) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
 def publish(source: Path, folder: Folder, name: str) -> Output:
-    """Moves a whole file to its final name, safe against power loss, and says what it holds."""
+    """Move a whole file to its final name, safe against power loss, and describe the file.
+
+    Args:
+        source: the file under its temporary name.
+        folder: where the file goes.
+        name: final path of the file, relative to ``folder``.
+    """
     target = folder / name
     digest = sha256(source)
     if isinstance(target, UPath):
@@ -58,8 +55,72 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
 
 
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write a small file, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.write_bytes(data)
+    publish(partial, target.parent, target.name)
+
+
+def write_if_changed(target: Path, data: bytes) -> None:
+    """Write a small file, whole or not at all, unless the file holds ``data`` already."""
+    if not target.exists() or target.read_bytes() != data:
+        write_atomically(target, data)
+
+
+def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
+    """Return what is wrong with a published file, as a phrase; empty if nothing is wrong.
+
+    Args:
+        path: the file.
+        output: what was written.
+        rehash: read all bytes of the file. Otherwise the bytes are read only where the file's time
+            has changed; a file behind a URL is then checked by its size alone.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return "is missing"
+    if stat.st_size != output.size:
+        return f"has {stat.st_size:,} bytes, {output.size:,} were written"
+    if isinstance(path, UPath) and not rehash:
+        return ""
+    # Every file of a copied tree has a new time, so a new time alone does not prove damage.
+    if (rehash or stat.st_mtime_ns != output.mtime_ns) and sha256(path) != output.sha256:
+        return "holds other bytes than were written"
+    return ""
+
+
+def sha256(path: Folder) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def name_in(folder: Path, place: Folder) -> str:
+    """Return the path of ``place`` relative to the folder; for a place behind a URL, the URL."""
+    return str(place) if isinstance(place, UPath) else str(place.relative_to(folder))
+
+
+def locate(folder: Path, name: str) -> Folder:
+    """Return the place that :func:`name_in` named."""
+    return UPath(name) if "://" in name else folder / name
+
+
+def disk_full_error(folder: Folder) -> UserError:
+    """Return the error to raise where a write found no room."""
+    return UserError(
+        f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
+        "same command again."
+    )
+
+
 def _upload(source: Path, target: UPath, output: Output) -> Output:
-    """The same to a URL: under another name first, since not every store writes whole files."""
+    """Move a whole file to a URL, and return ``output``.
+
+    The upload goes to another name first, because not every store writes files whole or not at all.
+    """
     partial = f"{target.path}.partial"
     target.fs.makedirs(target.parent.path, exist_ok=True)
     target.fs.put_file(str(source), partial)
@@ -70,46 +131,9 @@ def _upload(source: Path, target: UPath, output: Output) -> Output:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Flush the entries of a folder to the disk, so that a rename survives power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def write_atomically(target: Path, data: bytes) -> None:
-    """A small file, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    publish(partial, target.parent, target.name)
-
-
-def write_if_changed(target: Path, data: bytes) -> None:
-    """The same, unless it holds just that already."""
-    if not target.exists() or target.read_bytes() != data:
-        write_atomically(target, data)
-
-
-def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
-    """What is wrong with a published file, by size and time, or by its bytes; empty if nothing."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return "is missing"
-    if stat.st_size != output.size:
-        return f"has {stat.st_size:,} bytes, {output.size:,} were written"
-    if isinstance(path, UPath) and not rehash:
-        return ""
-    # A copied tree has new times: the bytes decide, not the clock.
-    if (rehash or stat.st_mtime_ns != output.mtime_ns) and sha256(path) != output.sha256:
-        return "holds other bytes than were written"
-    return ""
-
-
-def disk_full(folder: Folder) -> UserError:
-    """What to say where a write found no room."""
-    return UserError(
-        f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
-        "same command again."
-    )

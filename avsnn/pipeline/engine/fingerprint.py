@@ -4,9 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+# Sorted keys and no white space: equal values must give equal text.
+_CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of the canonical JSON of a value."""
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+    """Return the SHA-256 of the canonical JSON of a value, in hexadecimal."""
+    return hashlib.sha256(_CANONICAL_JSON.encode(value).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The journal of a stage: one line for every unit that is done, which is the only proof of it."""
+"""The journal of a stage: one line for each unit that is done, the only proof that the unit is."""
 
 import errno
 import json
@@ -13,10 +13,21 @@ from typing import Any
 
 from avsnn.pipeline.engine.files import Output
 
+# Time in s between two syncs of the journal to disk. The units whose records a power cut loses are
+# done again.
+SYNC_INTERVAL_S = 1.0
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A clip or file that could not be used, and why."""
+    """A clip or file that could not be used.
+
+    Attributes:
+        stage: name of the stage that could not use the clip or file.
+        key: key of the clip.
+        reason: why the clip or file could not be used.
+        path: path of the file in the data set; empty where no single file is the reason.
+    """
 
     stage: str
     key: str
@@ -26,10 +37,22 @@ class Failure:
 
 @dataclass(frozen=True)
 class Record:
-    """Proof that a unit is done, one line of the journal.
+    """Proof that a unit is done; a line of the journal.
 
-    The fingerprint says whether it still holds; version, settings and a short hash of each input
-    say afterwards what changed.
+    The fingerprint says whether the record still holds. Version, settings and the digests of the
+    inputs tell a user afterwards what changed.
+
+    Attributes:
+        unit: name of the unit.
+        fingerprint: fingerprint of the unit when the unit was done.
+        version: version of the stage's code.
+        settings: the stage's settings, as JSON values.
+        inputs: a short digest of each input, by the name of the input.
+        outputs: the files that the unit published.
+        written: number of inputs that are in the outputs.
+        skipped: number of inputs that an earlier stage counted as failed.
+        failures: the inputs that could not be used.
+        seconds: how long the unit took, in s.
     """
 
     unit: str
@@ -45,7 +68,11 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> "Record":
-        """Parses one journal line; KeyError, TypeError or ValueError where it is torn."""
+        """Return the record of one line of the journal.
+
+        Raises:
+            KeyError, TypeError, ValueError: the line is torn.
+        """
         raw = json.loads(line)
         raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
         raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
@@ -54,7 +81,18 @@ class Record:
 
 @dataclass(frozen=True)
 class StageCounts:
-    """A stage in figures; inputs = written + skipped + failed."""
+    """The numbers of a stage; inputs = written + skipped + failed.
+
+    Attributes:
+        stage: name of the stage.
+        inputs: number of inputs.
+        written: number of inputs that are in the outputs.
+        skipped: number of inputs that an earlier stage counted as failed.
+        failed: number of inputs that could not be used.
+        bytes: size of all outputs in bytes.
+        units_done_now: number of units that this run did.
+        seconds: how long this run worked on the stage, in s.
+    """
 
     stage: str
     inputs: int
@@ -68,7 +106,14 @@ class StageCounts:
 
 @dataclass(frozen=True)
 class StageSummary:
-    """How a stage stands: the records of its units, and what the run did that made it."""
+    """The records of a stage's units, and what this run did to get them.
+
+    Attributes:
+        stage: name of the stage.
+        records: the record of each unit.
+        units_done_now: number of units that this run did.
+        seconds: how long this run worked on the stage, in s.
+    """
 
     stage: str
     records: tuple[Record, ...]
@@ -77,27 +122,27 @@ class StageSummary:
 
     @property
     def written(self) -> int:
-        """Inputs that are in the outputs."""
+        """Number of inputs that are in the outputs."""
         return sum(record.written for record in self.records)
 
     @property
     def skipped(self) -> int:
-        """Inputs left out because an earlier stage counted them as failed."""
+        """Number of inputs that were left out because an earlier stage counted them as failed."""
         return sum(record.skipped for record in self.records)
 
     @property
     def failures(self) -> list[Failure]:
-        """Inputs that could not be used."""
+        """The inputs that could not be used."""
         return [failure for record in self.records for failure in record.failures]
 
     @property
     def failed(self) -> int:
-        """How many these are."""
+        """Number of inputs that could not be used."""
         return sum(len(record.failures) for record in self.records)
 
     @property
     def inputs(self) -> int:
-        """Everything that went in."""
+        """Number of inputs: written, skipped and failed."""
         return self.written + self.skipped + self.failed
 
     @property
@@ -107,12 +152,12 @@ class StageSummary:
 
     @property
     def bytes(self) -> int:
-        """Size of these."""
+        """Size of all published files in bytes."""
         return sum(output.size for record in self.records for output in record.outputs)
 
     @property
     def counts(self) -> StageCounts:
-        """All of it in figures."""
+        """The numbers of this summary, without the records."""
         return StageCounts(
             stage=self.stage,
             inputs=self.inputs,
@@ -127,7 +172,16 @@ class StageSummary:
 
 @lru_cache(maxsize=8)
 def read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
-    """Several stages ask for the same journal, which has a line per file of a data set."""
+    """Return the last record of each unit, by the unit's name.
+
+    A line that a kill has torn counts as never written. The result is cached, because several
+    stages ask for the same journal, and the journal has a line for each file of a data set.
+
+    Args:
+        journal: the file.
+        mtime_ns: time of the file's last change in ns; a changed file is read again.
+        size: size of the file in bytes, for the same purpose.
+    """
     found: dict[str, Record] = {}
     for line in journal.read_text(encoding="utf-8").splitlines():
         with suppress(KeyError, TypeError, ValueError):
@@ -138,23 +192,29 @@ def read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
 
 @contextmanager
 def append_records(journal: Path) -> Iterator[Callable[[Record], None]]:
-    """Appends records, each whole or not at all; synced to disk once a second and at the end."""
+    """Open a journal, and yield a function that appends one record, whole or not at all.
+
+    The records are synced to disk once a second, and when the context is left.
+
+    Raises:
+        OSError: the function finds no room on the disk for a record.
+    """
     with journal.open("ab+", buffering=0) as file:
-        # A kill can leave a torn last line; starting on a fresh one keeps the next record whole.
+        # A kill can leave a torn last line. The next record starts on a new line, to stay whole.
         if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
             file.write(b"\n")
-        synced = time.monotonic()
+        last_sync = time.monotonic()
 
         def append(record: Record) -> None:
-            nonlocal synced
+            nonlocal last_sync
             size = file.seek(0, os.SEEK_END)
             line = json.dumps(asdict(record)).encode() + b"\n"
             if file.write(line) != len(line):
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))
-            if time.monotonic() - synced > 1:
+            if time.monotonic() - last_sync > SYNC_INTERVAL_S:
                 os.fsync(file.fileno())
-                synced = time.monotonic()
+                last_sync = time.monotonic()
 
         yield append
         os.fsync(file.fileno())

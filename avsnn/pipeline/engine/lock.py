@@ -1,4 +1,4 @@
-"""One writer for each folder."""
+"""The lock of a folder: one run at a time writes into the folder."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,15 +8,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import DISK_FULL, disk_full
+from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS, disk_full_error
 
 
 @contextmanager
 def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
-    """Holds the folder's lock; removes what a killed run left half done, where ``tidy``.
+    """Hold the lock of a folder while the context is open.
+
+    Args:
+        folder: the folder; it is made if it does not exist.
+        tidy: remove the scratch files that a killed run left.
 
     Raises:
-        UserError: another run holds it, the folder cannot be made, or its disk is full.
+        UserError: another run holds the lock, the folder cannot be made, or its disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,10 +34,14 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
             f"another avsnn run is writing to {folder}. Wait for it, or use another --root."
         ) from None
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise disk_full(folder) from None
-        named = error.filename is not None and folder.is_relative_to(str(error.filename))
-        if named and isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError):
-            reason = f"cannot write to {folder}: {error.strerror}. Choose another."
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error(folder) from None
+        # The caller's work runs inside this context too; only an error about the folder itself, or
+        # about a folder above it, means that the folder cannot be made.
+        is_about_folder = error.filename is not None and folder.is_relative_to(str(error.filename))
+        if is_about_folder and isinstance(
+            error, PermissionError | NotADirectoryError | FileNotFoundError
+        ):
+            reason = f"cannot write to {folder}: {error.strerror}. Choose another folder."
             raise UserError(reason) from None
         raise

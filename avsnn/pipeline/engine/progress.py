@@ -1,16 +1,22 @@
-"""Where long work reports to."""
+"""The interface through which long work reports its progress."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Where long work reports to; the command line draws it, a log prints it."""
+    """The receiver of progress reports; the command line draws the reports, a log prints them."""
 
     def start(self, title: str, total: int, unit: str) -> None:
-        """Work of ``total`` units begins."""
+        """Report that work begins.
+
+        Args:
+            title: name of the work.
+            total: number of units that the work has.
+            unit: what is counted, in the plural.
+        """
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """``count`` more units are done; ``note`` says how it stands."""
+        """Report that ``count`` more units are done; ``note`` describes the state of the work."""
 
     def stop(self) -> None:
-        """The work ended."""
+        """Report that the work has ended."""

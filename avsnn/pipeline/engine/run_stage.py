@@ -1,4 +1,4 @@
-"""Runs the units of a stage that are not done, and publishes what they write."""
+"""Runs the units of a stage that are not done, and publishes what the units write."""
 
 import shutil
 import time
@@ -8,14 +8,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from avsnn.errors import RunError
-from avsnn.pipeline.engine.files import DISK_FULL, disk_full, publish
+from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS, disk_full_error, publish
 from avsnn.pipeline.engine.journal import Record, StageSummary, append_records
-from avsnn.pipeline.engine.plan import NOTHING, input_digests, plan
+from avsnn.pipeline.engine.plan import NO_UNITS, input_digests, plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, Unit, records
 
-# With less than this a disk counts as full.
-NO_ROOM_BYTES = 100_000
+# A disk with less free space than this counts as full: a library that finds no room may raise an
+# error of its own, from which a full disk cannot be told.
+FULL_DISK_FREE_BYTES = 100_000
 
 
 def run_stage(
@@ -24,64 +25,54 @@ def run_stage(
     executor: Callable[[], Executor],
     progress: Progress,
     retry_failed: bool = False,
-    redo: Mapping[str, str] = NOTHING,
+    redo: Mapping[str, str] = NO_UNITS,
 ) -> StageSummary:
-    """Does what is not done. A unit that raises is left undone and does not stop the rest.
+    """Run the units that are not done.
+
+    A unit that raises an exception stays undone and does not stop the other units.
 
     Args:
-        stage: what to run.
-        executor: gives the place where units run; only asked when there is work.
+        stage: the stage to run.
+        executor: returns the executor that runs the units; called only when there is work.
         progress: told of every unit that ends.
-        retry_failed: do units again that recorded failures.
-        redo: units to do again in any case, by name, each with its reason.
+        retry_failed: run the units that recorded failures too.
+        redo: units to run in any case, each with its reason, by the unit's name.
 
     Raises:
-        RunError: a unit could not be done at all; says which and why.
+        RunError: a unit raised an exception; the message says which unit and why.
         UserError: the disk is full.
     """
     began = time.monotonic()
     current = plan(stage, retry_failed=retry_failed, redo=redo)
-    known = current.done
+    last_records = current.last_records
     if current.todo:
         stage.state.mkdir(parents=True, exist_ok=True)
-        broken = _run_units(stage, current.todo, executor(), progress)
-        if broken:
-            raise _as_error(stage, broken, len(current.units))
-        known = records(stage)
+        errors = _run_units(stage, current.todo, executor(), progress)
+        if errors:
+            raise _error_of_stage(stage, errors, len(current.units))
+        last_records = records(stage)
     if stage.prunes:
-        _prune(stage, known, {unit.name for unit in current.units})
+        _prune(stage, last_records, {unit.name for unit in current.units})
     return StageSummary(
         stage.name,
-        tuple(known[unit.name] for unit in current.units),
+        tuple(last_records[unit.name] for unit in current.units),
         units_done_now=len(current.todo),
         seconds=time.monotonic() - began,
-    )
-
-
-def _as_error(stage: Stage, broken: dict[str, BaseException], units: int) -> Exception:
-    # A library that finds no room may say so in its own way, or not at all.
-    full = shutil.disk_usage(stage.state).free < NO_ROOM_BYTES
-    errors = (error for error in broken.values() if isinstance(error, OSError))
-    if full or any(error.errno in DISK_FULL for error in errors):
-        return disk_full(stage.folder)
-    name, error = next(iter(broken.items()))
-    return RunError(
-        f"{stage.name}: {len(broken)} of {units} units could not be done (first: {name}: "
-        f"{type(error).__name__}: {error}). The rest is safe: run the same command again."
     )
 
 
 def _run_units(
     stage: Stage, todo: list[Unit], executor: Executor, progress: Progress
 ) -> dict[str, BaseException]:
-    broken: dict[str, BaseException] = {}
-    failed = written = 0
+    """Run units and record each unit that ends; return the errors, by the unit's name."""
+    errors: dict[str, BaseException] = {}
+    failed = written_bytes = 0
     began = time.monotonic()
     progress.start(stage.name, len(todo), "units")
     futures: dict[Future[Record], Unit] = {}
     unrecorded: list[Record] = []
     try:
-        with append_records(stage.journal) as journal:
+        with append_records(stage.journal) as append:
             for unit in todo:
                 futures[executor.submit(run_unit, stage, unit)] = unit
             for future in as_completed(futures):
@@ -89,33 +80,37 @@ def _run_units(
                 if error is None:
                     record = future.result()
                     try:
-                        journal(record)
+                        append(record)
                     except OSError:
                         unrecorded.append(record)
                     failed += len(record.failures)
-                    written += sum(output.size for output in record.outputs)
+                    written_bytes += sum(output.size for output in record.outputs)
                 else:
-                    broken[futures[future].name] = error
-                rate = written / 1e6 / max(1e-9, time.monotonic() - began)
-                note = f"{written / 1e6:,.1f} MB, {rate:,.1f} MB/s"
+                    errors[futures[future].name] = error
+                rate = written_bytes / 1e6 / max(1e-9, time.monotonic() - began)
+                note = f"{written_bytes / 1e6:,.1f} MB, {rate:,.1f} MB/s"
                 progress.advance(note=f"{note}, {failed:,} failed" if failed else note)
-            # A unit that filled the disk has by now given its scratch space back.
+            # The unit that filled the disk has deleted its scratch files by now, so a second try
+            # can succeed.
             for record in unrecorded:
                 try:
-                    journal(record)
+                    append(record)
                 except OSError as error:
-                    broken[record.unit] = error
+                    errors[record.unit] = error
     except BaseException:
         for future in futures:
             future.cancel()
         raise
     finally:
         progress.stop()
-    return broken
+    return errors
 
 
 def run_unit(stage: Stage, unit: Unit) -> Record:
-    """Runs one unit in a worker and publishes its outputs; all of them or none."""
+    """Run one unit in a worker and publish its outputs: all outputs, or none.
+
+    No output is published if the unit raises, or if inputs failed and none was written.
+    """
     began = time.monotonic()
     partial = stage.state / "partial"
     partial.mkdir(parents=True, exist_ok=True)
@@ -125,7 +120,7 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
         outputs = unit.outputs if outcome.written or not outcome.failures else ()
         published = tuple(publish(scratch / name, stage.folder, name) for name in outputs)
         for name in set(unit.outputs) - set(outputs):
-            # What an earlier run made of inputs that now fail.
+            # An earlier run may have published the file from inputs that fail now.
             (stage.folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -143,10 +138,23 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
     )
 
 
-def _prune(stage: Stage, known: dict[str, Record], planned: set[str]) -> None:
-    """Removes files that only units of an earlier plan wrote."""
-    wanted = {output.path for name in planned for output in known[name].outputs}
-    for name, record in known.items():
+def _error_of_stage(stage: Stage, errors: dict[str, BaseException], units: int) -> Exception:
+    """Return the one error that stands for the errors of all units."""
+    is_full = shutil.disk_usage(stage.state).free < FULL_DISK_FREE_BYTES
+    os_errors = (error for error in errors.values() if isinstance(error, OSError))
+    if is_full or any(error.errno in DISK_FULL_ERRNOS for error in os_errors):
+        return disk_full_error(stage.folder)
+    name, error = next(iter(errors.items()))
+    return RunError(
+        f"{stage.name}: {len(errors)} of {units} units could not be done (first: {name}: "
+        f"{type(error).__name__}: {error}). The rest is safe: run the same command again."
+    )
+
+
+def _prune(stage: Stage, last_records: dict[str, Record], planned: set[str]) -> None:
+    """Remove the files that only units of an earlier plan wrote."""
+    wanted = {output.path for name in planned for output in last_records[name].outputs}
+    for name, record in last_records.items():
         if name not in planned:
             for output in record.outputs:
                 if output.path not in wanted:

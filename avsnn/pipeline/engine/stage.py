@@ -1,9 +1,10 @@
-"""The stage engine: what idempotent and resumable mean here.
+"""A stage, its units and their outcomes: what idempotent and resumable mean here.
 
 A stage turns inputs into files by independent units. A unit writes into a scratch folder; its
 files are flushed and renamed into place, then its record is appended to the stage's journal. The
-journal is the only proof that a unit is done: that a file exists proves nothing. Output files
-depend on nothing but the unit, so any number of kills, workers or reruns gives the same bytes.
+journal is the only proof that a unit is done: that a file exists proves nothing. The output files
+of a unit depend on nothing but the unit, so any number of kills, workers or reruns gives the same
+bytes.
 """
 
 from abc import ABC, abstractmethod
@@ -21,10 +22,11 @@ class Unit:
     """The smallest piece of work that is done or not done.
 
     Attributes:
-        name: unique in its stage.
-        outputs: files it publishes, relative to the stage's folder.
-        inputs: everything the outputs depend on besides the stage's settings: JSON values by name.
-        work: what ``run`` needs; where None, ``inputs`` is all of it.
+        name: name of the unit, unique in its stage.
+        outputs: paths of the files that the unit publishes, relative to the stage's folder.
+        inputs: everything that the outputs depend on besides the stage's settings, as JSON values
+            by name.
+        work: what ``Stage.run`` needs; None where ``inputs`` is all that ``Stage.run`` needs.
     """
 
     name: str
@@ -35,7 +37,14 @@ class Unit:
 
 @dataclass
 class Outcome:
-    """What a unit did with its inputs: inputs = written + skipped + failed."""
+    """What a unit did with its inputs; the number of inputs is written + skipped + failed.
+
+    Attributes:
+        written: number of inputs that are in the outputs.
+        skipped: number of inputs that were left out because an earlier stage counted them as
+            failed.
+        failures: the inputs that could not be used.
+    """
 
     written: int = 0
     skipped: int = 0
@@ -43,7 +52,16 @@ class Outcome:
 
 
 class Stage(ABC):
-    """One stage. Subclasses are frozen dataclasses, so that a worker process can be handed one."""
+    """A stage. Subclasses are frozen dataclasses, so that a stage can be sent to a worker process.
+
+    Attributes:
+        name: name of the stage.
+        version: version of the stage's code, raised by hand when the code gives other outputs.
+        prunes: whether a run removes the files that only units of an earlier plan wrote.
+        decodes: whether units run in worker processes; otherwise units run in threads.
+        folder: where the outputs go.
+        state: where the journal and the scratch files are kept.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -55,28 +73,31 @@ class Stage(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The settings that change the outputs, as JSON values."""
+        """Return the settings that change the outputs, as JSON values."""
 
     @abstractmethod
     def units(self) -> list[Unit]:
-        """All units, in a fixed order. Reads what earlier stages published."""
+        """Return all units in a fixed order; the method reads what earlier stages published."""
 
     @abstractmethod
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Writes the unit's outputs below ``scratch``. A clip's failure is part of the outcome."""
+        """Write the outputs of a unit below ``scratch``.
+
+        A clip that cannot be used is a failure in the outcome, not an exception.
+        """
 
     def fingerprint(self, unit: Unit) -> str:
-        """Changes exactly when the unit's outputs would."""
+        """Return the fingerprint of a unit, which changes exactly when the outputs would change."""
         return fingerprint([self.name, self.version, self.settings(), unit.name, unit.inputs])
 
     @property
     def journal(self) -> Path:
-        """File that holds the records."""
+        """The file that holds the records of the units."""
         return self.state / f"{self.folder.name}.jsonl"
 
 
 def records(stage: Stage) -> dict[str, Record]:
-    """The journal, last record of each unit; a line torn by a kill counts as never written."""
+    """Return the last record of each unit, by the unit's name, from the journal of a stage."""
     try:
         stat = stage.journal.stat()
     except FileNotFoundError:

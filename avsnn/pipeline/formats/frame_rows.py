@@ -35,16 +35,16 @@ def frame_row(image: bytes, shape: tuple[int, ...], settings: FrameSettings) -> 
         settings: the settings of the frame cache.
     """
     # A command that finds nothing to do need not wait for the import of the decoders.
-    from avsnn.pipeline.media import video
+    from avsnn.pipeline.media.image import decode_image, resize
 
-    pixels = video.decode_image(image)
+    pixels = decode_image(image)
     _, height, width = shape
     full_height, full_width, _ = pixels.shape
     if _shrunk_size(full_height, full_width, settings) != (height, width):
         side = min(full_height, full_width)
         top, left = (full_height - side) // 2, (full_width - side) // 2
         pixels = pixels[top : top + side, left : left + side]
-    return video.resize(pixels, height, width).transpose(2, 0, 1)
+    return resize(pixels, height, width).transpose(2, 0, 1)
 
 
 def _shrunk_size(height: int, width: int, settings: FrameSettings) -> tuple[int, int]:

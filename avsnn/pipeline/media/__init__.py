@@ -1,1 +1,1 @@
-"""Decoders: files in, arrays out, and one sentence where a file cannot be used."""
+"""Decoders: a file in, arrays out, or one sentence that says why the file cannot be used."""

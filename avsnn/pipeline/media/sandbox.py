@@ -1,4 +1,4 @@
-"""Decoding under a deadline, in a process that may hang or crash without taking the run along."""
+"""Decodes under a deadline, in a child process that may hang or crash without ending the run."""
 
 import multiprocessing
 import os
@@ -14,25 +14,23 @@ from pebble import ProcessExpired, ProcessPool
 
 from avsnn.pipeline.media.errors import MediaError
 
+# How long a call may take, in s. A decoder that hangs never returns by itself.
+DEADLINE_S = 60.0
+
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
 
-DEADLINE_S = 60.0
-
-
 class DecoderDiedError(MediaError):
-    """A decoder that hung or crashed, so that another one may be tried."""
+    """A decoder hung or crashed, so that another decoder may be tried."""
 
 
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Calls a decoder in this process's sandbox.
+    """Call a decoder in the sandbox of this process, and return its result.
 
     Raises:
-        DecoderDiedError: it did not finish within 60 s, or crashed.
-        MediaError: it raised that.
+        DecoderDiedError: the decoder did not finish within 60 s, or crashed.
+        MediaError: the decoder raised the error.
     """
     future = _pool().schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
     try:
@@ -46,29 +44,34 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 @cache
 def _pool() -> ProcessPool:
-    # Dask starts its workers as daemons, which may have no children lest these outlive them; ours
-    # leave with their parent.
+    """Return the pool of one child process; the first call starts the pool."""
+    # Dask starts its workers as daemons, and Python forbids children of daemons, because such
+    # children could outlive the daemon. The child of this pool ends with its parent.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    # Spawn: a decoder opened before a fork hangs the child.
+    # With "fork", a decoder that was opened before the fork would hang the child.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=1, context=context, initializer=_settle, initargs=(os.getpid(),))
-    # A multiprocessing child runs these before it waits for its own children; atexit comes after.
+    pool = ProcessPool(
+        max_workers=1, context=context, initializer=_prepare_child, initargs=(os.getpid(),)
+    )
+    # A process of multiprocessing calls finalizers before the process waits for its own children,
+    # and calls functions of `atexit` only afterwards.
     util.Finalize(None, pool.stop, exitpriority=100)
     return pool
 
 
-def _settle(parent: int) -> None:
-    """Ends this process when its parent is gone, even from inside a decoder that hangs."""
-    # Decoders print their complaints; reasons are recorded instead.
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 2)
-    # A large block, once freed, makes malloc keep memory from then on. It gave every frame back to
-    # the system else, to have it cleared again for the next: a fifth of the time.
+def _prepare_child(parent: int) -> None:
+    """Prepare the child process, and end it when its parent is gone, even if a decoder hangs."""
+    # Decoders print errors to stderr; avsnn records the reasons instead.
+    with open(os.devnull, "wb") as devnull:  # noqa: PTH123
+        os.dup2(devnull.fileno(), 2)
+    # Once a large block was freed, malloc keeps freed memory. Otherwise malloc would return the
+    # memory of every frame to the system, and the system would clear the memory for the next frame:
+    # a fifth of the time.
     bytearray(24 * 2**20)
 
-    def watch() -> None:
+    def exit_after_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=exit_after_parent, daemon=True).start()

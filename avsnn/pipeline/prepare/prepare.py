@@ -9,7 +9,7 @@ from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
 from avsnn.pipeline.engine.files import write_if_changed
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
-from avsnn.pipeline.engine.plan import NOTHING, Plan, plan
+from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage
@@ -139,7 +139,7 @@ class _PrepareRun:
             executor=self.pools.processes if stage.decodes else self.pools.threads,
             progress=self.progress,
             retry_failed=self.retry_failed or may_have_arrived,
-            redo=self.redo.get(stage.name, NOTHING),
+            redo=self.redo.get(stage.name, NO_UNITS),
         )
         self.summaries.append(summary)
         self.on_stage(summary)

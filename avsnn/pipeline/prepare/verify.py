@@ -76,7 +76,7 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
                 current = plan(stage)
                 summaries.append(current.up_to_date(stage))
                 for unit in current.todo:
-                    if why := why_stale(stage, unit, current.done.get(unit.name)):
+                    if why := why_stale(stage, unit, current.last_records.get(unit.name)):
                         verification.damages.append(Damage(stage.name, unit.name, "", why))
                         recorded.pop(unit.name, None)
                 planned = {unit.name for unit in current.units}

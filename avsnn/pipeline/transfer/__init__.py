@@ -1,1 +1,1 @@
-"""Files from servers: HTTPS, Git LFS, Kaggle."""
+"""Downloads of files from servers: HTTPS, Git LFS and Kaggle."""

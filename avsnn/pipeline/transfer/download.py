@@ -1,4 +1,4 @@
-"""One file from one server, continued where it was cut, in this run or in an earlier one."""
+"""The download of one file from one server; a download that was cut continues at that byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from avsnn import __version__
-from avsnn.pipeline.engine.files import DISK_FULL
+from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
 
@@ -21,52 +21,70 @@ if TYPE_CHECKING:
     from avsnn.datasets_manifest import MediaFile
     from avsnn.pipeline.transfer.http import Address, HttpClient
 
-# Compressed bytes could neither be counted nor continued.
+# The headers of every request. The bytes of a compressed body are not the bytes of the file: they
+# could neither be counted nor continued.
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"avsnn/{__version__}"}
 
 
 @dataclass(frozen=True)
 class PartialDownload:
-    """What has arrived of a file, and the mark by which its server knows that version again."""
+    """The part of a file that has arrived, and the validator of the file.
+
+    A server gives a validator (an ETag or a date) with each version of a file. When a download
+    continues, avsnn sends the validator back, so that the server can tell whether the file has
+    changed since.
+
+    Attributes:
+        data: path of the bytes that have arrived.
+        validator: path of a text file that holds the validator.
+    """
 
     data: Path
     validator: Path
 
     @classmethod
     def of(cls, path: str, folder: Path) -> PartialDownload:
-        """That of the file with this path in its data set."""
+        """Return the partial download of a file.
+
+        Args:
+            path: path of the file in its data set.
+            folder: where partial downloads are kept.
+        """
         name = hashlib.sha256(path.encode()).hexdigest()
         return cls(folder / f"{name}.part", folder / f"{name}.mark")
 
     @property
     def size(self) -> int:
-        """Bytes that have arrived."""
+        """Number of bytes that have arrived."""
         return self.data.stat().st_size if self.data.exists() else 0
 
     def digest(self) -> hashlib._Hash:
-        """SHA-256 of what has arrived, to be continued."""
+        """Return the SHA-256 of the bytes that have arrived, to which more bytes can be added."""
         if not self.data.exists():
             return hashlib.sha256()
         with self.data.open("rb") as data:
             return hashlib.file_digest(data, "sha256")
 
     def read_validator(self) -> str:
-        """The mark; empty where the server gave none."""
+        """Return the validator; empty where the server gave none."""
         return self.validator.read_text(encoding="utf-8") if self.validator.exists() else ""
 
     def restart(self, validator: str) -> None:
-        """Empties it for a version with that mark; killed in between, it only looks unmarked."""
+        """Remove what has arrived, and expect the version of the file with this validator.
+
+        A kill during this method leaves no data under a wrong validator.
+        """
         self.discard()
         self.data.parent.mkdir(parents=True, exist_ok=True)
         self.validator.write_text(validator, encoding="utf-8")
 
     def discard(self) -> None:
-        """Removes it; the data first, since they are worth nothing under another mark."""
+        """Remove the data, then the validator: data must never stand under a wrong validator."""
         self.data.unlink(missing_ok=True)
         self.validator.unlink(missing_ok=True)
 
     def move(self, target: Path) -> None:
-        """Hands the data over, now that they are whole."""
+        """Move the data, which are the whole file now, to ``target``."""
         self.data.replace(target)
         self.validator.unlink(missing_ok=True)
 
@@ -77,39 +95,43 @@ def download(
     file: MediaFile,
     partial: PartialDownload,
 ) -> None:
-    """Brings ``partial`` to the whole file, checked against the manifest.
+    """Complete a partial download, and check the file against the manifest.
 
     Args:
         http: the connections.
-        locate: asked before every attempt, since addresses may expire.
-        file: what is expected.
-        partial: where it grows; kept when the server is away, so that the next run goes on.
+        locate: returns the address of the file; called before every attempt, because addresses may
+            expire.
+        file: the file as the manifest describes the file.
+        partial: where the download grows. When the server is unavailable, the partial download
+            stays, and the next run continues the download.
 
     Raises:
-        ServerUnavailableError: this server does not give it now.
-        TransferError: what it gives is not the file.
+        ServerUnavailableError: this server does not give the file now.
+        TransferError: the server gave something else than the file.
     """
     try:
-        http.retry(lambda: _attempt(http, locate(file), file, partial), lambda: partial.size)
+        http.retry(
+            lambda: _attempt(http, locate(file), file, partial), bytes_so_far=lambda: partial.size
+        )
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             partial.discard()
         raise
 
 
-def verify(file: MediaFile, found: Path, digest: str) -> None:
-    """Compares what was found with what the manifest says.
+def verify(file: MediaFile, path: Path, digest: str) -> None:
+    """Compare a file with the manifest.
 
     Args:
-        file: what is expected.
-        found: where it lies.
-        digest: SHA-256 of its bytes, in hexadecimal.
+        file: the file as the manifest describes the file.
+        path: where the file is.
+        digest: SHA-256 of the file's bytes, in hexadecimal.
 
     Raises:
-        TransferError: it is a Git LFS pointer, or of another size or content.
+        TransferError: the file is a Git LFS pointer, or has another size or other bytes.
     """
-    size = found.stat().st_size
-    if is_lfs_pointer(found):
+    size = path.stat().st_size
+    if is_lfs_pointer(path):
         raise TransferError(f"is a Git LFS pointer, {size} bytes; 'git lfs pull' brings the file")
     if file.size is not None and size > file.size:
         raise TransferError(f"has more than the {file.size} bytes of the manifest")
@@ -120,20 +142,22 @@ def verify(file: MediaFile, found: Path, digest: str) -> None:
 
 
 def _attempt(http: HttpClient, address: Address, file: MediaFile, partial: PartialDownload) -> None:
-    kept, validator, digest = partial.size, partial.read_validator(), partial.digest()
-    if kept and digest.hexdigest() == file.sha256:
+    """Send one request for the missing bytes of a file, and check the file at the end."""
+    arrived, validator, digest = partial.size, partial.read_validator(), partial.digest()
+    if arrived and digest.hexdigest() == file.sha256:
         return
     headers = HEADERS
-    resumes = bool(validator) and 0 < kept < (file.size or math.inf)
-    if resumes:
-        headers = {**HEADERS, "Range": f"bytes={kept}-", "If-Range": validator}
-    with http.open(address, headers, accepted=(200, 206, 416) if resumes else (200,)) as response:
-        resumes = resumes and _continues(response, kept, validator)
-        if not resumes:
+    continues = bool(validator) and 0 < arrived < (file.size or math.inf)
+    if continues:
+        headers = {**HEADERS, "Range": f"bytes={arrived}-", "If-Range": validator}
+    accepted = (200, 206, 416) if continues else (200,)
+    with http.open(address, headers, accepted=accepted) as response:
+        continues = continues and _is_continuation(response, arrived, validator)
+        if not continues:
             if response.status_code != 200:
                 partial.discard()
                 raise ServerUnavailableError("does not go on where it was cut")
-            partial.restart(_validator(response.headers))
+            partial.restart(_validator_of(response.headers))
             digest = hashlib.sha256()
         with partial.data.open("ab") as data:
             for block in http.iter_body(response):
@@ -145,20 +169,24 @@ def _attempt(http: HttpClient, address: Address, file: MediaFile, partial: Parti
         verify(file, partial.data, digest.hexdigest())
     except TransferError as error:
         partial.discard()
-        if resumes:
-            # The part that was here may be what is wrong, after a power cut for instance.
+        if continues:
+            # The bytes of an earlier attempt may be wrong, after a power cut for instance. The next
+            # attempt starts with no bytes.
             raise ServerUnavailableError(str(error)) from None
         raise
 
 
-def _continues(response: httpx.Response, kept: int, validator: str) -> bool:
-    starts = response.headers.get("Content-Range", "").startswith(f"bytes {kept}-")
-    return (
-        response.status_code == 206 and starts and _validator(response.headers) in ("", validator)
-    )
+def _is_continuation(response: httpx.Response, arrived: int, validator: str) -> bool:
+    """Return whether a response holds the missing bytes of the same version of the file."""
+    starts_there = response.headers.get("Content-Range", "").startswith(f"bytes {arrived}-")
+    same_version = _validator_of(response.headers) in ("", validator)
+    return response.status_code == 206 and starts_there and same_version
 
 
-def _validator(headers: httpx.Headers) -> str:
-    """What ``If-Range`` may be given: a strong ETag, else the date where there is no ETag."""
+def _validator_of(headers: httpx.Headers) -> str:
+    """Return a validator that ``If-Range`` accepts, empty where there is none.
+
+    ``If-Range`` accepts a strong ETag, or the date where the server gives no ETag.
+    """
     validator: str = headers.get("ETag") or headers.get("Last-Modified", "")
     return "" if validator.startswith("W/") or not validator.isascii() else validator

@@ -1,4 +1,4 @@
-"""HTTPS for many threads: one pool of connections, patience as servers ask, no secret told."""
+"""HTTPS for many threads: shared connections, waits as servers ask, no secret in a message."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 
     import httpx
 
-ATTEMPTS = 4
+# Number of failed attempts after which a server counts as unavailable; new bytes restart the count.
+MAX_ATTEMPTS = 4
 
-
+# Wait after the first failed attempt, in s; the wait doubles after each further failed attempt.
 FIRST_WAIT_S = 1.0
 
-
+# Longest wait that a server may ask for, in s.
 LONGEST_WAIT_S = 60.0
 
-
+# How long a server may take to connect, to answer, or to send the next bytes, in s.
 TIMEOUT_S = 30.0
 
+# Number of redirects that are followed; redirects in a circle must end.
+MAX_REDIRECTS = 5
 
-REDIRECTS = 5
+# Statuses of a server that is overloaded or broken for a moment.
+BUSY_STATUSES = (429, 500, 502, 503, 504)
 
-
-BUSY = (429, 500, 502, 503, 504)
-
-
-# What GitHub says to one who has used up a quota, and what Git LFS says of bandwidth.
-NO_QUOTA = (403, 509)
+# Statuses of a quota that is used up: GitHub answers 403, Git LFS answers 509 for bandwidth.
+QUOTA_STATUSES = (403, 509)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask, and what to say there.
+    """The URL of a request, and the headers that the host of the URL expects.
 
     Attributes:
-        url: may hold a secret, as may ``headers``: neither belongs in a message.
-        headers: sent to this host only, not to one it redirects to.
-        insecure: plain http will do.
+        url: the URL. URL and headers may hold a secret, so neither belongs in a message.
+        headers: headers for this host only; another host after a redirect does not get them.
+        insecure: allow plain http.
     """
 
     url: str = field(repr=False)
@@ -58,12 +58,12 @@ class Address:
 
 
 class HttpClient:
-    """Opens addresses, for any number of threads. Proxies are those of the environment.
+    """Sends requests from any number of threads, through the proxies of the environment.
 
-    As a context manager it ends on exit what its threads still wait for.
+    The client is a context manager. Leaving the context ends the requests and waits of all threads.
 
     Args:
-        pause: waits that many s; by default so that leaving the context ends the wait.
+        pause: waits a number of s. The default waits too, and leaving the context ends the wait.
     """
 
     def __init__(self, pause: Callable[[float], object] | None = None) -> None:
@@ -83,37 +83,38 @@ class HttpClient:
         if client is not None:
             client.close()
 
-    def retry(self, attempt: Callable[[], None], reached: Callable[[], int]) -> None:
-        """Tries until it succeeds, ever later, while the server is merely away.
+    def retry(self, attempt: Callable[[], None], bytes_so_far: Callable[[], int]) -> None:
+        """Call ``attempt`` until it succeeds, with longer and longer waits, while a server is busy.
 
         Args:
             attempt: what to try.
-            reached: how far it is, in bytes; only attempts that bring nothing new are counted.
+            bytes_so_far: returns how many bytes have arrived. An attempt that brings new bytes
+                starts the count of failed attempts again.
 
         Raises:
-            ServerUnavailableError: the server stayed away.
-            TransferError: whatever else ``attempt`` raises.
+            ServerUnavailableError: the server stayed unavailable.
+            TransferError: ``attempt`` raised the error.
             RunError: the context was left.
         """
-        furthest, failed = reached(), 0
+        most_bytes, failed = bytes_so_far(), 0
         while True:
             try:
                 return attempt()
-            except ServerUnavailableError as away:
-                self._go_on()
-                if reached() > furthest:
-                    furthest, failed = reached(), 0
+            except ServerUnavailableError as error:
+                self._raise_if_stopped()
+                if bytes_so_far() > most_bytes:
+                    most_bytes, failed = bytes_so_far(), 0
                 failed += 1
-                if not away.again:
+                if not error.can_retry:
                     raise
-                if failed == ATTEMPTS:
+                if failed == MAX_ATTEMPTS:
                     raise ServerUnavailableError(
-                        f"{away} ({ATTEMPTS} attempts)", again=False
+                        f"{error} ({MAX_ATTEMPTS} attempts)", can_retry=False
                     ) from None
-                # Threads that were refused together do not come back together.
+                # Threads that a server refused at the same time must not come back together.
                 spread = random.uniform(0.5, 1.0)  # noqa: S311
-                self._pause(max(away.wait_s, FIRST_WAIT_S * 2 ** (failed - 1) * spread))
-                self._go_on()
+                self._pause(max(error.wait_s, FIRST_WAIT_S * 2 ** (failed - 1) * spread))
+                self._raise_if_stopped()
 
     @contextmanager
     def open(
@@ -124,81 +125,90 @@ class HttpClient:
         content: bytes | None = None,
         accepted: tuple[int, ...] = (200,),
     ) -> Iterator[httpx.Response]:
-        """The answer to a GET, or to a POST of ``content``; its body is still to be read.
+        """Send a request, and yield the response before its body is read.
+
+        Args:
+            address: where to send the request.
+            headers: headers for every host, also for a host after a redirect.
+            content: body of a POST; None sends a GET.
+            accepted: statuses of a response that is yielded.
 
         Raises:
             ServerUnavailableError: there is no connection, the connection was cut, or the server
                 asks to come back later.
-            TransferError: any other status than those accepted, or a redirect that is not followed.
+            TransferError: the response has a status that is not accepted, or is a redirect that
+                is not followed.
         """
         import httpx
 
         try:
-            response = self._follow(address, headers, content)
+            response = self._send(address, headers, content)
             try:
                 if response.status_code not in accepted:
-                    told = response.headers.get("Retry-After", "")
-                    raise refusal(response.status_code, told)
+                    retry_after = response.headers.get("Retry-After", "")
+                    raise error_of_status(response.status_code, retry_after)
                 yield response
             finally:
                 response.close()
         except (httpx.ConnectError, httpx.ProxyError) as error:
             raise ServerUnavailableError(f"{type(error).__name__}: {error}") from None
         except httpx.RequestError as error:
-            # Others may quote what was sent or where to.
+            # The text of other errors may quote the URL or the headers, and so a secret.
             raise ServerUnavailableError(type(error).__name__) from None
         except httpx.InvalidURL:
             raise TransferError("gave an address that cannot be read") from None
 
     def iter_body(self, response: httpx.Response) -> Iterator[bytes]:
-        """The body as it arrives.
+        """Yield the body of a response block by block, as the blocks arrive.
 
         Raises:
-            TransferError: it is compressed, so that its bytes are not those of the file.
+            TransferError: the body is compressed, so its bytes are not the bytes of the file.
             RunError: the context was left.
         """
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise TransferError("sends it compressed, though not asked to")
         for block in response.iter_raw():
-            self._go_on()
+            self._raise_if_stopped()
             yield block
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self._stopped.is_set():
             raise RunError("the run ended before this was done")
 
-    def _follow(
+    def _send(
         self, address: Address, headers: Mapping[str, str], content: bytes | None
     ) -> httpx.Response:
+        """Send a request and follow redirects, but never from https to http."""
         client = self._connect()
         method = "GET" if content is None else "POST"
         request = client.build_request(
             method, address.url, headers={**address.headers, **headers}, content=content
         )
         allowed = ("https", "http") if address.insecure else ("https",)
-        for _ in range(REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             if request.url.scheme not in allowed:
                 raise TransferError(f"leads to {request.url.scheme or 'no'}:// instead of https://")
             response = client.send(request, stream=True)
-            following = response.next_request
-            if following is None:
+            redirected = response.next_request
+            if redirected is None:
                 return response
             response.close()
             if request.url.scheme == "https":
                 allowed = ("https",)
-            if _origin(following) != _origin(request):
+            if _origin(redirected) != _origin(request):
                 for name in address.headers:
-                    following.headers.pop(name, None)
-            request = following
-        raise TransferError(f"redirects more than {REDIRECTS} times")
+                    redirected.headers.pop(name, None)
+            request = redirected
+        raise TransferError(f"redirects more than {MAX_REDIRECTS} times")
 
     def _connect(self) -> httpx.Client:
+        """Return the httpx client that all threads share; the first call makes the client."""
         import httpx
 
         with self._lock:
-            self._go_on()
+            self._raise_if_stopped()
             if self._client is None:
-                # They log addresses and headers, secrets included.
+                # Below this level both libraries log URLs and headers, secrets included.
                 for name in ("httpx", "httpcore"):
                     logging.getLogger(name).setLevel(logging.WARNING)
                 self._client = httpx.Client(
@@ -210,22 +220,23 @@ class HttpClient:
             return self._client
 
 
-def _origin(request: httpx.Request) -> tuple[str, str, int | None]:
-    return request.url.scheme, request.url.host, request.url.port
+def error_of_status(code: int, retry_after: str = "") -> TransferError:
+    """Return the error for a status that is not accepted.
 
-
-def refusal(code: int, retry_after: str = "") -> TransferError:
-    """What a status other than the expected means, with its ``Retry-After``."""
+    Args:
+        code: the status.
+        retry_after: the ``Retry-After`` header of the response.
+    """
     reason = f"answered {code}"
-    if code in BUSY:
-        return ServerUnavailableError(reason, wait_s=_asked_wait(retry_after))
-    if code in NO_QUOTA:
-        return ServerUnavailableError(reason, again=False)
+    if code in BUSY_STATUSES:
+        return ServerUnavailableError(reason, wait_s=_requested_wait_s(retry_after))
+    if code in QUOTA_STATUSES:
+        return ServerUnavailableError(reason, can_retry=False)
     return TransferError(reason)
 
 
-def _asked_wait(retry_after: str) -> float:
-    """Seconds or a date, as s from now; never more than the longest wait."""
+def _requested_wait_s(retry_after: str) -> float:
+    """Return the wait in s that a server asks for in seconds or by a date, at most the longest."""
     if retry_after.isascii() and retry_after.isdigit():
         return min(float(retry_after), LONGEST_WAIT_S)
     try:
@@ -235,3 +246,7 @@ def _asked_wait(retry_after: str) -> float:
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
     return min((until - datetime.now(UTC)).total_seconds(), LONGEST_WAIT_S)
+
+
+def _origin(request: httpx.Request) -> tuple[str, str, int | None]:
+    return request.url.scheme, request.url.host, request.url.port

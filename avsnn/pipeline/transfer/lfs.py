@@ -1,4 +1,4 @@
-"""Git LFS: which address a file has, asked of the batch API for many files at once."""
+"""Git LFS: asks the batch API of a server for the addresses of many files at once."""
 
 from __future__ import annotations
 
@@ -6,149 +6,167 @@ import json
 import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - pydantic reads it
+from datetime import datetime  # noqa: TC003 - pydantic needs the class at run time
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
 from avsnn.pipeline.transfer.download import HEADERS
 from avsnn.pipeline.transfer.errors import TransferError
-from avsnn.pipeline.transfer.http import Address, HttpClient, refusal
+from avsnn.pipeline.transfer.http import Address, HttpClient, error_of_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from avsnn.datasets_manifest import MediaFile
 
-OBJECTS_PER_CALL = 100
+# Number of files in one request to the batch API.
+FILES_PER_REQUEST = 100
 
+# Media type of the requests and responses of the batch API.
+LFS_JSON = "application/vnd.git-lfs+json"
 
-JSON = "application/vnd.git-lfs+json"
-
-
-# An address is not used in the last moments of its life.
-MARGIN_S = 60.0
-
-
-class _Action(BaseModel):
-    href: str
-    header: dict[str, str] = {}
-    expires_in: float | None = None
-    expires_at: datetime | None = None
-
-
-class _Problem(BaseModel):
-    code: int
-
-
-class _Object(BaseModel):
-    oid: str
-    actions: dict[str, _Action] = {}
-    error: _Problem | None = None
-
-
-class _Answer(BaseModel):
-    transfer: str = "basic"
-    objects: list[_Object]
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What the server said of one file; ``until`` is in s since 1970."""
-
-    found: Address | TransferError
-    until: float
-
-    @property
-    def lasts(self) -> bool:
-        return time.time() + MARGIN_S < self.until
+# An address that expires within this time, in s, is not used: the address could expire before the
+# download begins.
+EXPIRY_MARGIN_S = 60.0
 
 
 class LfsServer:
     """The addresses that one Git LFS server gives.
 
-    The thread that misses one asks for the whole block of a hundred files that it is in, so that
-    a data set takes a call per hundred files, in whatever order its threads get on.
+    The files form blocks of a hundred. The thread that misses the address of one file asks for all
+    missing addresses of the file's block, so that a data set takes one request per hundred files,
+    in whatever order the threads fetch the files.
 
     Args:
-        batch: the server's endpoint for them.
+        batch: address of the server's batch API.
         http: the connections.
-        files: all that may be asked for, in the order in which they are fetched.
+        files: all files that may be asked for, in the order in which the files are fetched.
     """
 
     def __init__(self, batch: Address, http: HttpClient, files: Sequence[MediaFile]) -> None:
         self._batch = batch
         self._http = http
         self._files = files
-        self._places = {file.path: place for place, file in enumerate(files)}
-        self._known: dict[str, _Known] = {}
+        self._positions = {file.path: position for position, file in enumerate(files)}
+        self._answers: dict[str, _Answer] = {}
         self._lock = threading.Lock()
 
     def locate(self, file: MediaFile) -> Address:
-        """Where the file is to be had now.
+        """Return the address from which a file can be downloaded now.
 
         Raises:
-            ServerUnavailableError: the server does not say at present.
-            TransferError: it does not have the file.
+            ServerUnavailableError: the server does not answer at present.
+            TransferError: the server does not have the file.
         """
         if file.sha256 is None or file.size is None:
             raise TransferError("can only be asked for files whose SHA-256 and size are known")
         with self._lock:
-            if not self._is_known(file.sha256):
-                self._ask(self._block(file))
-            found = self._known[file.sha256].found
+            if not self._has_answer(file.sha256):
+                self._request_addresses(self._missing_in_block(file))
+            found = self._answers[file.sha256].address_or_error
             if isinstance(found, TransferError):
-                del self._known[file.sha256]
+                # The next attempt asks the server again.
+                del self._answers[file.sha256]
                 raise found
             return found
 
-    def _is_known(self, digest: str) -> bool:
-        return digest in self._known and self._known[digest].lasts
+    def _has_answer(self, digest: str) -> bool:
+        return digest in self._answers and self._answers[digest].is_valid
 
-    def _block(self, file: MediaFile) -> dict[str, int]:
-        """Size of the file and of those around it that are not known, by SHA-256."""
-        first = self._places[file.path] // OBJECTS_PER_CALL * OBJECTS_PER_CALL
+    def _missing_in_block(self, file: MediaFile) -> dict[str, int]:
+        """Return the size of each file without an answer in the block of ``file``, by SHA-256."""
+        first = self._positions[file.path] // FILES_PER_REQUEST * FILES_PER_REQUEST
         return {
             near.sha256: near.size
-            for near in self._files[first : first + OBJECTS_PER_CALL]
+            for near in self._files[first : first + FILES_PER_REQUEST]
             if near.sha256 is not None and near.size is not None
-            if not self._is_known(near.sha256)
+            if not self._has_answer(near.sha256)
         }
 
-    def _ask(self, wanted: dict[str, int]) -> None:
-        question = {
+    def _request_addresses(self, sizes: dict[str, int]) -> None:
+        """Ask the server for files, given by SHA-256 and size, and keep the answers."""
+        request = {
             "operation": "download",
             "transfers": ["basic"],
-            "objects": [{"oid": digest, "size": size} for digest, size in wanted.items()],
+            "objects": [{"oid": digest, "size": size} for digest, size in sizes.items()],
         }
-        headers = {**HEADERS, "Accept": JSON, "Content-Type": JSON}
-        content = json.dumps(question).encode()
+        headers = {**HEADERS, "Accept": LFS_JSON, "Content-Type": LFS_JSON}
+        content = json.dumps(request).encode()
         with self._http.open(self._batch, headers, content=content) as response:
             text = response.read()
         try:
-            answer = _Answer.model_validate_json(text)
+            batch = _BatchResponse.model_validate_json(text)
         except ValidationError:
             raise TransferError("gave an answer that is not one of Git LFS") from None
-        if answer.transfer != "basic":
+        if batch.transfer != "basic":
             raise TransferError("offers no basic transfer")
-        said = {item.oid: self._learn(item) for item in answer.objects}
-        nothing = _Known(TransferError("says nothing of the file"), float("inf"))
-        self._known |= {digest: said.get(digest, nothing) for digest in wanted}
+        answers = {item.oid: self._answer_of(item) for item in batch.objects}
+        no_answer = _Answer(TransferError("says nothing of the file"), float("inf"))
+        self._answers |= {digest: answers.get(digest, no_answer) for digest in sizes}
 
-    def _learn(self, item: _Object) -> _Known:
+    def _answer_of(self, item: _Object) -> _Answer:
         if item.error is not None:
-            return _Known(refusal(item.error.code), float("inf"))
+            return _Answer(error_of_status(item.error.code), float("inf"))
         action = item.actions.get("download")
         if action is None or not "".join([*action.header, *action.header.values()]).isascii():
-            return _Known(TransferError("gave no address that can be used"), float("inf"))
-        found = Address(action.href, action.header, self._batch.insecure)
-        return _Known(found, _end(action))
+            return _Answer(TransferError("gave no address that can be used"), float("inf"))
+        address = Address(action.href, action.header, self._batch.insecure)
+        return _Answer(address, _expiry(action))
 
 
-def _end(action: _Action) -> float:
+@dataclass(frozen=True)
+class _Answer:
+    """The server's answer for one file.
+
+    Attributes:
+        address_or_error: the address of the file, or why the server gives none.
+        expires: when the address expires, in s since 1970.
+    """
+
+    address_or_error: Address | TransferError
+    expires: float
+
+    @property
+    def is_valid(self) -> bool:
+        return time.time() + EXPIRY_MARGIN_S < self.expires
+
+
+class _BatchResponse(BaseModel):
+    """A response of the batch API, as Git LFS defines the response."""
+
+    transfer: str = "basic"
+    objects: list[_Object]
+
+
+class _Object(BaseModel):
+    """A file in a response of the batch API; ``oid`` is the SHA-256 of the file."""
+
+    oid: str
+    actions: dict[str, _Action] = {}
+    error: _ObjectError | None = None
+
+
+class _Action(BaseModel):
+    """How to download a file: URL, headers, and the end of the URL's life in s or as a date."""
+
+    href: str
+    header: dict[str, str] = {}
+    expires_in: float | None = None
+    expires_at: datetime | None = None
+
+
+class _ObjectError(BaseModel):
+    """Why the server does not give a file; ``code`` is an HTTP status."""
+
+    code: int
+
+
+def _expiry(action: _Action) -> float:
+    """Return when an address expires, in s since 1970."""
     if action.expires_in:
         return time.time() + action.expires_in
-    # The year 1 stands for none.
+    # Servers write a date in the year 1 for an address that does not expire.
     if action.expires_at is not None and action.expires_at.year > 1:
         return action.expires_at.timestamp()
     return float("inf")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from upath import UPath
 
+# The first bytes of every Git LFS pointer.
 LFS_POINTER = b"version https://git-lfs"
 
 

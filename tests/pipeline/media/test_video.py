@@ -5,9 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from avsnn.pipeline.media import video
+from avsnn.pipeline.media import image, video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.flv import read_flv_tags
+from avsnn.pipeline.media.frames import Frame, FrameRule
 from avsnn.pipeline.media.synthesis import write_video
 from tests.fake_clips import make_clip
 
@@ -47,9 +48,7 @@ def test_real_clips_decode_with_all_their_frames(
 
 
 @pytest.mark.parametrize("rule", ["1fps", 1, 4, 16])
-def test_a_corrupt_real_clip_is_refused_with_its_counts(
-    shared_data: Path, rule: video.FrameRule
-) -> None:
+def test_a_corrupt_real_clip_is_refused_with_its_counts(shared_data: Path, rule: FrameRule) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
     path = shared_data / "clips" / "decord_corrupted.mp4"
     with pytest.raises(MediaError, match="is corrupt: 28 of its 50 frames can be decoded"):
@@ -61,7 +60,7 @@ def test_a_corrupt_real_clip_is_refused_with_its_counts(
 @pytest.mark.parametrize("rule", ["1fps", 1, 4, 16])
 @pytest.mark.parametrize("source", ["real", "like CREMA-D", "long"])
 def test_both_decoders_give_the_same_pixels_of_a_flash_video(
-    shared_data: Path, flash: Path, source: str, rule: video.FrameRule
+    shared_data: Path, flash: Path, source: str, rule: FrameRule
 ) -> None:
     pytest.importorskip("decord", reason="decord has no build for this machine")
     path = shared_data / "clips" / "tika_testFLV.flv" if source == "real" else flash
@@ -86,7 +85,7 @@ def write_numbered_video(path: Path, fourcc: str, fps: float, count: int) -> Pat
     return path
 
 
-def read_numbers(frames: list[video.Frame]) -> list[int]:
+def read_numbers(frames: list[Frame]) -> list[int]:
     """Return the numbers that frames of :func:`write_numbered_video` show."""
     return [int(np.packbits(frame[24, 4::8, 0] > 127)[0]) for frame in frames]
 
@@ -142,7 +141,7 @@ def count_by_opencv(path: Path) -> int:
 @pytest.mark.parametrize("rule", ["1fps", 4])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_flash_video_is_refused_although_opencv_reads_it(
-    tmp_path: Path, seconds: float, rule: video.FrameRule, share: float
+    tmp_path: Path, seconds: float, rule: FrameRule, share: float
 ) -> None:
     files = make_clip("1001_DFA_ANG_XX", seconds=seconds)
     path = tmp_path / "clip.flv"
@@ -187,7 +186,7 @@ def test_a_wrong_duration_in_a_header_is_ignored_if_decoders_and_sound_agree(fla
 
 
 @pytest.mark.parametrize("rule", ["1fps", 4])
-def test_a_video_must_last_about_as_long_as_its_sound(flash: Path, rule: video.FrameRule) -> None:
+def test_a_video_must_last_about_as_long_as_its_sound(flash: Path, rule: FrameRule) -> None:
     for seconds in (2.4, 2.7):
         assert video.decode_video(flash, rule, sound_seconds=seconds).total == 75
     with pytest.raises(MediaError, match=r"lasts 2.5 s where its sound lasts 1.0 s"):
@@ -224,11 +223,11 @@ def test_a_file_that_holds_no_video_is_refused_with_its_reason(
 def test_a_png_image_is_decoded_to_its_original_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     data = bytes(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1])
-    assert (video.decode_image(data) == pixels).all()
-    assert video.image_suffix(data) == "png"
+    assert (image.decode_image(data) == pixels).all()
+    assert image.image_suffix(data) == "png"
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x89PNG\r\n\x1a\n" + b"\x00" * 40])
 def test_data_that_are_no_image_are_refused(data: bytes) -> None:
     with pytest.raises(MediaError, match="not an image"):
-        video.decode_image(data)
+        image.decode_image(data)

@@ -21,7 +21,7 @@ from avsnn.pipeline.formats.shards import (
 from avsnn.pipeline.media.errors import MediaError, require_content
 
 if TYPE_CHECKING:
-    from avsnn.pipeline.media.video import Frame
+    from avsnn.pipeline.media.frames import Frame
 
 # The functions that decode import the decoders, so that a run which finds nothing to do need not
 # wait for the import.
@@ -173,27 +173,28 @@ def _read_clip(
 
 
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    from avsnn.pipeline.media import video
+    from avsnn.pipeline.media.image import decode_image, image_suffix
 
     require_content(path)
     data = path.read_bytes()
-    frame = video.decode_image(data)
-    return {frame_member_name(0, video.image_suffix(data)): data}, frame.shape
+    frame = decode_image(data)
+    return {frame_member_name(0, image_suffix(data)): data}, frame.shape
 
 
 def _read_video(
     path: Path, settings: ExtractSettings, sound_seconds: float, decoders: tuple[str, ...]
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    from avsnn.pipeline.media import video
+    from avsnn.pipeline.media.image import encode_jpeg
+    from avsnn.pipeline.media.video import decode_video
 
     shapes = []
 
     def encode(frame: "Frame") -> bytes:
         shapes.append(frame.shape)
-        return video.encode_jpeg(frame, settings.jpeg_quality)
+        return encode_jpeg(frame, settings.jpeg_quality)
 
-    decoded = video.decode_video(
-        path, settings.frames, sound_seconds=sound_seconds, keep=encode, decoders=decoders
+    decoded = decode_video(
+        path, settings.frames, sound_seconds=sound_seconds, transform=encode, decoders=decoders
     )
     images = {frame_member_name(i, "jpg"): data for i, data in enumerate(decoded.frames)}
     return images, shapes[0]

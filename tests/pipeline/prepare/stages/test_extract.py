@@ -6,7 +6,8 @@ import webdataset
 
 from avsnn.pipeline.formats.index import read_index
 from avsnn.pipeline.formats.shards import ShardIndex, read_member
-from avsnn.pipeline.media import audio, video
+from avsnn.pipeline.media import audio
+from avsnn.pipeline.media.image import decode_image
 
 
 def shards_of(root: Path) -> list[Path]:
@@ -22,7 +23,7 @@ def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path
         described = json.loads(sample["json"])
         assert described["label"] == rows[sample["__key__"]].label
         assert Path(sample["__url__"]).name.startswith(described["splits"]["published"])
-        assert video.decode_image(sample["0.jpg"]).shape == (96, 96, 3)
+        assert decode_image(sample["0.jpg"]).shape == (96, 96, 3)
         assert audio.read(sample["flac"]).seconds > 1
 
 

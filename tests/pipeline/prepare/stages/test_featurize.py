@@ -7,7 +7,8 @@ import zarr
 from avsnn.pipeline.formats.audio_rows import audio_image
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, PrepareSettings
 from avsnn.pipeline.formats.shards import read_member, read_shards
-from avsnn.pipeline.media import audio, video
+from avsnn.pipeline.media import audio
+from avsnn.pipeline.media.image import decode_image
 from avsnn.pipeline.prepare.build import build_stages
 from avsnn.pipeline.prepare.prepare import plan_stages
 from avsnn.pipeline.prepare.request import PrepareRequest
@@ -26,7 +27,7 @@ def test_the_caches_hold_the_clips_of_the_shards_in_the_same_order(small_demo: P
     for row in (0, len(found) // 2, len(found) - 1):
         shard, sample = found[row]
         last = sample.frames - 1
-        pixels = video.decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
+        pixels = decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
         assert np.array_equal(frames["frames"][offsets[row + 1] - 1], pixels.transpose(2, 0, 1))
         sound = audio.read(read_member(shard, sample.members["flac"]))
         image = audio_image(sound, AudioSettings())
