@@ -129,7 +129,8 @@ def _connect(scheduler: str) -> "Client":
             "give the address that it printed when it started, such as tcp://host:8786."
         ) from None
     own_version = version("avsnn")
-    versions = client.run(_installed_version)
+    # Not a function of avsnn: a worker with another avsnn may not have the function's module.
+    versions = client.run(version, "avsnn")
     wrong = {worker: found for worker, found in versions.items() if found != own_version}
     if versions and not wrong:
         return client
@@ -141,11 +142,6 @@ def _connect(scheduler: str) -> "Client":
     raise UserError(
         f"--scheduler {scheduler}: {reason}; correct this and run the same command again."
     )
-
-
-def _installed_version() -> str:
-    """Return the version of avsnn in the process that runs this function."""
-    return version("avsnn")
 
 
 @contextmanager
