@@ -22,7 +22,7 @@ import psutil
 
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.index import IndexRow
+from avsnn.pipeline.formats.clips_jsonl import IndexRow
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media.decord_decoder import decode_with_decord
 from avsnn.pipeline.media.errors import MediaError

@@ -32,7 +32,7 @@ from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
-from avsnn.pipeline.formats.prepared import Prepared, load_prepared
+from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
 from avsnn.pipeline.loading.augment import DRAWS, MEAN, STD, augment_frames
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.loader import Loader

@@ -37,7 +37,7 @@ def test_every_import_keeps_to_the_layers() -> None:
             "def later():\n    import avsnn.pipeline.prepare.prepare",
             "No circle",
         ),
-        ("models/losses.py", "import avsnn.pipeline.settings_builder", "The four rooms"),
+        ("models/losses.py", "import avsnn.pipeline.settings_overrides", "The four rooms"),
         ("pipeline/training/train.py", "import avsnn.pipeline.evaluation.report", "The flow"),
         ("models/neuron.py", "import yaml", "no input or output"),
         ("datasets_manifest/schema.py", "import avsnn.models.zoo", "The four rooms"),

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from avsnn.datasets_manifest.clips import Clip, read_table
 from avsnn.errors import UserError
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 
 class Source(StrictModel):

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.registry import METHODS
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 
 class ModelSettings(StrictModel):

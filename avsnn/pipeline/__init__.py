@@ -15,5 +15,5 @@ Each entry of this list imports nothing but entries that stand below. ``evaluati
 - ``media``: decoders of audio, images and videos.
 - ``transfer``: downloads.
 - ``engine``: runs the units of a stage, and records what is done.
-- ``settings_builder``: builds checked settings from presets and ``--set``.
+- ``settings_overrides``: builds checked settings from presets and ``--set``.
 """

@@ -6,8 +6,8 @@ from typing import Any
 from avsnn.datasets_manifest import names
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.plan import plan
-from avsnn.pipeline.formats.prepared import load_prepared
-from avsnn.pipeline.prepare.build import build_as_requested
+from avsnn.pipeline.formats.prepared_json import load_prepared
+from avsnn.pipeline.prepare.build_stages import build_as_requested
 from avsnn.pipeline.prepare.request import load_request
 from avsnn.pipeline.prepare.stages.discover import load_discovered
 

@@ -1,7 +1,7 @@
 import torch
 
 from avsnn.models.activation_checkpointing import recompute_blocks
-from avsnn.models.monitor import spike_rates
+from avsnn.models.spike_counter import spike_rates
 
 from .networks import clips, each_method, small
 

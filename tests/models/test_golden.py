@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from avsnn.models.losses import LossSettings, training_loss
-from avsnn.models.monitor import spike_rates
 from avsnn.models.neuron import LIF
+from avsnn.models.spike_counter import spike_rates
 
 from .golden import HINTS, Golden, feeds_batch_norm, golden
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from avsnn.models.monitor import spike_rates
 from avsnn.models.neuron import LIF, lif
+from avsnn.models.spike_counter import spike_rates
 
 from .golden import arrays
 

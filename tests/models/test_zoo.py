@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from avsnn.models.losses import LossSettings, training_loss
-from avsnn.models.monitor import spike_rates
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import PATCH_SPLITS
+from avsnn.models.spike_counter import spike_rates
 from avsnn.models.zoo import ModelSettings, build
 
 from .networks import CLASSES, NEURONS, awake, clips, each_method, small

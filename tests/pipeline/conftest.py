@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from avsnn.pipeline.formats.prepared import Prepared, load_prepared
+from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
 from tests.pipeline.transfer.server import FakeLfsServer, Server
 
 

@@ -25,7 +25,7 @@ def convert_checkpoint_command(
     """
     from avsnn.cli.screen.checkpoints import print_conversion
     from avsnn.pipeline.runs.convert_checkpoint import ConvertSettings, convert_checkpoint
-    from avsnn.pipeline.settings_builder import build_settings
+    from avsnn.pipeline.settings_overrides import build_settings
 
     settings = build_settings(ConvertSettings, (), assignments or ())
     print_conversion(convert_checkpoint(file, out, settings), out)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from avsnn.pipeline.engine.journal import StageCounts
-    from avsnn.pipeline.formats.prepared import Prepared
-    from avsnn.pipeline.prepare.build import DatasetStages
+    from avsnn.pipeline.formats.prepared_json import Prepared
+    from avsnn.pipeline.prepare.build_stages import DatasetStages
 
 Limit = Annotated[
     int | None,
@@ -88,11 +88,11 @@ def prepare_command(
     from avsnn.cli.screen.prepare import print_prepared, print_stage_counts
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-    from avsnn.pipeline.prepare.build import build_stages
+    from avsnn.pipeline.prepare.build_stages import build_stages
+    from avsnn.pipeline.prepare.finished_snapshot import finished_before
     from avsnn.pipeline.prepare.prepare import prepare
     from avsnn.pipeline.prepare.request import load_request, make_request
-    from avsnn.pipeline.prepare.snapshot import finished_before
-    from avsnn.pipeline.settings_builder import build_settings
+    from avsnn.pipeline.settings_overrides import build_settings
 
     settings = build_settings(PrepareSettings, [{"limit": limit}], assignments or ())
     last = load_request(root, dataset)
@@ -158,7 +158,7 @@ def verify_command(
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.prepare import print_damage
     from avsnn.cli.screen.progress import make_progress
-    from avsnn.pipeline.prepare.build import build_as_requested
+    from avsnn.pipeline.prepare.build_stages import build_as_requested
     from avsnn.pipeline.prepare.verify import require_undamaged, verify
 
     stages = build_as_requested(dataset, root=root)
@@ -182,7 +182,7 @@ def repair_command(
     """
     from avsnn.cli.screen.prepare import print_damage
     from avsnn.cli.screen.progress import make_progress
-    from avsnn.pipeline.prepare.build import build_as_requested
+    from avsnn.pipeline.prepare.build_stages import build_as_requested
     from avsnn.pipeline.prepare.repair import repair
     from avsnn.pipeline.prepare.verify import verify
 

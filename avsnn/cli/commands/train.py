@@ -76,7 +76,7 @@ def train_command(
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.runs.config import make_config
     from avsnn.pipeline.runs.train_settings import TrainSettings
-    from avsnn.pipeline.settings_builder import build_settings
+    from avsnn.pipeline.settings_overrides import build_settings
     from avsnn.pipeline.training.options import RunOptions
     from avsnn.pipeline.training.train import train
 

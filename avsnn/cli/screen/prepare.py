@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from avsnn.pipeline.engine.journal import StageCounts
     from avsnn.pipeline.engine.plan import Plan
     from avsnn.pipeline.engine.stage import Stage
-    from avsnn.pipeline.formats.prepared import Prepared
-    from avsnn.pipeline.prepare.build import DatasetStages
+    from avsnn.pipeline.formats.prepared_json import Prepared
+    from avsnn.pipeline.prepare.build_stages import DatasetStages
     from avsnn.pipeline.prepare.estimate import Estimate
     from avsnn.pipeline.prepare.verify import Verification
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from avsnn.pipeline.engine.files import Output
+from avsnn.pipeline.engine.atomic_files import Output
 
 # Time in s between two syncs of the journal to disk. The units whose records a power cut loses are
 # done again.

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS, disk_full_error
+from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from avsnn.errors import RunError
-from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS, disk_full_error, publish
+from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, publish
+from avsnn.pipeline.engine.is_done import input_digests
 from avsnn.pipeline.engine.journal import Record, StageSummary, append_records
-from avsnn.pipeline.engine.plan import NO_UNITS, input_digests, plan
+from avsnn.pipeline.engine.plan import NO_UNITS, plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, Unit, records
 

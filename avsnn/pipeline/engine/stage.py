@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, Record, read_journal
 

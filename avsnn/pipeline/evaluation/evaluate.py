@@ -7,7 +7,7 @@ import torch
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import sha256, write_atomically
+from avsnn.pipeline.engine.atomic_files import sha256, write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.measures import Evaluation, measure

@@ -5,13 +5,13 @@ from html import escape
 from pathlib import Path
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.pipeline.engine.files import write_if_changed
+from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
 from avsnn.pipeline.evaluation.measures import Evaluation
 from avsnn.pipeline.runs.config import RunConfig, load_config
 from avsnn.pipeline.runs.metrics import read_metrics
-from avsnn.pipeline.settings_builder import flatten
+from avsnn.pipeline.settings_overrides import flatten
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;

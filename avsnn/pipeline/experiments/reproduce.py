@@ -24,7 +24,7 @@ from avsnn.pipeline.experiments.tables import (
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.settings_builder import build_settings
+from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import train
 

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import write_atomically
+from avsnn.pipeline.engine.atomic_files import write_atomically
 
 FOLDER = Path(__file__).parent / "tables"
 

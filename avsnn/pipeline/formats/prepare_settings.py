@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 
 class ExtractSettings(StrictModel):

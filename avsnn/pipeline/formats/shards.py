@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from upath import UPath
 
-from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder
 
 # Names of members without the key of the sample.
 AUDIO_MEMBER = "flac"

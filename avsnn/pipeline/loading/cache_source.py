@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.loading.mapped_array import MappedArray
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, requested_frames

@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import locate
-from avsnn.pipeline.formats.index import read_index
-from avsnn.pipeline.formats.prepared import require_prepared
+from avsnn.pipeline.engine.atomic_files import locate
+from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.prepared_json import require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source

@@ -10,7 +10,7 @@ from fsspec.implementations.cached import SimpleCacheFileSystem
 from upath import UPath
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings

@@ -4,7 +4,7 @@ import numpy as np
 
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.frames import Frame
-from avsnn.pipeline.media.opencv import cv2
+from avsnn.pipeline.media.opencv_settings import cv2
 
 
 def decode_image(data: bytes) -> Frame:

@@ -14,7 +14,7 @@ from avsnn.pipeline.media.frames import (
     frames_per_second_step,
     spread_evenly,
 )
-from avsnn.pipeline.media.opencv import cv2
+from avsnn.pipeline.media.opencv_settings import cv2
 
 
 def decode_with_opencv(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from avsnn.pipeline.engine.plan import Plan
 from avsnn.pipeline.engine.stage import Stage, records
-from avsnn.pipeline.prepare.build import DatasetStages
+from avsnn.pipeline.prepare.build_stages import DatasetStages
 
 # The estimate assumes a common internet connection of about 100 Mbit/s.
 BYTES_PER_S = 10e6

@@ -5,23 +5,23 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
-from avsnn.pipeline.engine.files import write_if_changed
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage
-from avsnn.pipeline.formats.prepared import Prepared
-from avsnn.pipeline.prepare.build import DatasetStages, rebuild_with_source
+from avsnn.pipeline.formats.prepared_json import Prepared
+from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
 from avsnn.pipeline.prepare.estimate import free_disk_bytes, missing_bytes, needed_disk_bytes
+from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
+from avsnn.pipeline.prepare.finished_snapshot import write_snapshot_of
 from avsnn.pipeline.prepare.request import load_request
-from avsnn.pipeline.prepare.results import failure_lines, make_prepared
-from avsnn.pipeline.prepare.snapshot import write_snapshot_of
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.settings_builder import flatten
+from avsnn.pipeline.settings_overrides import flatten
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle
 
 

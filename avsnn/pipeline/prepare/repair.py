@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable
 
-from avsnn.pipeline.engine.files import locate
+from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.formats.prepared import Prepared
-from avsnn.pipeline.prepare.build import DatasetStages
+from avsnn.pipeline.formats.prepared_json import Prepared
+from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.verify import Verification
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from avsnn.datasets_manifest import load
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.formats.prepared import read_json_file
+from avsnn.pipeline.formats.prepared_json import read_json_file
 
 
 class PrepareRequest(BaseModel):

@@ -11,10 +11,10 @@ from avsnn.datasets_manifest import Clip, Manifest
 from avsnn.datasets_manifest.clips import PARTS
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.stage import records
-from avsnn.pipeline.formats.index import read_index
+from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.formats.prepared import load_prepared
-from avsnn.pipeline.prepare.build import build_stages
+from avsnn.pipeline.formats.prepared_json import load_prepared
+from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.splits import assign_parts
 from avsnn.pipeline.prepare.stages.discover import load_discovered

@@ -6,14 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from avsnn.errors import RunError
-from avsnn.pipeline.engine.files import Folder, Output, name_in, why_damaged
+from avsnn.pipeline.engine.atomic_files import Folder, Output, name_in, why_damaged
+from avsnn.pipeline.engine.is_done import why_stale
 from avsnn.pipeline.engine.journal import Record, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
-from avsnn.pipeline.engine.plan import plan, why_stale
+from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, records
-from avsnn.pipeline.prepare.build import DatasetStages
-from avsnn.pipeline.prepare.results import failure_lines, make_prepared
+from avsnn.pipeline.prepare.build_stages import DatasetStages
+from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import write_atomically
+from avsnn.pipeline.engine.atomic_files import write_atomically
 
 
 class DamagedError(UserError):

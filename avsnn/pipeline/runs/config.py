@@ -7,12 +7,12 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import write_atomically
+from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.formats.prepared import Prepared, require_prepared
+from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.settings_builder import flatten
+from avsnn.pipeline.settings_overrides import flatten
 
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 2

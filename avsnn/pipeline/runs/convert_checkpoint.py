@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from avsnn.errors import UserError
 from avsnn.models.zoo import AuthorsState, import_authors_state
 from avsnn.pipeline.runs.checkpoint import Checkpoint, write_checkpoint
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 
 class ConvertSettings(StrictModel):

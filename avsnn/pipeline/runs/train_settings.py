@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt
 
 from avsnn.models.losses import LossSettings
 from avsnn.models.zoo import ModelSettings
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 
 class AugmentSettings(StrictModel):

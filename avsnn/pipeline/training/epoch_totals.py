@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from avsnn.models.monitor import SpikeCounter, SpikeRate
+from avsnn.models.spike_counter import SpikeCounter, SpikeRate
 from avsnn.pipeline.training.distributed import ProcessGroup
 
 SUMS, SPIKES, SIZES = "sum", "spikes", "sizes"

@@ -16,7 +16,7 @@ from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.options import RunOptions
-from avsnn.pipeline.training.trainer import Trainer
+from avsnn.pipeline.training.training_loop import TrainingLoop
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def train(
                 say(f"nothing to resume in {folder}: starting from the first epoch")
             # The trainer comes before the first file, because the trainer refuses settings that
             # make no network or ask for more than there is.
-            trainer = Trainer(config, folder, options, group, should_stop, progress, say)
+            trainer = TrainingLoop(config, folder, options, group, should_stop, progress, say)
             lock: AbstractContextManager[None] = (
                 lock_folder(folder) if group.is_main else nullcontext()
             )

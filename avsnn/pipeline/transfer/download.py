@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from avsnn import __version__
-from avsnn.pipeline.engine.files import DISK_FULL_ERRNOS
+from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
 

@@ -11,16 +11,16 @@ from distributed import Client, LocalCluster
 from upath import UPath
 
 from avsnn.errors import UserError
+from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.engine.executor import open_worker_pools
-from avsnn.pipeline.engine.files import locate
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.loading.cache_source import CacheSource
-from avsnn.pipeline.prepare.build import DatasetStages, build_stages
+from avsnn.pipeline.prepare.build_stages import DatasetStages, build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.repair import repair
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.verify import verify
-from avsnn.pipeline.settings_builder import build_settings
+from avsnn.pipeline.settings_overrides import build_settings
 from tests.conftest import Command, NoProgress, hashes
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from avsnn.pipeline.experiments.reproduce import Experiment, summarise
 from avsnn.pipeline.experiments.tables import FOLDER, Table, table_names
 from avsnn.pipeline.runs.config import make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.settings_builder import build_settings
+from avsnn.pipeline.settings_overrides import build_settings
 
 PUBLISHED = {
     "methods": {

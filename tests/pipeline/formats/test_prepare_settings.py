@@ -2,7 +2,7 @@ import pytest
 
 from avsnn.errors import UserError
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.settings_builder import build_settings
+from avsnn.pipeline.settings_overrides import build_settings
 
 
 @pytest.mark.parametrize(

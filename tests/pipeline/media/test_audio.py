@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from avsnn.pipeline.media import audio
+from avsnn.pipeline.media.demo_synthesis import audio_bytes
 from avsnn.pipeline.media.errors import MediaError
-from avsnn.pipeline.media.synthesis import audio_bytes
 from tests.fake_clips import make_clip
 
 

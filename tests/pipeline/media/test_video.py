@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from avsnn.pipeline.media import image, video
+from avsnn.pipeline.media.demo_synthesis import write_video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.flv import read_flv_tags
 from avsnn.pipeline.media.frames import Frame, FrameRule
-from avsnn.pipeline.media.synthesis import write_video
 from tests.fake_clips import make_clip
 
 # File, number of frames that can be decoded, number of frames of the published rule ``1fps``.

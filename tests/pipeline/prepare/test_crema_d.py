@@ -9,7 +9,7 @@ import zarr
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.prepare.build import build_stages
+from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
 from tests.conftest import NoProgress

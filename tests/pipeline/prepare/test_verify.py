@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.pipeline.engine.journal import StageSummary
-from avsnn.pipeline.prepare.build import DatasetStages, build_as_requested
+from avsnn.pipeline.prepare.build_stages import DatasetStages, build_as_requested
 from avsnn.pipeline.prepare.repair import repair
 from avsnn.pipeline.prepare.verify import Verification, verify
 from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER

@@ -14,7 +14,7 @@ from avsnn.datasets_manifest import Clip, Manifest, MediaFile, load
 from avsnn.datasets_manifest.clips import COLUMNS
 from avsnn.datasets_manifest.schema import FolderLayout
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import sha256
+from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.prepare.folder_layout import list_files, pair_files, read_path

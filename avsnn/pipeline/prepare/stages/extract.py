@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
-from avsnn.pipeline.formats.index import IndexRow, read_index
+from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.shards import (
     AUDIO_MEMBER,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from avsnn.pipeline.engine.files import Folder, sha256
+from avsnn.pipeline.engine.atomic_files import Folder, sha256
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.cache_layout import (

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.schema import Source
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import sha256
+from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.transfer.download import PartialDownload, download, verify
@@ -137,13 +137,13 @@ class Fetch(Stage):
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
         # Only a generated data set needs the encoders, so no other data set waits for the import.
-        from avsnn.pipeline.media import synthesis
+        from avsnn.pipeline.media import demo_synthesis
 
         shape, contour = self.manifest.classes[clip.label].split("-")
         if file == clip.visual:
-            synthesis.write_video(target, key=clip.key, shape=shape)
+            demo_synthesis.write_video(target, key=clip.key, shape=shape)
         else:
-            target.write_bytes(synthesis.audio_bytes(key=clip.key, contour=contour))
+            target.write_bytes(demo_synthesis.audio_bytes(key=clip.key, contour=contour))
 
 
 class DownloadSource:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Manifest
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
-from avsnn.pipeline.formats.index import IndexRow
+from avsnn.pipeline.formats.clips_jsonl import IndexRow
 from avsnn.pipeline.prepare.splits import assign_parts, hash_rank
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 

@@ -9,7 +9,7 @@ import pytest
 
 from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import sha256
+from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.run_stage import run_stage

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from avsnn.pipeline.prepare.build import build_stages
+from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.stages import extract
 

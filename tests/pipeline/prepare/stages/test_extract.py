@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
-from avsnn.pipeline.formats.index import read_index
+from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.shards import ShardIndex, read_member
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.image import decode_image

@@ -9,10 +9,10 @@ from avsnn.pipeline.formats.prepare_settings import AudioSettings, PrepareSettin
 from avsnn.pipeline.formats.shards import read_member, read_shards
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.image import decode_image
-from avsnn.pipeline.prepare.build import build_stages
+from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.prepare import plan_stages
 from avsnn.pipeline.prepare.request import PrepareRequest
-from avsnn.pipeline.settings_builder import build_settings
+from avsnn.pipeline.settings_overrides import build_settings
 from tests.pipeline.conftest import cache_paths
 
 

@@ -17,7 +17,7 @@ import pytest
 from avsnn.datasets_manifest import MediaFile
 from avsnn.errors import RunError
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.prepare.build import build_stages
+from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.estimate import missing_bytes
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest

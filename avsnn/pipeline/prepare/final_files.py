@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
-from avsnn.pipeline.engine.files import name_in
+from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
-from avsnn.pipeline.formats.prepared import Prepared
-from avsnn.pipeline.prepare.build import DatasetStages
+from avsnn.pipeline.formats.prepared_json import Prepared
+from avsnn.pipeline.prepare.build_stages import DatasetStages
 
 
 def failure_lines(summaries: list[StageSummary], known_bad: Mapping[str, str]) -> bytes:

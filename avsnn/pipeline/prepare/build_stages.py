@@ -7,10 +7,10 @@ from upath import UPath
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
-from avsnn.pipeline.formats.prepared import not_prepared_error
+from avsnn.pipeline.formats.prepared_json import not_prepared_error
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
 from avsnn.pipeline.prepare.splits import select
@@ -19,7 +19,7 @@ from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index
-from avsnn.strict_model import StrictModel
+from avsnn.pydantic_base import StrictModel
 
 
 @dataclass(frozen=True)

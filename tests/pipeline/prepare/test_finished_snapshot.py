@@ -14,11 +14,11 @@ import pytest
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.prepare import snapshot
-from avsnn.pipeline.prepare.build import build_stages
+from avsnn.pipeline.prepare import finished_snapshot
+from avsnn.pipeline.prepare.build_stages import build_stages
+from avsnn.pipeline.prepare.finished_snapshot import finished_before
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
-from avsnn.pipeline.prepare.snapshot import finished_before
 from avsnn.pipeline.prepare.stages.extract import Extract
 from tests.conftest import NoProgress
 
@@ -82,10 +82,10 @@ def test_a_changed_request_or_code_version_invalidates_the_snapshot(
 def test_a_table_with_other_clips_invalidates_the_snapshot(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = snapshot.load("demo")
+    manifest = finished_snapshot.load("demo")
     table = tmp_path / "other.csv"
     table.write_bytes(manifest.table_bytes.replace(b",train", b",test", 1))
-    monkeypatch.setattr(snapshot, "load", lambda _: manifest.with_table(table))
+    monkeypatch.setattr(finished_snapshot, "load", lambda _: manifest.with_table(table))
     assert read_snapshot(root) is None
 
 

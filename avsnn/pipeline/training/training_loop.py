@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from avsnn.errors import PreemptedError, UserError
-from avsnn.pipeline.engine.files import write_atomically
+from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
@@ -44,7 +44,7 @@ from avsnn.pipeline.training.step import take_step
 NOTE_INTERVAL_S = 0.5
 
 
-class Trainer:
+class TrainingLoop:
     """Trains one run, in one process or as one process of a group.
 
     Args:

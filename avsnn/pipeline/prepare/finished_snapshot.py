@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn import __version__
 from avsnn.datasets_manifest import Manifest, load
-from avsnn.pipeline.engine.files import name_in, write_if_changed
+from avsnn.pipeline.engine.atomic_files import name_in, write_if_changed
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import StageCounts, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
-from avsnn.pipeline.formats.prepared import Prepared, load_prepared
-from avsnn.pipeline.prepare.build import DatasetStages
+from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
+from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from avsnn.models.monitor import spike_rates
 from avsnn.models.neuron import LIF
+from avsnn.models.spike_counter import spike_rates
 
 
 def test_spike_rates_count_every_call_and_leave_no_hook():

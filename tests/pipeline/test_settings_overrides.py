@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from avsnn.errors import UserError
 from avsnn.pipeline.experiments.presets import FOLDER, load_presets, preset_names
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.settings_builder import build_settings, flatten
+from avsnn.pipeline.settings_overrides import build_settings, flatten
 
 
 @pytest.mark.parametrize("name", preset_names())
