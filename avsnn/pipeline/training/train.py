@@ -67,16 +67,16 @@ def train(
             is_new = group.is_main and not (folder / "config.yaml").exists()
             if options.resume and is_new:
                 say(f"nothing to resume in {folder}: starting from the first epoch")
-            # The trainer comes before the first file, because the trainer refuses settings that
+            # The loop comes before the first file, because the loop refuses settings that
             # make no network or ask for more than there is.
-            trainer = TrainingLoop(config, folder, options, group, should_stop, progress, say)
+            loop = TrainingLoop(config, folder, options, group, should_stop, progress, say)
             lock: AbstractContextManager[None] = (
                 lock_folder(folder) if group.is_main else nullcontext()
             )
-            with lock, trainer.loader, closing(trainer):
+            with lock, loop.loader, closing(loop):
                 if group.is_main and not (folder / "config.yaml").exists():
                     save_config(folder, config)
-                done = trainer.run()
+                done = loop.run()
         metrics = group.on_main(lambda: read_metrics(folder))
         return TrainingResult(
             folder=folder,
