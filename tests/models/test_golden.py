@@ -14,7 +14,7 @@ MODES = ("eval", "train")
 
 
 @pytest.fixture(params=HINTS)
-def recorded_evaluation(request) -> Golden:
+def recorded(request) -> Golden:
     return golden(request.param)
 
 
