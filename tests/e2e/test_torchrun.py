@@ -15,6 +15,9 @@ from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.training.resume import resume_points
 from tests.warm import Warm
 
+# These tests start first, so that one process runs all of them and makes the fixture `runs` once.
+pytestmark = pytest.mark.long
+
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 # With this preset every layer spikes, so all that the processes exchange affects the result.
 WORDS = ["--preset", "healthy", "--set", "model.channels=16", "--set", "epochs=2"]
