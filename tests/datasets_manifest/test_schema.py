@@ -221,8 +221,8 @@ def test_a_wrong_manifest_of_the_user_is_refused_with_one_sentence(
 def test_a_missing_folder_of_the_user_is_refused_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(USER_FOLDER_VARIABLE, "/nope")
-    with pytest.raises(UserError, match="AVSNN_DATASETS=/nope is not a folder"):
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, "/proc/nope")
+    with pytest.raises(UserError, match="AVSNN_DATASETS=/proc/nope is not a folder"):
         names()
 
 

@@ -15,7 +15,7 @@ BAD_INPUT = {
     "unknown split": (["datasets", "check", "crema-d", "--split", "x"], "published, speaker"),
     "clips not yet known": (["datasets", "check", "urbansound8k-av"], "prepare urbansound8k-av"),
     "source without the folders": (["prepare", "urbansound8k-av", "--source", "."], "_vision"),
-    "missing source folder": (["prepare", "av-digits", "--source", "/nope"], "/nope"),
+    "missing source folder": (["prepare", "av-digits", "--source", "/proc/nope"], "/proc/nope"),
     "root that cannot be written": (["prepare", "demo", "--root", "/proc/nope"], "/proc/nope"),
     "root that is a file": (["prepare", "demo", "--root", "file"], "file"),
     "wrong type": (["prepare", "demo", "--limit", "many"], "--limit"),
