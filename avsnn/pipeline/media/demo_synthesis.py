@@ -12,9 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPES = ("ring", "cross", "triangle")
-CONTOURS = ("rising", "falling")
-
 # Height and width of a frame in px, and frames per second.
 SIDE = 96
 FPS = 15
@@ -32,7 +29,7 @@ def write_video(path: Path, *, key: str, shape: str) -> None:
     Args:
         path: where the clip goes.
         key: key of the clip; all random numbers come from the key.
-        shape: one of ``SHAPES``.
+        shape: ``ring``, ``cross`` or ``triangle``.
     """
     import cv2
 
@@ -62,7 +59,7 @@ def audio_bytes(*, key: str, contour: str) -> bytes:
 
     Args:
         key: key of the clip; all random numbers come from the key.
-        contour: one of ``CONTOURS``.
+        contour: ``rising`` or ``falling``.
     """
     import soundfile
 

@@ -28,8 +28,8 @@ from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index
 
-# The first version called the snapshot a seal; the file keeps its name, so that data sets which
-# that version prepared are still recognised as finished.
+# The first version called the snapshot a seal; the file keeps its name, so that a data set has one
+# such file and not two.
 SNAPSHOT = Path("state", "seal.json")
 
 
@@ -37,7 +37,8 @@ class Snapshot(BaseModel):
     """The content of the snapshot file.
 
     Attributes:
-        mark: fingerprint of everything that the plan was made of.
+        mark: fingerprint of everything that the plan was made of (the file keeps this name from the
+            first version).
         stages: what each stage counted.
         files: size in bytes and time in ns of every file, by its path below the data set's folder.
     """
@@ -115,7 +116,10 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
         [
             __version__,
             [(kind.name, kind.version) for kind in kinds],
-            manifest.model_dump(mode="json"),
+            # Words for people change no plan.
+            manifest.model_dump(
+                mode="json", exclude={"title", "description", "homepage", "licence"}
+            ),
             manifest.table and hashlib.sha256(manifest.table_bytes).hexdigest(),
             request.model_dump(mode="json"),
         ]

@@ -24,7 +24,7 @@ class ConvertSettings(StrictModel):
     )
     heads: int = Field(default=16, ge=1, description="Number of attention heads (published: 16)")
     alpha: float = Field(
-        default=1.5, ge=0, description="Share of the cross-modal residual (published: 1.5)"
+        default=1.5, ge=0, description="Factor of the cross-modal residual (published: 1.5)"
     )
     method: str | None = Field(
         default=None,

@@ -51,6 +51,8 @@ class PartialDownload:
             folder: where partial downloads are kept.
         """
         name = hashlib.sha256(path.encode()).hexdigest()
+        # The first version called the validator a mark; the name stays, so that downloads of that
+        # version go on.
         return cls(folder / f"{name}.part", folder / f"{name}.mark")
 
     @property
