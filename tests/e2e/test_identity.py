@@ -16,7 +16,7 @@ from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.datasets_manifest.clips import COLUMNS
 from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.prepare.splits import select
-from tests.conftest import ALONE, Command, hashes
+from tests.conftest import ALONE, SMALL_SHARDS, Command, hashes
 from tests.warm import Warm
 
 TRAIN = ["train", "own", "--run", "r", "--preset", "demo", "--device", "cpu"]
@@ -176,3 +176,37 @@ def test_a_prepare_killed_with_another_limit_leaves_the_finished_one_usable(
     trained = avsnn(*TRAIN, "--set", "selection=last")
     assert trained.returncode == 0, trained.stderr
     assert "nothing to do" in prepare(avsnn, "--limit", "24")
+
+
+def test_the_finished_prepare_is_verified_after_another_one_was_interrupted(
+    avsnn: Command, warm: Warm, own: OwnDataset, tmp_path: Path
+) -> None:
+    prepare(avsnn, "--limit", "24")
+    finished = current_files(tmp_path / "data" / "own")
+    other = ["prepare", "own", "--limit", "24", "--set", "audio.size=64", *ALONE]
+    process = warm.start(other, tmp_path)
+    for line in process.stderr:
+        if line.startswith("audio: 1 of"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    (tmp_path / "data" / "own" / "prepared.json").write_bytes(b"")
+    assert avsnn("verify", "own").returncode == 1
+    prepare(avsnn, "--limit", "24")
+    assert current_files(tmp_path / "data" / "own") == finished
+    verified = avsnn("verify", "own")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize("name", ["prepared.json", "state/request.json", "state/seal.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff"])
+def test_a_damaged_file_of_prepare_is_written_again_by_prepare(
+    avsnn: Command, small_demo: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    shutil.copytree(small_demo, tmp_path / "data")
+    finished = hashes(tmp_path / "data" / "demo")
+    (tmp_path / "data" / "demo" / name).write_bytes(content)
+    done = avsnn("prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE)
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path / "data" / "demo") == finished
+    assert avsnn("verify", "demo").returncode == 0
