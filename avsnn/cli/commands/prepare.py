@@ -91,11 +91,11 @@ def prepare_command(
     from avsnn.pipeline.prepare.build_stages import build_stages
     from avsnn.pipeline.prepare.finished_snapshot import finished_before
     from avsnn.pipeline.prepare.prepare import prepare
-    from avsnn.pipeline.prepare.request import load_request, make_request
+    from avsnn.pipeline.prepare.request import last_request, make_request
     from avsnn.pipeline.settings_overrides import build_settings
 
     settings = build_settings(PrepareSettings, [{"limit": limit}], assignments or ())
-    last = load_request(root, dataset)
+    last = last_request(root, dataset)
     asked = make_request(settings, source=source, store=store, max_failures=max_failures, last=last)
     if dry_run or explain:
         stages = build_stages(dataset, asked, root=root)

@@ -11,10 +11,11 @@ from avsnn.pipeline.engine.atomic_files import sha256, write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.measures import Evaluation, measure
+from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.inference.device import choose_kernels
 from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.inference.predict import predict
-from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.dataset import open_source, require_same_data, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.runs.checkpoint import best_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, load_config
@@ -47,6 +48,10 @@ def evaluate(
     checkpoint = best_checkpoint(folder)
     if not checkpoint.exists():
         raise UserError(f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first.")
+    if load_prepared(config.root, config.dataset) is not None:
+        # A recorded result says nothing about data that have changed since. Without any data, the
+        # recorded result is all that there is.
+        require_same_data(config)
     if (before := recorded_evaluation(folder, config, part=part)) is not None:
         return before, True
     choose_kernels("auto", device)

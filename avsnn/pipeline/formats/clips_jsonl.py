@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from avsnn.pipeline.engine.fingerprint import fingerprint
+
 
 class IndexRow(BaseModel):
     """A clip whose files are all here: one line of ``clips.jsonl``.
@@ -33,6 +35,19 @@ class IndexRow(BaseModel):
     audio: str
     visual: str
     sha256: dict[str, str]
+
+
+def clips_fingerprint(rows: list[IndexRow], split: str) -> str:
+    """Return the fingerprint of what a training on a split depends on, besides the caches.
+
+    The fingerprint covers the label, the name of the class and the part of every clip.
+
+    Args:
+        rows: the rows of the index.
+        split: name of the split.
+    """
+    facts = [(row.key, row.label, row.label_name, row.splits[split]) for row in rows]
+    return fingerprint(sorted(facts))
 
 
 def read_index(folder: Path) -> list[IndexRow]:

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import locate
-from avsnn.pipeline.formats.clips_jsonl import read_index
-from avsnn.pipeline.formats.prepared_json import require_prepared
+from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
+from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
@@ -24,12 +24,7 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     Raises:
         UserError: the prepared data are gone, or were prepared again with other content.
     """
-    prepared = require_prepared(config.root, config.dataset)
-    if prepared.fingerprint != config.data.fingerprint:
-        raise UserError(
-            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
-            "with the settings in the run's config.yaml (data.settings)."
-        )
+    prepared = require_same_data(config)
     folder = config.root / config.dataset
     if shards:
         return ShardSource(
@@ -40,13 +35,36 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     return CacheSource(frames=locate(folder, prepared.frames), audio=locate(folder, prepared.audio))
 
 
+def require_same_data(config: RunConfig) -> Prepared:
+    """Return the prepared data of a run, if the data are what the run was trained on.
+
+    Raises:
+        UserError: the data are gone, or their content, labels, class names or parts have changed.
+    """
+    prepared = require_prepared(config.root, config.dataset)
+    if prepared.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
+            "with the settings in the run's config.yaml (data.settings)."
+        )
+    rows = read_index(config.root / config.dataset / prepared.index)
+    if config.clips not in (None, clips_fingerprint(rows, config.split)):
+        raise UserError(
+            f"{config.dataset} in {config.root} has other labels, class names or parts of the "
+            f"split {config.split!r} than this run was trained on; train again, or restore the "
+            f"table and run 'avsnn prepare {config.dataset} --root {config.root}'."
+        )
+    return prepared
+
+
 def rows_of_parts(config: RunConfig, source: Source, *parts: str) -> NDArray[np.int64]:
     """Return the rows of a source whose clips belong to some parts of the run's split.
 
     Raises:
         UserError: no clip belongs to these parts.
     """
-    index = read_index(config.root / config.dataset / config.data.index)
+    prepared = require_prepared(config.root, config.dataset)
+    index = read_index(config.root / config.dataset / prepared.index)
     part_of = {row.key: row.splits[config.split] for row in index}
     rows = [i for i, key in enumerate(source.keys) if part_of[key] in parts]
     if not rows:

@@ -71,8 +71,9 @@ def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> Datase
     if discover:
         manifest = discover.with_discovered_clips()
     fetch = Fetch(folder / "raw", state, manifest, select(manifest, request.settings.limit), source)
-    index = Index(folder / "index", state, manifest, fetch)
-    extract, frames, audio = _stages_of_settings(request, fetch, index, store)
+    clips = _fingerprint_of_clips(fetch)
+    index = Index(folder / "index" / f"clips-{clips[:8]}", state, manifest, fetch)
+    extract, frames, audio = _stages_of_settings(request, fetch, index, store, clips)
     return DatasetStages(folder, manifest, request, discover, fetch, index, extract, frames, audio)
 
 
@@ -105,19 +106,15 @@ def rebuild_with_source(stages: DatasetStages, source: Path | None) -> DatasetSt
 
 
 def _stages_of_settings(
-    request: PrepareRequest, fetch: Fetch, index: Index, store: Folder
+    request: PrepareRequest, fetch: Fetch, index: Index, store: Folder, clips: str
 ) -> tuple[Extract, FrameCache, AudioCache]:
-    """Build the stages whose folders are named by the settings, so that settings can coexist."""
+    """Build the stages whose folders are named by clips and settings.
+
+    A prepare of other clips or with other settings writes to other folders, so that a prepare which
+    is interrupted leaves the last finished one as it was.
+    """
     settings = request.settings
-    # `dataclasses.asdict` gives the same value, but takes ten times as long.
-    table = fingerprint(
-        [
-            {**vars(clip), "audio": vars(clip.audio), "visual": vars(clip.visual)}
-            for clip in fetch.clips
-        ]
-    )
-    identity = [Extract.version, table, index.settings(), settings.extract.model_dump()]
-    shards = fingerprint(identity)[:8]
+    shards = fingerprint([Extract.version, clips, settings.extract.model_dump()])[:8]
     extract = Extract(
         store / "shards" / shards,
         fetch.state,
@@ -140,6 +137,18 @@ def _stages_of_settings(
             cache_folder(AudioCache, settings.audio), fetch.state, extract.folder, settings.audio
         ),
     )
+
+
+def _fingerprint_of_clips(fetch: Fetch) -> str:
+    """Return the fingerprint of what the clips are: table, classes, and rules of the splits."""
+    manifest = fetch.manifest
+    # `dataclasses.asdict` gives the same value, but takes ten times as long.
+    table = [
+        {**vars(clip), "audio": vars(clip.audio), "visual": vars(clip.visual)}
+        for clip in fetch.clips
+    ]
+    splits = {split: rule.model_dump() for split, rule in manifest.splits.items()}
+    return fingerprint([table, manifest.classes, manifest.default_split, splits])
 
 
 def _open_store(url: str) -> UPath:

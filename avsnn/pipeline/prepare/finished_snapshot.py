@@ -22,7 +22,7 @@ from avsnn.pipeline.engine.journal import StageCounts, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
-from avsnn.pipeline.prepare.request import PrepareRequest
+from avsnn.pipeline.prepare.request import PrepareRequest, save_request
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
@@ -53,7 +53,8 @@ def finished_before(
 ) -> tuple[Prepared, list[StageCounts]] | None:
     """Return what a finished prepare left and counted, if it was asked for the same.
 
-    None means: something changed, or only a plan can tell.
+    None means: something changed, or only a plan can tell. Another prepare may have been started
+    and interrupted since, so ``request.json`` becomes the request of the finished prepare again.
 
     Raises:
         UserError: there is no such data set, or another run is writing there.
@@ -64,6 +65,8 @@ def finished_before(
     with lock_folder(folder):
         counts = read_unchanged_snapshot(folder, mark=_plan_fingerprint(load(dataset), request))
         prepared = load_prepared(root, dataset) if counts else None
+        if prepared:
+            save_request(folder, request)
     return (prepared, counts) if prepared and counts else None
 
 

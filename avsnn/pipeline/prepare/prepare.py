@@ -18,7 +18,7 @@ from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_sour
 from avsnn.pipeline.prepare.estimate import free_disk_bytes, missing_bytes, needed_disk_bytes
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.prepare.finished_snapshot import write_snapshot_of
-from avsnn.pipeline.prepare.request import load_request
+from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.settings_overrides import flatten
@@ -74,7 +74,7 @@ def plan_stages(stages: DatasetStages, *, retry_failed: bool = False) -> list[tu
 
 def changed_settings(stages: DatasetStages) -> list[str]:
     """Return what differs from the last prepare, each as ``key was …, is …``."""
-    last = load_request(stages.folder.parent, stages.manifest.name)
+    last = last_request(stages.folder.parent, stages.manifest.name)
     now = flatten(stages.request.settings)
     then = flatten(last.settings) if last else now
     return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
@@ -99,19 +99,19 @@ class _PrepareRun:
         self.redo = redo
         self.on_stage = on_stage
         self.summaries: list[StageSummary] = []
-        last = load_request(stages.folder.parent, stages.manifest.name)
+        last = last_request(stages.folder.parent, stages.manifest.name)
         self.has_new_source = last is not None and last.source != stages.request.source is not None
 
     def run_stages(self) -> None:
         """Run the stages in order."""
-        request = self.stages.request.model_dump_json(indent=1).encode()
+        request = self.stages.request
         self._download_from_kaggle_if_needed()
         discover = self.stages.discover
         if discover and self._run(discover).units_done_now:
             # The later stages work on the clips that were just discovered.
             self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
         self._require_disk_space()
-        write_if_changed(self.stages.fetch.state / "request.json", request)
+        save_request(self.stages.folder, request)
         for stage in self.stages.in_order[len(self.summaries) :]:
             self._run(stage)
 

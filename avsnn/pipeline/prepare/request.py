@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest import load
+from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import read_json_file
 
@@ -51,5 +52,34 @@ def load_request(root: Path, dataset: str) -> PrepareRequest | None:
     Raises:
         UserError: ``request.json`` is damaged, or there is no such data set.
     """
-    path = root / load(dataset).name / "state" / "request.json"
+    path = _request_path(root / load(dataset).name)
     return read_json_file(PrepareRequest, path, dataset) if path.exists() else None
+
+
+def last_request(root: Path, dataset: str) -> PrepareRequest | None:
+    """Return the request of the last prepare for the next prepare; None also if it is damaged.
+
+    The next prepare writes ``request.json`` again, so a damaged file must not stop the prepare.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    path = _request_path(root / load(dataset).name)
+    try:
+        return PrepareRequest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def save_request(folder: Path, request: PrepareRequest) -> None:
+    """Write ``request.json`` of a data set, unless the file has this content already.
+
+    Args:
+        folder: the folder of the data set.
+        request: what is asked for.
+    """
+    write_if_changed(_request_path(folder), request.model_dump_json(indent=1).encode())
+
+
+def _request_path(folder: Path) -> Path:
+    return folder / "state" / "request.json"

@@ -9,13 +9,14 @@ from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import flatten
 
 # Raise this number by hand when the same settings train another network than before.
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
 
 
 class RunConfig(BaseModel):
@@ -26,6 +27,8 @@ class RunConfig(BaseModel):
         dataset: name of the data set.
         root: folder that holds the data sets.
         data: the prepared data that the run is trained on.
+        clips: fingerprint of label, class name and part of every clip; None in a run of a version
+            that did not record the fingerprint.
         settings: all settings of the training.
         made_with: command, versions and machine of the first start; see ``provenance``.
     """
@@ -34,6 +37,7 @@ class RunConfig(BaseModel):
     dataset: str
     root: Path
     data: Prepared
+    clips: str | None = None
     settings: TrainSettings
     made_with: dict[str, str]
 
@@ -67,12 +71,16 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
             f"setting data.split cannot be {split!r}: {dataset} has {', '.join(manifest.splits)}."
         )
     prepared = require_prepared(root, dataset)
-    identity = [TRAIN_VERSION, dataset, prepared.fingerprint, settings.model_dump(mode="json")]
+    rows = read_index(root / dataset / prepared.index)
+    clips = clips_fingerprint(rows, split or manifest.default_split)
+    facts = settings.model_dump(mode="json")
+    identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
     return RunConfig(
         fingerprint=fingerprint(identity),
         dataset=dataset,
         root=root.absolute(),
         data=prepared,
+        clips=clips,
         settings=settings,
         made_with=provenance(),
     )
@@ -121,4 +129,6 @@ def require_same(config: RunConfig, folder: Path) -> None:
         differing.insert(0, f"data set {found.dataset} there, {config.dataset} here")
     elif config.data.fingerprint != found.data.fingerprint:
         differing.append("the prepared data changed")
+    elif config.clips != found.clips:
+        differing.append("labels, class names or parts of the split changed")
     raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")

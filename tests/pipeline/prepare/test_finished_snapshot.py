@@ -54,7 +54,7 @@ def change_time(path: Path) -> None:
     "pattern",
     [
         "raw/audio/*.wav",
-        "index/clips.jsonl",
+        "index/*/clips.jsonl",
         "shards/*/*.tar",
         "cache/*/audio/c/0/0/0/0",
         "state/*.jsonl",

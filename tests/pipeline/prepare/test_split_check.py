@@ -50,7 +50,8 @@ def test_checksums_of_generated_files_are_taken_from_the_prepared_files(
 
 
 def test_clips_prepared_under_another_part_are_counted(tmp_path: Path, small_demo: Path) -> None:
-    for name in ("prepared.json", "failures.jsonl", "index/clips.jsonl"):
+    (index,) = (small_demo / "demo").glob("index/*/clips.jsonl")
+    for name in ("prepared.json", "failures.jsonl", index.relative_to(small_demo / "demo")):
         (tmp_path / "demo" / name).parent.mkdir(parents=True, exist_ok=True)
         text = (small_demo / "demo" / name).read_text()
         (tmp_path / "demo" / name).write_text(

@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, s
     ),
     "bit flipped in a Zarr chunk": (CHUNK, flip_a_bit, "frames", "other bytes"),
     "bit flipped in a raw file": (RAW, flip_a_bit, "fetch", "other bytes"),
-    "bit flipped in the index": (first("index/*"), flip_a_bit, "index", "other bytes"),
+    "bit flipped in the index": (first("index/*/clips.jsonl"), flip_a_bit, "index", "other bytes"),
     "tar cut at a member boundary": (SHARD, cut_at_a_member, "extract", "were written"),
     "missing shard": (SHARD, Path.unlink, "extract", "is missing"),
     "missing chunk": (CHUNK, Path.unlink, "frames", "is missing"),

@@ -27,7 +27,7 @@ class Index(Stage):
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     folder: Path
     state: Path
@@ -35,34 +35,47 @@ class Index(Stage):
     fetch: Fetch
 
     def settings(self) -> dict[str, Any]:
-        """Return the rules of the splits: every row names the part of its clip in every split."""
-        return {split: rule.model_dump() for split, rule in self.manifest.splits.items()}
+        """Return what every row depends on: the classes, and the rules of the splits."""
+        return {
+            "classes": self.manifest.classes,
+            "default_split": self.manifest.default_split,
+            "splits": {split: rule.model_dump() for split, rule in self.manifest.splits.items()},
+        }
 
     def units(self) -> list[Unit]:
-        """Return the whole index as one unit; its inputs are the SHA-256 of all files."""
+        """Return the whole index as one unit.
+
+        The inputs are, for every clip, its label, its group, its part in every split, and the
+        SHA-256 of its files. So a corrected label or part makes the index again.
+        """
         fetched = records(self.fetch)
+        parts_of_split = {name: assign_parts(self.manifest, name) for name in self.manifest.splits}
 
         def digest(path: str) -> str | None:
             record = fetched.get(path)
             return record.outputs[0].sha256 if record and record.outputs else None
 
         inputs = {
-            clip.key: {file.path: digest(file.path) for file in clip.files}
+            clip.key: {
+                "label": clip.label,
+                "group": clip.group,
+                "parts": {split: parts[clip.key] for split, parts in parts_of_split.items()},
+                "files": {file.path: digest(file.path) for file in clip.files},
+            }
             for clip in self.fetch.clips
         }
         return [Unit(name="clips", outputs=("clips.jsonl",), inputs=inputs)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Write ``clips.jsonl``, in an order that mixes the classes."""
-        parts_of_split = {name: assign_parts(self.manifest, name) for name in self.manifest.splits}
-        default_parts = parts_of_split[self.manifest.default_split]
         positions: dict[str, int] = defaultdict(int)
         rows, skipped = [], 0
         for clip in sorted(self.fetch.clips, key=lambda clip: hash_rank(clip.key)):
-            part = default_parts[clip.key]
+            facts: dict[str, Any] = unit.inputs[clip.key]
+            part = facts["parts"][self.manifest.default_split]
             position = positions[part]
             positions[part] += 1
-            digests: dict[str, str | None] = unit.inputs[clip.key]
+            digests: dict[str, str | None] = facts["files"]
             if None in digests.values():
                 skipped += 1
                 continue
@@ -73,7 +86,7 @@ class Index(Stage):
                 group=clip.group,
                 part=part,
                 position=position,
-                splits={split: parts[clip.key] for split, parts in parts_of_split.items()},
+                splits=facts["parts"],
                 audio=clip.audio.path,
                 visual=clip.visual.path,
                 sha256={path: digest for path, digest in digests.items() if digest},

@@ -14,10 +14,15 @@ def shards_of(root: Path) -> list[Path]:
     return sorted((root / "demo" / "shards").glob("*/*.tar"))
 
 
+def index_of(root: Path) -> Path:
+    (folder,) = (root / "demo" / "index").iterdir()
+    return folder
+
+
 def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path) -> None:
     urls = [str(path) for path in shards_of(small_demo)]
     read = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
-    rows = {row.key: row for row in read_index(small_demo / "demo" / "index")}
+    rows = {row.key: row for row in read_index(index_of(small_demo))}
     assert sorted(sample["__key__"] for sample in read) == sorted(rows)
     for sample in read:
         described = json.loads(sample["json"])
@@ -28,7 +33,7 @@ def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path
 
 
 def test_the_audio_of_a_shard_holds_the_samples_of_the_recording(small_demo: Path) -> None:
-    rows = {row.key: row for row in read_index(small_demo / "demo" / "index")}
+    rows = {row.key: row for row in read_index(index_of(small_demo))}
     url = str(shards_of(small_demo)[0])
     for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
         published = small_demo / "demo" / "raw" / rows[sample["__key__"]].audio

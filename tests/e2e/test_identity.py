@@ -1,0 +1,212 @@
+"""Corrections of a table, of splits and of classes reach prepare, train and evaluate."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from avsnn.datasets_manifest import load
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.datasets_manifest.clips import COLUMNS
+from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.prepare.splits import select
+from tests.conftest import ALONE, SMALL_SHARDS, Command, hashes
+from tests.warm import Warm
+
+TRAIN = ["train", "own", "--run", "r", "--preset", "demo", "--device", "cpu"]
+TRAIN += ["--set", "model.channels=16", "--set", "data.size=32", "--set", "epochs=1"]
+TRAIN += ["--set", "batch_size=8"]
+TRAIN_ON_SPEAKERS = [*TRAIN, "--set", "data.split=speaker"]
+
+
+class OwnDataset:
+    """A small data set of a user, whose YAML and table can be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.yaml, self.table = folder / "own.yaml", folder / "own.csv"
+        manifest = load("demo")
+        facts = manifest.model_dump(mode="json", exclude_defaults=True)
+        facts |= {"name": "own", "table": "own.csv", "group": "speaker"}
+        facts["splits"]["speaker"] = {"val_groups": ["s1"], "test_groups": ["s2"]}
+        self.facts = facts
+        self.rows = [
+            dict(
+                zip(
+                    (*COLUMNS, "split"),
+                    (
+                        clip.key,
+                        str(clip.label),
+                        f"s{number % 4}",
+                        *(clip.audio.path, "", "", clip.visual.path, "", ""),
+                        clip.columns["split"],
+                    ),
+                    strict=True,
+                )
+            )
+            for number, clip in enumerate(select(manifest, 30))
+        ]
+        self.write()
+
+    def write(self) -> None:
+        self.yaml.write_text(yaml.safe_dump(self.facts))
+        with self.table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*COLUMNS, "split"])
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnDataset:
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(folder))
+    return OwnDataset(folder)
+
+
+@pytest.fixture(scope="module")
+def evaluated(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a prepared data set of a user, and a run that was trained and evaluated."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "datasets").mkdir()
+    OwnDataset(folder / "datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(USER_FOLDER_VARIABLE, str(folder / "datasets"))
+        for words in (["prepare", "own", *ALONE], TRAIN_ON_SPEAKERS, ["evaluate", "r"]):
+            done = warm.run(words, folder)
+            assert done.returncode == 0, done.stderr
+    return folder
+
+
+def prepare(avsnn: Command, *words: str) -> str:
+    done = avsnn("prepare", "own", *ALONE, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def prepared_index(folder: Path) -> dict[str, tuple[int, str, str, str]]:
+    prepared = json.loads((folder / "prepared.json").read_text())
+    rows = read_index(folder / prepared["index"])
+    return {row.key: (row.label, row.label_name, row.group, row.splits["speaker"]) for row in rows}
+
+
+def relabel(own: OwnDataset) -> None:
+    own.rows[0]["label"] = str((int(own.rows[0]["label"]) + 1) % 6)
+
+
+def regroup(own: OwnDataset) -> None:
+    own.rows[0]["group"] = "s2" if own.rows[0]["group"] != "s2" else "s1"
+
+
+def repart(own: OwnDataset) -> None:
+    row = next(row for row in own.rows if row["split"] == "train")
+    row["split"] = "test"
+
+
+def other_test_groups(own: OwnDataset) -> None:
+    own.facts["splits"]["speaker"] = {"val_groups": ["s2"], "test_groups": ["s1"]}
+
+
+def rename_class(own: OwnDataset) -> None:
+    own.facts["classes"] = ["circle-rising", *own.facts["classes"][1:]]
+
+
+def other_default_split(own: OwnDataset) -> None:
+    own.facts["default_split"] = "speaker"
+
+
+Edit = Callable[[OwnDataset], None]
+EDITS: list[Edit] = [relabel, regroup, repart, other_test_groups, rename_class, other_default_split]
+
+
+def current_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files that ``prepared.json`` names, and of ``prepared.json``."""
+    prepared = json.loads((folder / "prepared.json").read_text())
+    current = tuple(prepared[name] for name in ("shards", "frames", "audio", "index"))
+    return {
+        name: digest
+        for name, digest in hashes(folder).items()
+        if name.startswith(current) or name == "prepared.json"
+    }
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_correction_is_prepared_as_afresh_and_stops_a_run_that_it_concerns(
+    avsnn: Command, evaluated: Path, own: OwnDataset, tmp_path: Path, edit: Edit
+) -> None:
+    for name in ("data", "r"):
+        shutil.copytree(evaluated / name, tmp_path / name)
+    corrected, fresh = tmp_path / "data" / "own", tmp_path / "fresh" / "own"
+    before = prepared_index(corrected)
+    edit(own)
+    own.write()
+    assert "nothing to do" not in prepare(avsnn)
+    prepare(avsnn, "--root", "fresh", "--source", str(corrected / "raw"))
+    assert prepared_index(corrected) == prepared_index(fresh)
+    assert current_files(corrected) == current_files(fresh)
+    if edit in (repart, other_default_split):
+        # These edits change no fact of a run on the split `speaker`.
+        return
+    assert prepared_index(corrected) != before
+    again = avsnn(*TRAIN_ON_SPEAKERS)
+    assert again.returncode == 2, again.stdout
+    assert "holds another run" in again.stderr
+    measured = avsnn("evaluate", "r", "--root", "data")
+    assert measured.returncode == 2, measured.stdout
+    assert "than this run was trained on" in measured.stderr or "is not what" in measured.stderr
+
+
+def test_a_prepare_killed_with_another_limit_leaves_the_finished_one_usable(
+    avsnn: Command, warm: Warm, own: OwnDataset, tmp_path: Path
+) -> None:
+    prepare(avsnn, "--limit", "24")
+    finished = current_files(tmp_path / "data" / "own")
+    process = warm.start(["prepare", "own", "--limit", "30", *ALONE], tmp_path)
+    for line in process.stderr:
+        if line.startswith("extract: 1 of"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    assert current_files(tmp_path / "data" / "own") == finished
+    trained = avsnn(*TRAIN, "--set", "selection=last")
+    assert trained.returncode == 0, trained.stderr
+    assert "nothing to do" in prepare(avsnn, "--limit", "24")
+
+
+def test_the_finished_prepare_is_verified_after_another_one_was_interrupted(
+    avsnn: Command, warm: Warm, own: OwnDataset, tmp_path: Path
+) -> None:
+    prepare(avsnn, "--limit", "24")
+    finished = current_files(tmp_path / "data" / "own")
+    other = ["prepare", "own", "--limit", "24", "--set", "audio.size=64", *ALONE]
+    process = warm.start(other, tmp_path)
+    for line in process.stderr:
+        if line.startswith("audio: 1 of"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    (tmp_path / "data" / "own" / "prepared.json").write_bytes(b"")
+    assert avsnn("verify", "own").returncode == 1
+    prepare(avsnn, "--limit", "24")
+    assert current_files(tmp_path / "data" / "own") == finished
+    verified = avsnn("verify", "own")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize("name", ["prepared.json", "state/request.json", "state/seal.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff"])
+def test_a_damaged_file_of_prepare_is_written_again_by_prepare(
+    avsnn: Command, small_demo: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    shutil.copytree(small_demo, tmp_path / "data")
+    finished = hashes(tmp_path / "data" / "demo")
+    (tmp_path / "data" / "demo" / name).write_bytes(content)
+    done = avsnn("prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE)
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path / "data" / "demo") == finished
+    assert avsnn("verify", "demo").returncode == 0
