@@ -1,64 +1,29 @@
 """Corrections of a table, of splits and of classes reach prepare, train and evaluate."""
 
-import csv
-import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from avsnn.datasets_manifest import load
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
-from avsnn.datasets_manifest.clips import COLUMNS
-from avsnn.pipeline.formats.clips_jsonl import read_index
-from avsnn.pipeline.prepare.splits import select
 from tests.conftest import ALONE, SMALL_SHARDS, Command, hashes
+from tests.own_dataset import (
+    EDITS,
+    Edit,
+    OwnDataset,
+    current_files,
+    other_default_split,
+    prepared_index,
+    repart,
+)
 from tests.warm import Warm
 
 TRAIN = ["train", "own", "--run", "r", "--preset", "demo", "--device", "cpu"]
 TRAIN += ["--set", "model.channels=16", "--set", "data.size=32", "--set", "epochs=1"]
 TRAIN += ["--set", "batch_size=8"]
 TRAIN_ON_SPEAKERS = [*TRAIN, "--set", "data.split=speaker"]
-
-
-class OwnDataset:
-    """A small data set of a user, whose YAML and table can be changed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.yaml, self.table = folder / "own.yaml", folder / "own.csv"
-        manifest = load("demo")
-        facts = manifest.model_dump(mode="json", exclude_defaults=True)
-        facts |= {"name": "own", "table": "own.csv", "group": "speaker"}
-        facts["splits"]["speaker"] = {"val_groups": ["s1"], "test_groups": ["s2"]}
-        self.facts = facts
-        self.rows = [
-            dict(
-                zip(
-                    (*COLUMNS, "split"),
-                    (
-                        clip.key,
-                        str(clip.label),
-                        f"s{number % 4}",
-                        *(clip.audio.path, "", "", clip.visual.path, "", ""),
-                        clip.columns["split"],
-                    ),
-                    strict=True,
-                )
-            )
-            for number, clip in enumerate(select(manifest, 30))
-        ]
-        self.write()
-
-    def write(self) -> None:
-        self.yaml.write_text(yaml.safe_dump(self.facts))
-        with self.table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*COLUMNS, "split"])
-            writer.writeheader()
-            writer.writerows(self.rows)
 
 
 @pytest.fixture
@@ -87,52 +52,6 @@ def prepare(avsnn: Command, *words: str) -> str:
     done = avsnn("prepare", "own", *ALONE, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def prepared_index(folder: Path) -> dict[str, tuple[int, str, str, str]]:
-    prepared = json.loads((folder / "prepared.json").read_text())
-    rows = read_index(folder / prepared["index"])
-    return {row.key: (row.label, row.label_name, row.group, row.splits["speaker"]) for row in rows}
-
-
-def relabel(own: OwnDataset) -> None:
-    own.rows[0]["label"] = str((int(own.rows[0]["label"]) + 1) % 6)
-
-
-def regroup(own: OwnDataset) -> None:
-    own.rows[0]["group"] = "s2" if own.rows[0]["group"] != "s2" else "s1"
-
-
-def repart(own: OwnDataset) -> None:
-    row = next(row for row in own.rows if row["split"] == "train")
-    row["split"] = "test"
-
-
-def other_test_groups(own: OwnDataset) -> None:
-    own.facts["splits"]["speaker"] = {"val_groups": ["s2"], "test_groups": ["s1"]}
-
-
-def rename_class(own: OwnDataset) -> None:
-    own.facts["classes"] = ["circle-rising", *own.facts["classes"][1:]]
-
-
-def other_default_split(own: OwnDataset) -> None:
-    own.facts["default_split"] = "speaker"
-
-
-Edit = Callable[[OwnDataset], None]
-EDITS: list[Edit] = [relabel, regroup, repart, other_test_groups, rename_class, other_default_split]
-
-
-def current_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files that ``prepared.json`` names, and of ``prepared.json``."""
-    prepared = json.loads((folder / "prepared.json").read_text())
-    current = tuple(prepared[name] for name in ("shards", "frames", "audio", "index"))
-    return {
-        name: digest
-        for name, digest in hashes(folder).items()
-        if name.startswith(current) or name == "prepared.json"
-    }
 
 
 @pytest.mark.parametrize("edit", EDITS)
