@@ -10,6 +10,9 @@ from avsnn.errors import UserError
 
 S = TypeVar("S", bound=BaseModel)
 
+# No file and no value of avsnn is nested deeper than five levels.
+MAX_YAML_DEPTH = 50
+
 
 def build_settings(
     kind: type[S], presets: Iterable[Mapping[str, Any]], assignments: Iterable[str]
@@ -34,13 +37,64 @@ def build_settings(
         if not equals or not key:
             raise UserError(f"--set {word!r} is not of the form key=value.")
         try:
-            _assign(tree, key, yaml.safe_load(value))
-        except yaml.YAMLError:
+            _assign(tree, key, parse_yaml(value))
+        except ValueError:
             raise UserError(f"--set {key!r}: the value {value!r} is not valid YAML.") from None
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         raise UserError(_explain(kind, error)) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text that may come from anyone.
+
+    Raises:
+        ValueError: the text is no YAML, has an alias, or is nested too deep. The message is a
+            phrase without a line break.
+    """
+    try:
+        # _PlainLoader is a SafeLoader, which makes plain values only and runs no code.
+        return yaml.load(text, _PlainLoader)  # noqa: S506
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f" in line {mark.line + 1}"
+        raise ValueError(f"{error.problem}{line}") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # PyYAML lets errors of Python through, for instance of a date such as 2024-13-45.
+        raise ValueError(f"{str(error).splitlines()[0] or type(error).__name__}") from None
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return the first mistake that pydantic found, as a phrase without a line break."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ").splitlines()[0].rstrip(".")
+    return f"{key}: {message}" if key else message
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Loads YAML without aliases and without deep nesting.
+
+    Aliases of aliases stand for more memory than a machine has, and a value that is nested very
+    deep exhausts the stack of Python.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        problem = ""
+        if self.check_event(yaml.AliasEvent):
+            problem = "an alias is not allowed"
+        elif self._depth == MAX_YAML_DEPTH:
+            problem = f"more than {MAX_YAML_DEPTH} levels of nesting"
+        if problem:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

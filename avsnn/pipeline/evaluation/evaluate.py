@@ -1,5 +1,6 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -7,16 +8,16 @@ import torch
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import sha256, write_atomically
+from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.evaluation.measures import Evaluation, measure
+from avsnn.pipeline.evaluation.measures import Evaluation, measure, read_evaluation
 from avsnn.pipeline.inference.device import choose_kernels
 from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.inference.predict import predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
-from avsnn.pipeline.runs.checkpoint import best_checkpoint
+from avsnn.pipeline.runs.checkpoint import best_checkpoint, read_bytes
 from avsnn.pipeline.runs.config import RunConfig, load_config
 
 # Raise this number by hand when the same checkpoint gets other measures than before.
@@ -72,11 +73,15 @@ def evaluate(
 
 
 def recorded_evaluation(folder: Path, config: RunConfig, *, part: Part) -> Evaluation | None:
-    """Return the recorded evaluation of the present best checkpoint; None if there is none."""
-    path = evaluation_path(folder, part)
-    if not (path.exists() and best_checkpoint(folder).exists()):
+    """Return the recorded evaluation of the present best checkpoint.
+
+    Returns:
+        None if there is none, or if the record is damaged or of another version; the same
+        measurement then writes the record anew.
+    """
+    recorded = read_evaluation(evaluation_path(folder, part))
+    if recorded is None or not best_checkpoint(folder).exists():
         return None
-    recorded = Evaluation.model_validate_json(path.read_bytes())
     return recorded if recorded.fingerprint == _fingerprint(folder, config, part) else None
 
 
@@ -86,5 +91,5 @@ def evaluation_path(folder: Path, part: Part) -> Path:
 
 
 def _fingerprint(folder: Path, config: RunConfig, part: Part) -> str:
-    weights = sha256(best_checkpoint(folder))
+    weights = hashlib.sha256(read_bytes(best_checkpoint(folder))).hexdigest()
     return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, weights])

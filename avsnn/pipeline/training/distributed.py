@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
 from avsnn.models.distributed import sum_over_processes
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ class ProcessGroup:
         """Run ``work`` in the main process only, and return its result in every process.
 
         Raises:
-            UserError: ``work`` raised the error in the main process; every process raises it.
+            UserError, RunError: ``work`` raised the error in the main process; every process
+                raises it.
         """
         if self.world_size == 1:
             return work()
@@ -40,7 +41,7 @@ class ProcessGroup:
         if self.is_main:
             try:
                 result_and_error[0] = work()
-            except UserError as error:
+            except (UserError, RunError) as error:
                 result_and_error[1] = error
         dist.broadcast_object_list(result_and_error, src=0)
         if result_and_error[1] is not None:

@@ -77,7 +77,7 @@ def train(
                 if group.is_main and not (folder / "config.yaml").exists():
                     save_config(folder, config)
                 done = loop.run()
-        metrics = group.on_main(lambda: read_metrics(folder))
+        metrics = group.on_main(lambda: read_metrics(folder, config.settings.selection))
         return TrainingResult(
             folder=folder,
             epochs=config.settings.epochs - done,
@@ -96,7 +96,7 @@ def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
             raise UserError(f"{folder} holds other files and is no run; choose another --run.")
         return 0
     require_same(config, folder)
-    done = len(read_metrics(folder))
+    done = len(read_metrics(folder, config.settings.selection))
     if done < config.settings.epochs and not resume:
         raise UserError(
             f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} epochs); "

@@ -1,7 +1,6 @@
 """The training loop, from top to bottom, resumable at every step."""
 
 import gc
-import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from avsnn.errors import PreemptedError, UserError
-from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
@@ -21,10 +19,11 @@ from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     best_checkpoint,
     last_checkpoint,
+    read_checkpoint,
     write_checkpoint,
 )
 from avsnn.pipeline.runs.config import RunConfig
-from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
+from avsnn.pipeline.runs.metrics import best_epoch, repair_metrics, write_metrics
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_totals import EpochTotals
 from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
@@ -35,6 +34,7 @@ from avsnn.pipeline.training.resume import (
     Position,
     newest_undamaged,
     restore_resume_point,
+    resume_path,
     save_resume_point,
 )
 from avsnn.pipeline.training.state import build_state
@@ -207,8 +207,7 @@ class TrainingLoop:
         write_checkpoint(last_checkpoint(self.folder), checkpoint)
         if best_epoch(self.metrics, self.settings.selection) is self.metrics[-1]:
             write_checkpoint(best_checkpoint(self.folder), checkpoint)
-        lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
-        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        write_metrics(self.folder, self.metrics)
 
     def _save_between_steps(self, position: Position, totals: EpochTotals) -> None:
         """Save a resume point within an epoch if it is time to save, or time to end."""
@@ -231,13 +230,25 @@ class TrainingLoop:
             )
 
     def _restore(self) -> tuple[Position, Mapping[str, Tensor]]:
-        if self.group.world_size > 1:
-            # The main process deletes damaged resume points first, so that every process then finds
-            # the same newest one.
-            self.group.on_main(lambda: newest_undamaged(self.checkpoints, self.say) is None)
-        start, totals = restore_resume_point(self.checkpoints, self.state, self.say)
-        self.metrics = read_metrics(self.folder)[: start.epoch]
-        return start, totals
+        """Put back the newest resume point that serves; return where the training stands."""
+        found: tuple[Position, Checkpoint] | None = None
+
+        def choose() -> tuple[list[dict[str, Any]], Position | None]:
+            nonlocal found
+            metrics = repair_metrics(self.folder, self.settings.selection)
+            if metrics.damage:
+                self.say(f"{metrics.damage}: epochs after {len(metrics.lines)} are trained again")
+            found = newest_undamaged(self.checkpoints, self.say, epochs=len(metrics.lines))
+            return metrics.lines, found[0] if found else None
+
+        # The choice of the main process is the choice of every process.
+        lines, position = self.group.on_main(choose)
+        if position is None:
+            return START, {}
+        self.metrics = lines[: position.epoch]
+        if found is None:
+            found = position, read_checkpoint(resume_path(self.checkpoints, position))
+        return position, restore_resume_point(*found, self.state, self.say)
 
     def _announce(self, start: Position) -> None:
         """Say what is trained, on how many clips, and where the training goes on."""
