@@ -2,12 +2,13 @@
 
 import hashlib
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import torch
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
@@ -41,6 +42,7 @@ def evaluate(
 
     Raises:
         UserError: the folder is not a run, has no checkpoint yet, or its data are gone or changed.
+        RunError: the checkpoint cannot be read, or the loss is NaN or infinite.
     """
     config = load_config(folder)
     if root is not None:
@@ -59,6 +61,12 @@ def evaluate(
             model.to(device), loader, rows, config.settings, device=device, progress=progress
         )
     progress.stop()
+    if not isfinite(scores.loss):
+        raise RunError(
+            f"{checkpoint}: the loss on {part} is NaN or infinite, so there is nothing to report; "
+            "train the run again with a lower optimizer.base_lr, or check the data with "
+            "'avsnn verify'."
+        )
     result = measure(
         config,
         scores,

@@ -58,6 +58,7 @@ def train(
     Raises:
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
             network cannot take the images; a batch is larger than the training part.
+        RunError: an input, the loss, the gradient or a weight is NaN or infinite.
         PreemptedError: SIGTERM came, and everything done so far is saved.
     """
     began = time.monotonic()
