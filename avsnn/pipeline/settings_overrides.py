@@ -1,17 +1,23 @@
 """Builds checked settings from presets and from the ``key=value`` words of ``--set``."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from avsnn.errors import UserError
 
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
 S = TypeVar("S", bound=BaseModel)
 
 # No file and no value of avsnn is nested deeper than five levels.
 MAX_YAML_DEPTH = 50
+
+# A sentence shows so many characters of a wrong value.
+MAX_SHOWN = 100
 
 
 def build_settings(
@@ -139,12 +145,39 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *groups, _ = (str(part) for part in first["loc"])
         allowed = ", ".join(_allowed_keys(kind, groups))
-        return f"there is no setting {key} (value {first['input']!r}); there are: {allowed}."
+        return (
+            f"there is no setting {key} (value {_shortened(first['input'])}); there are: {allowed}."
+        )
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(first["input"], dict):
         of_group = f" of {key}" if key else ""
         return f"the settings{of_group} do not go together: {message}."
-    return f"setting {key} cannot be {first['input']!r}: {message}."
+    allowed = _allowed_range(kind, first["loc"])
+    return f"setting {key} cannot be {_shortened(first['input'])}: {message}{allowed}."
+
+
+def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Return the range of a setting that is a number, in brackets; empty for other settings."""
+    field: FieldInfo | None = None
+    for name in place:
+        field = kind.model_fields.get(str(name))
+        if field is None or not isinstance(field.annotation, type):
+            break
+        if issubclass(field.annotation, BaseModel):
+            kind = field.annotation
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    bounds = [
+        f"{word} {getattr(bound, name):,}"
+        for bound in (field.metadata if field else ())
+        for name, word in words.items()
+        if hasattr(bound, name)
+    ]
+    return f" (allowed: {' and '.join(bounds)})" if bounds else ""
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _allowed_keys(kind: type[BaseModel], groups: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_totals import EpochTotals
 from avsnn.pipeline.training.finite_check import BadStep, FiniteCheck, is_finite
 from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
+from avsnn.pipeline.training.memory import require_memory
 from avsnn.pipeline.training.optimizer import learning_rate
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import (
@@ -95,6 +96,7 @@ class TrainingLoop:
         self.selection_rows = None
         if self.settings.selection != "last":
             self.selection_rows = rows_of_parts(config, source, self.settings.selection)
+        require_memory(config, options.device, processes=group.world_size)
         self.state = build_state(config, options.device, group, self.say)
         self.metrics: list[dict[str, Any]] = []
         self.check = FiniteCheck(options.device)
