@@ -27,10 +27,13 @@ class LossSettings(StrictModel):
         default=0.1, ge=0.0, lt=1.0, description="Share of every target spread over all classes"
     )
     temperature: float = Field(
-        default=0.07, gt=0.0, description="Divisor of the similarities in the semantic alignment"
+        default=0.07,
+        gt=0.0,
+        le=1e6,
+        description="Divisor of the similarities in the semantic alignment",
     )
     alignment_weight: float = Field(
-        default=1.0, ge=0.0, description="Factor of the semantic alignment in the loss"
+        default=1.0, ge=0.0, le=1e6, description="Factor of the semantic alignment in the loss"
     )
     alignment_normalize: bool = Field(
         default=False,

@@ -1,15 +1,18 @@
 """Lists what exists: data sets, the progress of their stages, and runs. Writes nothing."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avsnn.datasets_manifest import names
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.prepare.build_stages import build_as_requested
 from avsnn.pipeline.prepare.request import load_request
 from avsnn.pipeline.prepare.stages.discover import load_discovered
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.runs.config import RunConfig
 
 
 def list_datasets(root: Path) -> list[dict[str, Any]]:
@@ -71,37 +74,49 @@ def list_stages(root: Path) -> list[dict[str, Any]]:
 
 
 def list_runs(runs: Path) -> list[dict[str, Any]]:
-    """Return one row per run folder directly below ``runs``; skip a damaged ``config.yaml``."""
+    """Return one row per run folder directly below ``runs``.
+
+    The field ``unreadable`` of a row says what of the run cannot be read; the other fields hold
+    what can be read.
+    """
     # These modules import torch, and a list of data sets need not wait for torch.
     from avsnn.pipeline.runs.config import load_config
-    from avsnn.pipeline.runs.metrics import read_metrics
 
     rows = []
     for path in sorted(runs.glob("*/config.yaml")):
+        row: dict[str, Any] = {"run": str(path.parent)}
         try:
-            config = load_config(path.parent)
-        except UserError:
-            continue
-        metrics = read_metrics(path.parent)
-        part = config.settings.selection
-        scores = [line[f"{part}_accuracy"] for line in metrics if f"{part}_accuracy" in line]
-        rows.append(
-            {
-                "run": str(path.parent),
-                "dataset": config.dataset,
-                "method": config.settings.model.method,
-                "epochs": len(metrics),
-                "epochs_planned": config.settings.epochs,
-                "selection": part,
-                "best_accuracy": max(scores, default=None),
-                "test_top1": _test_top1(path.parent),
-            }
-        )
+            row |= _describe_run(path.parent, load_config(path.parent))
+        except (UserError, RunError) as error:
+            row |= dict.fromkeys(RUN_FIELDS) | {"unreadable": str(error)}
+        rows.append(row)
     return rows
 
 
-def _test_top1(run: Path) -> float | None:
-    from avsnn.pipeline.evaluation.measures import Evaluation
+RUN_FIELDS = (
+    *("dataset", "method", "epochs", "epochs_planned", "selection", "best_accuracy", "test_top1"),
+    "unreadable",
+)
 
-    path = run / "report" / "test.json"
-    return Evaluation.model_validate_json(path.read_bytes()).top1 if path.exists() else None
+
+def _describe_run(folder: Path, config: "RunConfig") -> dict[str, Any]:
+    from avsnn.pipeline.evaluation.measures import read_evaluation
+    from avsnn.pipeline.runs.metrics import inspect_metrics
+
+    part = config.settings.selection
+    metrics, damage = inspect_metrics(folder, part)
+    evaluation = read_evaluation(report := folder / "report" / "test.json")
+    if evaluation is None and report.exists():
+        damage = damage or f"{report} is damaged; run 'avsnn evaluate {folder}' again"
+    scores = [line[f"{part}_accuracy"] for line in metrics if f"{part}_accuracy" in line]
+    values = (
+        config.dataset,
+        config.settings.model.method,
+        len(metrics),
+        config.settings.epochs,
+        part,
+        max(scores, default=None),
+        evaluation and evaluation.top1,
+        damage,
+    )
+    return dict(zip(RUN_FIELDS, values, strict=True))

@@ -1,14 +1,23 @@
 """Builds checked settings from presets and from the ``key=value`` words of ``--set``."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from avsnn.errors import UserError
 
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
 S = TypeVar("S", bound=BaseModel)
+
+# No file and no value of avsnn is nested deeper than five levels.
+MAX_YAML_DEPTH = 50
+
+# A sentence shows so many characters of a wrong value.
+MAX_SHOWN = 100
 
 
 def build_settings(
@@ -34,13 +43,64 @@ def build_settings(
         if not equals or not key:
             raise UserError(f"--set {word!r} is not of the form key=value.")
         try:
-            _assign(tree, key, yaml.safe_load(value))
-        except yaml.YAMLError:
+            _assign(tree, key, parse_yaml(value))
+        except ValueError:
             raise UserError(f"--set {key!r}: the value {value!r} is not valid YAML.") from None
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         raise UserError(_explain(kind, error)) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text that may come from anyone.
+
+    Raises:
+        ValueError: the text is no YAML, has an alias, or is nested too deep. The message is a
+            phrase without a line break.
+    """
+    try:
+        # _PlainLoader is a SafeLoader, which makes plain values only and runs no code.
+        return yaml.load(text, _PlainLoader)  # noqa: S506
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f" in line {mark.line + 1}"
+        raise ValueError(f"{error.problem}{line}") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # PyYAML lets errors of Python through, for instance of a date such as 2024-13-45.
+        raise ValueError(f"{str(error).splitlines()[0] or type(error).__name__}") from None
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return the first mistake that pydantic found, as a phrase without a line break."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ").splitlines()[0].rstrip(".")
+    return f"{key}: {message}" if key else message
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Loads YAML without aliases and without deep nesting.
+
+    Aliases of aliases stand for more memory than a machine has, and a value that is nested very
+    deep exhausts the stack of Python.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        problem = ""
+        if self.check_event(yaml.AliasEvent):
+            problem = "an alias is not allowed"
+        elif self._depth == MAX_YAML_DEPTH:
+            problem = f"more than {MAX_YAML_DEPTH} levels of nesting"
+        if problem:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:
@@ -85,12 +145,39 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *groups, _ = (str(part) for part in first["loc"])
         allowed = ", ".join(_allowed_keys(kind, groups))
-        return f"there is no setting {key} (value {first['input']!r}); there are: {allowed}."
+        return (
+            f"there is no setting {key} (value {_shortened(first['input'])}); there are: {allowed}."
+        )
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(first["input"], dict):
         of_group = f" of {key}" if key else ""
         return f"the settings{of_group} do not go together: {message}."
-    return f"setting {key} cannot be {first['input']!r}: {message}."
+    allowed = _allowed_range(kind, first["loc"])
+    return f"setting {key} cannot be {_shortened(first['input'])}: {message}{allowed}."
+
+
+def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Return the range of a setting that is a number, in brackets; empty for other settings."""
+    field: FieldInfo | None = None
+    for name in place:
+        field = kind.model_fields.get(str(name))
+        if field is None or not isinstance(field.annotation, type):
+            break
+        if issubclass(field.annotation, BaseModel):
+            kind = field.annotation
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    bounds = [
+        f"{word} {getattr(bound, name):,}"
+        for bound in (field.metadata if field else ())
+        for name, word in words.items()
+        if hasattr(bound, name)
+    ]
+    return f" (allowed: {' and '.join(bounds)})" if bounds else ""
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _allowed_keys(kind: type[BaseModel], groups: list[str]) -> list[str]:

@@ -200,15 +200,41 @@ def test_a_finished_training_stays_unchanged_and_other_settings_are_refused(
 
 @pytest.mark.parametrize(
     ("setting", "part_of_message"),
-    [("data.size=50", "multiples of 16"), ("batch_size=999", "lower it with")],
+    [
+        ("data.size=50", "multiples of 16"),
+        ("batch_size=999", "lower it with"),
+        ("data.size=65536", "allowed: above 0 and at most 4,096"),
+        ("optimizer.base_lr=.inf", "allowed: above 0 and at most 1,000"),
+        ("model.steps=1024 model.channels=1024 data.size=256", "GB of memory, and cpu has"),
+        ("model.channels=8192 model.mlp_ratio=16", "GB of memory, and cpu has"),
+    ],
 )
 def test_a_refused_training_leaves_no_folder(
     avsnn: Command, small_demo: Path, tmp_path: Path, setting: str, part_of_message: str
 ) -> None:
-    done = avsnn("train", "demo", "--root", small_demo, "--run", "r", "--set", setting)
+    words = [word for assignment in setting.split() for word in ("--set", assignment)]
+    done = avsnn("train", "demo", "--root", small_demo, "--run", "r", *words)
     assert done.returncode == 2
     assert part_of_message in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_memory_that_runs_out_in_training_ends_with_one_sentence(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    words = ["train", "demo", "--root", str(small_demo), "--run", "r", "--device", "cpu"]
+    words += ["--set", "model.channels=256", "--set", "data.size=256", "--set", "epochs=1"]
+    done = subprocess.run(
+        ["prlimit", f"--as={4 * 2**30}", avsnn_path, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "there is not enough memory" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_is_refused_as_a_run_folder(

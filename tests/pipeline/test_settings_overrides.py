@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avsnn.errors import UserError
+from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.experiments.presets import FOLDER, load_presets, preset_names
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings, flatten
 
@@ -62,3 +64,51 @@ def test_a_bad_setting_is_refused_with_key_value_and_what_is_allowed(
 def test_no_text_after_set_ends_in_a_traceback(word: str) -> None:
     with suppress(UserError):
         build_settings(TrainSettings, (), [word])
+
+
+# Fingerprints of the default settings; data and runs that exist are found by these values.
+TRAIN_DEFAULTS = "dc8ea5dd52eeb7bcc12b7a2c1523e6fafb6ea9e70478fe1e4dfbb6bc5298fe44"
+PREPARE_DEFAULTS = "634a89aee8e2ce03111696c30e7b1a4e124525b2da6f975136a2a5ff499c4cb6"
+
+NUMBERS = [
+    *("optimizer.base_lr", "optimizer.min_lr", "optimizer.warmup_lr", "optimizer.weight_decay"),
+    *("optimizer.clip_norm", "optimizer.ema_decay", "data.augment.noise_snr"),
+    *("data.augment.min_area", "data.augment.max_ratio", "data.augment.test_crop"),
+    *("loss.label_smoothing", "loss.temperature", "loss.alignment_weight", "model.alpha"),
+    *("model.tau", "model.threshold", "model.surrogate_slope", "data.size", "batch_size", "epochs"),
+    *("optimizer.accumulate", "optimizer.warmup_epochs", "model.channels", "model.steps"),
+]
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1.0e+30", "-1.0e+30"])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_numbers_that_are_not_finite_or_absurd_are_refused_with_the_allowed_range(
+    key: str, value: str
+) -> None:
+    with pytest.raises(UserError, match=rf"setting {key} cannot be .* \(allowed: .*\)\."):
+        build_settings(TrainSettings, (), [f"{key}={value}"])
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1.0e+5", "-1.0e+5"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("audio.noise_snr", "audio.hop", "audio.n_fft", "audio.size", "audio.sample_rate"),
+        *("audio.n_mels", "frames.shorter_side", "extract.clips_per_shard", "limit"),
+    ],
+)
+def test_numbers_of_prepare_that_are_not_finite_or_absurd_are_refused(key: str, value: str) -> None:
+    value = value.replace("e+5", "e+20") if value.startswith("1") else value
+    with pytest.raises(UserError, match=rf"setting {key} cannot be .* \(allowed: .*\)\."):
+        build_settings(PrepareSettings, (), [f"{key}={value}"])
+
+
+def test_the_defaults_and_their_json_are_the_published_values() -> None:
+    assert fingerprint(TrainSettings().model_dump(mode="json")) == TRAIN_DEFAULTS
+    assert fingerprint(PrepareSettings().model_dump(mode="json")) == PREPARE_DEFAULTS
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "&a [*a]", "9" * 5000, "2024-13-45", '!!int ""'])
+def test_a_value_that_is_no_plain_yaml_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="is not valid YAML"):
+        build_settings(TrainSettings, (), [f"epochs={value}"])

@@ -28,7 +28,8 @@ def is_follower() -> bool:
 
     Only the process of rank 0 prints, so that a sentence of all processes is printed once.
     """
-    return os.environ.get("RANK", "0") != "0"
+    rank, count = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return rank.isdecimal() and count.isdecimal() and 0 < int(rank) < int(count)
 
 
 def format_bytes(count: float) -> str:

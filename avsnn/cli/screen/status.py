@@ -17,6 +17,9 @@ def print_status(stage_rows: list[dict[str, Any]], run_rows: list[dict[str, Any]
         out.print("No data set is prepared here yet; start with 'avsnn prepare demo'.")
     if run_rows:
         out.print(_table_of_runs(run_rows))
+        for row in run_rows:
+            if row["unreadable"]:
+                out.print(f"{row['run']}: unreadable: {row['unreadable']}")
 
 
 def _table_of_stages(rows: list[dict[str, Any]]) -> Table:
@@ -41,6 +44,9 @@ def _table_of_runs(rows: list[dict[str, Any]]) -> Table:
     for heading in ("run", "method", "epochs", "best epoch", "test"):
         table.add_column(heading, overflow="fold")
     for row in rows:
+        if row["epochs"] is None:
+            table.add_row(row["run"], "unreadable", "", "", "")
+            continue
         best, top1 = row["best_accuracy"], row["test_top1"]
         table.add_row(
             row["run"],

@@ -217,8 +217,7 @@ def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None if this machine cannot compile the kernels."""
     compiler = os.environ.get("CC", "cc")
     digest = _digest(compiler)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    for folder in (Path(home, "avsnn"), Path(tempfile.gettempdir(), f"avsnn-{os.getuid()}")):
+    for folder in _library_folders():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Another user could have put a library into a folder that the other user owns, and
@@ -234,6 +233,17 @@ def _library() -> ctypes.CDLL | None:
         except (OSError, subprocess.SubprocessError):
             continue
     return None
+
+
+def _library_folders() -> list[Path]:
+    """Return the folders that may hold the compiled kernels, the best folder first."""
+    folders = [Path(tempfile.gettempdir(), f"avsnn-{os.getuid()}")]
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        # HOME is not set, and the system knows no home folder of this user.
+        return folders
+    return [Path(home, "avsnn"), *folders]
 
 
 def _digest(compiler: str) -> str:

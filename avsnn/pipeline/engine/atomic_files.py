@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from upath import UPath
@@ -67,6 +68,17 @@ def write_if_changed(target: Path, data: bytes) -> None:
     """Write a small file, whole or not at all, unless the file holds ``data`` already."""
     if not target.exists() or target.read_bytes() != data:
         write_atomically(target, data)
+
+
+def set_aside(path: Path, reason: str) -> Path:
+    """Rename a file that no longer serves to ``NAME.reason``; replace no other file.
+
+    Returns:
+        the new path; a number follows the reason if a file of that name exists.
+    """
+    names = (f"{path.name}.{reason}{'' if n == 1 else n}" for n in count(1))
+    target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    return path.rename(target)
 
 
 def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:

@@ -1,23 +1,25 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
+import hashlib
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import torch
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import sha256, write_atomically
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.evaluation.measures import Evaluation, measure
+from avsnn.pipeline.evaluation.measures import Evaluation, measure, read_evaluation
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.inference.device import choose_kernels
 from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.inference.predict import predict
 from avsnn.pipeline.loading.dataset import open_source, require_same_data, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
-from avsnn.pipeline.runs.checkpoint import best_checkpoint
+from avsnn.pipeline.runs.checkpoint import best_checkpoint, read_bytes
 from avsnn.pipeline.runs.config import RunConfig, load_config
 
 # Raise this number by hand when the same checkpoint gets other measures than before.
@@ -41,6 +43,7 @@ def evaluate(
 
     Raises:
         UserError: the folder is not a run, has no checkpoint yet, or its data are gone or changed.
+        RunError: the checkpoint cannot be read, or the loss is NaN or infinite.
     """
     config = load_config(folder)
     if root is not None:
@@ -63,6 +66,12 @@ def evaluate(
             model.to(device), loader, rows, config.settings, device=device, progress=progress
         )
     progress.stop()
+    if not isfinite(scores.loss):
+        raise RunError(
+            f"{checkpoint}: the loss on {part} is NaN or infinite, so there is nothing to report; "
+            "train the run again with a lower optimizer.base_lr, or check the data with "
+            "'avsnn verify'."
+        )
     result = measure(
         config,
         scores,
@@ -77,11 +86,15 @@ def evaluate(
 
 
 def recorded_evaluation(folder: Path, config: RunConfig, *, part: Part) -> Evaluation | None:
-    """Return the recorded evaluation of the present best checkpoint; None if there is none."""
-    path = evaluation_path(folder, part)
-    if not (path.exists() and best_checkpoint(folder).exists()):
+    """Return the recorded evaluation of the present best checkpoint.
+
+    Returns:
+        None if there is none, or if the record is damaged or of another version; the same
+        measurement then writes the record anew.
+    """
+    recorded = read_evaluation(evaluation_path(folder, part))
+    if recorded is None or not best_checkpoint(folder).exists():
         return None
-    recorded = Evaluation.model_validate_json(path.read_bytes())
     return recorded if recorded.fingerprint == _fingerprint(folder, config, part) else None
 
 
@@ -91,5 +104,5 @@ def evaluation_path(folder: Path, part: Part) -> Path:
 
 
 def _fingerprint(folder: Path, config: RunConfig, part: Part) -> str:
-    weights = sha256(best_checkpoint(folder))
+    weights = hashlib.sha256(read_bytes(best_checkpoint(folder))).hexdigest()
     return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, weights])

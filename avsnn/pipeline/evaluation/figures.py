@@ -1,6 +1,7 @@
 """The pictures of a report, drawn with matplotlib."""
 
 from io import BytesIO
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from avsnn.pipeline.evaluation.measures import Evaluation
@@ -43,8 +44,8 @@ def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
     for axes, name in ((left, "loss"), (right, "accuracy")):
         for part in PART_COLOURS:
             key = name if part == "train" else f"{part}_{name}"
-            if metrics and key in metrics[0]:
-                values = [line[key] for line in metrics]
+            if key in metrics[0]:
+                values = [line.get(key, nan) for line in metrics]
                 axes.plot(epochs, values, label=part, color=PART_COLOURS[part], marker=".")
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -61,9 +62,9 @@ def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
 
     The label of a layer that never fired says that the layer is silent.
     """
-    layers = list(metrics[0]["spike_rates"]) if metrics else []
+    layers = list(metrics[0]["spike_rates"])
     figure, axes = _figure(width=9.5, height=1.2 + 0.24 * len(layers))
-    rates = [[line["spike_rates"][layer] for line in metrics] for layer in layers]
+    rates = [[line["spike_rates"].get(layer, nan) for line in metrics] for layer in layers]
     labels = [
         layer if any(row) else f"{layer} (silent)" for layer, row in zip(layers, rates, strict=True)
     ]

@@ -1,9 +1,9 @@
 """The measures of a network on one part of a split: the content of ``report/<part>.json``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, model_validator
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.inference.predict import Scores
@@ -62,6 +62,21 @@ class Evaluation(BaseModel):
     top5: float | None
     classes: list[ClassReport]
     confusion: list[list[int]]
+
+    @model_validator(mode="after")
+    def _require_square_matrix(self) -> Self:
+        count = len(self.classes)
+        if [len(row) for row in self.confusion] != [count] * count:
+            raise ValueError("the confusion matrix has no row and no column for every class")
+        return self
+
+
+def read_evaluation(path: Path) -> Evaluation | None:
+    """Return a recorded evaluation; None if the file is missing, damaged or of another version."""
+    try:
+        return Evaluation.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError):
+        return None
 
 
 def measure(

@@ -8,9 +8,9 @@ from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
-from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.evaluation.measures import Evaluation, read_evaluation
 from avsnn.pipeline.runs.config import RunConfig, load_config
-from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.runs.metrics import inspect_metrics
 from avsnn.pipeline.settings_overrides import flatten
 
 STYLE = """
@@ -42,19 +42,27 @@ def write_report(folder: Path) -> Path:
     Args:
         folder: the run folder.
     """
-    config, metrics = load_config(folder), read_metrics(folder)
+    config = load_config(folder)
+    metrics, damage = inspect_metrics(folder, config.settings.selection)
     report = folder / "report"
-    paths = [evaluation_path(folder, part) for part in REPORTED_PARTS]
-    evaluations = [
-        Evaluation.model_validate_json(path.read_bytes()) for path in paths if path.exists()
-    ]
     sections = [_header(config)]
-    for result in evaluations:
+    for part in REPORTED_PARTS:
+        path = evaluation_path(folder, part)
+        result = read_evaluation(path)
+        if result is None:
+            if path.exists():
+                damaged = f"{path} is damaged; run 'avsnn evaluate {folder} --part {part}'."
+                sections.append(_note(damaged))
+            continue
         picture = png(draw_confusion(result))
         write_if_changed(report / f"confusion-{result.part}.png", picture)
         sections.append(_evaluation_section(result, picture))
-    for name, figure in (("curves", draw_curves(metrics)), ("spikes", draw_spike_rates(metrics))):
-        picture = png(figure)
+    if damage:
+        sections.append(_note(f"{damage}; the pictures show the {len(metrics)} epochs before."))
+    for name, draw in (("curves", draw_curves), ("spikes", draw_spike_rates)):
+        if not metrics:
+            continue
+        picture = png(draw(metrics))
         write_if_changed(report / f"{name}.png", picture)
         sections.append(f"<h2>{CAPTIONS[name]}</h2>{_image(picture, CAPTIONS[name])}")
     sections.append(_settings_section(config))
@@ -65,6 +73,10 @@ def write_report(folder: Path) -> Path:
     )
     write_if_changed(report / "index.html", page.encode())
     return report / "index.html"
+
+
+def _note(sentence: str) -> str:
+    return f"<p class=note>{escape(sentence)}</p>"
 
 
 def _header(config: RunConfig) -> str:

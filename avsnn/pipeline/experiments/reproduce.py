@@ -48,7 +48,7 @@ class Experiment(NamedTuple):
     @property
     def epochs(self) -> int:
         """Number of trained epochs."""
-        return len(read_metrics(self.folder))
+        return len(read_metrics(self.folder, self.config.settings.selection))
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -6,6 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from avsnn.pydantic_base import StrictModel
 
+MAX_FRAMES = 100_000
+
 
 class ExtractSettings(StrictModel):
     """What a shard holds of each clip."""
@@ -22,13 +24,17 @@ class ExtractSettings(StrictModel):
         description="Quality of the JPEG files of video frames, from 1 to 100; images stay as "
         "published",
     )
-    clips_per_shard: int = Field(default=128, ge=1, description="Number of clips in a shard")
+    clips_per_shard: int = Field(
+        default=128, ge=1, le=1_000_000, description="Number of clips in a shard"
+    )
 
     @field_validator("frames")
     @classmethod
     def _require_known_rule(cls, value: int | str) -> int | str:
-        if value != "1fps" and not (isinstance(value, int) and value >= 1):
-            raise ValueError("the value must be 1fps or a number of frames, at least 1")
+        if value != "1fps" and not (isinstance(value, int) and 1 <= value <= MAX_FRAMES):
+            raise ValueError(
+                f"the value must be 1fps or a number of frames, from 1 to {MAX_FRAMES:,}"
+            )
         return value
 
 
@@ -38,6 +44,7 @@ class FrameSettings(StrictModel):
     shorter_side: int = Field(
         default=256,
         ge=16,
+        le=8192,
         description="Shorter side of a cached frame in px; larger frames are shrunk to this size, "
         "smaller frames keep their size",
     )
@@ -58,30 +65,37 @@ class AudioSettings(StrictModel):
     sample_rate: int = Field(
         default=22050,
         ge=1000,
+        le=1_000_000,
         description="Sample rate in Hz to which the sound is resampled (published: 22050)",
     )
     n_fft: int = Field(
         default=512,
         ge=16,
+        le=1_000_000,
         description="Length of a window of the STFT in samples (published: 512)",
     )
     hop: int = Field(
         default=353,
         ge=1,
+        le=10_000_000,
         description="Distance between two windows of the STFT in samples (published: 353)",
     )
     n_mels: int | None = Field(
         default=None,
         ge=8,
+        le=8192,
         description="Number of mel filters, for example 64; set for log-mel only",
     )
     size: int = Field(
         default=128,
         ge=16,
+        le=4096,
         description="Height and width of the audio image in px (published: 128)",
     )
     noise_snr: float | None = Field(
         default=None,
+        ge=-100,
+        le=100,
         description="Signal to noise ratio in dB of white noise that is added to the waveform of "
         "every clip, to compare methods under noise; unset adds no noise, as published",
     )
@@ -115,6 +129,7 @@ class PrepareSettings(StrictModel):
     limit: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000_000,
         description="Number of clips to prepare, with the same share of every part and class; "
         "unset prepares all clips",
     )

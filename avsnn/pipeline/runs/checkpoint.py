@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import write_atomically
 
 
@@ -50,18 +50,41 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         DamagedError: the file is cut, a bit of the file was flipped, or the file is no checkpoint.
+        RunError: the machine cannot read the file, so nobody knows whether the file is damaged.
     """
+    # safetensors would map the file into memory, where an I/O error kills the process.
+    content = read_bytes(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["avsnn"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load(content)
+        facts = json.loads(_metadata(content)["avsnn"])
         digest = facts.pop("sha256")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedError(f"{path} is damaged ({reason}).") from None
     if _digest(tensors, facts) != digest:
         raise DamagedError(f"{path} is damaged (it holds other bytes than were written).")
     return Checkpoint(tensors, facts)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a checkpoint.
+
+    Raises:
+        RunError: the machine cannot read the file, so nobody knows whether the file is damaged.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be read: {error.strerror}. Nothing was changed; make the file readable "
+            "and run the same command again."
+        ) from None
+
+
+def _metadata(content: bytes) -> Any:
+    """Return the metadata of a safetensors file: 8 bytes give the length of a JSON header."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]
 
 
 def _packed(tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:

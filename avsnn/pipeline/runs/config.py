@@ -13,10 +13,13 @@ from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.settings_overrides import flatten
+from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 3
+
+# The file has some 100 lines; a larger file is no config.yaml, and would take minutes to parse.
+MAX_CONFIG_BYTES = 1_000_000
 
 
 class RunConfig(BaseModel):
@@ -48,8 +51,12 @@ class RunConfig(BaseModel):
 
     @property
     def split(self) -> str:
-        """Name of the split that the run is trained on."""
-        return self.settings.data.split or self.manifest.default_split
+        """Name of the split that the run is trained on.
+
+        Raises:
+            UserError: the data set has no such split.
+        """
+        return _require_split(self.manifest, self.settings)
 
     @property
     def folder_name(self) -> str:
@@ -65,11 +72,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         UserError: the data set does not exist, is not prepared, or has no such split.
     """
     manifest = load(dataset)
-    split = settings.data.split
-    if split is not None and split not in manifest.splits:
-        raise UserError(
-            f"setting data.split cannot be {split!r}: {dataset} has {', '.join(manifest.splits)}."
-        )
+    _require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
     rows = read_index(root / dataset / prepared.index)
     clips = clips_fingerprint(rows, split or manifest.default_split)
@@ -104,10 +107,30 @@ def load_config(folder: Path) -> RunConfig:
             f"{folder} is not a run folder: it has no config.yaml; give one of train's."
         )
     try:
-        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({reason}); restore it or train again.") from None
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
+        config = RunConfig.model_validate(parse_yaml(content.decode()))
+    except ValidationError as error:
+        reason = first_mistake(error)
+    except (ValueError, OSError) as error:
+        reason = error.strerror or "" if isinstance(error, OSError) else str(error)
+    else:
+        _require_split(config.manifest, config.settings)
+        return config
+    raise UserError(f"{path} cannot be read ({reason}); restore it or train again.")
+
+
+def _require_split(manifest: Manifest, settings: TrainSettings) -> str:
+    """Return the name of the split that the settings choose."""
+    split = settings.data.split or manifest.default_split
+    if split not in manifest.splits:
+        raise UserError(
+            f"setting data.split cannot be {split!r}: {manifest.name} has "
+            f"{', '.join(manifest.splits)}."
+        )
+    return split
 
 
 def require_same(config: RunConfig, folder: Path) -> None:

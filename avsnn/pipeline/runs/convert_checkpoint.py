@@ -20,11 +20,17 @@ class ConvertSettings(StrictModel):
     steps: int = Field(
         default=4,
         ge=1,
+        le=1024,
         description="Number of time steps T; no weight depends on T (published: 4)",
     )
-    heads: int = Field(default=16, ge=1, description="Number of attention heads (published: 16)")
+    heads: int = Field(
+        default=16, ge=1, le=1024, description="Number of attention heads (published: 16)"
+    )
     alpha: float = Field(
-        default=1.5, ge=0, description="Factor of the cross-modal residual (published: 1.5)"
+        default=1.5,
+        ge=0,
+        le=100,
+        description="Factor of the cross-modal residual (published: 1.5)",
     )
     method: str | None = Field(
         default=None,

@@ -31,14 +31,18 @@ def provenance() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    """Return the commit of the checkout that avsnn runs from; empty for an installed avsnn."""
+    """Return the commit of the checkout that avsnn runs from; empty if nobody can tell."""
     checkout = Path(avsnn.__file__).resolve().parents[1]
     if not (checkout / ".git").exists():
         return ""
-    answer = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        # There is no git on this machine, or git cannot be started.
+        return ""
     return answer.stdout.strip()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from avsnn.models.losses import LossSettings
 from avsnn.models.zoo import ModelSettings
@@ -22,6 +22,7 @@ class AugmentSettings(StrictModel):
     max_ratio: float = Field(
         default=4 / 3,
         ge=1,
+        le=100,
         description="Largest ratio of width to height of a random crop in training, and of height "
         "to width (published: 4/3)",
     )
@@ -31,6 +32,8 @@ class AugmentSettings(StrictModel):
     )
     noise_snr: float | None = Field(
         default=None,
+        ge=-100,
+        le=100,
         description="Signal to noise ratio in dB of Gaussian noise that is added to the normalised "
         "training frames; unset adds no noise",
     )
@@ -56,8 +59,10 @@ class DataSettings(StrictModel):
         default=None,
         description="Name of the split; unset takes the default split of the data set",
     )
-    size: PositiveInt = Field(
+    size: int = Field(
         default=128,
+        gt=0,
+        le=4096,
         description="Height and width in px of the frames and audio images that the network gets "
         "(published: 128)",
     )
@@ -72,26 +77,39 @@ class OptimizerSettings(StrictModel):
     base_lr: float = Field(
         default=5e-3,
         gt=0,
+        le=1000,
         description="Learning rate for batches of 1024 clips, after the warm-up and before the "
         "decay; a run takes base_lr * batch_size / 1024 (published: 0.005)",
     )
     min_lr: float = Field(
-        default=1e-5, ge=0, description="Learning rate at the end of the decay (published: 1e-5)"
+        default=1e-5,
+        ge=0,
+        le=1000,
+        description="Learning rate at the end of the decay (published: 1e-5)",
     )
     warmup_lr: float = Field(
-        default=1e-6, ge=0, description="Learning rate of the first epoch (published: 1e-6)"
+        default=1e-6,
+        ge=0,
+        le=1000,
+        description="Learning rate of the first epoch (published: 1e-6)",
     )
     warmup_epochs: int = Field(
-        default=5, ge=0, description="Number of epochs of the warm-up (published: 5)"
+        default=5,
+        ge=0,
+        le=1_000_000,
+        description="Number of epochs of the warm-up (published: 5)",
     )
     weight_decay: float = Field(
         default=1e-4,
         ge=0,
+        le=1000,
         description="Weight decay of AdamW; biases and other one-dimensional parameters have none "
         "(published: 1e-4)",
     )
-    accumulate: PositiveInt = Field(
+    accumulate: int = Field(
         default=1,
+        gt=0,
+        le=1_000_000,
         description="Number of equal parts into which a batch is cut; gradients of the parts are "
         "computed one after the other and added up before the step. Batch norm and semantic "
         "alignment then see one part at a time (published: 1)",
@@ -99,6 +117,7 @@ class OptimizerSettings(StrictModel):
     clip_norm: float | None = Field(
         default=None,
         gt=0,
+        le=1e9,
         description="Largest norm of the gradient over all parameters; a longer gradient is scaled "
         "down to this norm. Unset clips nothing, as published",
     )
@@ -172,10 +191,13 @@ class TrainSettings(StrictModel):
     distributed: DistributedSettings = Field(
         default=DistributedSettings(), description="What several processes compute together"
     )
-    epochs: PositiveInt = Field(default=100, description="Number of epochs (published: 100)")
+    epochs: int = Field(
+        default=100, gt=0, le=1_000_000, description="Number of epochs (published: 100)"
+    )
     batch_size: int = Field(
         default=128,
         ge=2,
+        le=1_000_000,
         description="Number of clips in a step, over all processes (published: 128)",
     )
     seed: int = Field(

@@ -1,6 +1,7 @@
 """The processes that train one network together, as torchrun starts them; usually just one."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
 from avsnn.models.distributed import sum_over_processes
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ class ProcessGroup:
         """Run ``work`` in the main process only, and return its result in every process.
 
         Raises:
-            UserError: ``work`` raised the error in the main process; every process raises it.
+            UserError, RunError: ``work`` raised the error in the main process; every process
+                raises it.
         """
         if self.world_size == 1:
             return work()
@@ -40,7 +42,7 @@ class ProcessGroup:
         if self.is_main:
             try:
                 result_and_error[0] = work()
-            except UserError as error:
+            except (UserError, RunError) as error:
                 result_and_error[1] = error
         dist.broadcast_object_list(result_and_error, src=0)
         if result_and_error[1] is not None:
@@ -92,17 +94,43 @@ class ProcessGroup:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started; without torchrun the group is this process."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    """Join the processes that torchrun started; without torchrun the group is this process.
+
+    Raises:
+        UserError: the variables of torchrun are incomplete or wrong.
+        RunError: this process cannot reach the other processes.
+    """
+    world_size = _variable("WORLD_SIZE", at_least=1) if "WORLD_SIZE" in os.environ else 1
     if world_size == 1:
         yield ProcessGroup()
         return
+    _variable("RANK", at_least=0, at_most=world_size - 1)
+    _variable("MASTER_PORT", at_least=0, at_most=65535)
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        last = torch.cuda.device_count() - 1
+        torch.cuda.set_device(_variable("LOCAL_RANK", at_least=0, at_most=last))
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"this process cannot join the processes of torchrun: {reason}.") from None
     try:
         yield ProcessGroup(dist.get_rank(), world_size)
         # The other processes would wait for ever for a process that leaves the group early.
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _variable(name: str, *, at_least: int, at_most: int | None = None) -> int:
+    """Return the number in an environment variable that torchrun sets."""
+    text = os.environ.get(name)
+    found = int(text) if text is not None and re.fullmatch(r"\d{1,9}", text) else None
+    if found is None or found < at_least or (at_most is not None and found > at_most):
+        value = "not set" if text is None else repr(text)
+        limit = "" if at_most is None else f" to {at_most}"
+        raise UserError(
+            f"the environment variable {name} is {value}, and must be a number from {at_least}"
+            f"{limit}: start several processes with torchrun, or unset WORLD_SIZE to train in one."
+        )
+    return found

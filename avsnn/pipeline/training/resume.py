@@ -13,6 +13,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.atomic_files import set_aside
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     DamagedError,
@@ -36,6 +38,8 @@ class Position(NamedTuple):
 
 
 START = Position(0, 0)
+
+NEXT = "Going on from the one before it."
 
 
 def save_resume_point(
@@ -65,24 +69,33 @@ def save_resume_point(
 
 
 def restore_resume_point(
-    folder: Path, state: TrainingState, say: Callable[[str], None]
-) -> tuple[Position, Mapping[str, Tensor]]:
-    """Put the newest undamaged resume point back into a training.
+    position: Position,
+    checkpoint: Checkpoint,
+    state: TrainingState,
+    say: Callable[[str], None],
+) -> Mapping[str, Tensor]:
+    """Put a resume point back into a training.
 
     Returns:
-        where the training stands, and what the unfinished epoch adds up to so far.
+        what the unfinished epoch adds up to so far.
+
+    Raises:
+        UserError: the resume point holds the tensors of another network.
     """
-    found = newest_undamaged(folder, say)
-    if found is None:
-        return START, {}
-    position, checkpoint = found
     if (before := checkpoint.facts.get("kernels")) != state.kernels:
         say(
             f"this run was computed with the kernels '{before}' and goes on with "
             f"'{state.kernels}': not bit for bit as without the cut"
         )
-    rest = restore_training(checkpoint.tensors, state.model, state.optimizer, state.average)
-    return position, rest.get(TOTALS, {})
+    try:
+        rest = restore_training(checkpoint.tensors, state.model, state.optimizer, state.average)
+    except (RuntimeError, LookupError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the resume point of epoch {position.epoch}, step {position.step} does not fit this "
+            f"run ({reason}); choose another --run."
+        ) from None
+    return rest.get(TOTALS, {})
 
 
 def training_tensors(
@@ -142,23 +155,33 @@ def keep_newest(folder: Path, count: int) -> None:
 
 
 def newest_undamaged(
-    folder: Path, say: Callable[[str], None]
+    folder: Path, say: Callable[[str], None], *, epochs: int
 ) -> tuple[Position, Checkpoint] | None:
-    """Return the newest resume point that is not damaged; None if there is none.
+    """Return the newest resume point that can serve; None if there is none.
 
-    Damaged resume points are said and deleted: the training computes their content again.
+    A damaged resume point is said and renamed to ``NAME.damaged``: the training computes its
+    content again. A resume point after the last epoch that has a line in ``metrics.jsonl`` is said
+    and renamed to ``NAME.unused``, because only training can give the epoch its line again.
+
+    Args:
+        folder: the folder of the run's checkpoints.
+        say: gets one sentence at a time that a person should read.
+        epochs: number of epochs that have a line.
+
+    Raises:
+        RunError: the newest resume point cannot be read, so nobody knows whether it is damaged.
     """
     points = resume_points(folder)
     for position, path in points.items():
+        is_last = path == list(points.values())[-1]
+        then = "There is no other: starting anew." if is_last else NEXT
+        if position.epoch > epochs:
+            set_aside(path, "unused")
+            say(f"{path} is not used, because metrics.jsonl ends with epoch {epochs}. {then}")
+            continue
         try:
             return position, read_checkpoint(path)
         except DamagedError as error:
-            is_last = path == list(points.values())[-1]
-            then = (
-                "There is no other: starting anew."
-                if is_last
-                else "Going on from the one before it."
-            )
-            say(f"{error} {then}")
-            path.unlink()
+            kept = set_aside(path, "damaged")
+            say(f"{error} It is kept as {kept.name}. {then}")
     return None

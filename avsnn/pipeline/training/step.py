@@ -13,6 +13,7 @@ from avsnn.pipeline.loading.order import step_seed
 from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
+from avsnn.pipeline.training.finite_check import FiniteCheck
 from avsnn.pipeline.training.log import LOSSES
 from avsnn.pipeline.training.state import TrainingState
 
@@ -24,6 +25,7 @@ def take_step(
     state: TrainingState,
     settings: TrainSettings,
     group: ProcessGroup,
+    check: FiniteCheck,
     epoch: int,
     step: int,
 ) -> dict[str, Tensor]:
@@ -35,6 +37,7 @@ def take_step(
         state: the training, which this step changes.
         settings: the settings of the training.
         group: the processes that train together.
+        check: notes whether inputs, loss and gradient are finite.
         epoch: number of the epoch, from 0.
         step: number of the step in the epoch, from 0.
 
@@ -63,12 +66,20 @@ def take_step(
         for name, value in values.items():
             addend = value.detach() * (1 / count)
             sums[name] = sums[name] + addend if name in sums else addend
-    if (longest := settings.optimizer.clip_norm) is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), longest)
+    norm = _gradient_norm(state.model, longest=settings.optimizer.clip_norm)
+    check.note(epoch=epoch, step=step, inputs=(audio, frames), loss=sums["loss"], norm=norm)
     state.optimizer.step()
     if state.average is not None:
         state.average.update_parameters(state.model)
     return sums
+
+
+def _gradient_norm(model: nn.Module, *, longest: float | None) -> Tensor:
+    """Return the norm of the gradient over all parameters; scale a longer gradient down."""
+    if longest is not None:
+        return nn.utils.clip_grad_norm_(model.parameters(), longest)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients)
 
 
 def _gradients_shared(network: nn.Module, *, now: bool) -> AbstractContextManager[None]:

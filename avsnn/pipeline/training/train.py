@@ -15,6 +15,7 @@ from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
 from avsnn.pipeline.training.distributed import join_process_group
+from avsnn.pipeline.training.memory import lack_of_memory_said
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.training_loop import TrainingLoop
 
@@ -58,10 +59,16 @@ def train(
     Raises:
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
             network cannot take the images; a batch is larger than the training part.
+        RunError: an input, the loss, the gradient or a weight is NaN or infinite, or memory ran
+            out.
         PreemptedError: SIGTERM came, and everything done so far is saved.
     """
     began = time.monotonic()
-    with join_process_group(options.device) as group, watch_for_sigterm() as should_stop:
+    with (
+        join_process_group(options.device) as group,
+        watch_for_sigterm() as should_stop,
+        lack_of_memory_said(),
+    ):
         done = group.on_main(lambda: _finished_epochs(config, folder, resume=options.resume))
         if done < config.settings.epochs:
             is_new = group.is_main and not (folder / "config.yaml").exists()
@@ -77,7 +84,7 @@ def train(
                 if group.is_main and not (folder / "config.yaml").exists():
                     save_config(folder, config)
                 done = loop.run()
-        metrics = group.on_main(lambda: read_metrics(folder))
+        metrics = group.on_main(lambda: read_metrics(folder, config.settings.selection))
         return TrainingResult(
             folder=folder,
             epochs=config.settings.epochs - done,
@@ -96,7 +103,7 @@ def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
             raise UserError(f"{folder} holds other files and is no run; choose another --run.")
         return 0
     require_same(config, folder)
-    done = len(read_metrics(folder))
+    done = len(read_metrics(folder, config.settings.selection))
     if done < config.settings.epochs and not resume:
         raise UserError(
             f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} epochs); "

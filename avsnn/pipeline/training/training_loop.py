@@ -1,17 +1,16 @@
 """The training loop, from top to bottom, resumable at every step."""
 
 import gc
-import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from avsnn.errors import PreemptedError, UserError
-from avsnn.pipeline.engine.atomic_files import write_atomically
+from avsnn.errors import PreemptedError, RunError, UserError
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
@@ -21,13 +20,16 @@ from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     best_checkpoint,
     last_checkpoint,
+    read_checkpoint,
     write_checkpoint,
 )
 from avsnn.pipeline.runs.config import RunConfig
-from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
+from avsnn.pipeline.runs.metrics import best_epoch, repair_metrics, write_metrics
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_totals import EpochTotals
+from avsnn.pipeline.training.finite_check import BadStep, FiniteCheck, is_finite
 from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
+from avsnn.pipeline.training.memory import require_memory
 from avsnn.pipeline.training.optimizer import learning_rate
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import (
@@ -35,6 +37,7 @@ from avsnn.pipeline.training.resume import (
     Position,
     newest_undamaged,
     restore_resume_point,
+    resume_path,
     save_resume_point,
 )
 from avsnn.pipeline.training.state import build_state
@@ -42,6 +45,9 @@ from avsnn.pipeline.training.step import take_step
 
 # Seconds between two notes on the progress bar. On a GPU every note waits for the device.
 NOTE_INTERVAL_S = 0.5
+
+# A sentence about a bad batch names so many of its clips.
+CLIPS_NAMED = 3
 
 
 class TrainingLoop:
@@ -90,8 +96,10 @@ class TrainingLoop:
         self.selection_rows = None
         if self.settings.selection != "last":
             self.selection_rows = rows_of_parts(config, source, self.settings.selection)
+        require_memory(config, options.device, processes=group.world_size)
         self.state = build_state(config, options.device, group, self.say)
         self.metrics: list[dict[str, Any]] = []
+        self.check = FiniteCheck(options.device)
 
     def run(self) -> int:
         """Train the epochs that are missing; return how many epochs were finished before."""
@@ -103,10 +111,12 @@ class TrainingLoop:
         first_step = start.step
         for epoch in range(start.epoch, self.settings.epochs):
             line = self._train_epoch(epoch, first_step, totals)
+            self._require_finite(Position(epoch + 1, 0), group=self.group)
             first_step, totals = 0, {}
             if self.selection_rows is not None:
                 scores, part = self._evaluate_selection(), self.settings.selection
                 line |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
+                _require_finite_loss(scores, part, epoch)
             self.metrics.append(line)
             self._save_weights_and_metrics()
             self._save_resume_point(Position(epoch + 1, 0), {})
@@ -139,7 +149,9 @@ class TrainingLoop:
             rank=group.rank,
             world_size=group.world_size,
         )
-        step_of_epoch = partial(take_step, state=state, settings=settings, group=group, epoch=epoch)
+        step_of_epoch = partial(
+            take_step, state=state, settings=settings, group=group, check=self.check, epoch=epoch
+        )
         steps_to_do = self.steps - first_step
         self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps_to_do, "steps")
         began = noted = time.monotonic()
@@ -152,6 +164,7 @@ class TrainingLoop:
                 if now - noted > NOTE_INTERVAL_S:
                     rate = (step + 1 - first_step) * settings.batch_size / (now - began)
                     noted, note = now, progress_note(totals, samples_per_second=rate)
+                    self._require_finite(Position(epoch, step + 1), group=ProcessGroup())
                 self.progress.advance(note=note)
                 self._save_between_steps(Position(epoch, step + 1), totals)
             # Counting the spikes of every layer takes time, so only the last step of an epoch
@@ -207,17 +220,49 @@ class TrainingLoop:
         write_checkpoint(last_checkpoint(self.folder), checkpoint)
         if best_epoch(self.metrics, self.settings.selection) is self.metrics[-1]:
             write_checkpoint(best_checkpoint(self.folder), checkpoint)
-        lines = "".join(json.dumps(line) + "\n" for line in self.metrics)
-        write_atomically(self.folder / "metrics.jsonl", lines.encode())
+        write_metrics(self.folder, self.metrics)
 
     def _save_between_steps(self, position: Position, totals: EpochTotals) -> None:
         """Save a resume point within an epoch if it is time to save, or time to end."""
         stop, every = self.group.any(self.should_stop()), self.options.save_every
         if stop or (every and (position.epoch * self.steps + position.step) % every == 0):
+            self._require_finite(position, group=self.group)
             # Every process takes part in `totals.state`, which adds up the sums of all processes.
             self._save_resume_point(position, totals.state())
         if stop:
             raise _preempted(position)
+
+    def _require_finite(self, position: Position, *, group: ProcessGroup) -> None:
+        """End a training that computed a value that is NaN or infinite, before it is saved.
+
+        Args:
+            position: where the training stands.
+            group: the processes that check together; a group of one checks this process alone.
+
+        Raises:
+            RunError: a value is not finite; the sentence names the step and its first clips.
+        """
+        bad = self.check.first_bad_step(group)
+        if bad is None and group.any(not is_finite(self.state.model)):
+            epoch, step = divmod(position.epoch * self.steps + position.step - 1, self.steps)
+            bad = BadStep(epoch, step, "a weight")
+        if bad is None:
+            return
+        requests = training_requests(
+            self.rows,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            epoch=bad.epoch,
+            first_step=bad.step,
+        )
+        keys = [self.loader.source.keys[row] for row in next(requests).rows[:CLIPS_NAMED]]
+        lr = self.state.optimizer.param_groups[0]["lr"]
+        raise RunError(
+            f"{self.folder}: {bad.what} is NaN or infinite in epoch {bad.epoch + 1}, step "
+            f"{bad.step + 1} (learning rate {lr:.4g}; first clips of the batch: "
+            f"{', '.join(keys)}). The last resume point is from before; lower optimizer.base_lr, "
+            "set optimizer.clip_norm, or check these clips."
+        )
 
     def _save_resume_point(self, position: Position, totals: Mapping[str, Tensor]) -> None:
         if self.group.is_main:
@@ -231,13 +276,25 @@ class TrainingLoop:
             )
 
     def _restore(self) -> tuple[Position, Mapping[str, Tensor]]:
-        if self.group.world_size > 1:
-            # The main process deletes damaged resume points first, so that every process then finds
-            # the same newest one.
-            self.group.on_main(lambda: newest_undamaged(self.checkpoints, self.say) is None)
-        start, totals = restore_resume_point(self.checkpoints, self.state, self.say)
-        self.metrics = read_metrics(self.folder)[: start.epoch]
-        return start, totals
+        """Put back the newest resume point that serves; return where the training stands."""
+        found: tuple[Position, Checkpoint] | None = None
+
+        def choose() -> tuple[list[dict[str, Any]], Position | None]:
+            nonlocal found
+            metrics = repair_metrics(self.folder, self.settings.selection)
+            if metrics.damage:
+                self.say(f"{metrics.damage}: epochs after {len(metrics.lines)} are trained again")
+            found = newest_undamaged(self.checkpoints, self.say, epochs=len(metrics.lines))
+            return metrics.lines, found[0] if found else None
+
+        # The choice of the main process is the choice of every process.
+        lines, position = self.group.on_main(choose)
+        if position is None:
+            return START, {}
+        self.metrics = lines[: position.epoch]
+        if found is None:
+            found = position, read_checkpoint(resume_path(self.checkpoints, position))
+        return position, restore_resume_point(*found, self.state, self.say)
 
     def _announce(self, start: Position) -> None:
         """Say what is trained, on how many clips, and where the training goes on."""
@@ -282,6 +339,14 @@ def _require_even_shares(config: RunConfig, group: ProcessGroup) -> None:
             f"batch_size {settings.batch_size} cannot be shared out evenly: it is no multiple of "
             f"{shares} ({group.world_size} processes, optimizer.accumulate "
             f"{settings.optimizer.accumulate})."
+        )
+
+
+def _require_finite_loss(scores: Scores, part: str, epoch: int) -> None:
+    if not isfinite(scores.loss):
+        raise RunError(
+            f"the loss on {part} is NaN or infinite after epoch {epoch + 1}, which is not saved; "
+            f"check the {part} clips with 'avsnn verify', or lower optimizer.base_lr."
         )
 
 

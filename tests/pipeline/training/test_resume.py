@@ -24,7 +24,7 @@ def test_a_damaged_newest_resume_point_is_reported_and_the_one_before_is_used(
     damaged = resume_path(tmp_path, Position(1, 0))
     damaged.write_bytes(damaged.read_bytes()[:50])
     messages: list[str] = []
-    found = newest_undamaged(tmp_path, messages.append)
+    found = newest_undamaged(tmp_path, messages.append, epochs=9)
     assert found is not None
     assert (found[0], found[1].facts) == (Position(0, 10), {"step": 10})
     assert len(messages) == 1
@@ -38,9 +38,10 @@ def test_if_every_resume_point_is_damaged_the_training_starts_anew_and_says_so(
     path = resume_path(tmp_path, Position(1, 0))
     path.write_bytes(b"torn")
     messages: list[str] = []
-    assert newest_undamaged(tmp_path, messages.append) is None
+    assert newest_undamaged(tmp_path, messages.append, epochs=9) is None
     assert messages[0].endswith("There is no other: starting anew.")
     assert not path.exists()
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == b"torn"
 
 
 def test_only_the_newest_resume_points_are_kept(tmp_path: Path) -> None:

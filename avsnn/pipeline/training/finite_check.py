@@ -1,0 +1,58 @@
+"""Notices inputs, losses, gradients and weights that are NaN or infinite.
+
+A step leaves its result on the device, because reading a number makes a GPU wait. The training loop
+reads the result where it reads figures anyway, and before it saves anything.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avsnn.pipeline.training.distributed import ProcessGroup
+
+# What a step checks, in the order in which a bad value spreads.
+CHECKED = ("an input", "the loss", "the norm of the gradient")
+
+
+class BadStep(NamedTuple):
+    """The first step with a value that is NaN or infinite; epoch and step count from 0."""
+
+    epoch: int
+    step: int
+    what: str
+
+
+class FiniteCheck:
+    """Remembers the first step of this process with a value that is NaN or infinite.
+
+    Args:
+        device: the device that computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Epoch, step and the number of the check in one integer; 0 as long as all is well.
+        self._first = torch.zeros((), dtype=torch.int64, device=device)
+
+    def note(
+        self, *, epoch: int, step: int, inputs: tuple[Tensor, ...], loss: Tensor, norm: Tensor
+    ) -> None:
+        """Check the values of one step without waiting for the device."""
+        bad_input = torch.stack([~tensor.isfinite().all() for tensor in inputs]).any()
+        bad = torch.stack([bad_input, ~loss.isfinite(), ~norm.isfinite()])
+        code = ((epoch << 32) + step) * len(CHECKED) + bad.int().argmax() + 1
+        is_first = bad.any() & (self._first == 0)
+        self._first = torch.where(is_first, code, self._first)
+
+    def first_bad_step(self, group: ProcessGroup) -> BadStep | None:
+        """Return the first bad step of all processes of a group; None if there is none."""
+        found = [code for code in group.concatenate(self._first.view(1)).tolist() if code]
+        if not found:
+            return None
+        place, number = divmod(min(found) - 1, len(CHECKED))
+        return BadStep(place >> 32, place & 0xFFFFFFFF, CHECKED[number])
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Return whether no weight and no running statistic of a model is NaN or infinite."""
+    return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())

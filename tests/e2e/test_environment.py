@@ -1,0 +1,92 @@
+"""Runs commands in environments that lack something, or that hold wrong values."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
+TINY += ["--set", "data.size=32", "--device", "cpu"]
+
+
+def train(
+    avsnn_path: str, root: Path, cwd: Path, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Train the demo with a changed environment; None removes a variable."""
+    changed = {**os.environ, "PYTHONPATH": str(PROJECT), **environment}
+    return subprocess.run(
+        [avsnn_path, "train", "demo", "--root", str(root), "--run", "r", *TINY],
+        cwd=cwd,
+        env={name: value for name, value in changed.items() if value is not None},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_training_without_git_on_the_path_works(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    done = train(avsnn_path, small_demo, tmp_path, PATH=str(programs))
+    assert done.returncode == 0, done.stderr
+    assert "git_commit: ''" in (tmp_path / "r" / "config.yaml").read_text()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("home", [None, "", "/nope", "/proc/nope", "/dev/null"])
+def test_a_training_without_a_usable_home_works(
+    avsnn_path: str, small_demo: Path, tmp_path: Path, home: str | None
+) -> None:
+    done = train(avsnn_path, small_demo, tmp_path, HOME=home, XDG_CACHE_HOME=None)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_name_and_a_home_can_train(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    if os.getuid() != 0 or not (setpriv := shutil.which("setpriv")):
+        pytest.skip("changing the user needs root and setpriv")
+    words = [avsnn_path, "status", "--root", "data", "--runs", "runs"]
+    program = "import sys; from avsnn.models.kernels import cpu; print(cpu._library())"
+    python = str(Path(avsnn_path).with_name("python"))
+    for command in ([*words], [python, "-c", program]):
+        done = subprocess.run(
+            [setpriv, "--reuid=54321", "--clear-groups", *command],
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "abc"},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": "0"},
+        {"WORLD_SIZE": "-3"},
+        {"WORLD_SIZE": "2", "RANK": "x", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+        {"WORLD_SIZE": "2", "RANK": "5", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "x"},
+    ],
+    ids=lambda environment: ",".join(f"{k}={v}" for k, v in environment.items()),
+)
+def test_variables_of_torchrun_that_are_wrong_end_with_one_sentence(
+    avsnn_path: str, small_demo: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    done = train(avsnn_path, small_demo, tmp_path, **environment)
+    assert done.returncode == 2, done.stderr
+    assert "torchrun" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r").exists()
