@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from avsnn.pipeline.formats.damaged import damaged_error
 
 
 class IndexRow(BaseModel):
@@ -40,8 +42,14 @@ def read_index(folder: Path) -> list[IndexRow]:
 
     Args:
         folder: the folder of ``clips.jsonl``.
+
+    Raises:
+        UserError: the file is damaged.
     """
     path = folder / "clips.jsonl"
     if not path.exists():
         return []
-    return [IndexRow.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    try:
+        return [IndexRow.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except ValidationError:
+        raise damaged_error(path) from None
