@@ -144,7 +144,7 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
         shared=[_find_shared(manifest, part, members, digests) for part in SEEN_BEFORE],
         identical=_find_identical(manifest, placed, digests),
         unchecked=sum(file.path not in digests for clip in manifest.clips for file in clip.files),
-        known_bad=[(placed[key], why) for key, why in manifest.known_bad.items()],
+        known_bad=[(placed[key], why) for key, why in manifest.known_bad.items() if key in placed],
         prepared=prepared,
         disagreeing=disagreeing,
     )
