@@ -39,7 +39,11 @@ def load(name: str) -> Manifest:
             f"your own, in the folder that the environment variable {USER_FOLDER_VARIABLE} names."
         )
     file = found[name]
-    manifest = _parse_manifest(name, file.read_bytes())
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+    manifest = _parse_manifest(name, content)
     if manifest.table is not None and isinstance(file, Path) and file.parent == _user_folder():
         return manifest.with_table(file.with_name(manifest.table))
     return manifest
@@ -58,12 +62,23 @@ def _manifest_files() -> dict[str, Traversable]:
                 "holds your YAML files."
             )
         folders.append(user_folder)
+    try:
+        entries = [entry for folder in folders for entry in folder.iterdir()]
+    except OSError as error:
+        raise UserError(
+            f"{USER_FOLDER_VARIABLE}={user_folder} cannot be read: {error.strerror}."
+        ) from None
     return {
-        entry.name.removesuffix(".yaml"): entry
-        for folder in folders
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
+        _printable(entry.name.removesuffix(".yaml")): entry
+        for entry in entries
+        # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
+        if entry.name.endswith(".yaml") and not entry.name.startswith(".")
     }
+
+
+def _printable(name: str) -> str:
+    """Return a file name with escapes for bytes that are not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _user_folder() -> Path | None:
@@ -76,13 +91,15 @@ def _parse_manifest(name: str, content: bytes) -> Manifest:
     """Parse and check a YAML file, once for a command that asks for a data set many times."""
     try:
         manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            reason = f"line {error.problem_mark.line + 1}: {error.problem or reason}"
+        raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
     if manifest.name != name:
         raise UserError(
             f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it."

@@ -1,10 +1,12 @@
 """The clips of a data set, and the reader of the CSV table that lists the clips."""
 
+import codecs
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from operator import itemgetter
 from typing import Literal
 
@@ -23,6 +25,22 @@ COLUMNS = (
 # A key has no dot, because WebDataset ends the key of a sample at the first dot of a file name.
 KEY = re.compile(r"[\w-]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+# Python converts no text of thousands of digits, and would take the digits of every script.
+NUMBER = re.compile(r"[0-9]{1,18}")
+
+# Encodings by the mark at the start of a file, longest mark first: the mark of UTF-16 starts the
+# mark of UTF-32.
+ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+    (codecs.BOM_UTF8, "UTF-8-SIG"),
+)
+# What spreadsheets put between the fields of a table.
+SEPARATORS = (",", ";", "\t")
+# A message quotes no more characters of a value than this.
+QUOTED_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
@@ -69,19 +87,22 @@ class Clip:
 def read_table(
     content: bytes, *, name: str, class_count: int, part_columns: Sequence[str]
 ) -> tuple[Clip, ...]:
-    """Read the clips of a table, in the order of the rows.
+    """Read the clips of a table, in the order of the rows; empty rows are skipped.
 
     Args:
-        content: the table: a CSV file with a header and one row per clip.
+        content: the table: a CSV file with a header and one row per clip. The fields are separated
+            by commas, semicolons or tabs. The encoding is UTF-8, or the encoding that the mark at
+            the start of the file names.
         name: name of the table in error messages.
         class_count: number of classes; a label is smaller than this number.
         part_columns: names of the columns that hold the parts of a split.
 
     Raises:
-        UserError: a column is missing, a row is cut off, a value is not allowed, a path leaves the
-            data set's folder, or a key occurs twice.
+        UserError: the table is not text in such an encoding, a column is missing, there is no row,
+            a row is cut off or too long, a value is not allowed, a path leaves the data set's
+            folder, or a key occurs twice.
     """
-    rows = csv.reader(content.decode().splitlines())
+    rows = _rows(_decode(content, name), name)
     header = next(rows, [])
     missing = [column for column in (*COLUMNS, *part_columns) if column not in header]
     if missing:
@@ -90,11 +111,65 @@ def read_table(
     # read faster than values by name.
     values_of = itemgetter(*map(header.index, COLUMNS))
     part_positions = {column: header.index(column) for column in part_columns}
-    clips = tuple([_clip(row, values_of, part_positions, name, class_count) for row in rows])
+    clips = []
+    for row in rows:
+        if len(row) > len(header):
+            raise UserError(
+                f"{name}: clip {_short(row[0])}: has {len(row)} fields, the header has "
+                f"{len(header)}; put a text that holds the separator in quotes."
+            )
+        clips.append(_clip(row, values_of, part_positions, name, class_count))
+    if not clips:
+        raise UserError(f"{name}: has no clips; add a row for each clip.")
     if len({clip.key for clip in clips}) != len(clips):
         twice = Counter(clip.key for clip in clips).most_common(1)[0][0]
         raise UserError(f"{name}: key {twice} occurs twice; every clip needs a key of its own.")
-    return clips
+    return tuple(clips)
+
+
+def _decode(content: bytes, name: str) -> str:
+    """Return the text of a table.
+
+    Raises:
+        UserError: the bytes are no text in UTF-8, or in the encoding that the mark at the start of
+            the file names.
+    """
+    encoding = next((found for mark, found in ENCODINGS if content.startswith(mark)), "UTF-8")
+    advice = "save the file as UTF-8"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if not encoding.startswith("UTF-8"):
+            raise UserError(
+                f"{name}: is {encoding} by its first bytes, and is cut or damaged; {advice}."
+            ) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start : error.start + 1]
+        raise UserError(
+            f"{name}: line {line} is not UTF-8 (byte 0x{byte.hex()}, which is "
+            f"{byte.decode('latin-1')!r} in Latin-1); {advice}."
+        ) from None
+    if encoding == "UTF-8" and "\0" in text[:2]:
+        raise UserError(f"{name}: looks like UTF-16 without a byte order mark; {advice}.")
+    return text
+
+
+def _rows(text: str, name: str) -> Iterator[list[str]]:
+    """Yield the rows of a table that are not empty.
+
+    Raises:
+        UserError: the text is no CSV.
+    """
+    first_line = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=first_line.count)
+    # Without newline="", the reader would lose the line break inside a quoted text.
+    rows = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        for row in rows:
+            if any(row):
+                yield row
+    except csv.Error as error:
+        raise UserError(f"{name}: line {rows.line_num}: {error}; mend the line.") from None
 
 
 def _clip(
@@ -108,13 +183,18 @@ def _clip(
         key, label, group, *media = values_of(row)
         parts = {column: row[position] for column, position in part_positions.items()}
     except IndexError:
-        raise UserError(f"{table}: a row is cut off after {','.join(row)!r}.") from None
-    if not label.isdecimal() or int(label) >= class_count:
-        raise UserError(f"{table}: clip {key}: label {label} is no class.")
-    if not all(part in PARTS for part in parts.values()):
-        raise UserError(f"{table}: clip {key}: a part is train, val or test, not {parts}.")
+        raise UserError(f"{table}: a row is cut off after '{_short(','.join(row))}'.") from None
     if not KEY.fullmatch(key):
-        raise UserError(f"{table}: key {key!r} is not letters, digits, _ and -.")
+        raise UserError(f"{table}: key '{_short(key)}' is not letters, digits, _ and -.")
+    if not NUMBER.fullmatch(label) or int(label) >= class_count:
+        raise UserError(f"{table}: clip {key}: label {_short(label)} is no class.")
+    if not group.isprintable():
+        raise UserError(
+            f"{table}: group '{_short(group)}' of clip {key} holds a character that is no text."
+        )
+    if not all(part in PARTS for part in parts.values()):
+        found = {column: _short(part) for column, part in parts.items()}
+        raise UserError(f"{table}: clip {key}: a part is train, val or test, not {found}.")
     return Clip(
         key=key,
         label=int(label),
@@ -125,9 +205,14 @@ def _clip(
     )
 
 
+def _short(text: str) -> str:
+    """Return the start of a text that a message quotes, with escapes for unprintable characters."""
+    return repr(text[:QUOTED_CHARACTERS])[1:-1] + "…" * (len(text) > QUOTED_CHARACTERS)
+
+
 def _media_file(path: str, sha256: str, size: str, *, table: str) -> MediaFile:
-    if (sha256 and not SHA256.fullmatch(sha256)) or (size and not size.isdecimal()):
-        raise UserError(f"{table}: the checksum or the size of {path} is not valid.")
+    if (sha256 and not SHA256.fullmatch(sha256)) or (size and not NUMBER.fullmatch(size)):
+        raise UserError(f"{table}: the checksum or the size of {_short(path)} is not valid.")
     _require_path_inside(path, table)
     return MediaFile(path=path, sha256=sha256 or None, size=int(size) if size else None)
 
@@ -140,4 +225,4 @@ def _require_path_inside(path: str, table: str) -> None:
     """
     plain = path.isprintable() and not {"", ".", ".."}.intersection(path.split("/"))
     if not plain or "\\" in path or ":" in path:
-        raise UserError(f"{table}: {path!r} is not a path inside the data set's folder.")
+        raise UserError(f"{table}: '{_short(path)}' is not a path inside the data set's folder.")

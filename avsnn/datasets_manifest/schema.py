@@ -1,16 +1,50 @@
 """The schema of a data set's YAML file. avsnn discovers every other fact from the files."""
 
+import re
+from collections import Counter
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from avsnn.datasets_manifest.clips import Clip, read_table
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
+
+
+def _require_pattern(text: str) -> str:
+    """Refuse a text that is no regular expression.
+
+    Raises:
+        ValueError: Python cannot compile the text.
+    """
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
+
+
+def _require_folder_name(text: str) -> str:
+    if text in ("", ".", "..") or "/" in text or not text.isprintable():
+        raise ValueError(f"{text!r} is not the name of a folder")
+    return text
+
+
+def _require_distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name, count in Counter(names).items():
+        if not (name and name.isprintable()):
+            raise ValueError(f"{name!r} is not the name of a class")
+        if count > 1:
+            raise ValueError(f"two classes are called {name!r}")
+    return names
+
+
+Pattern = Annotated[str, AfterValidator(_require_pattern)]
+FolderName = Annotated[str, AfterValidator(_require_folder_name)]
 
 
 class Source(StrictModel):
@@ -61,18 +95,26 @@ class FolderLayout(StrictModel):
     are one clip, and the stem is the key of the clip.
     """
 
-    audio: str = Field(description="Name of the folder that holds the audio files")
+    audio: FolderName = Field(description="Name of the folder that holds the audio files")
     audio_suffix: str = Field(
         pattern=r"^\.\w+$", description="Suffix of the audio files, with its dot"
     )
-    visual: str = Field(description="Name of the folder that holds the images or videos")
+    visual: FolderName = Field(description="Name of the folder that holds the images or videos")
     visual_suffix: str = Field(
         pattern=r"^\.\w+$", description="Suffix of the images or videos, with its dot"
     )
-    stem: str = Field(
+    stem: Pattern = Field(
         description="Regular expression that every stem matches. The group named 'group' is the "
         "group of the clip. A group named 'label', if there is one, must be the index of the class"
     )
+
+    @model_validator(mode="after")
+    def _require_two_folders_and_a_group(self) -> "FolderLayout":
+        if self.audio == self.visual:
+            raise ValueError("audio and visual are the same folder")
+        if "group" not in re.compile(self.stem).groupindex:
+            raise ValueError("stem has no group named 'group'")
+        return self
 
 
 class ColumnSplit(StrictModel):
@@ -136,7 +178,7 @@ class Twins(StrictModel):
     """
 
     what: str = Field(description="What twins have in common, in words for the reader")
-    pattern: str = Field(description="Regular expression that is searched in every key")
+    pattern: Pattern = Field(description="Regular expression that is searched in every key")
 
 
 class Manifest(StrictModel):
@@ -163,7 +205,7 @@ class Manifest(StrictModel):
         description="What a group of clips has in common: speaker, actor, recording; 'none' where "
         "clips have no groups"
     )
-    classes: tuple[str, ...] = Field(
+    classes: Annotated[tuple[str, ...], AfterValidator(_require_distinct_names)] = Field(
         min_length=2, description="Names of the classes, in the order of their labels"
     )
     table: str | None = Field(
@@ -216,20 +258,24 @@ class Manifest(StrictModel):
         """The content of the table.
 
         Raises:
-            UserError: the table does not exist.
+            UserError: the table does not exist or cannot be read.
         """
         # `joinpath` drops the package folder when `table` is absolute.
         table = files(__package__).joinpath(str(self.table))
         if not table.is_file():
             raise UserError(f"{self.name}.yaml: the table {self.table} is not beside it.")
-        return table.read_bytes()
+        try:
+            return table.read_bytes()
+        except OSError as error:
+            raise UserError(f"{table} cannot be read: {error.strerror}.") from None
 
     @cached_property
     def clips(self) -> tuple[Clip, ...]:
         """All clips, in the order of the table; no clips where no table is written yet.
 
         Raises:
-            UserError: the table does not exist or has a mistake, or no source holds a file.
+            UserError: the table does not exist or has a mistake, no source holds a file, or a clip
+                of ``known_bad`` is not in the table.
         """
         if self.table is None:
             return ()
@@ -245,4 +291,11 @@ class Manifest(StrictModel):
         for file in (file for clip in clips for file in clip.files):
             if self.sources and not file.path.startswith(prefixes):
                 raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
+        unknown = self.known_bad.keys() - {clip.key for clip in clips}
+        # The table of a layout holds the clips that were found so far.
+        if unknown and self.layout is None:
+            raise UserError(
+                f"{self.name}.yaml: known_bad: no clip of {self.table} has the key "
+                f"{min(unknown)!r}."
+            )
         return clips

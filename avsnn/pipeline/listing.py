@@ -18,58 +18,72 @@ if TYPE_CHECKING:
 def list_datasets(root: Path) -> list[dict[str, Any]]:
     """Return one row per data set, with how much of the data set is prepared below ``root``.
 
-    Raises:
-        UserError: a manifest or ``prepared.json`` is damaged.
+    The ``fault`` of a row says why a data set cannot be used; the row then holds no other facts. A
+    data set with a fault hides no other data set.
     """
     rows = []
     for name in names():
-        manifest = load_discovered(name, root)
-        prepared = load_prepared(root, name)
-        rows.append(
-            {
-                "name": name,
-                "title": manifest.title,
-                "description": manifest.description,
-                "licence": manifest.licence,
-                "homepage": manifest.homepage,
-                "clips": len(manifest.clips),
-                "bytes": sum(file.size or 0 for clip in manifest.clips for file in clip.files),
-                "classes": list(manifest.classes),
-                "splits": list(manifest.splits),
-                "default_split": manifest.default_split,
-                "prepared_clips": prepared.clips if prepared else 0,
-                "prepared_bytes": prepared.bytes if prepared else 0,
-            }
-        )
+        try:
+            rows.append({"name": name, "fault": "", **_facts(name, root)})
+        except (UserError, OSError) as error:
+            rows.append({"name": name, "fault": str(error)})
     return rows
 
 
-def list_stages(root: Path) -> list[dict[str, Any]]:
-    """Return one row per stage, for every data set whose prepare was started below ``root``.
+def _facts(name: str, root: Path) -> dict[str, Any]:
+    manifest = load_discovered(name, root)
+    prepared = load_prepared(root, name)
+    return {
+        "title": manifest.title,
+        "description": manifest.description,
+        "licence": manifest.licence,
+        "homepage": manifest.homepage,
+        "clips": len(manifest.clips),
+        "bytes": sum(file.size or 0 for clip in manifest.clips for file in clip.files),
+        "classes": list(manifest.classes),
+        "splits": list(manifest.splits),
+        "default_split": manifest.default_split,
+        "prepared_clips": prepared.clips if prepared else 0,
+        "prepared_bytes": prepared.bytes if prepared else 0,
+    }
 
-    Raises:
-        UserError: a manifest or ``request.json`` is damaged, or the request cannot be planned.
+
+def list_stages(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Return the stages of every data set whose prepare was started below ``root``.
+
+    Returns:
+        one row per stage, and one row per data set whose stages cannot be listed, with the
+        ``fault`` that is the reason.
     """
-    rows = []
+    rows, faults = [], []
     for name in names():
-        if load_request(root, name) is None:
-            continue
-        for stage in build_as_requested(name, root=root).in_order:
-            current = plan(stage)
-            summary = current.up_to_date(stage)
-            rows.append(
-                {
-                    "dataset": name,
-                    "stage": stage.name,
-                    "units": len(current.units),
-                    "done": len(summary.records),
-                    "written": summary.written,
-                    "skipped": summary.skipped,
-                    "failed": summary.failed,
-                    "bytes": summary.bytes,
-                    "folder": str(stage.folder),
-                }
-            )
+        try:
+            rows += _stages_of(name, root)
+        except (UserError, OSError) as error:
+            faults.append({"dataset": name, "fault": str(error)})
+    return rows, faults
+
+
+def _stages_of(name: str, root: Path) -> list[dict[str, Any]]:
+    if load_request(root, name) is None:
+        return []
+    rows = []
+    for stage in build_as_requested(name, root=root).in_order:
+        current = plan(stage)
+        summary = current.up_to_date(stage)
+        rows.append(
+            {
+                "dataset": name,
+                "stage": stage.name,
+                "units": len(current.units),
+                "done": len(summary.records),
+                "written": summary.written,
+                "skipped": summary.skipped,
+                "failed": summary.failed,
+                "bytes": summary.bytes,
+                "folder": str(stage.folder),
+            }
+        )
     return rows
 
 

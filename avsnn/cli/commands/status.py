@@ -13,8 +13,8 @@ def status_command(
     from avsnn.cli.screen.status import print_status
     from avsnn.pipeline.listing import list_runs, list_stages
 
-    stage_rows, run_rows = list_stages(root), list_runs(runs)
+    (stage_rows, faults), run_rows = list_stages(root), list_runs(runs)
     if as_json:
-        print_json({"stages": stage_rows, "runs": run_rows})
+        print_json({"stages": stage_rows, "faults": faults, "runs": run_rows})
     else:
-        print_status(stage_rows, run_rows)
+        print_status(stage_rows, faults, run_rows)

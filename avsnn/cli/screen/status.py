@@ -9,12 +9,16 @@ from rich.table import Table
 from avsnn.cli.screen.console import format_bytes, out
 
 
-def print_status(stage_rows: list[dict[str, Any]], run_rows: list[dict[str, Any]]) -> None:
-    """Print a table of the stages of every data set, and a table of the runs."""
+def print_status(
+    stage_rows: list[dict[str, Any]], faults: list[dict[str, str]], run_rows: list[dict[str, Any]]
+) -> None:
+    """Print a table of the stages of every data set, the faults, and a table of the runs."""
     if stage_rows:
         out.print(_table_of_stages(stage_rows))
-    else:
+    elif not faults:
         out.print("No data set is prepared here yet; start with 'avsnn prepare demo'.")
+    for row in faults:
+        out.print(f"{row['dataset']} cannot be used: {row['fault']}", markup=False)
     if run_rows:
         out.print(_table_of_runs(run_rows))
         for row in run_rows:

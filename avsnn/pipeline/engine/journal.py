@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -67,16 +67,57 @@ class Record:
     seconds: float
 
     @classmethod
-    def from_json(cls, line: str) -> "Record":
+    def from_json(cls, line: bytes) -> "Record":
         """Return the record of one line of the journal.
 
         Raises:
-            KeyError, TypeError, ValueError: the line is torn.
+            KeyError, TypeError, ValueError, RecursionError: the line is torn, or is no record of
+                this version, or names an output outside the stage's folder.
         """
         raw = json.loads(line)
         raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
         raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
-        return cls(**raw)
+        record = cls(**raw)
+        _require_types(record, _RECORD_TYPES)
+        for output in record.outputs:
+            _require_types(output, _OUTPUT_TYPES)
+            _require_path_inside(output.path)
+        for failure in record.failures:
+            _require_types(failure, _FAILURE_TYPES)
+        return record
+
+
+_RECORD_TYPES = {
+    "unit": str,
+    "fingerprint": str,
+    "version": int,
+    "settings": dict,
+    "inputs": dict,
+    "written": int,
+    "skipped": int,
+    "seconds": int | float,
+}
+_OUTPUT_TYPES = {"path": str, "size": int, "sha256": str, "mtime_ns": int}
+_FAILURE_TYPES = {"stage": str, "key": str, "reason": str, "path": str}
+
+
+def _require_types(value: object, types: Mapping[str, Any]) -> None:
+    """Compare the attributes of a dataclass with their types, which Python does not check.
+
+    A journal has a line for each file of a data set, so a check by pydantic would take too long.
+    """
+    for name, kind in types.items():
+        if not isinstance(getattr(value, name), kind):
+            raise TypeError(f"{name} has another type")
+
+
+def _require_path_inside(path: str) -> None:
+    """Refuse a path that could leave the folder to which the path is joined.
+
+    ``prepare`` reads and deletes the files that records name.
+    """
+    if not {"", ".", ".."}.isdisjoint(path.split("/")) or "\0" in path or "://" in path:
+        raise ValueError(f"{path!r} is no path inside a folder")
 
 
 @dataclass(frozen=True)
@@ -174,8 +215,9 @@ class StageSummary:
 def read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
     """Return the last record of each unit, by the unit's name.
 
-    A line that a kill has torn counts as never written. The result is cached, because several
-    stages ask for the same journal, and the journal has a line for each file of a data set.
+    A line that a kill has torn, or that is no record of this version, counts as never written. The
+    result is cached, because several stages ask for the same journal, and the journal has a line
+    for each file of a data set.
 
     Args:
         journal: the file.
@@ -183,8 +225,8 @@ def read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
         size: size of the file in bytes, for the same purpose.
     """
     found: dict[str, Record] = {}
-    for line in journal.read_text(encoding="utf-8").splitlines():
-        with suppress(KeyError, TypeError, ValueError):
+    for line in journal.read_bytes().splitlines():
+        with suppress(KeyError, TypeError, ValueError, RecursionError):
             record = Record.from_json(line)
             found[record.unit] = record
     return found

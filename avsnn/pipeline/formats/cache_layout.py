@@ -20,6 +20,10 @@ ROWS_PER_SHARD = 256
 # pieces no faster.
 CHUNK_BYTES = 2**18
 
+# The codecs that the arrays of a cache name. A reader refuses every other codec, because a codec
+# decides what happens to the bytes of a file: a codec of pickles would execute them.
+CODECS = frozenset({"bytes", "crc32c", "sharding_indexed", "vlen-utf8"})
+
 
 def create_row_array(
     group: zarr.Group, name: str, *, rows: int, row_shape: tuple[int, ...], dtype: str

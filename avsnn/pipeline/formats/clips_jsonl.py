@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.formats.damaged import damaged_error
 
 
 class IndexRow(BaseModel):
@@ -46,7 +47,7 @@ def clips_fingerprint(rows: list[IndexRow], split: str) -> str:
         rows: the rows of the index.
         split: name of the split.
     """
-    facts = [(row.key, row.label, row.label_name, row.splits[split]) for row in rows]
+    facts = [(row.key, row.label, row.label_name, row.splits.get(split)) for row in rows]
     return fingerprint(sorted(facts))
 
 
@@ -55,8 +56,14 @@ def read_index(folder: Path) -> list[IndexRow]:
 
     Args:
         folder: the folder of ``clips.jsonl``.
+
+    Raises:
+        UserError: the file is damaged.
     """
     path = folder / "clips.jsonl"
     if not path.exists():
         return []
-    return [IndexRow.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    try:
+        return [IndexRow.model_validate_json(line) for line in path.read_bytes().splitlines()]
+    except ValidationError:
+        raise damaged_error(path) from None

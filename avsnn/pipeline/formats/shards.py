@@ -8,10 +8,11 @@ avsnn can read any member directly.
 import tarfile
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from upath import UPath
 
 from avsnn.pipeline.engine.atomic_files import Folder
+from avsnn.pipeline.formats.damaged import damaged_error
 
 # Names of members without the key of the sample.
 AUDIO_MEMBER = "flac"
@@ -83,12 +84,23 @@ def index_files(folder: Folder) -> list[Folder]:
 
 
 def read_shards(folder: Folder) -> list[tuple[Folder, Sample]]:
-    """Return every sample of every shard, in a fixed order, each with its shard."""
+    """Return every sample of every shard, in a fixed order, each with its shard.
+
+    Raises:
+        UserError: the index of a shard is damaged.
+    """
     return [
         (path.with_suffix(".tar"), sample)
         for path in index_files(folder)
-        for sample in ShardIndex.model_validate_json(path.read_bytes()).samples
+        for sample in _read_shard_index(path).samples
     ]
+
+
+def _read_shard_index(path: Folder) -> ShardIndex:
+    try:
+        return ShardIndex.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise damaged_error(path) from None
 
 
 def read_member(shard: Folder, span: tuple[int, int]) -> bytes:

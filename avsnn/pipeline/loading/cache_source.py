@@ -1,6 +1,8 @@
 """Samples from the Zarr caches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
+from avsnn.pipeline.formats.cache_layout import CODECS, shard_file
+from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.loading.mapped_array import MappedArray
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, requested_frames
@@ -29,7 +33,7 @@ class CacheSource:
         audio: the Zarr group that ``AudioCache`` writes.
 
     Raises:
-        UserError: a cache is missing, or the caches hold different clips.
+        UserError: a cache is missing or damaged, or the caches hold different clips.
     """
 
     note = ""
@@ -38,18 +42,24 @@ class CacheSource:
         for path in (frames, audio):
             if not (path / "zarr.json").exists():
                 raise UserError(f"{path} is not a cache; run 'avsnn prepare' again.")
-        frame_group, audio_group = (
-            zarr.open_group(str(path), mode="r") for path in (frames, audio)
-        )
-        self.keys: list[str] = _read_whole(frame_group, "key").tolist()
-        self.labels = torch.from_numpy(_read_whole(frame_group, "label").astype(np.int64))
-        self._offsets = _read_whole(frame_group, "offsets").astype(np.int64)
-        if self.keys != _read_whole(audio_group, "key").tolist():
+        self.keys: list[str] = _read_small(frames, "key").tolist()
+        self.labels = torch.from_numpy(_read_small(frames, "label", np.int64))
+        self._offsets = _read_small(frames, "offsets", np.int64)
+        if self.keys != _read_small(audio, "key").tolist():
             raise UserError(
                 f"{frames} and {audio} hold different clips; run 'avsnn prepare' again."
             )
-        self._read_frames = _row_reader(frames, frame_group, "frames")
-        self._read_audio = _row_reader(audio, audio_group, "audio")
+        images, sounds = _open_array(frames, "frames"), _open_array(audio, "audio")
+        steps = np.diff(self._offsets, prepend=0)
+        counts = (len(self.labels), len(self._offsets) - 1, sounds.shape[0])
+        if set(counts) != {len(self.keys)} or steps[0] != 0 or (steps[1:] < 1).any():
+            raise damaged_error(frames, "its arrays do not hold the same number of clips")
+        if self._offsets[-1] != images.shape[0] or images.dtype != "uint8":
+            raise damaged_error(frames / "frames", "it holds other frames than were written")
+        if sounds.dtype != "float32":
+            raise damaged_error(audio / "audio", "it holds other numbers than were written")
+        self._read_frames = _row_reader(frames / "frames", images)
+        self._read_audio = _row_reader(audio / "audio", sounds)
 
     def read(self, request: BatchRequest) -> Batch:
         """Return the samples that are asked for."""
@@ -64,23 +74,94 @@ class CacheSource:
         )
 
 
-def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
-    array = group[name]
-    assert isinstance(array, zarr.Array)  # noqa: S101 - narrows the type
+@contextmanager
+def _damage_is_one_sentence(path: Folder) -> Iterator[None]:
+    """Turn every error that Zarr raises on damaged files into one sentence.
+
+    Zarr checks neither the JSON that it reads nor the values in the JSON, so a damaged file raises
+    almost any exception.
+
+    Raises:
+        UserError: Zarr could not read the array.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise damaged_error(path) from None
+        raise unreadable_error(path, error) from None
+    except Exception:
+        raise damaged_error(path) from None
+
+
+def _open_array(folder: Folder, name: str) -> "zarr.Array[Any]":
+    """Open an array of a cache without reading its rows."""
+    path = folder / name
+    with _damage_is_one_sentence(path / "zarr.json"):
+        # Version 2 of the format knows filters that execute what they read.
+        array = zarr.open_group(str(folder), mode="r", zarr_format=3, use_consolidated=False)[name]
+        facts = array.metadata.to_dict()
+        encoding = {"name": "default", "configuration": {"separator": "/"}}
+        if not isinstance(array, zarr.Array) or facts["chunk_key_encoding"] != encoding:
+            raise damaged_error(path / "zarr.json")
+        if foreign := _codec_names(facts["codecs"]) - CODECS:
+            raise damaged_error(path / "zarr.json", f"it names the codec {min(foreign)!r}")
     return array
 
 
-def _read_whole(group: zarr.Group, name: str) -> NDArray[Any]:
-    return np.asarray(_array(group, name)[:])
+def _codec_names(codecs: Any) -> set[str]:
+    """Return the names of all codecs, also of the codecs inside a sharding codec."""
+    names = set()
+    for codec in codecs:
+        names.add(codec["name"])
+        configuration = codec.get("configuration") or {}
+        for inner in ("codecs", "index_codecs"):
+            names |= _codec_names(configuration.get(inner, ()))
+    return names
+
+
+def _read_small(folder: Folder, name: str, dtype: Any = None) -> NDArray[Any]:
+    """Read a whole array of a single chunk.
+
+    Raises:
+        UserError: the array is damaged, or holds another type than ``dtype``.
+    """
+    array = _open_array(folder, name)
+    # Zarr reads a chunk without a file as zeros.
+    chunk = folder / name / "c" / "0"
+    if not chunk.exists():
+        raise unreadable_error(chunk, FileNotFoundError())
+    if array.ndim != 1 or array.chunks != array.shape or (dtype and array.dtype != dtype):
+        raise damaged_error(folder / name / "zarr.json")
+    with _damage_is_one_sentence(chunk):
+        return np.asarray(array[:])
 
 
 def _row_reader(
-    folder: Folder, group: zarr.Group, name: str
+    folder: Folder, array: "zarr.Array[Any]"
 ) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
     """Return the fastest function there is that takes rows from the large array of a cache."""
-    array = _array(group, name)
+    if array.shards is None:
+        raise damaged_error(folder / "zarr.json")
     if isinstance(folder, Path) and not isinstance(folder, UPath):
-        return MappedArray(folder / name, array).take
+        return MappedArray(folder, array).take
+    rows_per_shard = array.shards[0]
+
+    @cache
+    def require_shard(number: int) -> None:
+        # Zarr reads a shard without a file as zeros.
+        path = folder.parent / shard_file(folder.name, number, array.ndim - 1)
+        if not path.exists():
+            raise unreadable_error(path, FileNotFoundError())
+
+    def read(rows: NDArray[np.int64]) -> NDArray[Any]:
+        for number in np.unique(rows // rows_per_shard):
+            require_shard(int(number))
+        with _damage_is_one_sentence(folder):
+            return np.asarray(array.oindex[rows])
+
     if array.nbytes <= IN_MEMORY_BYTES:
-        return np.asarray(array[:]).__getitem__
-    return lambda rows: np.asarray(array.oindex[rows])
+        return read(np.arange(array.shape[0])).__getitem__
+    return read

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
+from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.shard_source import ShardSource
@@ -22,17 +23,22 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
             the same.
 
     Raises:
-        UserError: the prepared data are gone, or were prepared again with other content.
+        UserError: the prepared data are gone or damaged, or were prepared again with other content.
     """
     prepared = require_same_data(config)
     folder = config.root / config.dataset
+    source: Source
     if shards:
-        return ShardSource(
-            shards=locate(folder, prepared.shards),
-            frames=prepared.settings.frames,
-            audio=prepared.settings.audio,
-        )
-    return CacheSource(frames=locate(folder, prepared.frames), audio=locate(folder, prepared.audio))
+        place = locate(folder, prepared.shards)
+        settings = prepared.settings
+        source = ShardSource(shards=place, frames=settings.frames, audio=settings.audio)
+    else:
+        place = locate(folder, prepared.frames)
+        source = CacheSource(frames=place, audio=locate(folder, prepared.audio))
+    if len(source.keys) != prepared.clips:
+        why = f"it holds {len(source.keys):,} clips, {prepared.clips:,} were written"
+        raise damaged_error(place, why)
+    return source
 
 
 def require_same_data(config: RunConfig) -> Prepared:
@@ -61,11 +67,18 @@ def rows_of_parts(config: RunConfig, source: Source, *parts: str) -> NDArray[np.
     """Return the rows of a source whose clips belong to some parts of the run's split.
 
     Raises:
-        UserError: no clip belongs to these parts.
+        UserError: no clip belongs to these parts, or ``clips.jsonl`` does not list every clip of
+            the source in this split.
     """
     prepared = require_prepared(config.root, config.dataset)
-    index = read_index(config.root / config.dataset / prepared.index)
-    part_of = {row.key: row.splits[config.split] for row in index}
+    folder = config.root / config.dataset / prepared.index
+    part_of = {row.key: row.splits.get(config.split) for row in read_index(folder)}
+    unlisted = [key for key in source.keys if part_of.get(key) is None]
+    if unlisted:
+        raise UserError(
+            f"{folder / 'clips.jsonl'} does not say in which part of the split {config.split!r} "
+            f"the clip {unlisted[0]} is; run 'avsnn prepare {config.dataset}' again."
+        )
     rows = [i for i, key in enumerate(source.keys) if part_of[key] in parts]
     if not rows:
         raise UserError(

@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from avsnn.errors import UserError
+from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 
 if TYPE_CHECKING:
     import zarr
@@ -70,15 +70,18 @@ class MappedArray:
         try:
             with path.open("rb") as file:
                 data = mmap(file.fileno(), 0, access=ACCESS_READ)
-        except (OSError, ValueError):
-            raise self._damaged(shard) from None
+        except OSError as error:
+            raise unreadable_error(path, error) from None
+        except ValueError:
+            # An empty file cannot be mapped.
+            raise damaged_error(path) from None
         chunks = self._rows_per_shard // self._rows_per_chunk
         # Zarr v3 ends a shard with a table of the offset and the size of every chunk, and with the
         # checksum of this table.
         size = 16 * chunks + CRC_BYTES
         table = data[-size:]
         if len(table) < size or not _has_right_crc(table):
-            raise self._damaged(shard)
+            raise damaged_error(self._path(shard))
         spans = np.frombuffer(table, "<u8", 2 * chunks).reshape(chunks, 2)
         return data, spans[:, 0]
 
@@ -93,16 +96,11 @@ class MappedArray:
         """
         size = self._rows_per_chunk * self._row_bytes + CRC_BYTES
         if start + size > len(data) or not _has_right_crc(data[start : start + size]):
-            raise self._damaged(shard)
+            raise damaged_error(self._path(shard))
         self._checked_chunks.add((shard, chunk))
 
     def _path(self, shard: int) -> Path:
         return self._folder.joinpath("c", str(shard), *("0" for _ in self._row_shape))
-
-    def _damaged(self, shard: int) -> UserError:
-        return UserError(
-            f"{self._path(shard)} is damaged; run 'avsnn repair' with the data set's name."
-        )
 
 
 def _has_right_crc(data: bytes) -> bool:

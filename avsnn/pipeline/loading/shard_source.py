@@ -7,16 +7,19 @@ import numpy as np
 import torch
 from fsspec import AbstractFileSystem
 from fsspec.implementations.cached import SimpleCacheFileSystem
+from numpy.typing import NDArray
 from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.audio_rows import audio_row
+from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
-from avsnn.pipeline.formats.shards import AUDIO_MEMBER, Sample, read_shards
+from avsnn.pipeline.formats.shards import AUDIO_MEMBER, read_shards
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, requested_frames
+from avsnn.pipeline.media.errors import MediaError
 
 
 class ShardSource:
@@ -33,7 +36,7 @@ class ShardSource:
         audio: settings of the audio cache, whose rows this source computes.
 
     Raises:
-        UserError: the folder holds no shards.
+        UserError: the folder holds no shards, or a shard is damaged.
     """
 
     def __init__(self, *, shards: Folder, frames: FrameSettings, audio: AudioSettings) -> None:
@@ -60,25 +63,44 @@ class ShardSource:
 
     def read(self, request: BatchRequest) -> Batch:
         """Return the samples that are asked for."""
-        wanted = []
         frame_numbers = requested_frames(request, self._frame_counts[request.rows])
-        for row, frame in zip(request.rows, frame_numbers, strict=True):
-            shard, sample = self._found[row]
-            members = (sample.frame_member(frame), AUDIO_MEMBER)
-            wanted += [(shard, sample.members[member]) for member in members]
+        wanted = [
+            (self._found[row][0], span)
+            for row, frame in zip(request.rows, frame_numbers, strict=True)
+            for span in self._spans(row, frame)
+        ]
         data = _read_members(wanted, self._store)
-        samples: list[Sample] = [self._found[row][1] for row in request.rows]
-        frames = [frame_row(image, self._frame_shape, self._frames) for image in data[::2]]
-        audio = [
-            audio_row(sound, sample.key, self._audio)
-            for sound, sample in zip(data[1::2], samples, strict=True)
+        decoded = [
+            self._decode(row, image, sound)
+            for row, image, sound in zip(request.rows, data[::2], data[1::2], strict=True)
         ]
         return Batch(
             rows=request.rows,
-            frames=torch.from_numpy(np.stack(frames)),
-            audio=torch.from_numpy(np.stack(audio)),
+            frames=torch.from_numpy(np.stack([frame for frame, _ in decoded])),
+            audio=torch.from_numpy(np.stack([audio for _, audio in decoded])),
             labels=self.labels[torch.from_numpy(request.rows)],
         )
+
+    def _spans(self, row: int, frame: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return byte offset and size of a frame and of the sound of a clip."""
+        shard, sample = self._found[row]
+        try:
+            return sample.members[sample.frame_member(frame)], sample.members[AUDIO_MEMBER]
+        except (KeyError, StopIteration):
+            raise damaged_error(shard.with_suffix(".json")) from None
+
+    def _decode(
+        self, row: int, image: bytes, sound: bytes
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the row of the frame cache and the row of the audio cache."""
+        shard, sample = self._found[row]
+        try:
+            return (
+                frame_row(image, self._frame_shape, self._frames),
+                audio_row(sound, sample.key, self._audio),
+            )
+        except MediaError as error:
+            raise damaged_error(shard, f"clip {sample.key} {error}") from None
 
 
 def _reads_ranges(store: AbstractFileSystem, shard: Folder, span: tuple[int, int]) -> bool:
@@ -99,16 +121,31 @@ def _path_in_store(shard: Folder) -> str:
 def _read_members(
     wanted: list[tuple[Folder, tuple[int, int]]], store: AbstractFileSystem | None
 ) -> list[bytes]:
-    """Read members of shards by offset and size; from a store, all members in one call."""
+    """Read members of shards by offset and size; from a store, all members in one call.
+
+    Raises:
+        UserError: a shard is missing, cut or cannot be opened.
+    """
     if store is None:
-        return [os.pread(_descriptor(str(shard)), size, at) for shard, (at, size) in wanted]
-    found: list[bytes] = store.cat_ranges(
-        [_path_in_store(shard) for shard, _ in wanted],
-        [offset for _, (offset, _) in wanted],
-        [offset + size for _, (offset, size) in wanted],
-        on_error="raise",
-    )
+        found = [_read_member(shard, *span) for shard, span in wanted]
+    else:
+        found = store.cat_ranges(
+            [_path_in_store(shard) for shard, _ in wanted],
+            [offset for _, (offset, _) in wanted],
+            [offset + size for _, (offset, size) in wanted],
+            on_error="raise",
+        )
+    for (shard, (_, size)), data in zip(wanted, found, strict=True):
+        if len(data) != size:
+            raise damaged_error(shard, "it is cut")
     return found
+
+
+def _read_member(shard: Folder, offset: int, size: int) -> bytes:
+    try:
+        return os.pread(_descriptor(str(shard)), size, offset)
+    except OSError as error:
+        raise unreadable_error(shard, error) from None
 
 
 @cache

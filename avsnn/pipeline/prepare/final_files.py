@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
@@ -24,6 +26,19 @@ def failure_lines(summaries: list[StageSummary], known_bad: Mapping[str, str]) -
     failures.sort(key=lambda failure: (order.index(failure.stage), failure.key, failure.path))
     lines = (json.dumps(asdict(_with_known_reason(f, known_bad))) + "\n" for f in failures)
     return "".join(lines).encode()
+
+
+def read_failed_keys(folder: Path) -> set[str]:
+    """Return the keys of the clips that ``failures.jsonl`` in the data set's folder lists.
+
+    A missing file lists no clip, and a line that is damaged names no clip.
+    """
+    path = folder / "failures.jsonl"
+    keys = set()
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            keys.add(str(json.loads(line)["key"]))
+    return keys
 
 
 def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepared:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -40,40 +41,97 @@ def find_layout_folder(layout: FolderLayout, source: Path) -> Path:
 
 
 def list_files(layout: FolderLayout, source: Path) -> Iterator[str]:
-    """Yield the path of every file in the layout's folders, below ``source``."""
+    """Yield the path of every file in the layout's folders, below ``source``.
+
+    A path that holds bytes that are not UTF-8, or characters that cannot be printed, has escapes in
+    their place. No clip has such a path, so nobody opens the file by this path.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     for name in (layout.audio, layout.visual):
-        for folder, _, files in os.walk(source / name, followlinks=True):
-            for file in files:
-                yield (Path(folder) / file).relative_to(source).as_posix()
+        for file in _walk(source / name):
+            path = file.relative_to(source).as_posix()
+            yield path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
-def pair_files(layout: FolderLayout, classes: tuple[str, ...], paths: set[str]) -> PairedFiles:
-    """Pair audio files and visual files of the same stem; give every other file a reason.
+def _walk(top: Path) -> Iterator[Path]:
+    """Yield every file below a folder; links are followed, and each real folder is read once.
+
+    Folders come before links, so that a folder is found under its own name and not under the name
+    of a link that leads to the folder.
+    """
+    folders, links = deque([top]), deque[Path]()
+    seen = set()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in seen:
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be read: {error.strerror}. Allow reading, or move the folder "
+                "out of the source folder."
+            ) from None
+        for entry in entries:
+            # Not `Path.is_dir`, which raises an exception for a link that leads to itself.
+            if not os.path.isdir(entry):  # noqa: PTH112
+                yield entry
+            elif entry.is_symlink():
+                links.append(entry)
+            else:
+                folders.append(entry)
+
+
+def pair_files(
+    layout: FolderLayout,
+    classes: tuple[str, ...],
+    paths: set[str],
+    known: Mapping[tuple[str, str], str],
+) -> PairedFiles:
+    """Pair audio files and visual files of one class and one stem; give other files a reason.
+
+    The key of a clip is its stem. Where several classes have a clip of the same stem, the key is
+    the class and the stem.
 
     Args:
         layout: how the files lie in folders.
         classes: names of the classes, in the order of their labels.
         paths: the paths of all files, below the folder that holds the layout's folders.
+        known: the keys that clips have already, by audio path and visual path.
     """
     reasons: dict[str, str] = {}
-    path_by_stem: dict[str, dict[str, str]] = {layout.audio: {}, layout.visual: {}}
+    audio: dict[tuple[str, str], str] = {}
+    visual: dict[tuple[str, str], str] = {}
     for path in sorted(paths):
-        folder, stem = PurePosixPath(path).parts[0], PurePosixPath(path).stem
-        paths_of_kind = path_by_stem[folder]
         try:
             read_path(layout, classes, path)
         except ValueError as error:
             reasons[path] = str(error)
             continue
-        if stem in paths_of_kind:
-            reasons[path] = f"has the name of another clip, {paths_of_kind[stem]}"
+        folder, class_name, name = PurePosixPath(path).parts
+        files = audio if folder == layout.audio else visual
+        files[class_name, PurePosixPath(name).stem] = path
+    reasons |= {audio[clip]: "has no image" for clip in audio.keys() - visual.keys()}
+    reasons |= {visual[clip]: "has no sound" for clip in visual.keys() - audio.keys()}
+    pairs = {clip: (audio[clip], visual[clip]) for clip in sorted(audio.keys() & visual.keys())}
+    clips = {known[files]: files for files in pairs.values() if files in known}
+    clips_of_stem = Counter(stem for _, stem in pairs)
+    for (class_name, stem), paths_of_clip in pairs.items():
+        if paths_of_clip in known:
+            continue
+        key = stem
+        if clips_of_stem[stem] > 1 or stem in clips:
+            key = re.sub(r"[^\w-]", "_", f"{class_name}-{stem}")
+        if key in clips:
+            other = clips[key][0]
+            reasons |= dict.fromkeys(paths_of_clip, f"has the name of another clip, {other}")
         else:
-            paths_of_kind[stem] = path
-    audio, visual = path_by_stem[layout.audio], path_by_stem[layout.visual]
-    reasons |= {audio[key]: "has no image" for key in audio.keys() - visual.keys()}
-    reasons |= {visual[key]: "has no sound" for key in visual.keys() - audio.keys()}
-    clips = {key: (audio[key], visual[key]) for key in sorted(audio.keys() & visual.keys())}
-    return PairedFiles(clips, reasons)
+            clips[key] = paths_of_clip
+    return PairedFiles(dict(sorted(clips.items())), reasons)
 
 
 def read_path(layout: FolderLayout, classes: tuple[str, ...], path: str) -> tuple[int, str]:
@@ -95,4 +153,4 @@ def read_path(layout: FolderLayout, classes: tuple[str, ...], path: str) -> tupl
     label = classes.index(between[0])
     if match.groupdict().get("label", str(label)) != str(label):
         raise ValueError(f"is in the folder {between[0]}, but its name has another class")
-    return label, match["group"]
+    return label, match["group"] or ""

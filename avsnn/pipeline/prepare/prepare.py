@@ -80,6 +80,17 @@ def changed_settings(stages: DatasetStages) -> list[str]:
     return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
 
 
+def _no_clips_error(stages: DatasetStages) -> UserError:
+    name, layout = stages.manifest.name, stages.manifest.layout
+    advice = "add clips to its table."
+    if layout is not None:
+        advice = (
+            f"{stages.fetch.source} should hold {layout.audio}/CLASS/NAME{layout.audio_suffix} and "
+            f"{layout.visual}/CLASS/NAME{layout.visual_suffix}."
+        )
+    return UserError(f"{name} has no clips; {advice}")
+
+
 class _PrepareRun:
     """One call of :func:`prepare`."""
 
@@ -110,6 +121,8 @@ class _PrepareRun:
         if discover and self._run(discover).units_done_now:
             # The later stages work on the clips that were just discovered.
             self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
+        if not self.stages.fetch.clips:
+            raise _no_clips_error(self.stages)
         self._require_disk_space()
         save_request(self.stages.folder, request)
         for stage in self.stages.in_order[len(self.summaries) :]:

@@ -1,6 +1,5 @@
 """Checks a split: what do its parts share, and do the prepared data agree? Reads, never writes."""
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.prepare.build_stages import build_stages
+from avsnn.pipeline.prepare.final_files import read_failed_keys
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.splits import assign_parts
 from avsnn.pipeline.prepare.stages.discover import load_discovered
@@ -144,7 +144,7 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
         shared=[_find_shared(manifest, part, members, digests) for part in SEEN_BEFORE],
         identical=_find_identical(manifest, placed, digests),
         unchecked=sum(file.path not in digests for clip in manifest.clips for file in clip.files),
-        known_bad=[(placed[key], why) for key, why in manifest.known_bad.items()],
+        known_bad=[(placed[key], why) for key, why in manifest.known_bad.items() if key in placed],
         prepared=prepared,
         disagreeing=disagreeing,
     )
@@ -227,14 +227,13 @@ def _compare_with_prepared(
     if prepared is None:
         return None, 0
     folder = root / manifest.name
-    lines = (folder / "failures.jsonl").read_text(encoding="utf-8").splitlines()
-    failed = {json.loads(line)["key"] for line in lines}
+    failed = read_failed_keys(folder)
     rows = [row for row in read_index(folder / prepared.index) if row.key not in failed]
     groups = {clip.key: clip.group for clip in manifest.clips}
-    counts = Counter(row.splits[split] for row in rows)
+    counts = Counter(row.splits.get(split, "") for row in rows)
     disagreeing = sum(
-        placed.get(row.key) != PlacedClip(row.key, row.label_name, row.splits[split])
-        or row.group != groups[row.key]
+        placed.get(row.key) != PlacedClip(row.key, row.label_name, row.splits.get(split, ""))
+        or row.group != groups.get(row.key)
         for row in rows
     )
     return {part: counts[part] for part in PARTS}, disagreeing

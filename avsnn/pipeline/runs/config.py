@@ -72,10 +72,9 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         UserError: the data set does not exist, is not prepared, or has no such split.
     """
     manifest = load(dataset)
-    _require_split(manifest, settings)
+    split = _require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
-    rows = read_index(root / dataset / prepared.index)
-    clips = clips_fingerprint(rows, split or manifest.default_split)
+    clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
     facts = settings.model_dump(mode="json")
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
     return RunConfig(

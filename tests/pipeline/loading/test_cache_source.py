@@ -68,5 +68,5 @@ def test_a_damaged_cache_is_refused_with_one_sentence(
 ) -> None:
     root = shutil.copytree(small_demo, tmp_path / "data")
     damage(next((root / "demo" / "cache").glob("audio-*/audio/c/0/0/0/0")))
-    with pytest.raises(UserError, match="is damaged; run 'avsnn repair'"):
+    with pytest.raises(UserError, match=r"is (damaged|missing); run 'avsnn repair'"):
         open_source(root).read(BatchRequest(np.arange(72), np.zeros(72)))

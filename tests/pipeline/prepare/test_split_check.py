@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from avsnn.pipeline.prepare.split_check import check_split
+from tests.conftest import Command
 
 
 def test_the_published_split_of_crema_d_has_every_actor_in_all_parts_and_128_twins(
@@ -58,3 +60,16 @@ def test_clips_prepared_under_another_part_are_counted(tmp_path: Path, small_dem
             text.replace('{"published":"val"}', '{"published":"test"}')
         )
     assert check_split("demo", None, root=tmp_path).disagreeing == 6
+
+
+@pytest.mark.parametrize("content", [None, b'{"key": "a', b"\xff\n[]\nnull\n"])
+def test_a_missing_or_damaged_list_of_failures_is_no_reason_to_fail(
+    avsnn: Command, tmp_path: Path, small_demo: Path, content: bytes | None
+) -> None:
+    root = Path(shutil.copytree(small_demo, tmp_path / "data"))
+    (root / "demo" / "failures.jsonl").unlink()
+    if content is not None:
+        (root / "demo" / "failures.jsonl").write_bytes(content)
+    done = avsnn("datasets", "check", "demo", "--root", root)
+    assert done.returncode == 0, done.stderr
+    assert "prepared here" in done.stdout

@@ -4,10 +4,12 @@
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile, load
@@ -56,7 +58,12 @@ class Discover(Stage):
 
     def settings(self) -> dict[str, Any]:
         """Return what decides which clip a file belongs to."""
-        return {"layout": self.layout.model_dump(), "classes": self.manifest.classes}
+        settings = {"layout": self.layout.model_dump(), "classes": self.manifest.classes}
+        if "label" not in re.compile(self.layout.stem).groupindex:
+            # Earlier versions paired files of different classes where the stem does not name the
+            # class. Those tables are written again; the other tables hold.
+            settings["pairs"] = "within one class"
+        return settings
 
     def units(self) -> list[Unit]:
         """Return the table; its inputs are the paths of all files that were ever found."""
@@ -64,7 +71,9 @@ class Discover(Stage):
         if record := records(self).get("table"):
             paths |= {failure.path for failure in record.failures}
         if (ignored := self.folder / IGNORED).exists():
-            paths |= set(ignored.read_text(encoding="utf-8").splitlines())
+            lines = ignored.read_text(encoding="utf-8", errors="replace").splitlines()
+            folders = (f"{self.layout.audio}/", f"{self.layout.visual}/")
+            paths |= {line for line in lines if line.startswith(folders) and "\ufffd" not in line}
         if self.source is not None:
             paths |= set(list_files(self.layout, self.source))
         return [
@@ -79,15 +88,18 @@ class Discover(Stage):
         """
         if self.source is None:
             raise UserError("the table is made from the files; give their folder with --source")
-        known = {clip.key: clip for clip in self.with_discovered_clips().clips}
+        known = {
+            (clip.audio.path, clip.visual.path): clip for clip in self.with_discovered_clips().clips
+        }
         ignored = [path for path in unit.inputs if PurePosixPath(path).name.startswith(".")]
         classes = self.manifest.classes
-        paired = pair_files(self.layout, classes, set(unit.inputs) - set(ignored))
+        keys = {files: clip.key for files, clip in known.items()}
+        paired = pair_files(self.layout, classes, set(unit.inputs) - set(ignored), keys)
         reasons = dict(paired.reasons)
         clips = []
         for key, (audio, visual) in paired.clips.items():
-            if key in known:
-                clips.append(known[key])
+            if (audio, visual) in known:
+                clips.append(known[audio, visual])
                 continue
             files = {}
             for path in (audio, visual):
@@ -95,6 +107,8 @@ class Discover(Stage):
                     files[path] = _read_media_file(self.source, path)
                 except OSError as error:
                     reasons[path] = f"cannot be read from the source folder: {error.strerror}"
+                except ValueError as error:
+                    reasons[path] = str(error)
             if len(files) == 2:
                 label, group = read_path(self.layout, classes, audio)
                 clips.append(Clip(key, label, group, {}, files[audio], files[visual]))
@@ -111,12 +125,14 @@ class Discover(Stage):
     def with_discovered_clips(self) -> Manifest:
         """Return the manifest with the clips of the table.
 
-        Where no table is written yet, or the table changed after it was written, the manifest has
-        no clips.
+        Where no table is written yet, the table has no clips, or the table changed after it was
+        written, the manifest has no clips.
         """
         record, table = records(self).get("table"), self.folder / TABLE
         written = {output.path: output.sha256 for output in record.outputs} if record else {}
         if not table.exists() or (digest := sha256(table)) != written.get(TABLE):
+            return self.manifest
+        if record is None or not record.written:
             return self.manifest
         return _load_with_table(self.manifest.name, table, digest)
 
@@ -161,7 +177,16 @@ def _load_with_table(dataset: str, table: Path, digest: str) -> Manifest:
 
 
 def _read_media_file(source: Path, path: str) -> MediaFile:
-    return MediaFile(path, sha256(source / path), (source / path).stat().st_size)
+    """Describe a file of the source folder.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is a pipe or a device, which could be read for ever.
+    """
+    status = (source / path).stat()
+    if not S_ISREG(status.st_mode):
+        raise ValueError("is no regular file")
+    return MediaFile(path, sha256(source / path), status.st_size)
 
 
 def _table_text(clips: list[Clip]) -> str:

@@ -1,0 +1,208 @@
+"""Damages the caches and the shards that training reads; one sentence must refuse the damage."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from avsnn.errors import UserError
+from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.order import BatchRequest
+from tests.conftest import Command
+from tests.pipeline.conftest import cache_paths
+from tests.pipeline.loading.conftest import open_source
+
+ALL_CLIPS = BatchRequest(np.arange(72), np.zeros(72))
+
+
+@pytest.fixture
+def root(small_demo: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_demo, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def small_run(small_demo: Path, warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch on the small demo."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["train", "demo", "--root", str(small_demo), "--run", str(folder), *ONE_SMALL_EPOCH]
+    done = warm.run(words, folder.parent)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+ONE_SMALL_EPOCH = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "model.channels=16")
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut_in_half(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def write_rubbish(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe{[[[")
+
+
+def write_a_list(path: Path) -> None:
+    path.write_bytes(b"[]")
+
+
+SMALL_FILES = ("frames-*/label/c/0", "frames-*/offsets/c/0", "frames-*/key/c/0", "audio-*/key/c/0")
+METADATA = ("frames-*/zarr.json", "frames-*/label/zarr.json", "audio-*/audio/zarr.json")
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+@pytest.mark.parametrize("damage", [Path.unlink, flip_a_bit, cut_in_half, empty])
+def test_a_damaged_small_array_is_refused(
+    root: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    damage(next((root / "demo" / "cache").glob(name)))
+    with pytest.raises(UserError, match=r"is (damaged|missing).*run 'avsnn repair'"):
+        open_source(root)
+
+
+@pytest.mark.parametrize("name", METADATA)
+@pytest.mark.parametrize("damage", [cut_in_half, empty, write_rubbish, write_a_list])
+def test_damaged_metadata_of_a_cache_are_refused(
+    root: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    damage(next((root / "demo" / "cache").glob(name)))
+    with pytest.raises(UserError, match=r"is damaged.*run 'avsnn repair'"):
+        open_source(root)
+
+
+def change_metadata(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("frames-*/label", {"codecs": [{"name": "bytes"}, {"name": "pickle"}]}),
+        ("frames-*/label", {"codecs": [{"name": "numcodecs.pickle", "configuration": {}}]}),
+        ("frames-*/label", {"codecs": [{"name": "bytes"}, {"name": "gzip"}]}),
+        ("frames-*/label", {"shape": [71]}),
+        (
+            "frames-*/label",
+            {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
+        ),
+        ("frames-*/label", {"data_type": "float64"}),
+        ("frames-*/frames", {"shape": [10, 3, 96, 96]}),
+        ("frames-*/frames", {"data_type": "int8"}),
+        ("audio-*/audio", {"shape": [71, 1, 128, 128]}),
+        ("audio-*/audio", {"codecs": [{"name": "bytes"}, {"name": "pickle"}]}),
+    ],
+)
+def test_metadata_that_prepare_does_not_write_are_refused(
+    root: Path, name: str, values: dict[str, Any]
+) -> None:
+    change_metadata(next((root / "demo" / "cache").glob(name)) / "zarr.json", **values)
+    with pytest.raises(UserError, match=r"is damaged.*run 'avsnn repair'"):
+        open_source(root)
+
+
+def test_an_array_of_zarr_2_with_a_pickle_filter_is_refused(root: Path) -> None:
+    label = next((root / "demo" / "cache").glob("frames-*/label"))
+    shutil.rmtree(label)
+    label.mkdir()
+    facts = {"zarr_format": 2, "shape": [72], "chunks": [72], "dtype": "|O", "compressor": None}
+    rest = {"fill_value": None, "order": "C", "filters": [{"id": "pickle", "protocol": 5}]}
+    (label / ".zarray").write_text(json.dumps(facts | rest))
+    with pytest.raises(UserError, match=r"is damaged.*run 'avsnn repair'"):
+        open_source(root)
+
+
+def test_a_missing_label_file_ends_train_with_one_sentence(avsnn: Command, root: Path) -> None:
+    next((root / "demo" / "cache").glob("frames-*/label/c/0")).unlink()
+    done = avsnn("train", "demo", "--root", root, *ONE_SMALL_EPOCH)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert "label/c/0 is missing" in sentence
+    assert "run 'avsnn repair'" in sentence
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[UPath]:
+    store = UPath("memory:///test-damaged")
+    store.fs.put(str(root / "demo" / "cache"), store.path, recursive=True)
+    yield store
+    store.fs.rm(store.path, recursive=True)
+
+
+@pytest.mark.parametrize("name", ["frames-*/label/c/0", "frames-*/frames/c/0/0/0/0"])
+def test_a_missing_chunk_in_a_store_is_refused(root: Path, store: UPath, name: str) -> None:
+    frames, audio = (store / path.name for path in cache_paths(root))
+    CacheSource(frames=frames, audio=audio)
+    (frames / name.partition("/")[2]).unlink()
+    with pytest.raises(UserError, match=r"is missing.*run 'avsnn repair'"):
+        CacheSource(frames=frames, audio=audio)
+
+
+SHARD_INDEX, SHARD = "*/train-000001.json", "*/train-000001.tar"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((SHARD_INDEX, damage) for damage in (cut_in_half, empty, write_rubbish, write_a_list)),
+        *((SHARD, damage) for damage in (cut_in_half, empty, Path.unlink)),
+    ],
+)
+def test_a_damaged_shard_is_refused(
+    root: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    damage(next((root / "demo" / "shards").glob(name)))
+    with pytest.raises(UserError, match=r"train-000001\.\w+ is (damaged|missing).*repair"):
+        open_source(root, "shards").read(ALL_CLIPS)
+
+
+def test_a_shard_whose_members_were_overwritten_is_refused(root: Path) -> None:
+    tar = next((root / "demo" / "shards").glob(SHARD))
+    tar.write_bytes(bytes(tar.stat().st_size))
+    with pytest.raises(UserError, match=r"train-000001\.tar is damaged.*run 'avsnn repair'"):
+        open_source(root, "shards").read(ALL_CLIPS)
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, write_rubbish, write_a_list])
+def test_a_damaged_index_is_refused(root: Path, damage: Callable[[Path], object]) -> None:
+    damage(root / "demo" / "index" / "clips.jsonl")
+    with pytest.raises(UserError, match=r"clips\.jsonl is damaged.*run 'avsnn repair'"):
+        read_index(root / "demo" / "index")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_an_index_without_a_clip_of_the_cache_is_refused(
+    avsnn: Command, root: Path, small_run: Path, tmp_path: Path, command: str
+) -> None:
+    index = root / "demo" / "index" / "clips.jsonl"
+    index.write_bytes(b"".join(index.read_bytes().splitlines(keepends=True)[1:]))
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    words = ("train", "demo", *ONE_SMALL_EPOCH) if command == "train" else ("evaluate", run)
+    done = avsnn(*words, "--root", root)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert "clips.jsonl" in sentence
+    assert "run 'avsnn prepare demo'" in sentence
+
+
+def test_a_shard_that_lost_its_index_is_missed(avsnn: Command, root: Path) -> None:
+    """Such a shard would otherwise be left out of the training in silence."""
+    next((root / "demo" / "shards").glob(SHARD_INDEX)).unlink()
+    done = avsnn("train", "demo", "--root", root, *ONE_SMALL_EPOCH, "--read", "shards")
+    assert done.returncode == 2
+    assert "it holds 64 clips, 72 were written" in done.stderr
