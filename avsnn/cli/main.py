@@ -5,6 +5,8 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 
 import gc
 import sys
+import tempfile
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,6 +18,7 @@ from avsnn.cli.commands.prepare import prepare_command, repair_command, verify_c
 from avsnn.cli.commands.reproduce import reproduce_command
 from avsnn.cli.commands.status import status_command
 from avsnn.cli.commands.train import train_command
+from avsnn.cli.streams import guard_streams, printable, why_lost
 from avsnn.errors import PreemptedError, RunError, UserError
 
 # Typer returns this code when a person presses Ctrl-C.
@@ -81,35 +84,71 @@ app.add_typer(datasets_app, name="datasets")
 
 
 def main() -> None:
-    """Run the command line; print every expected error as one sentence, with an exit code."""
+    """Run the command line; every error becomes one sentence and an exit code."""
     # A finished data set is described by some 100,000 records. With Python's default threshold, a
     # rerun that finds nothing to do spends a fifth of its time on garbage collection.
     gc.set_threshold(50_000)
+    output = guard_streams()
+    sentence, code = _run()
+    lost = why_lost(output)
+    if lost and not code:
+        sentence, code = f"the results could not be written to standard output: {lost}.", 1
+    _exit(sentence, code)
+
+
+def _run() -> tuple[str, int]:
+    """Run the command; return what is wrong as a sentence, which may be empty, and an exit code."""
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.TyperException as error:
-        _exit(error.format_message(), 2)
+        return error.format_message(), 2
     except UserError as error:
-        _exit(str(error), 2)
+        return str(error), 2
     except RunError as error:
-        _exit(str(error), 1)
+        return str(error), 1
     except PreemptedError as error:
-        _exit(str(error), PREEMPTED)
+        return str(error), PREEMPTED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        return _unforeseen(error), 1
     if code == INTERRUPTED:
-        _exit(
+        sentence = (
             "interrupted; all finished work is saved. Run the same command again "
-            "(train: with --resume) to continue.",
-            code,
+            "(train: with --resume) to continue."
         )
-    sys.exit(code if isinstance(code, int) else 0)
+        return sentence, code
+    return "", code if isinstance(code, int) else 0
 
 
-def _exit(message: str, code: int) -> NoReturn:
-    from avsnn.cli.screen.console import is_follower
+def _unforeseen(error: Exception) -> str:
+    """Write the full trace of an error to a file, and return a sentence that names the file."""
+    text = str(error).strip()
+    reason = type(error).__name__ + (f": {text.splitlines()[0]}" if text else "")
+    if isinstance(error, OSError) and error.strerror:
+        name = "" if error.filename is None else f"{error.filename}: "
+        reason = f"{name}{error.strerror}"
+    elif isinstance(error, MemoryError):
+        reason = "there is not enough memory"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="avsnn-", suffix=".trace",
+            delete=False,
+        ) as file:  # fmt: skip
+            file.write("".join(traceback.format_exception(error)))
+            place = f"the full trace is in {file.name}"
+    except OSError:
+        place = "the full trace could not be written to the temporary folder"
+    return f"{reason}. Finished work is saved; {place}."
 
-    # Under torchrun every process meets the same error; only one process prints the error.
-    if not is_follower():
-        typer.echo(f"avsnn: {message}", err=True)
+
+def _exit(sentence: str, code: int) -> NoReturn:
+    if sentence:
+        from avsnn.cli.screen.console import is_follower
+
+        # Under torchrun every process meets the same error; only one process prints the error.
+        if not is_follower():
+            typer.echo(f"avsnn: {printable(sentence)}", err=True)
     sys.exit(code)
 
 

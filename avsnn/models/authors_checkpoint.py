@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _KEY = re.compile(
-    r"(?:module\.)?(?P<module>.+?)\."
+    # Wrappers of torch (DataParallel, compile) put these prefixes in front, once or repeatedly.
+    r"(?:(?:module|_orig_mod)\.)*(?P<module>.+?)\."
     r"(?P<tail>weight|bias|running_mean|running_var|num_batches_tracked|threshold|act_fun\.alpha)"
 )
 _NEVER_CALLED = re.compile(r"block\.\d\.norm[12]|av_attention\..+|block\.\d\.attn\.(.+\.)?res_lif")
@@ -307,7 +308,7 @@ def import_authors_state(
     shapes. The caller must give the rest.
 
     Args:
-        state: keys and tensors of the authors; a prefix ``module.`` is ignored.
+        state: keys and tensors of the authors; prefixes ``module.`` and ``_orig_mod.`` are ignored.
         steps: T; no weight depends on T.
         heads: attention heads; no weight depends on the heads.
         alpha: factor of the residual, a constant of the authors' code.
@@ -324,6 +325,8 @@ def import_authors_state(
     """
     parsed = {key: match for key in state if (match := _KEY.fullmatch(key))}
     tensors = {f"{match['module']}.{match['tail']}": state[key] for key, match in parsed.items()}
+    if len(tensors) < len(parsed):
+        raise ValueError("Two weights have the same name apart from their prefixes.")
     shape = _shape(tensors)
     names = {match["module"] for match in parsed.values()}
     method = method or _infer_method(names, shape.image_channels)

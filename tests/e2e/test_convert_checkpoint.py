@@ -1,7 +1,10 @@
 """Converts weights of the authors' code with the command; the network must give their logits."""
 
+import argparse
 import json
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +95,128 @@ def test_garbage_is_refused_with_one_sentence(avsnn: Command, tmp_path: Path) ->
     done = avsnn("convert-checkpoint", "theirs", "ours.safetensors")
     assert done.returncode == 2
     assert "is no checkpoint that can be read safely" in done.stderr
+
+
+def test_a_file_of_timms_saver_with_the_arguments_of_the_command_is_read(
+    avsnn: Command, tmp_path: Path
+) -> None:
+    content = {
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1, data=["a"], nested=argparse.Namespace(x=None)),
+        "metric": 71.5,
+        "state_dict": authors_state("spatialtemporal"),
+    }
+    torch.save(content, tmp_path / "theirs")
+    done = avsnn("convert-checkpoint", "theirs", "ours.safetensors")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module.", "module.module."],
+)
+def test_prefixes_of_wrappers_are_ignored(avsnn: Command, tmp_path: Path, prefix: str) -> None:
+    plain = authors_state("spatialtemporal")
+    wrapped = {f"{prefix}{key}": tensor for key, tensor in plain.items()}
+    for name, keys in (("plain", plain), ("wrapped", wrapped)):
+        torch.save({"state_dict": keys}, tmp_path / name)
+        done = avsnn("convert-checkpoint", name, f"{name}.safetensors")
+        assert done.returncode == 0, done.stderr
+    one, other = (tmp_path / f"{name}.safetensors" for name in ("plain", "wrapped"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+HEAD = "head.weight"
+Change = Callable[[dict[str, torch.Tensor]], object]
+
+UNUSABLE: dict[str, tuple[Change, str]] = {
+    "missing": (lambda state: state.pop("head.bias"), "are missing: readout.head.bias"),
+    "wrong shape": (
+        lambda state: state.update({"head.bias": torch.zeros(7)}),
+        "have another shape",
+    ),
+    "NaN": (lambda state: state[HEAD].fill_(float("nan")), "NaN or infinite"),
+    "infinite": (lambda state: state[HEAD].view(-1)[:1].fill_(float("inf")), "NaN or infinite"),
+    "0-d": (lambda state: state.update({HEAD: torch.tensor(1.0)}), "cannot be converted"),
+    "1-d": (lambda state: state.update({HEAD: torch.zeros(6)}), "cannot be converted"),
+    "0-d convolution": (
+        lambda state: state.update({"audio_patch_embed.rpe_conv.weight": torch.tensor(1.0)}),
+        "cannot be converted",
+    ),
+    "no channels": (
+        lambda state: state.update({"audio_patch_embed.rpe_conv.weight": torch.zeros(0, 0, 3, 3)}),
+        "cannot be converted",
+    ),
+    "long threshold": (
+        lambda state: state.update(
+            {key: torch.ones(3) for key in state if key.endswith("threshold")}
+        ),
+        "cannot be converted",
+    ),
+    "sparse": (lambda state: state.update({HEAD: state[HEAD].to_sparse()}), "is sparse"),
+    "quantized": (
+        lambda state: state.update(
+            {HEAD: torch.quantize_per_tensor(state[HEAD], 0.1, 0, torch.qint8)}
+        ),
+        "quantized",
+    ),
+    "meta": (lambda state: state.update({HEAD: state[HEAD].to("meta")}), "without content"),
+    "complex": (lambda state: state.update({HEAD: state[HEAD].to(torch.complex64)}), "complex"),
+    "twice": (lambda state: state.update({f"module.{HEAD}": state[HEAD]}), "the same name"),
+}
+
+
+@pytest.mark.parametrize(("change", "part_of_message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_weights_that_the_network_would_not_load_are_refused_with_one_sentence(
+    avsnn: Command, tmp_path: Path, change: Change, part_of_message: str
+) -> None:
+    state = authors_state("spatialtemporal")
+    assert HEAD in state
+    change(state)
+    torch.save({"state_dict": state}, tmp_path / "theirs")
+    done = avsnn("convert-checkpoint", "theirs", "ours.safetensors")
+    assert_refused(done, part_of_message)
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("method", ["cmci", "sca", "audio", "nope"])
+def test_a_method_that_the_weights_do_not_fit_is_refused(
+    avsnn: Command, tmp_path: Path, method: str
+) -> None:
+    torch.save(authors_state("spatialtemporal"), tmp_path / "theirs")
+    words = ["theirs", "ours.safetensors", "--set", f"method={method}"]
+    assert_refused(avsnn("convert-checkpoint", *words), "cannot be converted")
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_tensors_that_share_memory_are_converted(avsnn: Command, tmp_path: Path) -> None:
+    state = authors_state("spatialtemporal")
+    first, second = [key for key in state if key.endswith("proj_bn3.running_var")][:2]
+    state[second] = state[first]
+    torch.save(state, tmp_path / "theirs")
+    done = avsnn("convert-checkpoint", "theirs", "ours.safetensors")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_checkpoint_to_convert_is_never_overwritten(avsnn: Command, tmp_path: Path) -> None:
+    torch.save(authors_state("spatialtemporal"), tmp_path / "theirs")
+    before = (tmp_path / "theirs").read_bytes()
+    (tmp_path / "link").symlink_to("theirs")
+    for target in ("theirs", "./theirs", "link"):
+        assert_refused(avsnn("convert-checkpoint", "theirs", target), "checkpoint to convert")
+    assert (tmp_path / "theirs").read_bytes() == before
+
+
+@pytest.mark.parametrize("target", ["/proc/ours", "theirs/ours", "x" * 300])
+def test_a_target_that_cannot_be_written_is_one_sentence(
+    avsnn: Command, tmp_path: Path, target: str
+) -> None:
+    torch.save(authors_state("spatialtemporal"), tmp_path / "theirs")
+    assert_refused(avsnn("convert-checkpoint", "theirs", target), "cannot be written")
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], part_of_message: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("avsnn: ")
+    assert done.stderr.count("\n") == 1
+    assert part_of_message in done.stderr

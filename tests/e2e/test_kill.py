@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,39 @@ def test_a_folder_with_other_files_is_refused_as_a_run_folder(
     assert done.returncode == 2
     assert "holds other files and is no run" in done.stderr
     assert hashes(small_demo / "demo") == before
+
+
+@pytest.mark.parametrize("name", [".config.yaml.4711.partial", ".config.yaml.a-1-0f.partial"])
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_training_killed_while_it_wrote_its_config_starts_again_and_removes_what_was_left(
+    avsnn: Command, small_demo: Path, tmp_path: Path, name: str, resume: list[str]
+) -> None:
+    left = tmp_path / "r" / name
+    left.parent.mkdir()
+    left.write_text("fingerprint: ")
+    (tmp_path / "r" / ".lock").touch()
+    words = ["train", "demo", "--root", small_demo, "--run", "r", *TINY, "--set", "epochs=1"]
+    done = avsnn(*words, *resume)
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "r").rglob("*.partial"))
+
+
+def test_a_training_that_found_no_room_for_its_config_goes_on_with_the_same_command(
+    avsnn: Command, small_demo: Path, tiny_disk: Path
+) -> None:
+    filler = tiny_disk / "filler"
+    with suppress(OSError), filler.open("ab", buffering=0) as file:
+        while file.write(bytes(512)):
+            pass
+    words = ["train", "demo", "--root", small_demo, "--run", tiny_disk / "r", *TINY]
+    words += ["--set", "epochs=1", "--set", "model.channels=8", "--set", "model.heads=8"]
+    full = avsnn(*words)
+    assert full.returncode == 1, full.stderr
+    assert "is full" in full.stderr.splitlines()[-1]
+    assert not (tiny_disk / "r" / "config.yaml").exists()
+    filler.unlink()
+    done = avsnn(*words)
+    assert done.returncode == 0, done.stderr
 
 
 def test_resume_without_a_run_says_so_and_trains_from_the_start(

@@ -35,6 +35,7 @@ def evaluate_command(
     matrix. evaluate prints the measures, and writes them to RUN/report/PART.json and, with
     pictures, to RUN/report/index.html.
     """
+    from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.evaluation import print_evaluation
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.evaluation.evaluate import evaluate
@@ -50,6 +51,6 @@ def evaluate_command(
     )
     page = write_report(run)
     if as_json:
-        typer.echo(result.model_dump_json(indent=1))
+        print_json(result.model_dump(mode="json"))
     else:
         print_evaluation(result, measured_before=measured_before, page=page)

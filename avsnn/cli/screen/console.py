@@ -6,11 +6,34 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-# Results go to stdout, everything about the progress goes to stderr. A pipe or a file gets long
-# lines unbroken, so that other programs can read the lines.
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=not sys.stderr.isatty())
+from avsnn.cli.streams import printable
+
+
+class PlainConsole(Console):
+    """A console that shows every string as it is: no markup, and control characters escaped."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Turn a string into rich's text; tables, titles and sentences pass through here."""
+        return super().render_str(printable(text), **options)
+
+
+def _make_console(*, stderr: bool) -> PlainConsole:
+    stream = sys.stderr if stderr else sys.stdout
+    return PlainConsole(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        # A pipe or a file gets long lines unbroken, so that other programs can read the lines.
+        soft_wrap=stream is None or not stream.isatty(),
+    )
+
+
+# Results go to stdout, everything about the progress goes to stderr.
+out = _make_console(stderr=False)
+err = _make_console(stderr=True)
 
 
 def say(sentence: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from avsnn.cli.screen.console import format_bytes, out
+from avsnn.cli.streams import printable
 
 if TYPE_CHECKING:
     from avsnn.pipeline.prepare.split_check import PlacedClip, SplitCheck
@@ -37,7 +39,8 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
             "prepared here": prepared if row["prepared_clips"] else "no",
         }.items():
             table.add_row(name, text)
-        out.print(f"[bold]{row['name']}[/bold]: {row['title']}")
+        heading = Text(printable(row["name"]), style="bold")
+        out.print(heading.append(f": {printable(row['title'])}", style="not bold"))
         out.print(table)
         out.print()
 
@@ -54,12 +57,12 @@ def print_split_check(found: SplitCheck) -> None:
     out.print(_table_of_clips(found))
     out.print(_table_of_shared_clips(found))
     for kind, clips in found.identical[:IDENTICAL_SETS_LISTED]:
-        out.print(f"identical {kind}: {' = '.join(map(_describe_clip, clips))}", markup=False)
+        out.print(f"identical {kind}: {' = '.join(map(_describe_clip, clips))}")
     hidden = len(found.identical) - IDENTICAL_SETS_LISTED
     if hidden > 0:
         out.print(f"and {hidden:,} more sets of identical files; --json lists all.")
     for clip, reason in found.known_bad:
-        out.print(f"known to be bad: {_describe_clip(clip)}: {reason}", markup=False)
+        out.print(f"known to be bad: {_describe_clip(clip)}: {reason}")
     if found.unchecked:
         out.print(f"{found.unchecked:,} files have no known checksum before prepare fetches them.")
     if found.disagreeing:

@@ -13,6 +13,7 @@ from rich.progress import (
 )
 
 from avsnn.cli.screen.console import err, is_follower
+from avsnn.cli.streams import printable
 
 LINES_PER_STAGE = 10
 
@@ -24,18 +25,18 @@ class ProgressBar:
         """Show an empty bar for `total` units of work."""
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[unit]}", markup=False),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=err,
             transient=True,
         )
-        self._task = self._bar.add_task(title, total=total, unit=unit, note="", rate="")
+        self._task = self._bar.add_task(printable(title), total=total, unit=unit, note="", rate="")
         self._bar.start()
 
     def advance(self, count: int = 1, note: str = "") -> None:

@@ -3,19 +3,25 @@
 import errno
 import hashlib
 import os
+import platform
+import re
+import secrets
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from upath import UPath
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError
 
 #: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
 
 # Error numbers of a write that found no room: the disk is full, or the user's quota is used up.
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+
+# Names of unfinished files: .NAME.WRITER.partial. The first versions wrote a process number alone.
+PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,31 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
 def write_atomically(target: Path, data: bytes) -> None:
     """Write a small file, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    publish(partial, target.parent, target.name)
+    # Processes of two machines that share a folder may have the same number, so the name holds the
+    # machine and a random part too.
+    host = re.sub(r"[^\w-]", "-", platform.node())[:40]
+    writer = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    partial = target.with_name(f".{target.name}.{writer}.partial")
+    try:
+        partial.write_bytes(data)
+        publish(partial, target.parent, target.name)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether a file has a name that `write_atomically` gives to unfinished files."""
+    return PARTIAL.fullmatch(path.name) is not None
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the unfinished files that killed writers left directly in a folder.
+
+    Args:
+        folder: the folder, into which nobody writes meanwhile; the folder may be missing.
+    """
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
 
 
 def write_if_changed(target: Path, data: bytes) -> None:
@@ -120,9 +148,9 @@ def locate(folder: Path, name: str) -> Folder:
     return UPath(name) if "://" in name else folder / name
 
 
-def disk_full_error(folder: Folder) -> UserError:
+def disk_full_error(folder: Folder) -> RunError:
     """Return the error to raise where a write found no room."""
-    return UserError(
+    return RunError(
         f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
         "same command again."
     )

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.atomic_files import (
+    DISK_FULL_ERRNOS,
+    disk_full_error,
+    remove_partial_files,
+)
+
+# Folders into which only the holder of the lock writes. `report` is none: evaluate needs no lock.
+FOLDERS_UNDER_LOCK = (".", "checkpoints", "state", "table")
 
 
 @contextmanager
@@ -20,7 +27,8 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
         tidy: remove the scratch files that a killed run left.
 
     Raises:
-        UserError: another run holds the lock, the folder cannot be made, or its disk is full.
+        UserError: the folder cannot be made.
+        RunError: another run holds the lock, or the disk of the folder is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,10 +36,13 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
         with lock.acquire(timeout=0):
             if tidy:
                 shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
+                for name in FOLDERS_UNDER_LOCK:
+                    remove_partial_files(folder / name)
             yield
     except Timeout:
-        raise UserError(
-            f"another avsnn run is writing to {folder}. Wait for it, or use another --root."
+        raise RunError(
+            f"another avsnn run is writing to {folder}. Wait for the end of that run, or choose "
+            "another folder."
         ) from None
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:

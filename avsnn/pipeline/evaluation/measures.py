@@ -1,5 +1,6 @@
 """The measures of a network on one part of a split: the content of ``report/<part>.json``."""
 
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,7 +104,8 @@ def measure(
     )
     return Evaluation(
         fingerprint=fingerprint,
-        run=run.name,
+        # A name that is no UTF-8 cannot stand in JSON.
+        run=os.fsencode(run.name).decode(errors="backslashreplace"),
         dataset=config.dataset,
         method=config.settings.model.method,
         split=config.split,

@@ -71,7 +71,7 @@ def write_report(folder: Path) -> Path:
         "<meta name=viewport content='width=device-width'>"
         f"<title>{escape(folder.name)}</title><style>{STYLE}</style>{''.join(sections)}</html>\n"
     )
-    write_if_changed(report / "index.html", page.encode())
+    write_if_changed(report / "index.html", page.encode(errors="backslashreplace"))
     return report / "index.html"
 
 

@@ -1,5 +1,6 @@
 """Converts checkpoints of the authors' code to checkpoints of avsnn."""
 
+import argparse
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +9,16 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError
 
-from avsnn.errors import UserError
-from avsnn.models.zoo import AuthorsState, import_authors_state
+from avsnn.errors import RunError, UserError
+from avsnn.models.zoo import AuthorsState, build, import_authors_state
+from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error
 from avsnn.pipeline.runs.checkpoint import Checkpoint, write_checkpoint
+from avsnn.pipeline.settings_overrides import first_mistake
 from avsnn.pydantic_base import StrictModel
+
+# Classes beside the weights in the files of timm's saver, which the authors use: the arguments of
+# the command. To make an object of these classes runs no code.
+HARMLESS: list[Any] = [argparse.Namespace]
 
 
 class ConvertSettings(StrictModel):
@@ -60,22 +67,90 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         weights that were left out.
 
     Raises:
-        UserError: the file is missing, cannot be read safely, or holds the weights of another
-            network; or the target is a folder.
+        UserError: the file is missing, cannot be read safely, or does not hold all weights of one
+            network; or the target is a folder, is the file itself, or cannot be written.
     """
     state = _read_state_dict(file)
-    if target.is_dir():
-        raise UserError(f"{target} is a folder; give the name of the file to write.")
     try:
+        if target.is_dir():
+            raise UserError(f"{target} is a folder; give the name of the file to write.")
+        if target.exists() and target.samefile(file):
+            raise UserError(f"{target} is the checkpoint to convert; give another name to write.")
+    except OSError as error:
+        raise _not_written(target, error) from None
+    try:
+        _require_plain_numbers(state)
         imported = import_authors_state(state, **settings.model_dump())
+        _require_whole_network(imported)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"{file} cannot be converted: {reason}") from None
-    except ValueError as error:
-        raise UserError(f"{file} cannot be converted: {error}") from None
+        raise UserError(f"{file} cannot be converted: {first_mistake(error)}.") from None
+    except (ValueError, LookupError, ArithmeticError, RuntimeError, TypeError) as error:
+        # A tensor of the right name may have a shape in which nothing is where it should be.
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{file} cannot be converted: {reason}.") from None
     facts = {"settings": imported.settings.model_dump(), "classes": imported.classes}
-    write_checkpoint(target, Checkpoint(dict(imported.state), facts))
+    # safetensors refuses tensors that share memory, so each gets memory of its own.
+    tensors = {name: tensor.detach().clone() for name, tensor in imported.state.items()}
+    try:
+        write_checkpoint(target, Checkpoint(tensors, facts))
+    except OSError as error:
+        raise _not_written(target, error) from None
     return imported
+
+
+def _not_written(target: Path, error: OSError) -> UserError | RunError:
+    """Return the error to raise where the target cannot be written."""
+    if error.errno in DISK_FULL_ERRNOS:
+        return disk_full_error(target.parent)
+    return UserError(f"{target} cannot be written: {error.strerror}; give another name to write.")
+
+
+def _require_plain_numbers(state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that are no plain arrays of finite numbers.
+
+    Raises:
+        ValueError: the message names the first such tensor.
+    """
+    for name, tensor in state.items():
+        is_plain = tensor.layout == torch.strided and not (
+            tensor.is_quantized or tensor.is_meta or tensor.is_complex()
+        )
+        if not is_plain:
+            raise ValueError(f"{name} is sparse, quantized, complex or without content")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} holds a value that is NaN or infinite")
+
+
+def _require_whole_network(imported: AuthorsState) -> None:
+    """Refuse weights that the network of their settings does not load.
+
+    Raises:
+        ValueError: a weight is missing, is not of this network, or has another shape.
+    """
+    with torch.device("meta"):
+        expected = build(
+            imported.settings,
+            classes=imported.classes,
+            audio_channels=imported.audio_channels,
+            visual_channels=imported.visual_channels,
+        ).state_dict()
+    found = imported.state
+    for what, names in (
+        ("are missing", [name for name in expected if name not in found]),
+        ("are not of this network", [name for name in found if name not in expected]),
+        (
+            "have another shape than this network",
+            [name for name in found if found[name].shape != expected[name].shape]
+            if found.keys() <= expected.keys()
+            else [],
+        ),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(
+                f"weights of a network of the method '{imported.settings.method}' {what}: "
+                f"{', '.join(names[:3])}{more}"
+            )
 
 
 def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:
@@ -83,9 +158,11 @@ def _read_state_dict(file: Path) -> Mapping[str, torch.Tensor]:
         raise UserError(f"{file} is no file; give a checkpoint of the authors' code.")
     try:
         # A pickle can run code when the pickle is read. With `weights_only`, torch reads nothing
-        # but tensors and plain containers.
-        with warnings.catch_warnings(action="ignore"):
+        # but tensors, plain containers and the classes of the allow-list.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(HARMLESS):
             loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}.") from None
     except Exception as error:
         # Hostile bytes can make the reader raise any error. torch's own message would advise to
         # trust the file, so that message is not shown.

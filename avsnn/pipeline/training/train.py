@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avsnn.errors import UserError
+from avsnn.pipeline.engine.atomic_files import is_partial
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
@@ -99,7 +100,10 @@ def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
     if not (folder / "config.yaml").exists():
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file and no folder; choose another --run.")
-        if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        # A training that was killed or found no room while it wrote config.yaml leaves these files.
+        if folder.exists() and not all(
+            path.name == ".lock" or is_partial(path) for path in folder.iterdir()
+        ):
             raise UserError(f"{folder} holds other files and is no run; choose another --run.")
         return 0
     require_same(config, folder)

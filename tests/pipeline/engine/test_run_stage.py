@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avsnn.errors import RunError, UserError
+from avsnn.errors import RunError
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import plan
@@ -209,7 +209,7 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_error_that_loses_no_finished_unit(tiny_disk: Path) -> None:
     texts = {"a": "small", "b": "x" * 2_000_000}
-    with pytest.raises(UserError, match="is full"):
+    with pytest.raises(RunError, match="is full"):
         run(stage_in(tiny_disk, texts), workers=1)
     smaller = stage_in(tiny_disk, {"a": "small", "b": "fits now"})
     run(smaller)
@@ -233,7 +233,7 @@ def test_a_full_disk_at_a_record_of_the_journal_is_a_full_disk_too(tiny_disk: Pa
     stage = FillsTheDisk(
         folder=tiny_disk / "out", state=tiny_disk / "state", texts={"a": "x" * 5000}
     )
-    with pytest.raises(UserError, match="is full"):
+    with pytest.raises(RunError, match="is full"):
         run(stage)
     assert journal.read_text() == ""
     (tiny_disk / "filler").unlink()

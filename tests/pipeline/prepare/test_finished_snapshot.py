@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare import finished_snapshot
@@ -90,7 +90,7 @@ def test_a_table_with_other_clips_invalidates_the_snapshot(
 
 
 def test_the_snapshot_is_not_read_while_another_run_writes(root: Path) -> None:
-    with lock_folder(root / "demo"), pytest.raises(UserError, match="another avsnn run"):
+    with lock_folder(root / "demo"), pytest.raises(RunError, match="another avsnn run"):
         read_snapshot(root)
 
 
