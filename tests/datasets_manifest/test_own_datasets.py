@@ -136,12 +136,13 @@ def test_a_mistake_hides_no_other_data_set(
         assert faults["table"] in " ".join(status.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["request.json", "../prepared.json", "../index/clips.jsonl"])
+@pytest.mark.parametrize("name", ["request.json", "../prepared.json", "../index/*/clips.jsonl"])
 def test_a_damaged_file_of_one_data_set_hides_no_other(
     avsnn: Command, folder: Path, small_demo: Path, tmp_path: Path, name: str
 ) -> None:
     root = Path(shutil.copytree(small_demo, tmp_path / "data"))
-    (root / "demo" / "state" / name).write_bytes(b"[")
+    (damaged,) = (root / "demo").glob(f"state/{name}")
+    damaged.write_bytes(b"[")
     for command in ("datasets", "status"):
         done = avsnn(command, "--root", root)
         assert done.returncode == 0, done.stderr

@@ -1,21 +1,21 @@
 """The places where units run: threads of this process, local Dask processes, or a Dask cluster."""
 
 import logging
-import os
 import re
 import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.children import keep_current_folder_off_children, usable_cores
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 # Number of files that are fetched at the same time, also on a machine with two cores: a thread
 # that waits for a server needs no core.
@@ -27,6 +27,10 @@ SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
 # How long a scheduler may take to answer, in s.
 SCHEDULER_TIMEOUT_S = 5
 
+# How long a cluster may be without any worker, in s, before the command ends. A worker that died
+# is started again within a few seconds.
+WORKERS_TIMEOUT_S = 10
+
 
 @contextmanager
 def open_worker_pools(
@@ -35,15 +39,15 @@ def open_worker_pools(
     """Open the worker pools for the stages of one run.
 
     Args:
-        processes: number of processes on this machine; None takes one per core, 0 takes a thread
-            of this process instead.
+        processes: number of processes on this machine; None takes one per usable core, 0 takes a
+            thread of this process instead.
         scheduler: address of a Dask cluster that works instead of local processes.
 
     Raises:
         UserError: the cluster does not answer, has no workers, or has another version of avsnn.
     """
     with ExitStack() as stack:
-        count = os.cpu_count() or 1 if processes is None else processes
+        count = usable_cores() if processes is None else processes
         yield WorkerPools(stack, count, scheduler)
 
 
@@ -70,7 +74,8 @@ class WorkerPools:
 
     def _start_processes(self) -> Executor:
         if self._scheduler is not None:
-            return self._executor_of(_connect(self._scheduler))
+            client = self._stack.enter_context(_connect(self._scheduler))
+            return DaskExecutor(client, self._scheduler)
         if self._process_count == 0:
             return self._start_thread_pool(1)
         import dask
@@ -87,26 +92,95 @@ class WorkerPools:
                 }
             )
         )
+        keep_current_folder_off_children()
         with _children_ignore_interrupts():
             cluster = LocalCluster(
-                n_workers=self._process_count,
+                n_workers=0,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=":0",
+                # Whoever reaches a scheduler can execute code, so no other machine reaches this
+                # one. Without a dashboard Dask would still open its HTTP port on all interfaces.
+                host="127.0.0.1",
+                protocol="tcp",
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                worker_dashboard_address="127.0.0.1:0",
                 memory_limit=0,
             )
         self._stack.enter_context(cluster)
-        return self._executor_of(Client(cluster))
+        client = self._stack.enter_context(Client(cluster))
+        return DaskExecutor(client, cluster.scheduler_address, cluster, self._process_count)
 
     def _start_thread_pool(self, threads: int) -> Executor:
         pool = ThreadPoolExecutor(threads)
         self._stack.callback(pool.shutdown, cancel_futures=True)
         return pool
 
-    def _executor_of(self, client: "Client") -> Executor:
-        self._stack.enter_context(client)
-        executor: Executor = client.get_executor(pure=False)
-        return executor
+
+class DaskExecutor(Executor):
+    """Runs units on the workers of a Dask cluster.
+
+    Args:
+        client: a client of the cluster.
+        address: address of the scheduler, for messages.
+        cluster: the cluster, if this process started the cluster; it gets a worker for each unit
+            that waits, up to ``max_workers``.
+        max_workers: largest number of workers of ``cluster``.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        address: str,
+        cluster: "LocalCluster | None" = None,
+        max_workers: int = 0,
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._executor: Executor = client.get_executor(pure=False)
+        self._cluster = cluster
+        self._max_workers = max_workers
+        self._workers = 0
+        self._running: set[Future[Any]] = set()
+        self._last_seen = time.monotonic()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function on a worker."""
+        future = self._executor.submit(fn, *args, **kwargs)
+        if self._cluster is not None and self._workers < self._max_workers:
+            self._running.add(future)
+            future.add_done_callback(self._running.discard)
+            if len(self._running) > self._workers:
+                self._workers += 1
+                self._cluster.scale(self._workers)
+        self._last_seen = time.monotonic()
+        return future
+
+    def require_workers(self) -> None:
+        """Do nothing if the cluster can still do units.
+
+        Raises:
+            RunError: the scheduler is gone, or all workers have been gone for 10 s.
+        """
+        scheduler = self._client.scheduler
+        try:
+            workers = scheduler and self._client.sync(
+                scheduler.ncores, callback_timeout=SCHEDULER_TIMEOUT_S
+            )
+        except OSError:
+            scheduler = None
+        if scheduler is None:
+            raise self._lost_error("the scheduler is gone")
+        if workers:
+            self._last_seen = time.monotonic()
+        elif self._cluster is None and time.monotonic() - self._last_seen > WORKERS_TIMEOUT_S:
+            raise self._lost_error("all workers are gone")
+
+    def _lost_error(self, reason: str) -> RunError:
+        return RunError(
+            f"{self._address}: {reason}. What is done is safe: start the cluster and run the same "
+            "command again."
+        )
 
 
 def _connect(scheduler: str) -> "Client":
@@ -146,16 +220,14 @@ def _connect(scheduler: str) -> "Client":
 
 @contextmanager
 def _children_ignore_interrupts() -> Iterator[None]:
-    """Make processes that start inside this context ignore Ctrl-C.
+    """Make the processes of a cluster that starts inside this context ignore Ctrl-C.
 
-    A terminal sends Ctrl-C to all processes; this process ends its children itself.
+    A terminal sends Ctrl-C to all processes; this process ends its children itself. The thread of
+    the cluster, and all processes that the thread starts, inherit the blocked signal. A Ctrl-C that
+    comes meanwhile arrives when the context is left.
     """
-    # Python sets signal handlers in the main thread only.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

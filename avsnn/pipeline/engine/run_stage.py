@@ -2,13 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, as_completed
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from tempfile import mkdtemp
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, publish
+from avsnn.pipeline.engine.executor import DaskExecutor
 from avsnn.pipeline.engine.is_done import input_digests
 from avsnn.pipeline.engine.journal import Record, StageSummary, append_records
 from avsnn.pipeline.engine.plan import NO_UNITS, plan
@@ -18,6 +20,9 @@ from avsnn.pipeline.engine.stage import Stage, Unit, records
 # A disk with less free space than this counts as full: a library that finds no room may raise an
 # error of its own, from which a full disk cannot be told.
 FULL_DISK_FREE_BYTES = 100_000
+
+# While no unit ends, the command asks this often, in s, whether the workers are still there.
+WORKERS_CHECK_S = 1.0
 
 
 def run_stage(
@@ -40,7 +45,8 @@ def run_stage(
         redo: units to run in any case, each with its reason, by the unit's name.
 
     Raises:
-        RunError: a unit raised an exception; the message says which unit and why.
+        RunError: a unit raised an exception (the message says which unit and why), or the workers
+            of a cluster are gone.
         UserError: the disk is full.
     """
     began = time.monotonic()
@@ -76,7 +82,7 @@ def _run_units(
         with append_records(stage.journal) as append:
             for unit in todo:
                 futures[executor.submit(run_unit, stage, unit)] = unit
-            for future in as_completed(futures):
+            for future in _as_completed(futures, executor):
                 error = future.exception()
                 if error is None:
                     record = future.result()
@@ -105,6 +111,30 @@ def _run_units(
     finally:
         progress.stop()
     return errors
+
+
+def _as_completed(
+    futures: Mapping[Future[Record], Unit], executor: Executor
+) -> Iterator[Future[Record]]:
+    """Yield the futures as they end.
+
+    Raises:
+        RunError: the workers of the executor are gone.
+    """
+    ended: SimpleQueue[Future[Record]] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    for _ in futures:
+        while True:
+            try:
+                future = ended.get(timeout=WORKERS_CHECK_S)
+                break
+            except Empty:
+                if isinstance(executor, DaskExecutor):
+                    executor.require_workers()
+        if future.cancelled() and isinstance(executor, DaskExecutor):
+            executor.require_workers()
+        yield future
 
 
 def run_unit(stage: Stage, unit: Unit) -> Record:

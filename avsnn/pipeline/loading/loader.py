@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
+from avsnn.pipeline.engine.children import keep_current_folder_off_children
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, Source
 
@@ -35,6 +36,7 @@ class Loader:
         self._pin = pin
         self._processes: DataLoader[Batch] | None = None
         if workers:
+            keep_current_folder_off_children()
             self._processes = DataLoader(
                 self._source,
                 sampler=_CurrentRequests(self),

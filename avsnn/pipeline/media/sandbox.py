@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from avsnn.pipeline.engine.children import keep_current_folder_off_children
 from avsnn.pipeline.media.errors import MediaError
 
 # How long a call may take, in s. A decoder that hangs never returns by itself.
@@ -48,6 +49,7 @@ def _pool() -> ProcessPool:
     # Dask starts its workers as daemons, and Python forbids children of daemons, because such
     # children could outlive the daemon. The child of this pool ends with its parent.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    keep_current_folder_off_children()
     # With "fork", a decoder that was opened before the fork would hang the child.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPool(

@@ -1,10 +1,10 @@
 """What a prepare will cost: bytes to fetch, room on the disk, time."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.plan import Plan
 from avsnn.pipeline.engine.stage import Stage, records
 from avsnn.pipeline.prepare.build_stages import DatasetStages
@@ -72,7 +72,7 @@ def estimate(
     """
     missing, clips = missing_bytes(stages), _clips_to_decode(stages, planned)
     download = 0.0 if stages.request.source else missing / BYTES_PER_S
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     busy = max(1, min(cores, cores if workers is None else workers))
     decoding = clips / (CLIPS_PER_S[stages.manifest.visual] * busy)
     return Estimate(
