@@ -28,6 +28,8 @@ BAD_INPUT = {
     "unknown preset": (["train", "demo", "--preset", "x"], "demo, healthy"),
     "folder that is no run": (["evaluate", "."], "is not a run folder"),
     "unknown part": (["evaluate", ".", "--part", "dev"], "--part"),
+    "two parts": (["evaluate", ".", "--part", "val", "--split", "test"], "--split test differ"),
+    "two parts, one the default": (["evaluate", ".", "--part", "test", "--split", "val"], "differ"),
     "unknown part, former name": (["evaluate", ".", "--split", "dev"], "--split"),
 }
 

@@ -46,6 +46,7 @@ def test_a_training_without_a_usable_home_works(
     done = train(avsnn_path, small_demo, tmp_path, HOME=home, XDG_CACHE_HOME=None)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 def test_a_user_without_a_name_and_a_home_can_train(

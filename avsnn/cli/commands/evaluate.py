@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.options import AsJson, Device
+from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
 Run = Annotated[Path, typer.Argument(help="Run folder that 'avsnn train' made.")]
-Part = Annotated[PartName, typer.Option(help="Part of the split to measure on.")]
+Part = Annotated[
+    PartName | None, typer.Option(help="Part of the split to measure on, by default test.")
+]
 # --split is the former name of --part, and is kept for one release.
 OldPart = Annotated[PartName | None, typer.Option("--split", hidden=True)]
 MovedRoot = Annotated[
@@ -23,7 +26,7 @@ MovedRoot = Annotated[
 
 def evaluate_command(
     run: Run,
-    part: Part = "test",
+    part: Part = None,
     old_part: OldPart = None,
     root: MovedRoot = None,
     device: Device = "auto",
@@ -42,9 +45,14 @@ def evaluate_command(
     from avsnn.pipeline.evaluation.report import write_report
     from avsnn.pipeline.inference.device import choose_device
 
+    if part and old_part and part != old_part:
+        raise UserError(
+            f"--part {part} and --split {old_part} differ; --split is the former name of --part, "
+            "so give --part alone."
+        )
     result, measured_before = evaluate(
         run,
-        part=old_part or part,
+        part=part or old_part or "test",
         root=root,
         device=choose_device(device),
         progress=make_progress(),

@@ -243,7 +243,8 @@ def _library_folders() -> list[Path]:
     except RuntimeError:
         # HOME is not set, and the system knows no home folder of this user.
         return folders
-    return [Path(home, "avsnn"), *folders]
+    # A relative path would be a folder in the working directory, where anyone may put a library.
+    return [Path(home, "avsnn"), *folders] if Path(home).is_absolute() else folders
 
 
 def _digest(compiler: str) -> str:

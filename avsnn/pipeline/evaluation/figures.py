@@ -1,7 +1,7 @@
 """The pictures of a report, drawn with matplotlib."""
 
 from io import BytesIO
-from math import nan
+from math import ceil, nan
 from typing import TYPE_CHECKING, Any
 
 from avsnn.pipeline.evaluation.measures import Evaluation
@@ -9,32 +9,50 @@ from avsnn.pipeline.evaluation.measures import Evaluation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# A picture with a number in every cell grows with the square of the number of classes.
+MOST_NUMBERED = 30
+
+LONGEST_NAME = 24
+
 PART_COLOURS = {"train": "#4477aa", "val": "#ee6677", "test": "#228833"}
 
 
 def draw_confusion(result: Evaluation) -> "Figure":
     """Draw the confusion matrix: true class by row, predicted class by column.
 
-    A cell shows a number of clips and is shaded by its share of the row.
+    A cell shows a number of clips and is shaded by its share of the row. More than `MOST_NUMBERED`
+    classes have no numbers, and names at some rows and columns only.
     """
-    figure, axes = _figure(width=1.8 + 0.6 * len(result.classes))
-    names = [row.name for row in result.classes]
+    count = len(result.classes)
+    figure, axes = _figure(width=1.8 + 0.6 * min(count, MOST_NUMBERED))
+    names = [_shortened(row.name) for row in result.classes]
     shares = [[count / max(1, sum(row)) for count in row] for row in result.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for y, row in enumerate(result.confusion):
-        for x, count in enumerate(row):
+    for y, row in enumerate(result.confusion if count <= MOST_NUMBERED else ()):
+        for x, clips in enumerate(row):
             colour = "white" if shares[y][x] > 0.5 else "black"
-            axes.text(x, y, str(count or ""), ha="center", va="center", color=colour, fontsize=9)
+            axes.text(x, y, str(clips or ""), ha="center", va="center", color=colour, fontsize=9)
     # Level names of more than three letters would overlap.
     slanted = max(map(len, names)) > 3
+    every = ceil(count / MOST_NUMBERED)
+    ticks, labels = range(0, count, every), names[::every]
+    # A name that holds two dollar signs is no formula.
     axes.set_xticks(
-        range(len(names)), names, rotation=45 if slanted else 0, ha="right" if slanted else "center"
+        ticks,
+        labels,
+        rotation=45 if slanted else 0,
+        ha="right" if slanted else "center",
+        parse_math=False,
     )
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(ticks, labels, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"{result.part}: top-1 {result.top1:.2%} of {result.clips:,} clips")
     return figure
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
