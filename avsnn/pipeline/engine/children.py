@@ -1,6 +1,10 @@
 """What every child process of a command needs from its parent."""
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 
 def keep_current_folder_off_children() -> None:
@@ -18,3 +22,21 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def children_block_signals(*signals: signal.Signals) -> Iterator[None]:
+    """Make the processes that start inside this context ignore some signals for ever.
+
+    A terminal sends Ctrl-C to all processes, and a cluster sends SIGTERM to all processes, also to
+    a process that is still starting; this process ends its children itself. The threads that start
+    inside this context, and the processes that these threads start later, inherit the blocked
+    signals. A signal that comes meanwhile arrives when the context is left.
+    """
+    # When `multiprocessing` starts its resource tracker, it unblocks the signals.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

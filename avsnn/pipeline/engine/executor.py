@@ -12,7 +12,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine.children import keep_current_folder_off_children, usable_cores
+from avsnn.pipeline.engine.children import (
+    children_block_signals,
+    keep_current_folder_off_children,
+    usable_cores,
+)
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -93,7 +97,7 @@ class WorkerPools:
             )
         )
         keep_current_folder_off_children()
-        with _children_ignore_interrupts():
+        with children_block_signals(signal.SIGINT):
             cluster = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
@@ -216,18 +220,3 @@ def _connect(scheduler: str) -> "Client":
     raise UserError(
         f"--scheduler {scheduler}: {reason}; correct this and run the same command again."
     )
-
-
-@contextmanager
-def _children_ignore_interrupts() -> Iterator[None]:
-    """Make the processes of a cluster that starts inside this context ignore Ctrl-C.
-
-    A terminal sends Ctrl-C to all processes; this process ends its children itself. The thread of
-    the cluster, and all processes that the thread starts, inherit the blocked signal. A Ctrl-C that
-    comes meanwhile arrives when the context is left.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from avsnn.pipeline.engine.children import keep_current_folder_off_children
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.children import (
+    children_block_signals,
+    keep_current_folder_off_children,
+)
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, Source
 
@@ -34,7 +38,7 @@ class Loader:
         self._requests: Iterable[BatchRequest] = ()
         self._source = _LazySource(open_source)
         self._pin = pin
-        self._processes: DataLoader[Batch] | None = None
+        self._processes: DataLoader[Batch | UserError] | None = None
         if workers:
             keep_current_folder_off_children()
             self._processes = DataLoader(
@@ -45,7 +49,6 @@ class Loader:
                 num_workers=workers,
                 prefetch_factor=PREFETCHED_BATCHES,
                 persistent_workers=True,
-                worker_init_fn=_leave_signals_to_the_parent,
                 # With "forkserver", a signal to all processes would end the fork server, and the
                 # workers with it.
                 multiprocessing_context="spawn",
@@ -55,8 +58,14 @@ class Loader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A DataLoader ends its workers when no reference to the DataLoader is left.
+        iterator: Any = None if self._processes is None else self._processes._iterator
         self._processes = None
+        if iterator is not None:
+            # The workers take no signal. The references that an exception holds would keep a
+            # DataLoader and its workers alive, so the workers are ended here.
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()
 
     @property
     def source(self) -> Source:
@@ -69,12 +78,12 @@ class Loader:
         if self._processes is None:
             batches = _read_ahead(self._source, requests)
         else:
-            batches = iter(self._processes)
+            batches = _read_in_processes(self._processes)
         for batch in batches:
             yield batch.pinned() if self._pin else batch
 
 
-class _LazySource(Dataset[Batch]):
+class _LazySource(Dataset[Batch | UserError]):
     """A source that each process opens for itself when the process first reads."""
 
     def __init__(self, open_source: Callable[[], Source]) -> None:
@@ -86,8 +95,30 @@ class _LazySource(Dataset[Batch]):
             self._source = self._open_source()
         return self._source
 
-    def __getitem__(self, request: BatchRequest) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         return self.open().read(request)
+
+    def __getitem__(self, request: BatchRequest) -> Batch | UserError:
+        """Return a batch in shared memory, or the error to raise in the parent.
+
+        torch would make the traceback a part of the message of an exception. If torch itself moved
+        the batch to shared memory that is full, the parent would wait for the batch for ever.
+        """
+        assert get_worker_info() is not None  # noqa: S101 - only workers read by this method
+        try:
+            batch = self.read(request)
+        except UserError as error:
+            return error
+        try:
+            for tensor in (batch.frames, batch.audio, batch.labels):
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            size = sum(tensor.nbytes for tensor in (batch.frames, batch.audio, batch.labels))
+            return UserError(
+                f"the shared memory of this machine, /dev/shm, has no room for a batch of {size:,} "
+                "bytes; make it larger, or use a smaller batch_size or --workers 0."
+            )
+        return batch
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_open_source": self._open_source, "_source": None}
@@ -103,12 +134,30 @@ class _CurrentRequests:
         return iter(self._loader._requests)
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Make a worker ignore signals that go to all processes; the parent ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Ignore the first SIGTERM (the cluster signals every process); the second comes from the
-    # parent, which is ending this worker.
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+def _read_in_processes(processes: "DataLoader[Batch | UserError]") -> Iterator[Batch]:
+    """Yield the batches of worker processes.
+
+    Raises:
+        UserError: a worker met bad data, or workers cannot share memory with this process.
+        RunError: a worker has died.
+    """
+    try:
+        with children_block_signals(signal.SIGINT, signal.SIGTERM):
+            batches = iter(processes)
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except OSError as error:
+        raise UserError(
+            f"processes that read batches cannot be started ({error}); use --workers 0."
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"a process that reads batches has ended ({reason}); run the command again, with "
+            "--workers 0 if this comes again."
+        ) from None
 
 
 def _unchanged(batch: T) -> T:
@@ -122,7 +171,7 @@ def _read_ahead(source: _LazySource, requests: Iterable[BatchRequest]) -> Iterat
     with ThreadPoolExecutor(1) as reader:
         try:
             for request in requests:
-                waiting.append(reader.submit(source.__getitem__, request))
+                waiting.append(reader.submit(source.read, request))
                 if len(waiting) > PREFETCHED_BATCHES:
                     yield waiting.popleft().result()
             while waiting:
