@@ -77,7 +77,9 @@ def read_samples(path: Path) -> Samples:
                 is_known = file.subtype in SUBTYPES_OF_SOUNDFILE and file.frames != UNKNOWN_COUNT
                 if is_known:
                     samples = _read_with_soundfile(file)
-                    if len(samples.values) == samples.promised or file.format != "MP3":
+                    is_right = file.format != "MP3" or len(samples.values) == samples.promised
+                    # A WAV from a pipe may tell a size of 0, which FFmpeg takes for unknown.
+                    if is_right and len(samples.values):
                         return samples
         except soundfile.LibsndfileError as error:
             reason = f"cannot be decoded: {error.error_string}"
@@ -168,16 +170,14 @@ def _read_stream(container: "InputContainer", stream: "AudioStream") -> Samples:
             collector.add(_frame_samples(frame))
     if collector is None:
         raise MediaError("holds no audio sample")
-    if packets < stream.frames:
-        counts = f"{packets} of the {stream.frames} packets"
-        raise MediaError(f"is truncated: {counts} its container promises")
     if damaged > max(3, 0.05 * packets):
         raise MediaError(f"is corrupt: {damaged} of its {packets} packets cannot be decoded")
     values, promised = collector.joined(), _promised(container, stream, collector.rate)
     if "mov" in container.format.name:
         # The codec fills its last packet with silence.
         values = values[:promised]
-    is_short = promised is not None and len(values) + TOLERATED_SAMPLES < promised
+    tolerance = 0 if container.format.name == "flac" else TOLERATED_SAMPLES
+    is_short = promised is not None and len(values) + tolerance < promised
     return Samples(values, collector.rate, promised if is_short else None)
 
 

@@ -64,7 +64,7 @@ def _promised_size(file: BinaryIO, kind: bytes) -> int | None:
     if kind == b"FORM":
         return _end_of(b"SSND", _chunks(file, 12, ">4sI"))
     if kind == b"caff":
-        return _end_of(b"data", _chunks(file, 8, ">4sq"))
+        return _end_of(b"data", _chunks(file, 8, ">4sq", padding=1))
     if kind == b"riff":
         # The size of a chunk of a W64 file covers the 24 bytes of the chunk's own header.
         chunks = _chunks(file, 40, "<16sq", header_in_size=True, padding=8)
