@@ -29,6 +29,7 @@ class Packets(NamedTuple):
             packet.
         header_count: number of frames by the header; None where the header gives none.
         seconds: duration in s by the header; None where the header gives none.
+        has_edit_lists: whether the container is MP4, which may hide frames.
         may_jump: whether the decoder may jump to a key frame.
     """
 
@@ -37,18 +38,21 @@ class Packets(NamedTuple):
     starts_with_key: bool
     header_count: int | None
     seconds: float | None
+    has_edit_lists: bool
     may_jump: bool
 
     def promised(self, timing: Timing) -> int | None:
         """Return the number of frames by the header.
 
-        The header may give a number and a duration. Edit lists and variable frame rates make one
-        of the two useless, so the number that is nearer to the truth counts.
+        A number of frames counts more than a duration. An edit list may hide frames that the number
+        of an MP4 file still counts; then the duration, which follows the edit list, counts too.
 
         Args:
             timing: number of the frames that were decoded, and frames per second.
         """
         by_duration = round(self.seconds * timing.fps) if self.seconds else None
+        if self.header_count and not (self.has_edit_lists and by_duration):
+            return self.header_count
         numbers = [number for number in (self.header_count, by_duration) if number]
         return min(numbers, key=lambda number: abs(number - timing.total), default=None)
 
@@ -104,14 +108,21 @@ def _read_stream(container: "InputContainer", stream: "VideoStream") -> Packets:
         ticks.append(packet.pts)
     rate = stream.average_rate or stream.guessed_rate
     duration = container.duration
-    is_constant = container.format.name in CONSTANT_RATE_FORMATS
-    times = None if is_constant else seconds_after_first(ticks, stream)
+    seconds = duration / 1e6 if duration else None
+    times = seconds_after_first(ticks, stream)
+    if container.format.name in CONSTANT_RATE_FORMATS:
+        times = None
+        if seconds and rate:
+            # These containers have no header that gives a duration. FFmpeg computes the duration
+            # from the times of the last packets, and may miss the last frames.
+            seconds = max(seconds, float(len(ticks) / rate))
     return Packets(
         timing=Timing(len(ticks), times, float(rate or 0)),
         keys=keys,
         starts_with_key=starts_with_key,
         header_count=stream.frames - hidden if stream.frames else None,
-        seconds=duration / 1e6 if duration else None,
+        seconds=seconds,
+        has_edit_lists="mov" in container.format.name,
         may_jump=stream.codec_context.name == CODEC_TO_JUMP_IN and keys[:1] == [0],
     )
 
