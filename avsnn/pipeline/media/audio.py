@@ -26,6 +26,9 @@ SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)
 # means integers that a program wrote as floating-point numbers, for instance up to 32,767.
 MAX_FLOAT_PEAK = 10.0
 
+# Number of values of an STFT, of 8 bytes each. An hour of sound has 58 million by default.
+MAX_STFT_VALUES = 2**28
+
 
 class Sound(NamedTuple):
     """A mono sound.
@@ -102,9 +105,13 @@ def stft_magnitudes(sound: Sound, *, sample_rate: int, n_fft: int, hop: int) -> 
 
     The sound is resampled to ``sample_rate`` Hz and clamped to [-1, 1]. The Hann window is centred,
     and the padding is constant.
+
+    Raises:
+        MediaError: the STFT would have more than 268 million values.
     """
     import torch
 
+    _require_small_stft(sound, sample_rate, n_fft, hop)
     samples = _resample(sound, sample_rate)
     # The STFT of PyTorch takes half the time of the STFT of librosa; the last bits differ.
     spectrum = torch.stft(
@@ -186,6 +193,16 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
 def _peak(samples: NDArray[Any]) -> float:
     """Return the largest absolute value."""
     return max(float(samples.max()), -float(samples.min()))
+
+
+def _require_small_stft(sound: Sound, sample_rate: int, n_fft: int, hop: int) -> None:
+    """Refuse an STFT that would need more memory than a worker has."""
+    values = (1 + n_fft // 2) * (1 + int(sound.seconds * sample_rate / hop))
+    if values > MAX_STFT_VALUES:
+        raise MediaError(
+            f"lasts {sound.seconds:,.0f} s, so its STFT would have {values:,} values, and the "
+            f"limit is {MAX_STFT_VALUES:,}; a larger hop gives fewer"
+        )
 
 
 def _resample(sound: Sound, rate: int) -> NDArray[np.float32]:
