@@ -45,7 +45,7 @@ def decode_all(path: Path, wanted: list[int], transform: Transform, packets: Pac
     import av
     from av.video.reformatter import VideoReformatter
 
-    numbers, frames, to_rgb = set(wanted), {}, VideoReformatter()
+    numbers, frames, converter = set(wanted), {}, VideoReformatter()
     ticks: list[int | None] = []
     starts_with_key = broke_off = is_guessed = False
     with open_container(path) as container:
@@ -55,7 +55,7 @@ def decode_all(path: Path, wanted: list[int], transform: Transform, packets: Pac
                 if not ticks:
                     starts_with_key = frame.key_frame
                 if len(ticks) in numbers:
-                    frames[len(ticks)] = transform(_pixels(frame, to_rgb))
+                    frames[len(ticks)] = transform(_pixels(frame, converter))
                     is_guessed |= frame.is_corrupt
                 ticks.append(frame.pts)
         except av.FFmpegError:
@@ -82,7 +82,7 @@ def decode_from_key_frames(
         key = packets.keys[bisect_right(packets.keys, number) - 1]
         needed.update(range(key, number + 1))
     numbers, last, frames = set(wanted), max(needed, default=-1), {}
-    to_rgb = VideoReformatter()
+    converter = VideoReformatter()
     with open_container(path) as container:
         stream = video_stream(container)
         for i, packet in enumerate(p for p in container.demux(stream) if p.size):
@@ -100,26 +100,26 @@ def decode_from_key_frames(
             if len(decoded) != 1 or decoded[0].is_corrupt or (is_jump and not decoded[0].key_frame):
                 return None
             if i in numbers:
-                frames[i] = transform(_pixels(decoded[0], to_rgb))
+                frames[i] = transform(_pixels(decoded[0], converter))
     return Decoded(frames, packets.timing, True, broke_off=False, is_guessed=False)
 
 
-def _pixels(frame: "VideoFrame", to_rgb: "VideoReformatter") -> Frame:
+def _pixels(frame: "VideoFrame", converter: "VideoReformatter") -> Frame:
     """Return the pixels of a frame as a player shows the frame: turned and flipped.
 
     Args:
         frame: the frame.
-        to_rgb: converts colours; one converter serves a whole video, because its tables cost time.
+        converter: converts colours; a video needs one converter, because its tables cost time.
     """
     # OpenCV interpolates colours in the same way, so the pixels are equal to the bit.
-    rgb = to_rgb.reformat(frame, format="rgb24", interpolation="BICUBIC", threads=1)
-    pixels = rgb.to_ndarray()
+    # The array is a view of BGR, because OpenCV encodes such a view as JPEG without a copy.
+    bgr = converter.reformat(frame, format="bgr24", interpolation="BICUBIC", threads=1)
+    pixels = np.asarray(bgr.to_ndarray(), np.uint8)[..., ::-1]
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return np.asarray(pixels, np.uint8)
+        return pixels
     # A pixel at (x, y) is shown at (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(cast("Any", matrix)), np.int32)[:5]
     if abs(b) > abs(a):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
-    flipped = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return np.ascontiguousarray(flipped, np.uint8)
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
