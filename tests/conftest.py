@@ -40,6 +40,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def cases() -> Path:
+    """The folder of files made after public bug reports; developers have the folder."""
+    folder = SHARED / "cases" / "files"
+    if not folder.is_dir():
+        pytest.skip(f"needs the files in {folder}, which only developers have")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def avsnn_path() -> str:
     """The path of the installed command."""

@@ -130,8 +130,7 @@ def _encode(container: av.container.OutputContainer, emotion: int) -> None:
 def draw_tags(rng: np.random.Generator, emotion: int, frames: int) -> list[Tag]:
     """Return the tags of ``frames`` pictures and of sound of the same duration, by time."""
     pictures, sounds = _encoded_tracks(emotion)
-    # A group comes again only after all other groups: if decord gives two equal frames in a row,
-    # avsnn takes the video for broken.
+    # A group comes again only after all other groups, so that two frames of a video rarely repeat.
     rounds = frames // (GROUP * GROUPS) + 1
     order = np.concatenate([rng.permutation(GROUPS) for _ in range(rounds)])
     chosen = [pictures[g * GROUP + i] for g in order for i in range(GROUP)][:frames]

@@ -19,14 +19,20 @@ def audio_row(file: bytes, key: str, settings: AudioSettings) -> NDArray[np.floa
         file: the bytes of the sound file.
         key: key of the clip; the noise of ``noise_snr`` is drawn from the key.
         settings: the settings of the audio cache.
+
+    Raises:
+        MediaError: the sound cannot be decoded, or its STFT would be too large; the message names
+            the clip.
     """
     # A command that finds nothing to do need not wait for the import of the decoders.
     from avsnn.pipeline.media import audio
+    from avsnn.pipeline.media.errors import failures_of
 
-    sound = audio.read(file)
-    if settings.noise_snr is not None:
-        sound = audio.add_noise(sound, snr=settings.noise_snr, key=key)
-    return audio_image(sound, settings)
+    with failures_of(f"the sound of the clip {key}"):
+        sound = audio.read(file)
+        if settings.noise_snr is not None:
+            sound = audio.add_noise(sound, snr=settings.noise_snr, key=key)
+        return audio_image(sound, settings)
 
 
 def audio_image(sound: Sound, settings: AudioSettings) -> NDArray[np.float32]:

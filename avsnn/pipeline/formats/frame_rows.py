@@ -17,7 +17,8 @@ def frame_shape(samples: list[Sample], settings: FrameSettings) -> tuple[int, ..
 
     If all clips have frames of one size, the shape is that size, shrunk to ``shorter_side``.
     Otherwise the shape is a square whose side is the shortest side of all frames, but at most
-    ``shorter_side``.
+    ``shorter_side``. The caller has left out the clips that `outliers.find_outliers` names, so the
+    side is not much smaller than most frames.
     """
     sizes = {(sample.height, sample.width) for sample in samples}
     if len(sizes) == 1:

@@ -15,6 +15,7 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
+from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
 from avsnn.pipeline.formats.shards import AUDIO_MEMBER, read_shards
 from avsnn.pipeline.loading.order import BatchRequest
@@ -40,9 +41,11 @@ class ShardSource:
     """
 
     def __init__(self, *, shards: Folder, frames: FrameSettings, audio: AudioSettings) -> None:
-        self._found = read_shards(shards)
-        if not self._found:
+        found = read_shards(shards)
+        if not found:
             raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
+        outliers = find_outliers([sample for _, sample in found])
+        self._found = [(shard, sample) for shard, sample in found if sample.key not in outliers]
         samples = [sample for _, sample in self._found]
         self.keys = [sample.key for sample in samples]
         self.labels = torch.tensor([sample.label for sample in samples])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avsnn.pipeline.media.errors import MediaError, require_content
+from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.sound_files import read_samples, require_plausible_sound
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 # A sound whose peak is below this level is no recording. The level is ten steps of a 16-bit file;
 # the faintest of 3,000 real spoken digits peaks at -40 dBFS.
 SILENCE_DBFS = -70.0
+SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)
 
-# Encodings whose samples 16 bits hold without loss.
-SUBTYPES_OF_16_BITS = ("PCM_16", "PCM_U8", "PCM_S8", "ULAW", "ALAW", "MS_ADPCM", "IMA_ADPCM")
+# Loud floating-point recordings pass full scale (1) by some dB. A peak of 20 dB above full scale
+# means integers that a program wrote as floating-point numbers, for instance up to 32,767.
+MAX_FLOAT_PEAK = 10.0
+
+# Number of values of an STFT, of 8 bytes each. An hour of sound has 58 million by default.
+MAX_STFT_VALUES = 2**28
 
 
 class Sound(NamedTuple):
@@ -42,31 +48,22 @@ class Sound(NamedTuple):
 
 
 def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
-    """Return a sound file as FLAC: bytes, duration in s, sample rate in Hz.
+    """Return a sound file, or the sound of a video, as FLAC: bytes, duration in s, rate in Hz.
 
     The samples stay bit for bit where the file holds integers of up to 24 bits. Deeper samples
     become 24 bits, and floating-point samples are cut off at [-1, 1].
 
     Raises:
         MediaError: the file cannot be decoded, ends earlier than its header says, holds no sample
-            or nothing above -70 dBFS, or has more than 8 channels or a rate above 655,350 Hz.
+            or nothing above -70 dBFS, is longer than an hour, or has a rate or a number of channels
+            that FLAC cannot hold.
     """
     import soundfile
 
-    _require_whole_wav(path)
-    buffer = BytesIO()
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, promised = file.samplerate, file.frames
-            # Floating-point samples stay floating-point: as integers, all samples between -1 and 1
-            # would become 0.
-            dtype = {"PCM_24": "int32", "PCM_32": "int32"}.get(file.subtype, "float32")
-            dtype = "int16" if file.subtype in SUBTYPES_OF_16_BITS else dtype
-            samples = file.read(dtype=dtype, always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise MediaError(f"cannot be decoded: {error.error_string}") from None
+    samples, rate, promised = read_samples(path)
     _require_sound(samples, promised)
-    subtype = "PCM_16" if dtype == "int16" else "PCM_24"
+    subtype = "PCM_16" if samples.dtype == np.int16 else "PCM_24"
+    buffer = BytesIO()
     try:
         soundfile.write(buffer, samples, rate, subtype=subtype, format="FLAC")
     except soundfile.LibsndfileError:
@@ -76,11 +73,17 @@ def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
 
 
 def read(data: bytes) -> Sound:
-    """Decode the bytes of a sound file, and return the mean of all channels."""
+    """Decode the bytes of a sound file, and return the mean of all channels.
+
+    Raises:
+        MediaError: the header declares a rate or a duration that no recording has.
+    """
     import soundfile
 
-    samples, rate = soundfile.read(BytesIO(data), dtype="float32", always_2d=True)
-    return Sound(samples.mean(axis=1), rate)
+    with soundfile.SoundFile(BytesIO(data)) as file:
+        require_plausible_sound(file.samplerate, file.frames / max(1, file.samplerate))
+        samples = file.read(dtype="float32", always_2d=True)
+        return Sound(samples.mean(axis=1), file.samplerate)
 
 
 def add_noise(sound: Sound, *, snr: float, key: str) -> Sound:
@@ -102,9 +105,13 @@ def stft_magnitudes(sound: Sound, *, sample_rate: int, n_fft: int, hop: int) -> 
 
     The sound is resampled to ``sample_rate`` Hz and clamped to [-1, 1]. The Hann window is centred,
     and the padding is constant.
+
+    Raises:
+        MediaError: the STFT would have more than 268 million values.
     """
     import torch
 
+    _require_small_stft(sound, sample_rate, n_fft, hop)
     samples = _resample(sound, sample_rate)
     # The STFT of PyTorch takes half the time of the STFT of librosa; the last bits differ.
     spectrum = torch.stft(
@@ -152,38 +159,50 @@ def log_image(magnitudes: NDArray[np.float32], *, size: int) -> NDArray[np.float
     return np.asarray(resized[0].numpy(), np.float32)
 
 
-def _require_whole_wav(path: Path) -> None:
-    """Refuse a WAV file that is shorter than its header says.
-
-    Libsndfile reads what is left of a cut file without an error.
-    """
-    start = require_content(path)
-    size = path.stat().st_size
-    if start.startswith(b"RIFF"):
-        promised = int.from_bytes(start[4:8], "little")
-        # Programs that write a stream do not know the size, and leave 0 or all ones here.
-        if promised not in (0, 0xFFFFFFFF) and size < promised + 8:
-            raise MediaError(
-                f"is truncated: {size} of the {promised + 8} bytes its header promises"
-            )
-
-
-def _require_sound(samples: NDArray[Any], promised: int) -> None:
+def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     """Refuse samples ``[n, channels]`` that are fewer than promised, or hold no sound."""
     if not len(samples):
         raise MediaError("holds no audio sample")
-    if len(samples) < promised:
+    if promised is not None and len(samples) < promised:
         raise MediaError(f"is truncated: {len(samples)} of the {promised} samples it promises")
     is_integer = np.issubdtype(samples.dtype, np.integer)
     full_scale = -float(np.iinfo(samples.dtype).min) if is_integer else 1.0
-    peak = max(float(samples.max()), -float(samples.min())) / full_scale
+    peak = _peak(samples) / full_scale
     if not math.isfinite(peak):
         raise MediaError("holds samples that are no numbers")
     if not peak:
         raise MediaError("is digital silence from start to end")
-    if peak < 10 ** (SILENCE_DBFS / 20):
+    if peak > MAX_FLOAT_PEAK:
+        raise MediaError(
+            f"holds samples up to {math.floor(peak):,}, where floating-point sound ends at 1"
+        )
+    if peak < SILENCE_PEAK:
         level = 20 * math.log10(peak)
         raise MediaError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
+    if samples.shape[1] > 1:
+        # The networks hear the mean of all channels.
+        mean = _peak(samples.mean(axis=1, dtype=np.float32)) / full_scale
+        if mean < SILENCE_PEAK:
+            mixed = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
+            raise MediaError(
+                f"is silent when its channels are mixed: the peak of their mean is {mixed}, "
+                f"below {SILENCE_DBFS:.0f} dBFS"
+            )
+
+
+def _peak(samples: NDArray[Any]) -> float:
+    """Return the largest absolute value."""
+    return max(float(samples.max()), -float(samples.min()))
+
+
+def _require_small_stft(sound: Sound, sample_rate: int, n_fft: int, hop: int) -> None:
+    """Refuse an STFT that would need more memory than a worker has."""
+    values = (1 + n_fft // 2) * (1 + int(sound.seconds * sample_rate / hop))
+    if values > MAX_STFT_VALUES:
+        raise MediaError(
+            f"lasts {sound.seconds:,.0f} s, so its STFT would have {values:,} values, and the "
+            f"limit is {MAX_STFT_VALUES:,}; a larger hop gives fewer"
+        )
 
 
 def _resample(sound: Sound, rate: int) -> NDArray[np.float32]:

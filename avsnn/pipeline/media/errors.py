@@ -1,8 +1,13 @@
-"""The error of every decoder, and the check that every reader of a file makes first."""
+"""The error of every decoder, and what every decoder checks before the decoder takes memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER
+
+# A picture above this size is a false header or no picture of a clip; the size is in px.
+MAX_PIXELS = 100_000_000
 
 
 class MediaError(Exception):
@@ -22,3 +27,39 @@ def require_content(path: Path) -> bytes:
     if start == LFS_POINTER:
         raise MediaError("is a Git LFS pointer, not the file itself")
     return start
+
+
+def require_plausible_size(width: int, height: int) -> None:
+    """Refuse a picture whose header declares more than 100 megapixels.
+
+    Raises:
+        MediaError: the picture is too large.
+    """
+    if width * height > MAX_PIXELS:
+        limit = f"the limit is {MAX_PIXELS // 10**6} megapixels"
+        raise MediaError(f"declares {width:,} x {height:,} px, and {limit}")
+
+
+@contextmanager
+def failures_of(file: str) -> Iterator[None]:
+    """Turn every error of a decoder into a `MediaError` that names the file.
+
+    An error of the file system passes unchanged, because such an error says nothing about the clip.
+
+    Args:
+        file: kind and path of the file, for instance ``"video VideoFlash/1001_DFA_ANG_XX.flv"``.
+
+    Raises:
+        MediaError: a decoder raised any other error than ``OSError``.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except MediaError as error:
+        raise MediaError(f"{file} {error}") from None
+    except Exception as error:
+        # A decoder that meets a damaged file may raise any error, such as ValueError, MemoryError,
+        # SystemError or cv2.error.
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MediaError(f"{file} cannot be decoded: {words[:300]}") from error

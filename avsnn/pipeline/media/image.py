@@ -2,18 +2,28 @@
 
 import numpy as np
 
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, require_plausible_size
 from avsnn.pipeline.media.frames import Frame
 from avsnn.pipeline.media.opencv_settings import cv2
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+# The markers of JPEG segments that hold height and width (C4, C8 and CC mean something else).
+START_OF_FRAME = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 
 
 def decode_image(data: bytes) -> Frame:
     """Return the pixels of an image file, ``[H, W, 3]`` RGB.
 
     Raises:
-        MediaError: the data are no image, or end early.
+        MediaError: the data are no image, end early, or declare more than 100 megapixels.
     """
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    require_plausible_size(*_declared_size(data))
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise MediaError("is not an image that can be decoded")
     return np.asarray(pixels, np.uint8)
@@ -25,9 +35,9 @@ def image_suffix(data: bytes) -> str:
     Raises:
         MediaError: the file is neither a JPEG nor a PNG image.
     """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG_SIGNATURE):
         return "png"
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG_SIGNATURE):
         return "jpg"
     raise MediaError("is neither a JPEG nor a PNG image")
 
@@ -53,3 +63,20 @@ def resize(frame: Frame, height: int, width: int) -> Frame:
         pixels, size=(height, width), mode="bilinear", antialias=True
     )
     return np.asarray(resized[0].permute(1, 2, 0).numpy(), np.uint8)
+
+
+def _declared_size(data: bytes) -> tuple[int, int]:
+    """Return width and height in px by the header of a PNG or JPEG file; otherwise (0, 0)."""
+    if data.startswith(PNG_SIGNATURE):
+        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    segment = 2
+    while data.startswith(JPEG_SIGNATURE) and segment + 9 <= len(data):
+        marker = data[segment + 1]
+        if data[segment] != 0xFF:
+            break
+        if marker in START_OF_FRAME:
+            size = data[segment + 5 : segment + 9]
+            return int.from_bytes(size[2:]), int.from_bytes(size[:2])
+        # A byte 0xFF may stand in front of a marker, to fill space.
+        segment += 1 if marker == 0xFF else 2 + int.from_bytes(data[segment + 2 : segment + 4])
+    return 0, 0

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class DecoderDiedError(MediaError):
-    """A decoder hung or crashed, so that another decoder may be tried."""
+    """A decoder hung or crashed."""
 
 
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,25 +1,17 @@
-"""Decodes videos with OpenCV and decord, and decides whether a video is whole.
+"""Decodes videos with PyAV, and decides whether a video is whole.
 
-Each decoder is the second opinion on the other: both return what is left of a damaged file without
-an error, so only a comparison of counts and durations shows the damage.
+FFmpeg returns what is left of a damaged file without an error, so only a comparison of counts and
+durations shows the damage.
 """
 
 import math
-from contextlib import suppress
 from pathlib import Path
 
-from avsnn.pipeline.media.decord_decoder import decode_with_decord, open_with_decord
 from avsnn.pipeline.media.errors import MediaError, require_content
-from avsnn.pipeline.media.flv import read_flv_tags
+from avsnn.pipeline.media.flv import FlvTags, read_flv_tags
 from avsnn.pipeline.media.frames import Frame, FrameRule, Transform, Video
-from avsnn.pipeline.media.opencv_decoder import decode_with_opencv, promised_frames
-
-DECODERS = ("opencv", "decord")
-
-# decord seeks to the wanted frames of a flash video if at most one frame in this number is wanted:
-# then seeking was measured faster than reading the video from the start. In other containers
-# seeking was measured to give other frames than the wanted frames (benchmarks/README.md).
-SEEK_RATIO = 30
+from avsnn.pipeline.media.packets import Packets, read_packets
+from avsnn.pipeline.media.pyav_decoder import Decoded, decode_all, decode_from_key_frames
 
 
 def _unchanged(frame: Frame) -> Frame:
@@ -33,26 +25,24 @@ def decode_video(
     *,
     sound_seconds: float | None = None,
     transform: Transform = _unchanged,
-    decoders: tuple[str, ...] = DECODERS,
 ) -> Video:
     """Decode the frames that the rule names, and refuse a video that is not whole.
 
     ``"1fps"`` is the published rule: with ``f`` the whole frames per second, frames 0, f, 2f, ...
-    A number ``n`` takes the middles of ``n`` equal stretches of the video.
+    If the frame rate is variable, ``"1fps"`` names the frames nearest to 0 s, 1 s, 2 s, ...
+    A number ``n`` takes the middles of ``n`` equal stretches of the frames.
 
-    OpenCV reads on from the start, without seeking, since its seeks are wrong on some FLV files;
-    decord seeks to a few frames of a long flash video. All decoders return what is left of a cut
-    file without an error, so the number of frames must be what the container promises, and the
-    frames must last as long as the sound. Where this does not hold, or one decoder fails, the other
-    decoder is asked. OpenCV decides in the end, because decord puts cached frames in the place of
-    broken frames. The frames after the last wanted frame of a flash video are counted, not decoded.
+    The packets tell the number and the times of the frames. In a flash video (FLV1), the decoder
+    jumps to the key frame before each wanted frame; any other video is decoded from the start,
+    because only then every codec gives the wanted frames. The number of frames must be what the
+    container promises, and the frames must last as long as the sound. A container that promises
+    something else is ignored where the packets, the frames and the sound agree.
 
     Args:
         path: the video.
         rule: which frames are wanted.
         sound_seconds: duration of the sound of the clip, in s; None where the clip has no sound.
         transform: called with each wanted frame ``[H, W, 3]`` RGB; the results are returned.
-        decoders: which of ``DECODERS`` may be used.
 
     Raises:
         MediaError: there is no frame or a single frame, some frames are missing, or the video lasts
@@ -60,56 +50,58 @@ def decode_video(
     """
     is_flash = require_content(path).startswith(b"FLV")
     tags = read_flv_tags(path) if is_flash else None
-    tag_count = tags.frame_count if tags else None
-    if tag_count and isinstance(rule, int) and SEEK_RATIO * rule <= tag_count:
-        video = _seek_in_flash_video(path, rule, sound_seconds, transform, decoders, tag_count)
-        if video is not None:
-            return video
-    video = _read_on(path, rule, transform, decoders, tag_count)
-    flaw = _find_flaw(video, sound_seconds)
-    if flaw and set(decoders) == set(DECODERS):
-        flaw = _ask_decord(path, video, flaw, sound_seconds)
+    packets = read_packets(path)
+    wanted, decoded = _decode(path, rule, transform, packets)
+    timing = decoded.timing
+    frames = [decoded.frames[i] for i in wanted]
+    video = Video(frames, timing.total, timing.fps, packets.promised(timing))
+    flaw = _find_damage(packets, decoded, tags)
+    if not flaw and (flaw := _find_flaw(video, sound_seconds)):
+        all_agree = packets.timing.total == video.total and sound_seconds is not None
+        if all_agree and not _find_flaw(video._replace(promised=None), sound_seconds):
+            # Only the header of the container says something else.
+            flaw = None
     if tags and not tags.is_whole and "is truncated" not in (flaw or ""):
         flaw = f"is truncated: it breaks off after {video.total} frames"
-    if flaw:
+    if flaw or (flaw := _find_guess(packets, decoded)):
         raise MediaError(flaw)
     return video
 
 
-def _seek_in_flash_video(
-    path: Path,
-    rule: int,
-    sound_seconds: float | None,
-    transform: Transform,
-    decoders: tuple[str, ...],
-    tag_count: int,
-) -> Video | None:
-    """Return the wanted frames by seeking; None where decord is not allowed or sees a flaw."""
-    if "decord" not in decoders:
-        return None
-    with suppress(MediaError):
-        promised = promised_frames(path) if "opencv" in decoders else None
-        video = decode_with_decord(path, rule, transform, promised, seek=True)
-        if video.total == tag_count and not _find_flaw(video, sound_seconds):
-            return video
+def _decode(
+    path: Path, rule: FrameRule, transform: Transform, packets: Packets
+) -> tuple[list[int], Decoded]:
+    """Return the numbers of the wanted frames, and what the decoder made of the video."""
+    wanted = packets.timing.wanted(rule)
+    if packets.may_jump:
+        decoded = decode_from_key_frames(path, wanted, transform, packets)
+        if decoded is not None:
+            return wanted, decoded
+    decoded = decode_all(path, wanted, transform, packets)
+    if decoded.timing.total != packets.timing.total:
+        # In some codecs a packet is no frame or half a frame: only the decoder knows the frames.
+        wanted = decoded.timing.wanted(rule)
+        if not set(wanted) <= set(decoded.frames):
+            decoded = decode_all(path, wanted, transform, packets)
+    return wanted, decoded
+
+
+def _find_damage(packets: Packets, decoded: Decoded, tags: FlvTags | None) -> str | None:
+    """Return how many frames stand before damaged bytes; None where no damage shows."""
+    count, total = packets.timing.total, decoded.timing.total
+    if total and decoded.broke_off and count > total + _tolerated_frames(count):
+        return f"is corrupt: {total} of its {count} frames can be decoded"
+    if tags and tags.is_whole and count > tags.pictures:
+        # FFmpeg skips damaged bytes, and goes on with the first tag behind the bytes.
+        return f"is corrupt: {tags.pictures} of its {count} frames stand before damaged bytes"
     return None
 
 
-def _read_on(
-    path: Path,
-    rule: FrameRule,
-    transform: Transform,
-    decoders: tuple[str, ...],
-    tag_count: int | None,
-) -> Video:
-    """Read a video from the start: with OpenCV, or with decord where OpenCV finds no frame."""
-    if "opencv" in decoders:
-        video = decode_with_opencv(path, rule, transform, tag_count)
-        if video.total:
-            return video
-    if "decord" not in decoders:
-        raise MediaError("is not a video that OpenCV can decode")
-    return decode_with_decord(path, rule, transform)
+def _find_guess(packets: Packets, decoded: Decoded) -> str | None:
+    """Return why the decoder had to guess pixels; None where the decoder guessed nothing."""
+    if not packets.starts_with_key and not decoded.starts_with_key:
+        return "starts without a key frame, so its first frames cannot be decoded"
+    return "holds frames that cannot be decoded" if decoded.is_guessed else None
 
 
 def _find_flaw(video: Video, sound_seconds: float | None) -> str | None:
@@ -136,27 +128,6 @@ def _find_flaw(video: Video, sound_seconds: float | None) -> str | None:
         alone = " and its container gives no duration" if promised is None else ""
         return f"is truncated: {seconds:.1f} s of picture for {sound_seconds:.1f} s of sound{alone}"
     return None
-
-
-def _ask_decord(path: Path, video: Video, flaw: str, sound_seconds: float | None) -> str | None:
-    """Return the flaw in the light of decord's number of frames.
-
-    None where OpenCV, decord and the sound agree, so that the header of the container is wrong.
-    """
-    try:
-        decord_count = len(open_with_decord(path))
-    except MediaError:
-        return flaw
-    without_header = video._replace(promised=None)
-    if (
-        decord_count == video.total
-        and sound_seconds
-        and not _find_flaw(without_header, sound_seconds)
-    ):
-        return None
-    if decord_count > video.total + _tolerated_frames(decord_count):
-        return f"is corrupt: {video.total} of its {decord_count} frames can be decoded"
-    return flaw
 
 
 def _tolerated_frames(count: int) -> float:

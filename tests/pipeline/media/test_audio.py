@@ -60,7 +60,7 @@ def test_floating_point_samples_beyond_full_scale_are_clipped(tmp_path: Path) ->
     assert soundfile.read(BytesIO(flac))[0] == pytest.approx([0.5, 1.0, -1.0], abs=2**-22)
 
 
-@pytest.mark.parametrize(("channels", "rate"), [(9, 8000), (1, 2_000_000)])
+@pytest.mark.parametrize(("channels", "rate"), [(9, 8000), (1, 700_000)])
 def test_a_sound_that_flac_cannot_hold_is_a_failure_with_its_reason(
     tmp_path: Path, channels: int, rate: int
 ) -> None:

@@ -18,7 +18,7 @@ from avsnn.pipeline.formats.shards import (
     frame_member_name,
     write_shard_index,
 )
-from avsnn.pipeline.media.errors import MediaError, require_content
+from avsnn.pipeline.media.errors import MediaError, failures_of, require_content
 
 if TYPE_CHECKING:
     from avsnn.pipeline.media.frames import Frame
@@ -111,18 +111,15 @@ class Extract(Stage):
         return outcome
 
     def _decode(self, row: IndexRow) -> _DecodedClip:
-        """Decode a clip in the sandbox; if a decoder dies there, try each decoder alone."""
-        from avsnn.pipeline.media import sandbox, video
+        """Decode a clip in the sandbox."""
+        from avsnn.pipeline.media import sandbox
 
-        attempts = [video.DECODERS, *((name,) for name in video.DECODERS)]
-        for decoders in attempts if self.visual == "video" else attempts[:1]:
-            try:
-                return sandbox.call(
-                    _read_clip, self.raw, row.audio, row.visual, self.visual, self.chosen, decoders
-                )
-            except sandbox.DecoderDiedError as error:
-                died = error
-        raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}")
+        try:
+            return sandbox.call(
+                _read_clip, self.raw, row.audio, row.visual, self.visual, self.chosen
+            )
+        except sandbox.DecoderDiedError as died:
+            raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}") from None
 
 
 def _sample(row: IndexRow, clip: _DecodedClip) -> Sample:
@@ -154,21 +151,16 @@ def _read_clip(
     visual: str,
     kind: Literal["image", "video"],
     settings: ExtractSettings,
-    decoders: tuple[str, ...],
 ) -> _DecodedClip:
     from avsnn.pipeline.media import audio
 
-    try:
+    with failures_of(f"audio {sound}"):
         flac, seconds, rate = audio.transcode_to_flac(raw / sound)
-    except MediaError as error:
-        raise MediaError(f"audio {sound} {error}") from None
-    try:
+    with failures_of(f"{kind} {visual}"):
         if kind == "image":
             images, shape = _read_image(raw / visual)
         else:
-            images, shape = _read_video(raw / visual, settings, seconds, decoders)
-    except MediaError as error:
-        raise MediaError(f"{kind} {visual} {error}") from None
+            images, shape = _read_video(raw / visual, settings, seconds)
     return _DecodedClip(flac, seconds, rate, images, shape)
 
 
@@ -182,7 +174,7 @@ def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
 
 
 def _read_video(
-    path: Path, settings: ExtractSettings, sound_seconds: float, decoders: tuple[str, ...]
+    path: Path, settings: ExtractSettings, sound_seconds: float
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
     from avsnn.pipeline.media.image import encode_jpeg
     from avsnn.pipeline.media.video import decode_video
@@ -193,8 +185,6 @@ def _read_video(
         shapes.append(frame.shape)
         return encode_jpeg(frame, settings.jpeg_quality)
 
-    decoded = decode_video(
-        path, settings.frames, sound_seconds=sound_seconds, transform=encode, decoders=decoders
-    )
+    decoded = decode_video(path, settings.frames, sound_seconds=sound_seconds, transform=encode)
     images = {frame_member_name(i, "jpg"): data for i, data in enumerate(decoded.frames)}
     return images, shapes[0]

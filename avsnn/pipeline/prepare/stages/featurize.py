@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from avsnn.pipeline.engine.atomic_files import Folder, sha256
+from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.cache_layout import (
@@ -24,6 +25,7 @@ from avsnn.pipeline.formats.cache_layout import (
     small_array_files,
 )
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
+from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.shards import (
     AUDIO_MEMBER,
     Sample,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 # Names of inputs of a unit. Every other input is a shard, and the name of a shard holds no space.
 ROW_SHAPE, ROW_COUNT, ROWS_OF_BLOCK = "shape of a row", "count of rows", "rows of a block"
+OUTLIERS = "clips left out"
 
 
 class _Block(NamedTuple):
@@ -51,12 +54,15 @@ class _Block(NamedTuple):
         rows: number of rows of the whole array.
         shape: shape of a row.
         sources: shard, sample and frame number of each row.
+        outliers: clips that are left out, each with the reason, by key; only the first block
+            counts the clips.
     """
 
     number: int
     rows: int
     shape: tuple[int, ...]
     sources: list[tuple[Folder, Sample, int]]
+    outliers: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Cache(Stage):
     """A Zarr group with one large array, and the small arrays ``key`` and ``label``.
 
     A unit is one Zarr shard of the large array, which one task writes whole. The unit ``layout``
-    writes everything else.
+    writes everything else. Clips that `find_outliers` names are in no array.
     """
 
     array: ClassVar[str]
@@ -95,7 +101,8 @@ class Cache(Stage):
         # The index of a shard holds offsets, sizes and parts, so the digest of the index stands for
         # the bytes that a row is made of.
         digests = {path.stem: sha256(path) for path in index_files(self.shards)}
-        found = _read_shards_once(self.shards, tuple(digests.values()))
+        found, outliers = _read_shards_once(self.shards, tuple(digests.values()))
+        left_out = {OUTLIERS: sorted(outliers)} if outliers else {}
         samples = [sample for _, sample in found]
         if not samples:
             return []
@@ -104,7 +111,7 @@ class Cache(Stage):
         layout = Unit(
             name="layout",
             outputs=("zarr.json", f"{self.array}/zarr.json", *small),
-            inputs={**digests, ROW_SHAPE: shape, ROW_COUNT: len(rows)},
+            inputs={**digests, ROW_SHAPE: shape, ROW_COUNT: len(rows), **left_out},
         )
         blocks = []
         for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
@@ -121,11 +128,17 @@ class Cache(Stage):
                         ROWS_OF_BLOCK: block,
                         ROW_SHAPE: shape,
                         ROW_COUNT: len(rows),
+                        **left_out,
                     },
-                    work=_Block(number, len(rows), shape, sources),
+                    work=_Block(number, len(rows), shape, sources, outliers if number == 0 else {}),
                 )
             )
         return [layout, *blocks]
+
+    def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
+        """Count clips that are left out as skipped; the stage `frames` counts them as failed."""
+        outcome.skipped += len(outliers)
+        return outcome
 
     def small_arrays(self, samples: list[Sample]) -> dict[str, NDArray[Any]]:
         """Return the small arrays by name, each ``[N]``."""
@@ -141,7 +154,7 @@ class Cache(Stage):
         group = zarr.create_group(scratch, zarr_format=3)
         if unit.work is None:
             self._create_rows(group, unit.inputs[ROW_COUNT], unit.inputs[ROW_SHAPE])
-            samples = [sample for _, sample in read_shards(self.shards)]
+            samples = [sample for _, sample in _read_usable(self.shards)[0]]
             for name, values in self.small_arrays(samples).items():
                 create_small_array(group, name, values)
             return Outcome()
@@ -152,7 +165,8 @@ class Cache(Stage):
         )
         start = block.number * ROWS_PER_SHARD
         array[start : start + len(values)] = values
-        return Outcome(written=sum(frame == 0 for _, _, frame in block.sources))
+        written = sum(frame == 0 for _, _, frame in block.sources)
+        return self.count_outliers(Outcome(written=written), block.outliers)
 
     def _create_rows(self, group: Any, rows: int, shape: tuple[int, ...]) -> Any:
         return create_row_array(group, self.array, rows=rows, row_shape=shape, dtype=self.dtype)
@@ -190,6 +204,11 @@ class FrameCache(Cache):
         counts = [sample.frames for sample in samples]
         offsets = np.cumsum([0, *counts], dtype=np.int64)
         return super().small_arrays(samples) | {"offsets": offsets}
+
+    def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
+        """Count clips that are left out as failed."""
+        outcome.failures += [Failure(self.name, key, why) for key, why in outliers.items()]
+        return outcome
 
     def read(
         self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
@@ -230,11 +249,20 @@ class AudioCache(Cache):
 
 
 @lru_cache(maxsize=1)
-def _read_shards_once(shards: Folder, digests: tuple[str, ...]) -> list[tuple[Folder, Sample]]:
+def _read_shards_once(
+    shards: Folder, digests: tuple[str, ...]
+) -> tuple[list[tuple[Folder, Sample]], dict[str, str]]:
     """Read the samples of all shards once for both caches.
 
     Args:
         shards: the folder of the shards.
         digests: SHA-256 of every index; a changed index makes the cached answer unused.
     """
-    return read_shards(shards)
+    return _read_usable(shards)
+
+
+def _read_usable(shards: Folder) -> tuple[list[tuple[Folder, Sample]], dict[str, str]]:
+    """Return the samples of all shards without outliers, and the outliers with their reasons."""
+    found = read_shards(shards)
+    outliers = find_outliers([sample for _, sample in found])
+    return [(shard, sample) for shard, sample in found if sample.key not in outliers], outliers
