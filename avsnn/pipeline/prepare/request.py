@@ -52,4 +52,4 @@ def load_request(root: Path, dataset: str) -> PrepareRequest | None:
         UserError: ``request.json`` is damaged, or there is no such data set.
     """
     path = root / load(dataset).name / "state" / "request.json"
-    return read_json_file(PrepareRequest, path, dataset) if path.exists() else None
+    return read_json_file(PrepareRequest, path, dataset)

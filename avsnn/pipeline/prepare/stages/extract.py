@@ -114,11 +114,13 @@ class Extract(Stage):
         """Decode a clip in the sandbox; if a decoder dies there, try each decoder alone."""
         from avsnn.pipeline.media import sandbox, video
 
+        # FFmpeg takes a relative path with a colon for an address.
+        raw = self.raw.absolute()
         attempts = [video.DECODERS, *((name,) for name in video.DECODERS)]
         for decoders in attempts if self.visual == "video" else attempts[:1]:
             try:
                 return sandbox.call(
-                    _read_clip, self.raw, row.audio, row.visual, self.visual, self.chosen, decoders
+                    _read_clip, raw, row.audio, row.visual, self.visual, self.chosen, decoders
                 )
             except sandbox.DecoderDiedError as error:
                 died = error
