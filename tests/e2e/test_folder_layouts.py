@@ -183,3 +183,22 @@ def test_folders_without_a_file_are_said_to_have_no_clips(
     assert done.returncode == 2
     assert "avsnn: mine has no clips" in done.stderr.splitlines()[-1]
     assert avsnn("datasets").returncode == 0
+
+
+def test_a_disk_that_fails_for_a_moment_is_no_failure_of_the_clip(
+    avsnn: Command, source: Path, tmp_path: Path
+) -> None:
+    sound = source / "sound" / "a" / "001.wav"
+    sound.rename(tmp_path / "001.wav")
+    # The first byte of this file gives EIO, as a failing disk does.
+    sound.symlink_to("/proc/self/mem")
+    done = avsnn(*PREPARE)
+    assert done.returncode == 1, done.stderr
+    sentence = done.stderr.splitlines()[-1]
+    assert "sound/a/001.wav" in sentence
+    assert "run the same command again" in sentence
+    assert failures(tmp_path) == {}
+    sound.unlink()
+    (tmp_path / "001.wav").rename(sound)
+    assert avsnn(*PREPARE).returncode == 0
+    assert len(pairs(tmp_path)) == 6

@@ -1,6 +1,8 @@
 """The lock of a folder: one run at a time writes into the folder."""
 
+import fcntl
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,9 @@ from avsnn.pipeline.engine.atomic_files import (
 # Folders into which only the holder of the lock writes. `report` is none: evaluate needs no lock.
 FOLDERS_UNDER_LOCK = (".", "checkpoints", "state", "table")
 
+# How long a reader waits for a run that writes, in s, before the reader leaves.
+READER_WAIT_S = 2.0
+
 
 @contextmanager
 def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
@@ -30,8 +35,10 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
         UserError: the folder cannot be made.
         RunError: another run holds the lock, or the disk of the folder is full.
     """
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+<<<<<<< HEAD
         lock = FileLock(folder / ".lock")
         with lock.acquire(timeout=0):
             if tidy:
@@ -44,15 +51,54 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
             f"another avsnn run is writing to {folder}. Wait for the end of that run, or choose "
             "another folder."
         ) from None
+=======
+        # Readers hold the lock for moments only.
+        lock.acquire(timeout=READER_WAIT_S / 2)
+    except Timeout:
+        raise _busy_error(folder) from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error(folder) from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {folder}: {reason}. Choose another folder.") from None
+    try:
+        if tidy:
+            shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
+        yield
+>>>>>>> trust-tables
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise disk_full_error(folder) from None
-        # The caller's work runs inside this context too; only an error about the folder itself, or
-        # about a folder above it, means that the folder cannot be made.
-        is_about_folder = error.filename is not None and folder.is_relative_to(str(error.filename))
-        if is_about_folder and isinstance(
-            error, PermissionError | NotADirectoryError | FileNotFoundError
-        ):
-            reason = f"cannot write to {folder}: {error.strerror}. Choose another folder."
-            raise UserError(reason) from None
         raise
+    finally:
+        lock.release()
+
+
+def require_no_writer(folder: Path) -> None:
+    """Wait shortly for a run that writes into a folder; write nothing.
+
+    Readers share the folder. A folder without a lock file, or on a read-only disk, has no writer
+    that this process could meet.
+
+    Raises:
+        UserError: another run writes there.
+    """
+    path = folder / ".lock"
+    deadline = time.monotonic() + READER_WAIT_S
+    while True:
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise _busy_error(folder) from None
+            time.sleep(0.05)
+        except OSError:
+            return
+
+
+def _busy_error(folder: Path) -> UserError:
+    return UserError(
+        f"another avsnn run is writing to {folder}. Wait for it, or use another --root."
+    )

@@ -145,7 +145,8 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
     began = time.monotonic()
     partial = stage.state / "partial"
     partial.mkdir(parents=True, exist_ok=True)
-    scratch = Path(mkdtemp(dir=partial))
+    # FFmpeg takes a relative path with a colon for an address.
+    scratch = Path(mkdtemp(dir=partial)).absolute()
     try:
         outcome = stage.run(unit, scratch)
         outputs = unit.outputs if outcome.written or not outcome.failures else ()

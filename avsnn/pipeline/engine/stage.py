@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, Record, read_journal
@@ -97,9 +98,15 @@ class Stage(ABC):
 
 
 def records(stage: Stage) -> dict[str, Record]:
-    """Return the last record of each unit, by the unit's name, from the journal of a stage."""
+    """Return the last record of each unit, by the unit's name, from the journal of a stage.
+
+    Raises:
+        UserError: the journal cannot be read.
+    """
     try:
         stat = stage.journal.stat()
-    except FileNotFoundError:
+        return dict(read_journal(stage.journal, stat.st_mtime_ns, stat.st_size))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return dict(read_journal(stage.journal, stat.st_mtime_ns, stat.st_size))
+    except OSError as error:
+        raise UserError(f"{stage.journal} cannot be read: {error.strerror}.") from None

@@ -1,5 +1,6 @@
 """``prepared.json``: what a finished prepare leaves for training."""
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,7 +52,7 @@ def load_prepared(root: Path, dataset: str) -> Prepared | None:
         UserError: ``prepared.json`` is damaged, or there is no such data set.
     """
     path = root / load(dataset).name / "prepared.json"
-    return read_json_file(Prepared, path, dataset) if path.exists() else None
+    return read_json_file(Prepared, path, dataset)
 
 
 def require_prepared(root: Path, dataset: str) -> Prepared:
@@ -75,15 +76,20 @@ def not_prepared_error(root: Path, dataset: str) -> UserError:
     )
 
 
-def read_json_file(kind: type[M], path: Path, dataset: str) -> M:
-    """Read one of the JSON files that ``prepare`` writes for a data set.
+def read_json_file(kind: type[M], path: Path, dataset: str) -> M | None:
+    """Read one of the JSON files that ``prepare`` writes for a data set; None where there is none.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged or cannot be read.
     """
+    # Not `Path.exists`, which raises an exception for a loop of links and for a name too long.
+    if not os.path.exists(path):  # noqa: PTH110
+        return None
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError:
         raise UserError(
             f"{path} is damaged; run 'avsnn prepare {dataset}' again, which writes it anew."
         ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None

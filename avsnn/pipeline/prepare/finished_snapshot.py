@@ -19,7 +19,7 @@ from avsnn.datasets_manifest import Manifest, load
 from avsnn.pipeline.engine.atomic_files import name_in, write_if_changed
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import StageCounts, StageSummary
-from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.engine.lock import require_no_writer
 from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.request import PrepareRequest, save_request
@@ -60,13 +60,20 @@ def finished_before(
         UserError: there is no such data set, or another run is writing there.
     """
     folder = root / dataset
-    if not (folder / "prepared.json").exists():
+    # Not `Path.exists`, which raises an exception for a loop of links and for a name too long.
+    if not os.path.exists(folder / "prepared.json"):  # noqa: PTH110
         return None
+<<<<<<< HEAD
     with lock_folder(folder):
         counts = read_unchanged_snapshot(folder, mark=_plan_fingerprint(load(dataset), request))
         prepared = load_prepared(root, dataset) if counts else None
         if prepared:
             save_request(folder, request)
+=======
+    require_no_writer(folder)
+    counts = read_unchanged_snapshot(folder, mark=_plan_fingerprint(load(dataset), request))
+    prepared = load_prepared(root, dataset) if counts else None
+>>>>>>> trust-tables
     return (prepared, counts) if prepared and counts else None
 
 

@@ -52,6 +52,7 @@ def load_request(root: Path, dataset: str) -> PrepareRequest | None:
     Raises:
         UserError: ``request.json`` is damaged, or there is no such data set.
     """
+<<<<<<< HEAD
     path = _request_path(root / load(dataset).name)
     return read_json_file(PrepareRequest, path, dataset) if path.exists() else None
 
@@ -83,3 +84,7 @@ def save_request(folder: Path, request: PrepareRequest) -> None:
 
 def _request_path(folder: Path) -> Path:
     return folder / "state" / "request.json"
+=======
+    path = root / load(dataset).name / "state" / "request.json"
+    return read_json_file(PrepareRequest, path, dataset)
+>>>>>>> trust-tables

@@ -9,7 +9,7 @@ from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import Folder, Output, name_in, why_damaged
 from avsnn.pipeline.engine.is_done import why_stale
 from avsnn.pipeline.engine.journal import Record, StageSummary
-from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.engine.lock import require_no_writer
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, records
@@ -65,29 +65,25 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
         UserError: another run is writing there.
     """
     verification = Verification()
-    with lock_folder(stages.folder, tidy=False):
-        summaries: list[StageSummary] = []
-        for stage in stages.in_order:
-            recorded = records(stage)
-            # A stage plans its units from the JSON files that earlier stages wrote, so a damaged
-            # JSON file makes every later plan wrong.
-            if not any(
-                damage.path.endswith((".json", ".jsonl")) for damage in verification.damages
-            ):
-                current = plan(stage)
-                summaries.append(current.up_to_date(stage))
-                for unit in current.todo:
-                    if why := why_stale(stage, unit, current.last_records.get(unit.name)):
-                        verification.damages.append(Damage(stage.name, unit.name, "", why))
-                        recorded.pop(unit.name, None)
-                planned = {unit.name for unit in current.units}
-                recorded = {name: record for name, record in recorded.items() if name in planned}
-            verification.damages += _check_files(stages, stage, recorded, verification, progress)
-        if not verification.damages:
-            verification.damages += _check_results(stages, summaries)
-        verification.damages += (
-            Damage("", "", path, "is left over") for path in _leftovers(stages)
-        )
+    require_no_writer(stages.folder)
+    summaries: list[StageSummary] = []
+    for stage in stages.in_order:
+        recorded = records(stage)
+        # A stage plans its units from the JSON files that earlier stages wrote, so a damaged
+        # JSON file makes every later plan wrong.
+        if not any(damage.path.endswith((".json", ".jsonl")) for damage in verification.damages):
+            current = plan(stage)
+            summaries.append(current.up_to_date(stage))
+            for unit in current.todo:
+                if why := why_stale(stage, unit, current.last_records.get(unit.name)):
+                    verification.damages.append(Damage(stage.name, unit.name, "", why))
+                    recorded.pop(unit.name, None)
+            planned = {unit.name for unit in current.units}
+            recorded = {name: record for name, record in recorded.items() if name in planned}
+        verification.damages += _check_files(stages, stage, recorded, verification, progress)
+    if not verification.damages:
+        verification.damages += _check_results(stages, summaries)
+    verification.damages += (Damage("", "", path, "is left over") for path in _leftovers(stages))
     return verification
 
 

@@ -16,7 +16,7 @@ from avsnn.datasets_manifest import Clip, Manifest, MediaFile, load
 from avsnn.datasets_manifest.clips import COLUMNS
 from avsnn.datasets_manifest.schema import FolderLayout
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import sha256
+from avsnn.pipeline.engine.atomic_files import TRANSIENT_ERRNOS, sha256
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.prepare.folder_layout import list_files, pair_files, read_path
@@ -85,6 +85,7 @@ class Discover(Stage):
 
         Raises:
             UserError: there is no source folder to read files from.
+            OSError: the disk fails for a moment; nothing is known about the file.
         """
         if self.source is None:
             raise UserError("the table is made from the files; give their folder with --source")
@@ -106,6 +107,8 @@ class Discover(Stage):
                 try:
                     files[path] = _read_media_file(self.source, path)
                 except OSError as error:
+                    if error.errno in TRANSIENT_ERRNOS:
+                        raise OSError(error.errno, error.strerror, path) from None
                     reasons[path] = f"cannot be read from the source folder: {error.strerror}"
                 except ValueError as error:
                     reasons[path] = str(error)

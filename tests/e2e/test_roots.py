@@ -1,0 +1,100 @@
+"""Roots as people have them: read-only, broken, in use, of odd names; each is one sentence."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
+from tests.conftest import ALONE, SMALL_SHARDS, Command
+
+PREPARE = ("prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE)
+
+
+@pytest.fixture
+def read_only_root(small_demo: Path, tmp_path: Path) -> Iterator[Path]:
+    """A finished data set on a read-only disk."""
+    root = tmp_path / "data"
+    shutil.copytree(small_demo, root)
+    if subprocess.run(["mount", "--bind", root, root], check=False).returncode:
+        pytest.skip("mounting needs root")
+    subprocess.run(["mount", "-o", "remount,ro,bind", root, root], check=True)
+    yield root
+    subprocess.run(["umount", root], check=True)
+
+
+@pytest.mark.parametrize(
+    "words", [("verify", "demo"), ("status",), ("datasets", "check", "demo"), PREPARE]
+)
+def test_a_finished_data_set_on_a_read_only_disk_can_be_used(
+    avsnn: Command, read_only_root: Path, words: tuple[str, ...]
+) -> None:
+    done = avsnn(*words, "--root", read_only_root)
+    assert done.returncode == 0, done.stderr
+
+
+def test_new_work_on_a_read_only_disk_is_one_sentence(avsnn: Command, read_only_root: Path) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", *ALONE, "--root", read_only_root)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert "cannot write to" in sentence
+
+
+def file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "a dangling link": lambda root: root.symlink_to("gone/away"),
+    "a loop of links": lambda root: root.symlink_to(root.name),
+    "a file": file,
+    "a file for the data set": lambda root: file(root / "demo"),
+    "a folder for the lock": lambda root: (root / "demo" / ".lock").mkdir(parents=True),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_root_is_one_sentence(avsnn: Command, tmp_path: Path, kind: str) -> None:
+    BROKEN[kind](tmp_path / "data")
+    done = avsnn("prepare", "demo", "--limit", "6", *ALONE)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Choose another" in done.stderr
+
+
+def test_a_root_whose_name_is_too_long_is_one_sentence(avsnn: Command) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", *ALONE, "--root", "x" * 300)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_readers_share_a_folder_and_wait_for_a_writer(tmp_path: Path) -> None:
+    with lock_folder(tmp_path), pytest.raises(UserError, match="another avsnn run is writing"):
+        require_no_writer(tmp_path)
+    require_no_writer(tmp_path)
+    (tmp_path / ".lock").unlink(missing_ok=True)
+    require_no_writer(tmp_path)
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", ["index.jsonl", "request.json"])
+def test_a_folder_in_place_of_a_file_is_one_sentence(
+    avsnn: Command, small_demo: Path, tmp_path: Path, name: str
+) -> None:
+    root = Path(shutil.copytree(small_demo, tmp_path / "data"))
+    (root / "demo" / "state" / name).unlink()
+    (root / "demo" / "state" / name).mkdir()
+    for command in (PREPARE, ("verify", "demo")):
+        done = avsnn(*command)
+        assert done.returncode == 2, done.stderr
+        assert f"{name} cannot be read: Is a directory" in done.stderr.splitlines()[-1]
+    assert avsnn("status").returncode == 0
+
+
+def test_a_root_with_a_colon_works(avsnn: Command, small_demo: Path, tmp_path: Path) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", *ALONE, "--root", "run:1")
+    assert done.returncode == 0, done.stderr
