@@ -23,7 +23,9 @@ class Warm:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
+            # A test before may have told children to ignore the current folder.
             [sys.executable, "-m", "tests.warm"],
+            env={**os.environ, "PYTHONSAFEPATH": ""},
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

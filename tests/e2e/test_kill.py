@@ -164,10 +164,7 @@ def test_a_damaged_resume_point_is_reported_and_the_one_before_is_used(
     assert done.returncode == 0, done.stderr
     assert f"{newest} is damaged" in done.stderr
     assert "Going on from the one before it." in done.stderr
-<<<<<<< HEAD
-=======
     # The damaged file is kept, so that nobody loses what could still be read from the file.
->>>>>>> trust-runs
     newest.with_name(f"{newest.name}.damaged").unlink()
     assert_same_as_without_kill(run, whole)
 

@@ -20,17 +20,15 @@ Folder = Path | UPath
 # Error numbers of a write that found no room: the disk is full, or the user's quota is used up.
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
-<<<<<<< HEAD
 # Names of unfinished files: .NAME.WRITER.partial. The first versions wrote a process number alone.
 PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
-=======
+
 # Error numbers that tell about the machine at this moment and nothing about the file. A unit that
 # meets such an error stays undone, so that the next run does the unit.
 TRANSIENT_ERRNOS = (
     *DISK_FULL_ERRNOS,
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ETIMEDOUT, errno.ESTALE),
 )
->>>>>>> trust-tables
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,6 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-<<<<<<< HEAD
-        lock = FileLock(folder / ".lock")
-        with lock.acquire(timeout=0):
-            if tidy:
-                shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
-                for name in FOLDERS_UNDER_LOCK:
-                    remove_partial_files(folder / name)
-            yield
-    except Timeout:
-        raise RunError(
-            f"another avsnn run is writing to {folder}. Wait for the end of that run, or choose "
-            "another folder."
-        ) from None
-=======
         # Readers hold the lock for moments only.
         lock.acquire(timeout=READER_WAIT_S / 2)
     except Timeout:
@@ -64,8 +50,9 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
     try:
         if tidy:
             shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
+            for name in FOLDERS_UNDER_LOCK:
+                remove_partial_files(folder / name)
         yield
->>>>>>> trust-tables
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise disk_full_error(folder) from None
@@ -81,7 +68,7 @@ def require_no_writer(folder: Path) -> None:
     that this process could meet.
 
     Raises:
-        UserError: another run writes there.
+        RunError: another run writes there.
     """
     path = folder / ".lock"
     deadline = time.monotonic() + READER_WAIT_S
@@ -98,7 +85,8 @@ def require_no_writer(folder: Path) -> None:
             return
 
 
-def _busy_error(folder: Path) -> UserError:
-    return UserError(
-        f"another avsnn run is writing to {folder}. Wait for it, or use another --root."
+def _busy_error(folder: Path) -> RunError:
+    return RunError(
+        f"another avsnn run is writing to {folder}. Wait for the end of that run, or choose "
+        "another folder."
     )

@@ -19,10 +19,10 @@ from avsnn.datasets_manifest import Manifest, load
 from avsnn.pipeline.engine.atomic_files import name_in, write_if_changed
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import StageCounts, StageSummary
-from avsnn.pipeline.engine.lock import require_no_writer
+from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
 from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
-from avsnn.pipeline.prepare.request import PrepareRequest, save_request
+from avsnn.pipeline.prepare.request import PrepareRequest, last_request, save_request
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
@@ -63,17 +63,12 @@ def finished_before(
     # Not `Path.exists`, which raises an exception for a loop of links and for a name too long.
     if not os.path.exists(folder / "prepared.json"):  # noqa: PTH110
         return None
-<<<<<<< HEAD
-    with lock_folder(folder):
-        counts = read_unchanged_snapshot(folder, mark=_plan_fingerprint(load(dataset), request))
-        prepared = load_prepared(root, dataset) if counts else None
-        if prepared:
-            save_request(folder, request)
-=======
     require_no_writer(folder)
     counts = read_unchanged_snapshot(folder, mark=_plan_fingerprint(load(dataset), request))
     prepared = load_prepared(root, dataset) if counts else None
->>>>>>> trust-tables
+    if prepared and last_request(root, dataset) != request:
+        with lock_folder(folder):
+            save_request(folder, request)
     return (prepared, counts) if prepared and counts else None
 
 

@@ -52,9 +52,7 @@ def load_request(root: Path, dataset: str) -> PrepareRequest | None:
     Raises:
         UserError: ``request.json`` is damaged, or there is no such data set.
     """
-<<<<<<< HEAD
-    path = _request_path(root / load(dataset).name)
-    return read_json_file(PrepareRequest, path, dataset) if path.exists() else None
+    return read_json_file(PrepareRequest, _request_path(root / load(dataset).name), dataset)
 
 
 def last_request(root: Path, dataset: str) -> PrepareRequest | None:
@@ -84,7 +82,3 @@ def save_request(folder: Path, request: PrepareRequest) -> None:
 
 def _request_path(folder: Path) -> Path:
     return folder / "state" / "request.json"
-=======
-    path = root / load(dataset).name / "state" / "request.json"
-    return read_json_file(PrepareRequest, path, dataset)
->>>>>>> trust-tables

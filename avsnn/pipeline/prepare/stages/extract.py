@@ -114,26 +114,12 @@ class Extract(Stage):
         """Decode a clip in the sandbox."""
         from avsnn.pipeline.media import sandbox
 
-<<<<<<< HEAD
-        try:
-            return sandbox.call(
-                _read_clip, self.raw, row.audio, row.visual, self.visual, self.chosen
-            )
-        except sandbox.DecoderDiedError as died:
-            raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}") from None
-=======
         # FFmpeg takes a relative path with a colon for an address.
         raw = self.raw.absolute()
-        attempts = [video.DECODERS, *((name,) for name in video.DECODERS)]
-        for decoders in attempts if self.visual == "video" else attempts[:1]:
-            try:
-                return sandbox.call(
-                    _read_clip, raw, row.audio, row.visual, self.visual, self.chosen, decoders
-                )
-            except sandbox.DecoderDiedError as error:
-                died = error
-        raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}")
->>>>>>> trust-tables
+        try:
+            return sandbox.call(_read_clip, raw, row.audio, row.visual, self.visual, self.chosen)
+        except sandbox.DecoderDiedError as died:
+            raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}") from None
 
 
 def _sample(row: IndexRow, clip: _DecodedClip) -> Sample:
