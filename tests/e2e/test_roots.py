@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError
 from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
 from tests.conftest import ALONE, SMALL_SHARDS, Command
 
@@ -73,7 +73,7 @@ def test_a_root_whose_name_is_too_long_is_one_sentence(avsnn: Command) -> None:
 
 
 def test_readers_share_a_folder_and_wait_for_a_writer(tmp_path: Path) -> None:
-    with lock_folder(tmp_path), pytest.raises(UserError, match="another avsnn run is writing"):
+    with lock_folder(tmp_path), pytest.raises(RunError, match="another avsnn run is writing"):
         require_no_writer(tmp_path)
     require_no_writer(tmp_path)
     (tmp_path / ".lock").unlink(missing_ok=True)
@@ -81,17 +81,18 @@ def test_readers_share_a_folder_and_wait_for_a_writer(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
-@pytest.mark.parametrize("name", ["index.jsonl", "request.json"])
+@pytest.mark.parametrize("name", ["clips-*.jsonl", "request.json"])
 def test_a_folder_in_place_of_a_file_is_one_sentence(
     avsnn: Command, small_demo: Path, tmp_path: Path, name: str
 ) -> None:
     root = Path(shutil.copytree(small_demo, tmp_path / "data"))
-    (root / "demo" / "state" / name).unlink()
-    (root / "demo" / "state" / name).mkdir()
+    (path,) = (root / "demo" / "state").glob(name)
+    path.unlink()
+    path.mkdir()
     for command in (PREPARE, ("verify", "demo")):
         done = avsnn(*command)
         assert done.returncode == 2, done.stderr
-        assert f"{name} cannot be read: Is a directory" in done.stderr.splitlines()[-1]
+        assert f"{path.name} cannot be read: Is a directory" in done.stderr.splitlines()[-1]
     assert avsnn("status").returncode == 0
 
 

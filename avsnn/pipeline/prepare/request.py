@@ -61,13 +61,16 @@ def last_request(root: Path, dataset: str) -> PrepareRequest | None:
     The next prepare writes ``request.json`` again, so a damaged file must not stop the prepare.
 
     Raises:
-        UserError: there is no such data set.
+        UserError: there is no such data set, or ``request.json`` cannot be read.
     """
     path = _request_path(root / load(dataset).name)
     try:
         return PrepareRequest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+    except ValidationError:
         return None
+    except OSError:
+        # A file that is not there is no request; any other fault is said.
+        return read_json_file(PrepareRequest, path, dataset)
 
 
 def save_request(folder: Path, request: PrepareRequest) -> None:
