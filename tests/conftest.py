@@ -31,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+@pytest.fixture(autouse=True)
+def _children_find_the_tests() -> Iterator[None]:
+    """Forget the variable by which a command keeps the current folder off its children.
+
+    A command sets the variable in its own process, but many tests run in this process.
+    """
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of small real data; developers have the folder beside the project."""

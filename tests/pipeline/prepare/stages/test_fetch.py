@@ -120,9 +120,7 @@ def test_a_download_that_was_killed_continues_in_the_next_run(
     server.plan_answers("/files/big.bin", stall)
     program = "from tests.pipeline.prepare.stages.test_fetch import *; fetch_big(*sys.argv[1:])"
     command = [sys.executable, "-c", program, str(tmp_path), server.url()]
-    # A test before may have told children to ignore the current folder.
-    environment = {**os.environ, "PYTHONPATH": os.fspath(PROJECT)}
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, cwd=PROJECT) as process:
         assert sent.wait(60)
         process.send_signal(signal.SIGKILL)
     killed.set()
