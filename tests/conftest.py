@@ -1,6 +1,7 @@
 """Fixtures and helpers that several test files share: recorded data, commands, prepared clips."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
