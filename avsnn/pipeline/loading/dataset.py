@@ -25,7 +25,7 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     Raises:
         UserError: the prepared data are gone or damaged, or were prepared again with other content.
     """
-    prepared = require_same_data(config)
+    prepared = _require_same_content(config)
     folder = config.root / config.dataset
     source: Source
     if shards:
@@ -41,24 +41,31 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     return source
 
 
-def require_same_data(config: RunConfig) -> Prepared:
-    """Return the prepared data of a run, if the data are what the run was trained on.
+def require_same_data(config: RunConfig) -> None:
+    """Check that the prepared data of a run are what the run was trained on.
+
+    A new training need not check: its configuration was made from these data.
 
     Raises:
         UserError: the data are gone, or their content, labels, class names or parts have changed.
     """
-    prepared = require_prepared(config.root, config.dataset)
-    if prepared.fingerprint != config.data.fingerprint:
-        raise UserError(
-            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
-            "with the settings in the run's config.yaml (data.settings)."
-        )
+    prepared = _require_same_content(config)
     rows = read_index(config.root / config.dataset / prepared.index)
     if config.clips not in (None, clips_fingerprint(rows, config.split)):
         raise UserError(
             f"{config.dataset} in {config.root} has other labels, class names or parts of the "
             f"split {config.split!r} than this run was trained on; train again, or restore the "
             f"table and run 'avsnn prepare {config.dataset} --root {config.root}'."
+        )
+
+
+def _require_same_content(config: RunConfig) -> Prepared:
+    """Return the prepared data of a run, if the content of the caches is as in the training."""
+    prepared = require_prepared(config.root, config.dataset)
+    if prepared.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
+            "with the settings in the run's config.yaml (data.settings)."
         )
     return prepared
 
