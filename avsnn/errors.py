@@ -9,5 +9,13 @@ class RunError(Exception):
     """The work itself did not succeed, for instance too many clips failed. Exit code 1."""
 
 
-class PreemptedError(Exception):
-    """SIGTERM came. Finished work is saved, and the same command can continue. Exit code 75."""
+class InterruptError(Exception):
+    """Ctrl-C came, and the message says what is saved. Exit code 130."""
+
+
+class PreemptedError(BaseException):
+    """SIGTERM came, and the message says what is saved. Exit code 75.
+
+    The class is no `Exception`, like `KeyboardInterrupt`: SIGTERM can come at any moment, also in
+    code that turns every `Exception` into a sentence about a damaged file.
+    """

@@ -4,6 +4,7 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 """
 
 import gc
+import signal
 import sys
 import tempfile
 import traceback
@@ -19,12 +20,14 @@ from avsnn.cli.commands.reproduce import reproduce_command
 from avsnn.cli.commands.status import status_command
 from avsnn.cli.commands.train import train_command
 from avsnn.cli.streams import guard_streams, printable, why_lost
-from avsnn.errors import PreemptedError, RunError, UserError
+from avsnn.errors import InterruptError, PreemptedError, RunError, UserError
 
 # Typer returns this code when a person presses Ctrl-C.
 INTERRUPTED = 130
 # EX_TEMPFAIL of sysexits.h: the code that asks a cluster to run the job again.
 PREEMPTED = 75
+
+SAVED = "all finished work is saved. Run the same command again (train: with --resume) to continue."
 
 EPILOG = """
 **A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate RUN` with the
@@ -89,11 +92,19 @@ def main() -> None:
     # rerun that finds nothing to do spends a fifth of its time on garbage collection.
     gc.set_threshold(50_000)
     output = guard_streams()
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
     sentence, code = _run()
     lost = why_lost(output)
     if lost and not code:
         sentence, code = f"the results could not be written to standard output: {lost}.", 1
     _exit(sentence, code)
+
+
+def _end_on_sigterm(_signal: int, _frame: object) -> NoReturn:
+    # A cluster may send SIGTERM to every process, and torchrun sends it once more. The second
+    # SIGTERM must not end the code that tidies up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise PreemptedError(f"told to end; {SAVED}")
 
 
 def _run() -> tuple[str, int]:
@@ -108,16 +119,14 @@ def _run() -> tuple[str, int]:
         return str(error), 1
     except PreemptedError as error:
         return str(error), PREEMPTED
+    except InterruptError as error:
+        return str(error), INTERRUPTED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
         return _unforeseen(error), 1
     if code == INTERRUPTED:
-        sentence = (
-            "interrupted; all finished work is saved. Run the same command again "
-            "(train: with --resume) to continue."
-        )
-        return sentence, code
+        return f"interrupted; {SAVED}", code
     return "", code if isinstance(code, int) else 0
 
 

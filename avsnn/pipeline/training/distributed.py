@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +29,23 @@ class ProcessGroup:
         """Whether this process writes the files and prints the messages."""
         return self.rank == 0
 
+    def require_even_shares(self, batch_size: int, accumulate: int) -> None:
+        """Check that every process can work on equally large parts of a batch.
+
+        Args:
+            batch_size: number of clips of a batch, over all processes.
+            accumulate: number of parts into which a process cuts its share.
+
+        Raises:
+            UserError: the batch cannot be cut into equal parts.
+        """
+        shares = self.world_size * accumulate
+        if batch_size % shares:
+            raise UserError(
+                f"batch_size {batch_size} cannot be shared out evenly: it is no multiple of "
+                f"{shares} ({self.world_size} processes, optimizer.accumulate {accumulate})."
+            )
+
     def on_main(self, work: Callable[[], T]) -> T:
         """Run ``work`` in the main process only, and return its result in every process.
 
@@ -49,6 +66,12 @@ class ProcessGroup:
             raise result_and_error[1]
         result: T = result_and_error[0]
         return result
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with the values that the main process holds."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of ``values`` over all processes."""

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from avsnn.models.spike_counter import SpikeCounter, SpikeRate
 from avsnn.pipeline.training.distributed import ProcessGroup
 
-SUMS, SPIKES, SIZES = "sum", "spikes", "sizes"
+SUMS = "sum"
+# Counts of the spikes of some layers over the epoch, and of all layers over the last step.
+SPIKES, SIZES = "spikes", "sizes"
+LAST_SPIKES, LAST_SIZES = "last_spikes", "last_sizes"
 
 
 class EpochTotals:
@@ -20,7 +23,7 @@ class EpochTotals:
 
     Args:
         model: the network whose spikes are counted.
-        counted_layers: prefixes of the names of the layers whose spikes are counted.
+        counted_layers: prefixes of the names of the layers whose spikes are counted in every step.
         device: the device that holds the sums.
         group: the processes whose sums make the whole.
     """
@@ -37,7 +40,9 @@ class EpochTotals:
         self._sums: dict[str, Tensor] = {}
         self._device = device
         self._group = group
-        self._spikes = SpikeCounter(model, counted_layers) if counted_layers else None
+        self._model = model
+        self._spikes = SpikeCounter(model, counted_layers)
+        self._last_spikes = SpikeCounter(model, ())
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add the values of one more step of this process."""
@@ -46,10 +51,18 @@ class EpochTotals:
             addend = value.detach().double()
             self._sums[name] = self._sums[name] + addend if name in self._sums else addend
 
+    def count_every_layer(self) -> None:
+        """Count the spikes of every layer from now on.
+
+        Counting the spikes of every layer takes time, so the training counts all layers in the last
+        step of an epoch only.
+        """
+        self._last_spikes = SpikeCounter(self._model, ("",))
+
     def close(self) -> None:
         """Stop counting spikes."""
-        if self._spikes is not None:
-            self._spikes.close()
+        self._spikes.close()
+        self._last_spikes.close()
 
     def means(self, *, all_processes: bool) -> dict[str, float]:
         """Return the mean of every value over the steps so far.
@@ -68,18 +81,24 @@ class EpochTotals:
     def spike_rates(self, *, all_processes: bool) -> dict[str, SpikeRate]:
         """Return the spikes per neuron and time step so far, by layer.
 
+        A layer that is counted in every step has the rate of the epoch, any other layer has the
+        rate of the last step.
+
         Args:
             all_processes: over the clips of all processes, not of this process alone.
         """
-        if self._spikes is None or not self._spikes.counts:
-            return {}
-        names = list(self._spikes.counts)
-        counts = torch.stack([self._spikes.counts[name] for name in names])
-        sizes = torch.tensor([self._spikes.sizes[name] for name in names], device=self._device)
-        if all_processes:
-            counts, sizes = self._group.sum(counts), self._group.sum(sizes)
-        pairs = zip(counts.tolist(), sizes.tolist(), strict=True)
-        return {name: SpikeRate(*pair) for name, pair in zip(names, pairs, strict=True)}
+        rates: dict[str, SpikeRate] = {}
+        for counter in (self._last_spikes, self._spikes):
+            if not counter.counts:
+                continue
+            names = list(counter.counts)
+            counts = torch.stack([counter.counts[name] for name in names])
+            sizes = torch.tensor([counter.sizes[name] for name in names], device=self._device)
+            if all_processes:
+                counts, sizes = self._group.sum(counts), self._group.sum(sizes)
+            pairs = zip(counts.tolist(), sizes.tolist(), strict=True)
+            rates |= {name: SpikeRate(*pair) for name, pair in zip(names, pairs, strict=True)}
+        return rates
 
     def state(self) -> dict[str, Tensor]:
         """Return what a resume point keeps: the sums over all processes, as of a single one."""
@@ -88,11 +107,14 @@ class EpochTotals:
             f"{SUMS}.{name}": self._group.sum(total) / world_size
             for name, total in self._sums.items()
         }
-        if self._spikes is not None:
-            for name, fired in self._spikes.counts.items():
-                size = torch.tensor(self._spikes.sizes[name], device=self._device)
-                state[f"{SPIKES}.{name}"] = self._group.sum(fired)
-                state[f"{SIZES}.{name}"] = self._group.sum(size)
+        for counter, spikes, sizes in (
+            (self._spikes, SPIKES, SIZES),
+            (self._last_spikes, LAST_SPIKES, LAST_SIZES),
+        ):
+            for name, fired in counter.counts.items():
+                size = torch.tensor(counter.sizes[name], device=self._device)
+                state[f"{spikes}.{name}"] = self._group.sum(fired)
+                state[f"{sizes}.{name}"] = self._group.sum(size)
         return state
 
     def restore(self, state: Mapping[str, Tensor], *, steps: int) -> None:
@@ -107,7 +129,9 @@ class EpochTotals:
             own = value.to(self._device) * int(self._group.is_main)
             if kind == SUMS:
                 self._sums[name] = own * self._group.world_size
-            elif self._spikes is not None and kind == SPIKES:
-                self._spikes.counts[name] = own
-            elif self._spikes is not None:
-                self._spikes.sizes[name] = int(own)
+            elif kind in (SPIKES, SIZES, LAST_SPIKES, LAST_SIZES):
+                counter = self._spikes if kind in (SPIKES, SIZES) else self._last_spikes
+                if kind in (SPIKES, LAST_SPIKES):
+                    counter.counts[name] = own
+                else:
+                    counter.sizes[name] = int(own)

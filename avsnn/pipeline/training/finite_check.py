@@ -4,15 +4,23 @@ A step leaves its result on the device, because reading a number makes a GPU wai
 reads the result where it reads figures anyway, and before it saves anything.
 """
 
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from avsnn.errors import RunError
 from avsnn.pipeline.training.distributed import ProcessGroup
 
 # What a step checks, in the order in which a bad value spreads.
 CHECKED = ("an input", "the loss", "the norm of the gradient")
+
+
+# A sentence about a bad batch names so many of its clips.
+CLIPS_NAMED = 3
 
 
 class BadStep(NamedTuple):
@@ -56,3 +64,33 @@ class FiniteCheck:
 def is_finite(model: nn.Module) -> bool:
     """Return whether no weight and no running statistic of a model is NaN or infinite."""
     return all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
+
+
+def not_finite_error(bad: BadStep, *, run: Path, lr: float, clips: Sequence[str]) -> RunError:
+    """Return the error to raise for a bad step.
+
+    Args:
+        bad: the step.
+        run: the run folder.
+        lr: learning rate of the step.
+        clips: keys of the clips of the step.
+    """
+    return RunError(
+        f"{run}: {bad.what} is NaN or infinite in epoch {bad.epoch + 1}, step {bad.step + 1} "
+        f"(learning rate {lr:.4g}; first clips of the batch: {', '.join(clips[:CLIPS_NAMED])}). "
+        "The last resume point is from before; lower optimizer.base_lr, set optimizer.clip_norm, "
+        "or check these clips."
+    )
+
+
+def require_finite_loss(loss: float, part: str, epoch: int) -> None:
+    """Check the loss on the part that chooses the epoch; the epoch counts from 0.
+
+    Raises:
+        RunError: the loss is NaN or infinite.
+    """
+    if not isfinite(loss):
+        raise RunError(
+            f"the loss on {part} is NaN or infinite after epoch {epoch + 1}, which is not saved; "
+            f"check the {part} clips with 'avsnn verify', or lower optimizer.base_lr."
+        )

@@ -23,8 +23,9 @@ class TrainingState:
 
     Attributes:
         model: the network.
-        wrapped: the network as a step calls the network: ``model`` itself, or ``model`` wrapped
-            for several processes, or compiled.
+        shared: the network that shares its gradients: ``model`` itself, or ``model`` wrapped for
+            several processes.
+        wrapped: the network as a step calls the network: ``shared``, or ``shared`` compiled.
         optimizer: the optimizer of the parameters of ``model``.
         average: moving average of the weights; None without ``optimizer.ema_decay``.
         kernels: name of the kernels that compute the neurons.
@@ -32,6 +33,7 @@ class TrainingState:
     """
 
     model: nn.Module
+    shared: nn.Module
     wrapped: nn.Module
     optimizer: AdamW
     average: AveragedModel | None
@@ -76,9 +78,8 @@ def build_state(
     average = None
     if (decay := settings.optimizer.ema_decay) is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    wrapped: nn.Module = model
-    if group.world_size > 1:
-        wrapped = DistributedDataParallel(wrapped)
+    shared = DistributedDataParallel(model) if group.world_size > 1 else model
+    wrapped: nn.Module = shared
     if settings.compute.compile:
-        wrapped = torch.compile(wrapped, dynamic=False)  # type: ignore[assignment]
-    return TrainingState(model, wrapped, optimizer, average, kernels, device)
+        wrapped = torch.compile(shared, dynamic=False)  # type: ignore[assignment]
+    return TrainingState(model, shared, wrapped, optimizer, average, kernels, device)

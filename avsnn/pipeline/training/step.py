@@ -32,7 +32,7 @@ def take_step(
     """Take one step of the optimizer.
 
     Args:
-        network: the network to call, ``state.wrapped`` or ``state.model``.
+        network: the network to call, ``state.wrapped`` or ``state.shared``.
         batch: the samples of this process.
         state: the training, which this step changes.
         settings: the settings of the training.

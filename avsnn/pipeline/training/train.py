@@ -1,15 +1,13 @@
 """6. Training: from the configuration of a run to its finished run folder."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avsnn.errors import UserError
+from avsnn.errors import InterruptError, PreemptedError, UserError
 from avsnn.pipeline.engine.atomic_files import is_partial
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.progress import Progress
@@ -18,6 +16,8 @@ from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.memory import lack_of_memory_said
 from avsnn.pipeline.training.options import RunOptions
+from avsnn.pipeline.training.resume import START, resume_points
+from avsnn.pipeline.training.sigterm import watch_for_sigterm
 from avsnn.pipeline.training.training_loop import TrainingLoop
 
 
@@ -60,16 +60,42 @@ def train(
     Raises:
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
             network cannot take the images; a batch is larger than the training part.
-        RunError: an input, the loss, the gradient or a weight is NaN or infinite, or memory ran
-            out.
-        PreemptedError: SIGTERM came, and everything done so far is saved.
+        RunError: an input, the loss, the gradient or a weight is NaN or infinite, memory ran out,
+            or the folder was deleted meanwhile.
+        PreemptedError: SIGTERM came; the training is saved as far as it came.
+        InterruptError: Ctrl-C came; the training is saved up to the last resume point.
     """
+    try:
+        return _train(config, folder, options, progress, say)
+    except KeyboardInterrupt:
+        raise InterruptError(f"interrupted; {_what_is_saved(folder)}") from None
+    except PreemptedError:
+        raise PreemptedError(f"told to end; {_what_is_saved(folder)}") from None
+
+
+def _what_is_saved(folder: Path) -> str:
+    """Return what is saved of a training that was stopped, and how to go on."""
+    newest = max(resume_points(folder / "checkpoints"), default=START)
+    if newest == START:
+        return (
+            f"nothing of {folder} is saved yet. Run the same command again (train: with --resume) "
+            "to start from the first step."
+        )
+    return (
+        f"saved after {newest.epoch} epochs and {newest.step} steps. Run the same command again "
+        "(train: with --resume) to go on from there."
+    )
+
+
+def _train(
+    config: RunConfig,
+    folder: Path,
+    options: RunOptions,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> TrainingResult:
     began = time.monotonic()
-    with (
-        join_process_group(options.device) as group,
-        watch_for_sigterm() as should_stop,
-        lack_of_memory_said(),
-    ):
+    with join_process_group(options.device) as group, lack_of_memory_said():
         done = group.on_main(lambda: _finished_epochs(config, folder, resume=options.resume))
         if done < config.settings.epochs:
             is_new = group.is_main and not (folder / "config.yaml").exists()
@@ -77,14 +103,15 @@ def train(
                 say(f"nothing to resume in {folder}: starting from the first epoch")
             # The loop comes before the first file, because the loop refuses settings that
             # make no network or ask for more than there is.
-            loop = TrainingLoop(config, folder, options, group, should_stop, progress, say)
+            loop = TrainingLoop(config, folder, options, group, progress, say)
             lock: AbstractContextManager[None] = (
                 lock_folder(folder) if group.is_main else nullcontext()
             )
             with lock, loop.loader, closing(loop):
                 if group.is_main and not (folder / "config.yaml").exists():
                     save_config(folder, config)
-                done = loop.run()
+                with watch_for_sigterm() as sigterm:
+                    done = loop.run(sigterm)
         metrics = group.on_main(lambda: read_metrics(folder, config.settings.selection))
         return TrainingResult(
             folder=folder,
@@ -114,23 +141,3 @@ def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
             "add --resume to go on with it, or choose another --run."
         )
     return done
-
-
-@contextmanager
-def watch_for_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGTERM has come; SIGTERM ends nothing meanwhile."""
-    has_come = False
-
-    def note_signal(_signal: int, _frame: object) -> None:
-        nonlocal has_come
-        has_come = True
-
-    # Python allows signal handlers in the main thread only.
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGTERM, note_signal)
-    try:
-        yield lambda: has_come
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,21 +1,23 @@
 """The training loop, from top to bottom, resumable at every step."""
 
 import gc
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from functools import partial
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
-from avsnn.errors import PreemptedError, RunError, UserError
+from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import share_of_rank, steps_per_epoch, training_requests
+from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -27,7 +29,13 @@ from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.metrics import best_epoch, repair_metrics, write_metrics
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_totals import EpochTotals
-from avsnn.pipeline.training.finite_check import BadStep, FiniteCheck, is_finite
+from avsnn.pipeline.training.finite_check import (
+    BadStep,
+    FiniteCheck,
+    is_finite,
+    not_finite_error,
+    require_finite_loss,
+)
 from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
 from avsnn.pipeline.training.memory import require_memory
 from avsnn.pipeline.training.optimizer import learning_rate
@@ -40,14 +48,12 @@ from avsnn.pipeline.training.resume import (
     resume_path,
     save_resume_point,
 )
+from avsnn.pipeline.training.sigterm import SigtermWatch, ToldToEnd
 from avsnn.pipeline.training.state import build_state
 from avsnn.pipeline.training.step import take_step
 
 # Seconds between two notes on the progress bar. On a GPU every note waits for the device.
 NOTE_INTERVAL_S = 0.5
-
-# A sentence about a bad batch names so many of its clips.
-CLIPS_NAMED = 3
 
 
 class TrainingLoop:
@@ -58,7 +64,6 @@ class TrainingLoop:
         folder: the run folder.
         options: device, data source and how often to save.
         group: the processes that train together.
-        should_stop: returns whether SIGTERM has come.
         progress: told of every step.
         say: gets one sentence at a time that a person should read.
 
@@ -73,14 +78,13 @@ class TrainingLoop:
         folder: Path,
         options: RunOptions,
         group: ProcessGroup,
-        should_stop: Callable[[], bool],
         progress: Progress,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.settings = config, config.settings
         self.folder, self.checkpoints = folder, folder / "checkpoints"
-        self.options, self.group, self.should_stop = options, group, should_stop
-        self.progress = progress
+        self.options, self.group, self.progress = options, group, progress
+        self.sigterm = SigtermWatch()
         self.say = say if group.is_main else lambda _: None
         self.loader = Loader(
             partial(open_source, config, shards=options.shards),
@@ -92,7 +96,7 @@ class TrainingLoop:
             self.say(source.note)
         self.rows = rows_of_parts(config, source, *self.settings.train_parts)
         self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
-        _require_even_shares(config, group)
+        group.require_even_shares(self.settings.batch_size, self.settings.optimizer.accumulate)
         self.selection_rows = None
         if self.settings.selection != "last":
             self.selection_rows = rows_of_parts(config, source, self.settings.selection)
@@ -101,37 +105,56 @@ class TrainingLoop:
         self.metrics: list[dict[str, Any]] = []
         self.check = FiniteCheck(options.device)
 
-    def run(self) -> int:
-        """Train the epochs that are missing; return how many epochs were finished before."""
-        start, totals = self._restore()
-        self._announce(start)
+    def run(self, sigterm: SigtermWatch) -> int:
+        """Train the epochs that are missing, while the caller holds the lock of the run folder.
+
+        Args:
+            sigterm: tells whether SIGTERM has come.
+
+        Returns:
+            how many epochs were finished before.
+
+        Raises:
+            PreemptedError: SIGTERM came, and the training is saved.
+            RunError: the training computed a value that is NaN or infinite, or the run folder was
+                deleted.
+        """
+        self.sigterm = sigterm
+        if self.group.is_main:
+            self.lock_stat = (self.folder / ".lock").stat()
+        self.start, totals_before = self._restore()
+        self._announce(self.start)
         log = None
         if self.group.is_main:
-            log = TrainingLog(self.folder / "tensorboard", self.settings, start.epoch, self.say)
-        first_step = start.step
-        for epoch in range(start.epoch, self.settings.epochs):
-            line = self._train_epoch(epoch, first_step, totals)
+            folder = self.folder / "tensorboard"
+            log = TrainingLog(folder, self.settings, self.start.epoch, self.say)
+        first_step = self.start.step
+        for epoch in range(self.start.epoch, self.settings.epochs):
+            line, totals = self._train_epoch(epoch, first_step, totals_before)
             self._require_finite(Position(epoch + 1, 0), group=self.group)
-            first_step, totals = 0, {}
+            first_step, totals_before = 0, {}
             if self.selection_rows is not None:
                 scores, part = self._evaluate_selection(), self.settings.selection
+                if scores is None:
+                    self._stop(Position(epoch, self.steps), totals.state())
                 line |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
-                _require_finite_loss(scores, part, epoch)
+                require_finite_loss(scores.loss, part, epoch)
             self.metrics.append(line)
             self._save_weights_and_metrics()
             self._save_resume_point(Position(epoch + 1, 0), {})
             if log is not None:
                 log.epoch(line)
-            if epoch + 1 < self.settings.epochs and self.group.any(self.should_stop()):
-                raise _preempted(Position(epoch + 1, 0))
+            if epoch + 1 < self.settings.epochs and self.group.any(self.sigterm.has_come):
+                raise PreemptedError
         if log is not None:
             log.close()
-        return start.epoch
+        self._require_folder()
+        return self.start.epoch
 
     def _train_epoch(
         self, epoch: int, first_step: int, totals_before: Mapping[str, Tensor]
-    ) -> dict[str, Any]:
-        """Train one epoch; return the epoch's line of ``metrics.jsonl``."""
+    ) -> tuple[dict[str, Any], EpochTotals]:
+        """Train one epoch; return the epoch's line of ``metrics.jsonl`` and the epoch's totals."""
         settings, state, group = self.settings, self.state, self.group
         lr = self._set_learning_rate(epoch)
         state.model.train()
@@ -155,37 +178,53 @@ class TrainingLoop:
         steps_to_do = self.steps - first_step
         self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps_to_do, "steps")
         began = noted = time.monotonic()
+        batches = self.loader.read(requests)
         try:
-            for step, batch in enumerate(self.loader.read(requests), first_step):
-                if step + 1 == self.steps:
-                    break
-                totals.add(step_of_epoch(state.wrapped, batch, step=step))
+            for step in range(first_step, self.steps):
+                batch = self._next_batch(batches, Position(epoch, step), totals)
+                network, is_last = state.wrapped, step + 1 == self.steps
+                if is_last:
+                    totals.count_every_layer()
+                    network = state.shared
+                totals.add(step_of_epoch(network, batch, step=step))
                 now, note = time.monotonic(), ""
-                if now - noted > NOTE_INTERVAL_S:
+                if now - noted > NOTE_INTERVAL_S and not is_last:
                     rate = (step + 1 - first_step) * settings.batch_size / (now - began)
                     noted, note = now, progress_note(totals, samples_per_second=rate)
                     self._require_finite(Position(epoch, step + 1), group=ProcessGroup())
                 self.progress.advance(note=note)
-                self._save_between_steps(Position(epoch, step + 1), totals)
-            # Counting the spikes of every layer takes time, so only the last step of an epoch
-            # counts all layers.
-            every_layer = EpochTotals(state.model, ("",), device=state.device, group=group)
-            last_network = state.model if settings.compute.compile else state.wrapped
-            totals.add(step_of_epoch(last_network, batch, step=step))
-            every_layer.close()
-            self.progress.advance()
+                if not is_last:
+                    self._save_between_steps(Position(epoch, step + 1), totals)
         finally:
             totals.close()
             self.progress.stop()
         samples_per_second = steps_to_do * settings.batch_size / (time.monotonic() - began)
-        return {
+        rates = totals.spike_rates(all_processes=True)
+        line = {
             "epoch": epoch + 1,
             "lr": lr,
             "kernels": state.kernels,
             **totals.means(all_processes=True),
             "samples_per_second": round(samples_per_second, 1),
-            "spike_rates": _spike_rates(every_layer, totals),
+            # Four significant digits, so that a rate is 0 only if there was no spike at all.
+            "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
+        return line, totals
+
+    def _next_batch(
+        self, batches: Iterator[Batch], position: Position, totals: EpochTotals
+    ) -> Batch:
+        """Return the next batch; SIGTERM ends the waiting for the batch.
+
+        Of several processes, none may leave while the others take the step; these processes obey
+        SIGTERM after the step.
+        """
+        try:
+            with self.sigterm.at_once() if self.group.world_size == 1 else nullcontext():
+                return next(batches)
+        except ToldToEnd:
+            self._require_finite(position, group=self.group)
+            self._stop(position, totals.state())
 
     def _set_learning_rate(self, epoch: int) -> float:
         settings = self.settings
@@ -196,25 +235,37 @@ class TrainingLoop:
             parameters["lr"] = lr
         return lr
 
-    def _evaluate_selection(self) -> Scores:
-        """Return the scores on the part that chooses the epoch; every process scores a share."""
+    def _evaluate_selection(self) -> Scores | None:
+        """Return the scores on the part that chooses the epoch; every process scores a share.
+
+        Returns:
+            None if SIGTERM came.
+        """
         group = self.group
         assert self.selection_rows is not None  # noqa: S101 - narrows the type
         share = share_of_rank(self.selection_rows, rank=group.rank, world_size=group.world_size)
-        scores = predict(
-            self.state.evaluated,
-            self.loader,
-            share,
-            self.settings,
-            device=self.state.device,
-            batch_size=max(1, self.settings.batch_size // group.world_size),
-        )
+        # Every process has batch norm statistics of its own. The main process saves its network, so
+        # every process evaluates that network.
+        group.copy_from_main(self.state.evaluated.buffers())
+        scores = None
+        with suppress(ToldToEnd), self.sigterm.at_once():
+            scores = predict(
+                self.state.evaluated,
+                self.loader,
+                share,
+                self.settings,
+                device=self.state.device,
+                batch_size=max(1, self.settings.batch_size // group.world_size),
+            )
+        if group.any(scores is None) or scores is None:
+            return None
         return Scores(*(group.concatenate(tensor) for tensor in scores))
 
     def _save_weights_and_metrics(self) -> None:
         """Save the weights and the figures of an epoch; the resume point is saved after both."""
         if not self.group.is_main:
             return
+        self._require_folder()
         facts = {"epoch": self.metrics[-1]["epoch"], "run": self.config.fingerprint}
         checkpoint = Checkpoint(dict(self.state.evaluated.state_dict()), facts)
         write_checkpoint(last_checkpoint(self.folder), checkpoint)
@@ -224,13 +275,36 @@ class TrainingLoop:
 
     def _save_between_steps(self, position: Position, totals: EpochTotals) -> None:
         """Save a resume point within an epoch if it is time to save, or time to end."""
-        stop, every = self.group.any(self.should_stop()), self.options.save_every
+        stop, every = self.group.any(self.sigterm.has_come), self.options.save_every
         if stop or (every and (position.epoch * self.steps + position.step) % every == 0):
             self._require_finite(position, group=self.group)
             # Every process takes part in `totals.state`, which adds up the sums of all processes.
-            self._save_resume_point(position, totals.state())
-        if stop:
-            raise _preempted(position)
+            state = totals.state()
+            if stop:
+                self._stop(position, state)
+            self._save_resume_point(position, state)
+
+    def _stop(self, position: Position, totals: Mapping[str, Tensor]) -> NoReturn:
+        """Save where the training stands, unless it stands where it started, and end it."""
+        if position != self.start:
+            self._save_resume_point(position, totals)
+        raise PreemptedError
+
+    def _require_folder(self) -> None:
+        """Check that the run folder is the folder whose lock this process holds.
+
+        Raises:
+            RunError: the folder was deleted. Writing would make a folder without configuration.
+        """
+        if not self.group.is_main:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat((self.folder / ".lock").stat(), self.lock_stat):
+                return
+        raise RunError(
+            f"{self.folder} was deleted or replaced while it was trained, so nothing more is saved "
+            "there; run the same command again."
+        )
 
     def _require_finite(self, position: Position, *, group: ProcessGroup) -> None:
         """End a training that computed a value that is NaN or infinite, before it is saved.
@@ -255,17 +329,13 @@ class TrainingLoop:
             epoch=bad.epoch,
             first_step=bad.step,
         )
-        keys = [self.loader.source.keys[row] for row in next(requests).rows[:CLIPS_NAMED]]
+        keys = [self.loader.source.keys[row] for row in next(requests).rows]
         lr = self.state.optimizer.param_groups[0]["lr"]
-        raise RunError(
-            f"{self.folder}: {bad.what} is NaN or infinite in epoch {bad.epoch + 1}, step "
-            f"{bad.step + 1} (learning rate {lr:.4g}; first clips of the batch: "
-            f"{', '.join(keys)}). The last resume point is from before; lower optimizer.base_lr, "
-            "set optimizer.clip_norm, or check these clips."
-        )
+        raise not_finite_error(bad, run=self.folder, lr=lr, clips=keys)
 
     def _save_resume_point(self, position: Position, totals: Mapping[str, Tensor]) -> None:
         if self.group.is_main:
+            self._require_folder()
             save_resume_point(
                 self.checkpoints,
                 position,
@@ -321,37 +391,3 @@ class TrainingLoop:
         # ever for these threads once the process group is gone.
         self.state.wrapped = self.state.model
         gc.collect()
-
-
-def _spike_rates(every_layer: EpochTotals, totals: EpochTotals) -> dict[str, float]:
-    """Return the rate of every layer: of the whole epoch where counted, else of the last step."""
-    last_step = every_layer.spike_rates(all_processes=True)
-    rates = last_step | totals.spike_rates(all_processes=True)
-    # Four significant digits, so that a rate is 0 only if there was no spike at all.
-    return {name: float(f"{rate:.4g}") for name, rate in rates.items()}
-
-
-def _require_even_shares(config: RunConfig, group: ProcessGroup) -> None:
-    settings = config.settings
-    shares = group.world_size * settings.optimizer.accumulate
-    if settings.batch_size % shares:
-        raise UserError(
-            f"batch_size {settings.batch_size} cannot be shared out evenly: it is no multiple of "
-            f"{shares} ({group.world_size} processes, optimizer.accumulate "
-            f"{settings.optimizer.accumulate})."
-        )
-
-
-def _require_finite_loss(scores: Scores, part: str, epoch: int) -> None:
-    if not isfinite(scores.loss):
-        raise RunError(
-            f"the loss on {part} is NaN or infinite after epoch {epoch + 1}, which is not saved; "
-            f"check the {part} clips with 'avsnn verify', or lower optimizer.base_lr."
-        )
-
-
-def _preempted(position: Position) -> PreemptedError:
-    return PreemptedError(
-        f"told to end; saved after {position.epoch} epochs and {position.step} steps. Run the same "
-        "command with --resume to go on from there."
-    )
