@@ -97,10 +97,17 @@ def list_runs(runs: Path) -> list[dict[str, Any]]:
     from avsnn.pipeline.runs.config import load_config
 
     rows = []
-    for path in sorted(runs.glob("*/config.yaml")):
-        row: dict[str, Any] = {"run": str(path.parent)}
+    for folder in sorted(runs.glob("*/")):
+        row: dict[str, Any] = {"run": str(folder)}
         try:
-            row |= _describe_run(path.parent, load_config(path.parent))
+            # `lstat` raises another error if nobody may enter the folder, which may be a run.
+            (folder / "config.yaml").lstat()
+            row |= _describe_run(folder, load_config(folder))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}"
+            row |= dict.fromkeys(RUN_FIELDS) | {"unreadable": reason}
         except (UserError, RunError) as error:
             row |= dict.fromkeys(RUN_FIELDS) | {"unreadable": str(error)}
         rows.append(row)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from avsnn.cli.options import AsJson, Assignments, Device, LoaderWorkers, Root, Runs, SaveEvery
+from avsnn.errors import RunError
 
 TableName = Annotated[
     str,
@@ -38,10 +39,11 @@ def reproduce_command(
     """Train and evaluate every row of a published table; print measured and published figures.
 
     Every row is a preset, and every row is run with every seed. reproduce skips finished runs,
-    continues interrupted runs and starts missing runs. --set changes a setting of all rows, such as
-    epochs; selection=test chooses the best epoch on the test part, as in the published results.
-    After every run, reproduce writes the table as Markdown and as JSON to the folder 'tables' in
-    the folder of --runs.
+    continues interrupted runs and starts missing runs. reproduce names a run that cannot be read or
+    does not succeed, goes on with the other runs, and ends with exit code 1. --set changes a
+    setting of all rows, such as epochs; selection=test chooses the best epoch on the test part, as
+    in the published results. After every run, reproduce writes the table as Markdown and as JSON to
+    the folder 'tables' in the folder of --runs.
     """
     from avsnn.cli.screen.console import print_json, say
     from avsnn.cli.screen.experiments import print_reproduction
@@ -77,3 +79,8 @@ def reproduce_command(
         print_json(reproduction.model_dump())
     else:
         print_reproduction(reproduction, None if dry_run else runs)
+    if failures := reproduction.failures:
+        raise RunError(
+            f"the table is incomplete: {len(failures)} of its runs cannot be read or did not "
+            f"succeed (first: {failures[0]})"
+        )

@@ -34,6 +34,8 @@ def print_reproduction(reproduction: ReproducedTable, runs: Path | None) -> None
     for line in reproduction.lines:
         table.add_row(*table_cells(line, reproduction.epochs_planned))
     out.print(table)
+    for failure in reproduction.failures:
+        out.print(failure)
     if reproduction.missing:
         out.print(f"{reproduction.missing} runs to do.")
     if runs is not None:

@@ -74,8 +74,7 @@ def write_atomically(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Processes of two machines that share a folder may have the same number, so the name holds the
     # machine and a random part too.
-    host = re.sub(r"[^\w-]", "-", platform.node())[:40]
-    writer = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    writer = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = target.with_name(f".{target.name}.{writer}.partial")
     try:
         partial.write_bytes(data)
@@ -97,6 +96,35 @@ def remove_partial_files(folder: Path) -> None:
     """
     for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
+
+
+def remove_partial_files_of_dead_writers(folder: Path) -> None:
+    """Remove the unfinished files that killed writers of this machine left directly in a folder.
+
+    Args:
+        folder: a folder without a lock, into which other processes may write meanwhile; the folder
+            may be missing.
+    """
+    writer = re.compile(rf"\..+\.{re.escape(_this_host())}-(\d+)-[0-9a-f]{{8}}\.partial")
+    for path in folder.glob(".*.partial"):
+        match = writer.fullmatch(path.name)
+        if match is not None and not _is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _this_host() -> str:
+    return re.sub(r"[^\w-]", "-", platform.node())[:40]
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process of this machine may be running."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_if_changed(target: Path, data: bytes) -> None:
@@ -155,9 +183,13 @@ def locate(folder: Path, name: str) -> Folder:
     return UPath(name) if "://" in name else folder / name
 
 
-def disk_full_error(folder: Folder) -> RunError:
+class DiskFullError(RunError):
+    """A write found no room."""
+
+
+def disk_full_error(folder: Folder) -> DiskFullError:
     """Return the error to raise where a write found no room."""
-    return RunError(
+    return DiskFullError(
         f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
         "same command again."
     )

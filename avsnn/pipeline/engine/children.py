@@ -65,5 +65,5 @@ def _handlers_deferred(*signals: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in known.items():
             signal.signal(number, handler)
-        for number in sorted(came):
-            signal.raise_signal(number)
+        for missed in sorted(came):
+            signal.raise_signal(missed)

@@ -23,6 +23,10 @@ FOLDERS_UNDER_LOCK = (".", "checkpoints", "state", "table")
 READER_WAIT_S = 2.0
 
 
+class BusyError(RunError):
+    """Another run holds the lock of a folder."""
+
+
 @contextmanager
 def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
     """Hold the lock of a folder while the context is open.
@@ -85,8 +89,8 @@ def require_no_writer(folder: Path) -> None:
             return
 
 
-def _busy_error(folder: Path) -> RunError:
-    return RunError(
+def _busy_error(folder: Path) -> BusyError:
+    return BusyError(
         f"another avsnn run is writing to {folder}. Wait for the end of that run, or choose "
         "another folder."
     )

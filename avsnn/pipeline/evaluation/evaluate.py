@@ -9,12 +9,20 @@ import torch
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine.atomic_files import write_atomically
+from avsnn.pipeline.engine.atomic_files import (
+    remove_partial_files_of_dead_writers,
+    write_atomically,
+)
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.measures import Evaluation, measure, read_evaluation
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.inference.device import choose_kernels
+from avsnn.pipeline.inference.memory import (
+    EVALUATION_ADVICE,
+    lack_of_memory_said,
+    require_memory_to_evaluate,
+)
 from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.inference.predict import predict
 from avsnn.pipeline.loading.dataset import open_source, require_same_data, rows_of_parts
@@ -42,9 +50,18 @@ def evaluate(
         the evaluation, and whether the evaluation was recorded before and only read again.
 
     Raises:
-        UserError: the folder is not a run, has no checkpoint yet, or its data are gone or changed.
-        RunError: the checkpoint cannot be read, or the loss is NaN or infinite.
+        UserError: the folder is not a run, has no checkpoint yet, its data are gone or changed, or
+            the evaluation needs more memory than there is.
+        RunError: the checkpoint cannot be read, the loss is NaN or infinite, memory ran out, or the
+            run folder was deleted meanwhile.
     """
+    with lack_of_memory_said(f"{EVALUATION_ADVICE[0].upper()}{EVALUATION_ADVICE[1:]}"):
+        return _evaluate(folder, part=part, root=root, device=device, progress=progress)
+
+
+def _evaluate(
+    folder: Path, *, part: Part, root: Path | None, device: torch.device, progress: Progress
+) -> tuple[Evaluation, bool]:
     config = load_config(folder)
     if root is not None:
         config = config.model_copy(update={"root": root.absolute()})
@@ -58,9 +75,11 @@ def evaluate(
     if (before := recorded_evaluation(folder, config, part=part)) is not None:
         return before, True
     choose_kernels("auto", device)
-    model, epoch = load_network(config, checkpoint)
     with Loader(partial(open_source, config), workers=0, pin=device.type == "cuda") as loader:
         rows = rows_of_parts(config, loader.source, part)
+        clips = min(len(rows), config.settings.batch_size)
+        require_memory_to_evaluate(config, device, clips=clips)
+        model, epoch = load_network(config, checkpoint)
         progress.start(f"evaluate {part}", len(rows), "clips")
         scores = predict(
             model.to(device), loader, rows, config.settings, device=device, progress=progress
@@ -80,7 +99,10 @@ def evaluate(
         fingerprint=_fingerprint(folder, config, part),
         run=folder,
     )
+    if not (folder / "config.yaml").exists():
+        raise RunError(f"{folder} was deleted while it was evaluated, so nothing is saved there.")
     path = evaluation_path(folder, part)
+    remove_partial_files_of_dead_writers(path.parent)
     write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
     return result, False
 

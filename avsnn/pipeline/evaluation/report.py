@@ -5,7 +5,10 @@ from html import escape
 from pathlib import Path
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.pipeline.engine.atomic_files import write_if_changed
+from avsnn.pipeline.engine.atomic_files import (
+    remove_partial_files_of_dead_writers,
+    write_if_changed,
+)
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
 from avsnn.pipeline.evaluation.measures import Evaluation, read_evaluation
@@ -45,6 +48,7 @@ def write_report(folder: Path) -> Path:
     config = load_config(folder)
     metrics, damage = inspect_metrics(folder, config.settings.selection)
     report = folder / "report"
+    remove_partial_files_of_dead_writers(report)
     sections = [_header(config)]
     for part in REPORTED_PARTS:
         path = evaluation_path(folder, part)

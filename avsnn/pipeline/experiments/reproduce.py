@@ -4,13 +4,16 @@ A row is a preset. The runs are runs of ``avsnn train``, and are found again by 
 Tables therefore share runs, a finished run is skipped, and an interrupted run goes on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.atomic_files import DiskFullError
+from avsnn.pipeline.engine.lock import BusyError
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.evaluate import evaluate, recorded_evaluation
 from avsnn.pipeline.experiments.presets import load_presets
@@ -37,18 +40,30 @@ class Experiment(NamedTuple):
     config: RunConfig
     folder: Path
 
-    @property
-    def top1(self) -> float | None:
-        """Top-1 on the test part in %; None if the run is not finished and evaluated."""
-        if self.epochs < self.config.settings.epochs:
-            return None
-        result = recorded_evaluation(self.folder, self.config, part="test")
-        return None if result is None else 100 * result.top1
+    def state(self) -> "RunState":
+        """Read from the run folder how far the run is."""
+        try:
+            epochs = len(read_metrics(self.folder, self.config.settings.selection))
+            if epochs < self.config.settings.epochs:
+                return RunState(epochs)
+            result = recorded_evaluation(self.folder, self.config, part="test")
+        except (UserError, RunError, OSError) as error:
+            return RunState(0, failure=_reason(error))
+        return RunState(epochs, top1=None if result is None else 100 * result.top1)
 
-    @property
-    def epochs(self) -> int:
-        """Number of trained epochs."""
-        return len(read_metrics(self.folder, self.config.settings.selection))
+
+class RunState(NamedTuple):
+    """How far a run of a table is.
+
+    Attributes:
+        epochs: number of trained epochs.
+        top1: top-1 on the test part in %; None if the run is not finished and evaluated.
+        failure: why the run cannot be read or did not succeed; empty if all is well.
+    """
+
+    epochs: int
+    top1: float | None = None
+    failure: str = ""
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -110,6 +125,8 @@ def reproduce(
 ) -> ReproducedTable:
     """Train and evaluate the runs that are missing, and write the table after every run.
 
+    A run that cannot be read or does not succeed is said, and hides no other run.
+
     Args:
         name: name of the table.
         experiments: the cells of the table, from :func:`plan_table`.
@@ -120,31 +137,65 @@ def reproduce(
         say: gets one sentence at a time that a person should read.
 
     Raises:
-        UserError: like :func:`avsnn.pipeline.training.train.train`.
-        PreemptedError: SIGTERM came; everything done so far is saved.
+        RunError: the disk is full, or another command trains one of the runs.
+        PreemptedError: SIGTERM came; the training is saved as far as it came.
     """
-    missing = [experiment for experiment in experiments if experiment.top1 is None]
+    failures: dict[Path, str] = {}
+    missing = [experiment for experiment in experiments if experiment.state().top1 is None]
     for number, experiment in enumerate(missing, 1):
         folder = experiment.folder
         say(f"[{number} of {len(missing)}] {experiment.row.name}, seed {experiment.seed}")
-        train(
-            experiment.config,
-            folder=folder,
-            options=replace(options, resume=folder.exists()),
-            progress=progress,
-            say=say,
-        )
-        evaluate(folder, part="test", root=None, device=options.device, progress=progress)
-        write_table(summarise(name, experiments, assignments), runs)
-    found = summarise(name, experiments, assignments)
+        try:
+            train(
+                experiment.config,
+                folder=folder,
+                options=replace(options, resume=folder.exists()),
+                progress=progress,
+                say=say,
+            )
+            evaluate(folder, part="test", root=None, device=options.device, progress=progress)
+        except BusyError:
+            raise RunError(
+                f"another avsnn run is writing to {folder}. Wait for the end of that run, or "
+                "choose another --runs."
+            ) from None
+        except DiskFullError:
+            raise
+        except (UserError, RunError, OSError) as error:
+            failures[folder] = _reason(error)
+            say(failures[folder])
+        write_table(summarise(name, experiments, assignments, failures), runs)
+    found = summarise(name, experiments, assignments, failures)
     write_table(found, runs)
     return found
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be used: {error.strerror}."
+    return str(error)
+
+
 def summarise(
-    name: str, experiments: Sequence[Experiment], assignments: Sequence[str]
+    name: str,
+    experiments: Sequence[Experiment],
+    assignments: Sequence[str],
+    failures: Mapping[Path, str] = MappingProxyType({}),
 ) -> ReproducedTable:
-    """Return the table as far as its runs are finished."""
+    """Return the table as far as its runs are finished.
+
+    Args:
+        name: name of the table.
+        experiments: the cells of the table, from :func:`plan_table`.
+        assignments: the words that changed the settings of every row.
+        failures: why runs did not succeed, by run folder.
+    """
+    states = {
+        e.folder: e.state()._replace(failure=failures[e.folder])
+        if e.folder in failures
+        else e.state()
+        for e in experiments
+    }
     first = experiments[0].config
     rows = {experiment.row.name: experiment.row for experiment in experiments}
     return ReproducedTable(
@@ -156,24 +207,30 @@ def summarise(
         epochs_planned=first.settings.epochs,
         changed=list(assignments),
         lines=[
-            _summarise_row(row, [e for e in experiments if e.row.name == row.name], first.dataset)
+            _summarise_row(
+                row,
+                {e.seed: (e.folder, states[e.folder]) for e in experiments if e.row == row},
+                first.dataset,
+            )
             for row in rows.values()
         ],
     )
 
 
-def _summarise_row(row: TableRow, experiments: list[Experiment], dataset: str) -> ReproducedRow:
-    top1 = {experiment.seed: experiment.top1 for experiment in experiments}
-    finished = [value for value in top1.values() if value is not None]
+def _summarise_row(
+    row: TableRow, runs: Mapping[int, tuple[Path, RunState]], dataset: str
+) -> ReproducedRow:
+    finished = [state.top1 for _, state in runs.values() if state.top1 is not None]
     published: Any = row.published.get(dataset)
     if isinstance(published, dict):
         published = mean(published.values())
     return ReproducedRow(
         name=row.name,
         preset=row.preset,
-        runs={experiment.seed: str(experiment.folder) for experiment in experiments},
-        epochs={experiment.seed: experiment.epochs for experiment in experiments},
-        top1=top1,
+        runs={seed: str(folder) for seed, (folder, _) in runs.items()},
+        epochs={seed: state.epochs for seed, (_, state) in runs.items()},
+        top1={seed: state.top1 for seed, (_, state) in runs.items()},
+        failed={seed: state.failure for seed, (_, state) in runs.items() if state.failure},
         mean=mean(finished) if finished else None,
         spread=stdev(finished) if len(finished) > 1 else None,
         published=published,

@@ -7,7 +7,10 @@ import yaml
 from pydantic import BaseModel, Field
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import write_atomically
+from avsnn.pipeline.engine.atomic_files import (
+    remove_partial_files_of_dead_writers,
+    write_atomically,
+)
 
 FOLDER = Path(__file__).parent / "tables"
 
@@ -42,6 +45,7 @@ class ReproducedRow(BaseModel):
         runs: the run folder of each seed.
         epochs: number of trained epochs of each seed.
         top1: the figure of each seed; None for a run that is not finished and evaluated.
+        failed: why a run cannot be read or did not succeed, by seed; empty if all is well.
         mean: mean over the finished runs.
         spread: sample standard deviation over the finished runs; None for fewer than two runs.
         published: the published figure for this data set; the mean where there are several.
@@ -52,6 +56,7 @@ class ReproducedRow(BaseModel):
     runs: dict[int, str]
     epochs: dict[int, int]
     top1: dict[int, float | None]
+    failed: dict[int, str] = Field(default_factory=dict)
     mean: float | None
     spread: float | None
     published: float | None
@@ -85,6 +90,15 @@ class ReproducedTable(BaseModel):
         """Number of runs that are not finished and evaluated."""
         return sum(value is None for line in self.lines for value in line.top1.values())
 
+    @property
+    def failures(self) -> list[str]:
+        """Sentences about the runs that cannot be read or did not succeed."""
+        return [
+            f"{line.name}, seed {seed}: {reason}"
+            for line in self.lines
+            for seed, reason in line.failed.items()
+        ]
+
 
 def table_names() -> list[str]:
     """Return the names of all published tables."""
@@ -117,6 +131,7 @@ def table_files(found: ReproducedTable, runs: Path) -> tuple[Path, Path]:
 def write_table(found: ReproducedTable, runs: Path) -> None:
     """Write a reproduced table as Markdown and as JSON, to :func:`table_files`."""
     page, data = table_files(found, runs)
+    remove_partial_files_of_dead_writers(page.parent)
     write_atomically(page, table_markdown(found).encode())
     write_atomically(data, (json.dumps(found.model_dump(), indent=1) + "\n").encode())
 
@@ -129,7 +144,11 @@ def table_header(found: ReproducedTable) -> list[str]:
 def table_cells(row: ReproducedRow, epochs_planned: int) -> list[str]:
     """Return a row as text, one cell for each heading."""
     measured = [
-        f"{row.epochs[seed]} of {epochs_planned} epochs" if top1 is None else f"{top1:.2f}"
+        "failed"
+        if seed in row.failed
+        else f"{row.epochs[seed]} of {epochs_planned} epochs"
+        if top1 is None
+        else f"{top1:.2f}"
         for seed, top1 in row.top1.items()
     ]
     average = "" if row.mean is None else f"{row.mean:.2f}"

@@ -1,5 +1,6 @@
 """What a person is told of a training: a note on the bar, a line and TensorBoard's figures."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,46 @@ from avsnn.pipeline.training.epoch_totals import EpochTotals
 MAY_FALL_SILENT = ("fusion.", "attention.")
 
 LOSSES = ("loss", "cross_entropy", "alignment", "auxiliary")
+
+
+class Curves:
+    """A file with curves for TensorBoard, written without a thread and without a queue.
+
+    `SummaryWriter` of tensorboardX hands every figure to a thread through a queue of
+    `multiprocessing`. The queue needs a /dev/shm to which this process may write, and a training
+    would wait for ever for a thread that an error has ended, for example on a full disk.
+
+    Args:
+        folder: the folder for TensorBoard; the class makes the folder.
+        first_epoch: TensorBoard drops the curves of older files from this epoch on.
+    """
+
+    def __init__(self, folder: Path, *, first_epoch: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # The name holds whole seconds, so two trainings within a second need another difference.
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        self._event = Event
+        self._writer.write_event(Event(step=first_epoch, file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(step=first_epoch, session_log=start))
+
+    def add(self, name: str, value: float, epoch: int) -> None:
+        """Add a point to a curve."""
+        from tensorboardX.summary import scalar
+
+        event = self._event(wall_time=time.time(), step=epoch, summary=scalar(name, value))
+        self._writer.write_event(event)
+
+    def flush(self) -> None:
+        """Flush the points to the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 class TrainingLog:
@@ -29,13 +70,11 @@ class TrainingLog:
     def __init__(
         self, folder: Path, settings: TrainSettings, first_epoch: int, say: Callable[[str], None]
     ) -> None:
-        from tensorboardX import SummaryWriter
-
         self._settings = settings
         self._say = say
         self._first, self._began = first_epoch, time.monotonic()
         self._silent: set[str] = set()
-        self._writer = SummaryWriter(logdir=str(folder), purge_step=first_epoch + 1)
+        self._curves = Curves(folder, first_epoch=first_epoch + 1)
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Tell of a finished epoch.
@@ -46,10 +85,10 @@ class TrainingLog:
         for name, value in line.items():
             if name == "spike_rates":
                 for layer, rate in value.items():
-                    self._writer.add_scalar(f"spike_rate/{layer}", rate, line["epoch"])
+                    self._curves.add(f"spike_rate/{layer}", rate, line["epoch"])
             elif name not in ("epoch", "kernels"):
-                self._writer.add_scalar(name, value, line["epoch"])
-        self._writer.flush()
+                self._curves.add(name, value, line["epoch"])
+        self._curves.flush()
         part, epochs = self._settings.selection, self._settings.epochs
         chosen = "" if part == "last" else f", {part} accuracy {line[f'{part}_accuracy']:.1%}"
         self._say(
@@ -61,7 +100,7 @@ class TrainingLog:
 
     def close(self) -> None:
         """Close the files of TensorBoard."""
-        self._writer.close()
+        self._curves.close()
 
     def _time_left(self, epoch: int) -> str:
         left = (self._settings.epochs - epoch) / (epoch - self._first)

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from avsnn.errors import InterruptError, PreemptedError, UserError
-from avsnn.pipeline.engine.atomic_files import is_partial
+from avsnn.pipeline.engine.atomic_files import (
+    is_partial,
+    remove_partial_files_of_dead_writers,
+)
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
 from avsnn.pipeline.training.distributed import join_process_group
-from avsnn.pipeline.training.memory import lack_of_memory_said
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import START, resume_points
 from avsnn.pipeline.training.sigterm import watch_for_sigterm
@@ -95,7 +98,8 @@ def _train(
     say: Callable[[str], None],
 ) -> TrainingResult:
     began = time.monotonic()
-    with join_process_group(options.device) as group, lack_of_memory_said():
+    what_now = f"Finished epochs are saved; {TRAINING_ADVICE}"
+    with join_process_group(options.device) as group, lack_of_memory_said(what_now):
         done = group.on_main(lambda: _finished_epochs(config, folder, resume=options.resume))
         if done < config.settings.epochs:
             is_new = group.is_main and not (folder / "config.yaml").exists()
@@ -140,4 +144,8 @@ def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
             f"{folder} holds this run, unfinished ({done} of {config.settings.epochs} epochs); "
             "add --resume to go on with it, or choose another --run."
         )
+    if done >= config.settings.epochs:
+        # A training that was killed while it wrote its last resume point has all its epochs, and
+        # never takes the lock again, under which a training removes such files.
+        remove_partial_files_of_dead_writers(folder / "checkpoints")
     return done

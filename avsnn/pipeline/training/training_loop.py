@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
@@ -37,7 +38,6 @@ from avsnn.pipeline.training.finite_check import (
     require_finite_loss,
 )
 from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
-from avsnn.pipeline.training.memory import require_memory
 from avsnn.pipeline.training.optimizer import learning_rate
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import (

@@ -1,0 +1,124 @@
+"""Refuses settings whose training or evaluation cannot fit in memory, before the computation."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from avsnn.errors import RunError, UserError
+from avsnn.models.patch_split import PATCH_SPLITS
+from avsnn.models.zoo import build
+from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.train_settings import TrainSettings
+
+# A weight, its gradient and two moments of AdamW, as float32.
+BYTES_PER_PARAMETER = 16
+
+# What a person can do about a training, and about the evaluation of a run whose settings are fixed.
+TRAINING_ADVICE = (
+    "lower batch_size, model.steps, model.channels or data.size, or raise optimizer.accumulate"
+)
+EVALUATION_ADVICE = "evaluate the run on a machine or a device with more memory"
+
+# Words of the errors that torch raises if there is no memory.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+
+
+def require_memory(config: RunConfig, device: torch.device, *, processes: int) -> None:
+    """Refuse a training that needs more memory than the device has.
+
+    Args:
+        config: the configuration of the run.
+        device: the device that computes.
+        processes: number of processes that share out every batch.
+
+    Raises:
+        UserError: the weights and what a step must keep are larger than all memory.
+    """
+    settings = config.settings
+    clips = settings.batch_size // (processes * settings.optimizer.accumulate)
+    stages = _bytes_of_stages(settings, clips=clips)
+    # With `compute.recompute`, only one stage at a time is kept for the backward pass.
+    step = max(stages) if settings.compute.recompute else sum(stages)
+    if not settings.compute.recompute and settings.model.method not in ("audio", "visual"):
+        step *= 2
+    _require_bytes(
+        BYTES_PER_PARAMETER * _parameters(config) + step, device, "these settings", TRAINING_ADVICE
+    )
+
+
+def require_memory_to_evaluate(config: RunConfig, device: torch.device, *, clips: int) -> None:
+    """Refuse an evaluation that needs more memory than the device has.
+
+    Args:
+        config: the configuration of the run.
+        device: the device that computes.
+        clips: number of clips of the largest batch.
+
+    Raises:
+        UserError: the weights and the largest layer of a batch are larger than all memory.
+    """
+    needed = 4 * _parameters(config) + max(_bytes_of_stages(config.settings, clips=clips))
+    _require_bytes(needed, device, "the evaluation of this run", EVALUATION_ADVICE)
+
+
+def _require_bytes(needed: int, device: torch.device, what: str, advice: str) -> None:
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    else:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        verb = "need" if what.endswith("settings") else "needs"
+        raise UserError(
+            f"{what} {verb} more than {needed / 1e9:,.0f} GB of memory, and {device.type} has "
+            f"{there / 1e9:,.0f} GB: {advice}."
+        )
+
+
+@contextmanager
+def lack_of_memory_said(what_now: str) -> Iterator[None]:
+    """Turn every error that says that memory ran out into one sentence.
+
+    Args:
+        what_now: what is saved and what a person can do, as the end of the sentence.
+
+    Raises:
+        RunError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch raises a plain RuntimeError if a CPU has no memory left.
+        if isinstance(error, RuntimeError) and not any(w in str(error) for w in NO_MEMORY):
+            raise
+        reason = (str(error) or "MemoryError").splitlines()[0]
+        raise RunError(f"there is not enough memory ({reason}). {what_now}.") from None
+
+
+def _parameters(config: RunConfig) -> int:
+    """Return the number of parameters of the network of a run."""
+    settings = config.settings
+    try:
+        with torch.device("meta"):
+            model = build(settings.model, classes=len(config.manifest.classes), tokens=1)
+    except ValueError:
+        # `build_network` builds the same network, and says why the settings make no network.
+        return 0
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _bytes_of_stages(settings: TrainSettings, *, clips: int) -> list[int]:
+    """Return the bytes of the output of every convolution of one patch split.
+
+    The stages after the first have T time steps.
+    """
+    model, size = settings.model, settings.data.size
+    return [
+        (model.steps if number else 1)
+        * clips
+        * (model.channels // divisor)
+        * (size // 2**number) ** 2
+        * (2 if settings.compute.precision == "bf16" else 4)
+        for number, divisor in enumerate(PATCH_SPLITS[model.patch_split])
+    ]
