@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +145,16 @@ def write_city_sounds(folder: Path, *, recordings: int, slices: int) -> Path:
                 pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
                 cv2.imwrite(str(images / f"{stem}.jpg"), pixels)
     return folder
+
+
+def remains_of_a_dead_writer(folder: Path, name: str) -> Path:
+    """Write an unfinished file as a process leaves it that is killed; return its path."""
+    writer = subprocess.Popen(["true"])
+    writer.wait()
+    host = re.sub(r"[^\w-]", "-", platform.node())[:40]
+    path = folder / f".{name}.{host}-{writer.pid}-0123abcd.partial"
+    path.write_text("{")
+    return path
 
 
 class NoProgress:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.pipeline.runs.metrics import read_metrics
-from tests.conftest import Command, hashes
+from tests.conftest import Command, hashes, remains_of_a_dead_writer
 from tests.e2e.test_kill import curve
 from tests.warm import Warm
 
@@ -255,3 +255,43 @@ def test_a_resume_point_of_another_network_is_one_sentence(
 
 def lines_of(run: Path) -> list[bytes]:
     return (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_evaluate_removes_the_unfinished_files_of_killed_evaluations(
+    avsnn: Command, run: Path
+) -> None:
+    dead = remains_of_a_dead_writer(run / "report", "index.html")
+    assert avsnn("evaluate", run).returncode == 0
+    assert not dead.exists()
+
+
+def test_an_evaluation_that_cannot_fit_in_memory_is_refused(avsnn: Command, run: Path) -> None:
+    config = run / "config.yaml"
+    text = config.read_text().replace("steps: 4", "steps: 1024").replace("size: 32", "size: 4096")
+    config.write_text(text)
+    (run / "report" / "test.json").unlink()
+    done = avsnn("evaluate", run)
+    assert_one_sentence(done, 2)
+    assert "needs more than" in done.stderr
+    assert "GB of memory, and cpu has" in done.stderr
+
+
+def test_a_folder_that_nobody_may_enter_is_named_by_status(
+    avsnn_path: str, small_demo: Path, finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "closed").mkdir(parents=True)
+    (tmp_path / "runs" / "whole").symlink_to(finished)
+    (tmp_path / "runs" / "closed").chmod(0)
+    # Without these rights, root is refused like any other user.
+    words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", avsnn_path, "status"]
+    done = subprocess.run(
+        [*words, "--root", str(small_demo), "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    closed, whole = json.loads(done.stdout)["runs"]
+    assert "closed/config.yaml cannot be read: Permission denied" in closed["unreadable"]
+    assert whole["epochs"] == 3

@@ -86,6 +86,28 @@ def test_too_little_shared_memory_is_said(
     assert "--workers 0" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("workers", "code"), [("0", 0), ("1", 2)])
+def test_without_shared_memory_a_thread_reads_batches_and_processes_are_refused_in_one_sentence(
+    avsnn_path: str, root: Path, tmp_path: Path, workers: str, code: int
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    command = " ".join([avsnn_path, "train", "demo", *SETTINGS, "--workers", workers])
+    script = f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {command}"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if code:
+        assert "use --workers 0" in done.stderr.splitlines()[-1]
+
+
 def has_a_worker(pid: int) -> bool:
     """Return whether a process has a child that is started as ``python -c "… spawn_main …"``."""
     for child in psutil.Process(pid).children():

@@ -1,9 +1,12 @@
 """Runs the experiments of published tables with ``avsnn reproduce``."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
-from tests.conftest import Command
+from avsnn.pipeline.engine.lock import lock_folder
+from tests.conftest import Command, remains_of_a_dead_writer
 from tests.e2e.test_kill import kill_when_it_says
 from tests.warm import Warm
 
@@ -58,3 +61,64 @@ def test_wrong_arguments_end_with_one_sentence(avsnn: Command, small_demo: Path)
         done = avsnn("reproduce", *words, "--root", small_demo)
         assert done.returncode == 2
         assert sentence in done.stderr
+
+
+def test_a_run_that_cannot_be_read_hides_no_other_run_and_the_table_is_called_incomplete(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    words = [*WORDS, "--root", str(small_demo)]
+    words[1] = "snr"
+    assert avsnn(*words).returncode == 0
+    path = tmp_path / "runs" / "tables" / "snr-demo.json"
+    before = json.loads(path.read_text())["lines"]
+    folders = [tmp_path / line["runs"]["1"] for line in before]
+    # Reading this file gives an I/O error.
+    (folders[0] / "metrics.jsonl").unlink()
+    (folders[0] / "metrics.jsonl").symlink_to("/proc/self/mem")
+    # This run is not evaluated, and its configuration says nothing.
+    (folders[1] / "config.yaml").write_text("- 1")
+    (folders[1] / "report" / "test.json").unlink()
+    # Nothing is wrong with this run, but it is not evaluated yet.
+    (folders[2] / "report" / "test.json").unlink()
+    dead = remains_of_a_dead_writer(path.parent, "snr-demo.json")
+    for extra in ([], ["--dry-run"]):
+        done = avsnn(*words, *extra)
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "the table is incomplete: " in done.stderr.splitlines()[-1]
+        assert f"{folders[0].name}/metrics.jsonl cannot be read" in done.stdout
+    after = json.loads(path.read_text())["lines"]
+    assert [line["top1"]["1"] is None for line in after] == [True, True, False, False]
+    assert after[2:] == before[2:]
+    assert "config.yaml cannot be read" in after[1]["failed"]["1"]
+    assert not dead.exists()
+
+
+def test_a_second_reproduce_of_the_same_table_is_told_to_choose_another_runs(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    words = [*WORDS, "--root", str(small_demo)]
+    words[1] = "snr"
+    planned = json.loads(avsnn(*words, "--dry-run", "--json").stdout)
+    with lock_folder(tmp_path / planned["lines"][0]["runs"]["1"]):
+        done = avsnn(*words)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("or choose another --runs.")
+
+
+def test_sigterm_ends_reproduce_with_exit_code_75_and_the_same_command_goes_on(
+    avsnn: Command, warm: Warm, small_demo: Path, tmp_path: Path
+) -> None:
+    words = [*WORDS, "--root", str(small_demo)]
+    words[1] = "snr"
+    process = warm.start(words, tmp_path)
+    for line in process.stderr:
+        if line.startswith("[2 of 4]"):
+            os.kill(process.pid, signal.SIGTERM)
+            break
+    said = process.stderr.read()
+    assert process.wait() == 75, said
+    assert "avsnn: told to end; " in said.splitlines()[-1]
+    assert "[4 of 4]" not in said
+    done = avsnn(*words)
+    assert done.returncode == 0, done.stderr

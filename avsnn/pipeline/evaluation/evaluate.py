@@ -31,7 +31,7 @@ from avsnn.pipeline.runs.checkpoint import best_checkpoint, read_bytes
 from avsnn.pipeline.runs.config import RunConfig, load_config
 
 # Raise this number by hand when the same checkpoint gets other measures than before.
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 
 
 def evaluate(
@@ -79,7 +79,10 @@ def _evaluate(
         rows = rows_of_parts(config, loader.source, part)
         clips = min(len(rows), config.settings.batch_size)
         require_memory_to_evaluate(config, device, clips=clips)
-        model, epoch = load_network(config, checkpoint)
+        # A training that runs beside this evaluation may write other weights meanwhile, so the
+        # fingerprint is that of the bytes that are evaluated.
+        weights = read_bytes(checkpoint)
+        model, epoch = load_network(config, checkpoint, weights)
         progress.start(f"evaluate {part}", len(rows), "clips")
         scores = predict(
             model.to(device), loader, rows, config.settings, device=device, progress=progress
@@ -96,7 +99,7 @@ def _evaluate(
         scores,
         part=part,
         epoch=epoch,
-        fingerprint=_fingerprint(folder, config, part),
+        fingerprint=_fingerprint(config, part, weights),
         run=folder,
     )
     if not (folder / "config.yaml").exists():
@@ -117,7 +120,8 @@ def recorded_evaluation(folder: Path, config: RunConfig, *, part: Part) -> Evalu
     recorded = read_evaluation(evaluation_path(folder, part))
     if recorded is None or not best_checkpoint(folder).exists():
         return None
-    return recorded if recorded.fingerprint == _fingerprint(folder, config, part) else None
+    weights = read_bytes(best_checkpoint(folder))
+    return recorded if recorded.fingerprint == _fingerprint(config, part, weights) else None
 
 
 def evaluation_path(folder: Path, part: Part) -> Path:
@@ -125,6 +129,6 @@ def evaluation_path(folder: Path, part: Part) -> Path:
     return folder / "report" / f"{part}.json"
 
 
-def _fingerprint(folder: Path, config: RunConfig, part: Part) -> str:
-    weights = hashlib.sha256(read_bytes(best_checkpoint(folder))).hexdigest()
-    return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, weights])
+def _fingerprint(config: RunConfig, part: Part, weights: bytes) -> str:
+    digest = hashlib.sha256(weights).hexdigest()
+    return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, digest])

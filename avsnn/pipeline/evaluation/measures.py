@@ -98,7 +98,8 @@ def measure(
 
     names = config.manifest.classes
     labels = list(range(len(names)))
-    truth, predicted = scores.labels.numpy(), scores.logits.argmax(1).numpy()
+    # Of equal logits, numpy takes the first, like `Scores.top`.
+    truth, predicted = scores.labels.numpy(), scores.logits.numpy().argmax(1)
     columns: tuple[Any, ...] = precision_recall_fscore_support(
         truth, predicted, labels=labels, zero_division=0
     )

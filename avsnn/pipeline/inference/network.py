@@ -8,7 +8,7 @@ from torch import nn
 from avsnn.errors import UserError
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
-from avsnn.pipeline.runs.checkpoint import read_checkpoint
+from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
 
 
@@ -32,14 +32,19 @@ def build_network(config: RunConfig) -> nn.Module:
     return model
 
 
-def load_network(config: RunConfig, checkpoint: Path) -> tuple[nn.Module, int]:
+def load_network(config: RunConfig, checkpoint: Path, content: bytes) -> tuple[nn.Module, int]:
     """Return the network of a run with the weights of a checkpoint, and the epoch of the weights.
+
+    Args:
+        config: the configuration of the run.
+        checkpoint: path of the checkpoint, for messages.
+        content: the bytes of the checkpoint.
 
     Raises:
         UserError: the checkpoint does not fit the run.
     """
     model = build_network(config)
-    weights, facts = read_checkpoint(checkpoint)
+    weights, facts = parse_checkpoint(checkpoint, content)
     try:
         model.load_state_dict(weights)
         return model, int(facts["epoch"])

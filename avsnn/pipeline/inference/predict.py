@@ -33,9 +33,15 @@ class Scores(NamedTuple):
         return self.top(1)
 
     def top(self, k: int) -> float:
-        """Return the share of clips whose class is among the ``k`` highest logits."""
-        best = self.logits.topk(k, dim=1).indices
-        return int((best == self.labels[:, None]).any(1).sum()) / len(self.labels)
+        """Return the share of clips whose class is among the ``k`` highest logits.
+
+        Of equal logits, the one of the lower class counts as higher, as in ``argmax``. ``topk``
+        takes any of them, and silent networks and bf16 give equal logits.
+        """
+        own = self.logits.gather(1, self.labels[:, None])
+        is_before = torch.arange(self.logits.shape[1]) < self.labels[:, None]
+        better = (self.logits > own) | ((self.logits == own) & is_before)
+        return int((better.sum(1) < k).sum()) / len(self.labels)
 
 
 def predict(

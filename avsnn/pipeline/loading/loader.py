@@ -1,5 +1,6 @@
 """Reads batches before the training asks for the batches, in a thread or in worker processes."""
 
+import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -142,6 +143,9 @@ def _read_in_processes(processes: "DataLoader[Batch | UserError]") -> Iterator[B
         RunError: a worker has died.
     """
     try:
+        # Queues between processes need locks in shared memory. If a lock cannot be made, torch
+        # would leave an iterator half made, which prints a traceback when Python frees it.
+        multiprocessing.get_context("spawn").Lock()
         with children_block_signals(signal.SIGINT, signal.SIGTERM):
             batches = iter(processes)
         for batch in batches:

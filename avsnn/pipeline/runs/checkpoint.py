@@ -53,7 +53,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         RunError: the machine cannot read the file, so nobody knows whether the file is damaged.
     """
     # safetensors would map the file into memory, where an I/O error kills the process.
-    content = read_bytes(path)
+    return parse_checkpoint(path, read_bytes(path))
+
+
+def parse_checkpoint(path: Path, content: bytes) -> Checkpoint:
+    """Return the checkpoint that a file holds, and compare its content with its SHA-256.
+
+    Args:
+        path: path of the file, for messages.
+        content: the bytes of the file.
+
+    Raises:
+        DamagedError: like :func:`read_checkpoint`.
+    """
     try:
         tensors = load(content)
         facts = json.loads(_metadata(content)["avsnn"])

@@ -32,6 +32,7 @@ def run(
     folder: Path,
     *words: str,
     say: Callable[[str], None] = lambda _: None,
+    progress: NoProgress | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Train the demo; return the metrics.
@@ -41,6 +42,7 @@ def run(
         folder: the run folder.
         words: changed settings, each as ``key=value``.
         say: gets the sentences that a person should read.
+        progress: told of every step.
         options: fields of ``RunOptions``.
     """
     settings = build_settings(TrainSettings, load_presets("demo", ["healthy"]), [*TINY, *words])
@@ -49,7 +51,7 @@ def run(
         config,
         folder=folder,
         options=RunOptions(torch.device("cpu"), **options),
-        progress=NoProgress(),
+        progress=progress or NoProgress(),
         say=say,
     )
     return read_metrics(folder)
