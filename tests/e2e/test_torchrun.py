@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from avsnn.pipeline.runs.checkpoint import last_checkpoint, read_checkpoint
+from avsnn.pipeline.runs.checkpoint import read_checkpoint
 from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.training.resume import resume_points
 from tests.warm import Warm
@@ -31,9 +30,9 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", *TORCHRUN, "avsnn", "train", "demo", *WORDS, *words]
 
 
-def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words), capture_output=True, text=True, check=False, env=ONE_THREAD | variables
+        command(*words), capture_output=True, text=True, check=False, env=ONE_THREAD
     )
 
 
@@ -111,38 +110,16 @@ def test_one_process_resumes_where_two_processes_received_sigterm(
     assert found[1]["loss"] == pytest.approx(expected[1]["loss"], rel=1e-2)
 
 
-@pytest.fixture(scope="module")
-def apart(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training by two processes, each with batch norm statistics of its own."""
-    folder = tmp_path_factory.mktemp("apart") / "run"
-    done = run("--root", str(small_demo), "--run-dir", str(folder), "--set", "epochs=1")
+def test_two_processes_train_without_a_common_batch_norm_by_default(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    words = ["--root", str(small_demo), "--run-dir", str(tmp_path / "apart")]
+    done = run(*words, "--set", "epochs=1")
     assert done.returncode == 0, done.stderr
     assert "on cpu in 2 processes" in done.stderr
-    return folder
-
-
-def test_two_processes_train_without_a_common_batch_norm_by_default(apart: Path) -> None:
-    assert "processes: '2'" in (apart / "config.yaml").read_text()
-    assert json.loads((apart / "metrics.jsonl").read_text().splitlines()[0])
-
-
-def test_two_processes_validate_the_network_that_is_saved(warm: Warm, apart: Path) -> None:
-    done = warm.run(["evaluate", str(apart), "--part", "val", "--json"], apart)
-    assert done.returncode == 0, done.stderr
-    alone, together = json.loads(done.stdout), read_metrics(apart)[0]
-    assert together["val_loss"] == pytest.approx(alone["loss"], rel=1e-4)
-    assert together["val_accuracy"] == alone["top1"]
-
-
-def test_two_processes_share_the_gradients_of_every_step_of_a_compiled_network(
-    small_demo: Path, tmp_path: Path, apart: Path
-) -> None:
-    words = ["--root", str(small_demo), "--run-dir", str(tmp_path / "r"), "--set", "epochs=1"]
-    # The last step of an epoch runs uncompiled. Here the other steps do so too, to save time.
-    done = run(*words, "--set", "compute.compile=true", TORCHDYNAMO_DISABLE="1")
-    assert done.returncode == 0, done.stderr
-    found, expected = (read_checkpoint(last_checkpoint(r)).tensors for r in (tmp_path / "r", apart))
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    config = (tmp_path / "apart" / "config.yaml").read_text()
+    assert "processes: '2'" in config
+    assert json.loads((tmp_path / "apart" / "metrics.jsonl").read_text().splitlines()[0])
 
 
 def test_a_batch_that_cannot_be_shared_out_evenly_ends_with_one_sentence(
