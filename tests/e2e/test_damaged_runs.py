@@ -295,3 +295,27 @@ def test_a_folder_that_nobody_may_enter_is_named_by_status(
     closed, whole = json.loads(done.stdout)["runs"]
     assert "closed/config.yaml cannot be read: Permission denied" in closed["unreadable"]
     assert whole["epochs"] == 3
+
+
+def test_an_evaluation_of_another_epoch_than_the_best_is_not_shown_as_the_result_of_the_run(
+    avsnn: Command, small_demo: Path, run: Path
+) -> None:
+    report = run / "report" / "test.json"
+    result = json.loads(report.read_text())
+    # The run went on after this evaluation, and found a better epoch.
+    (run / "report" / "val.json").write_text(json.dumps(result | {"part": "val", "epoch": 99}))
+    assert avsnn("evaluate", run).returncode == 0
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("The best epoch is another one than epoch") == 1
+    report.write_text(json.dumps(result | {"epoch": 99}))
+    (row,) = json.loads(avsnn("status", "--root", small_demo, "--json").stdout)["runs"]
+    assert row["test_top1"] is None
+
+
+def test_a_finished_run_without_its_best_weights_is_told_what_helps(
+    avsnn: Command, run: Path
+) -> None:
+    (run / "checkpoints" / "best.safetensors").unlink()
+    done = avsnn("evaluate", run)
+    assert_one_sentence(done, 2)
+    assert "restore its checkpoints/best.safetensors" in done.stderr

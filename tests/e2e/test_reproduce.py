@@ -56,6 +56,7 @@ def test_wrong_arguments_end_with_one_sentence(avsnn: Command, small_demo: Path)
     for words, sentence in (
         (["everything"], "there is no table 'everything'; there are: alpha, attention, methods"),
         (["alpha", "--seeds", "1,x"], "--seeds '1,x' is not a list of different numbers"),
+        (["alpha", "--seeds", "1, 01"], "--seeds '1, 01' is not a list of different numbers"),
         (["alpha", "--dataset", "crema-d"], "crema-d is not prepared"),
     ):
         done = avsnn("reproduce", *words, "--root", small_demo)

@@ -67,7 +67,10 @@ def _evaluate(
         config = config.model_copy(update={"root": root.absolute()})
     checkpoint = best_checkpoint(folder)
     if not checkpoint.exists():
-        raise UserError(f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first.")
+        raise UserError(
+            f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first. If the run is "
+            "finished, restore its checkpoints/best.safetensors, or train in another folder."
+        )
     if load_prepared(config.root, config.dataset) is not None:
         # A recorded result says nothing about data that have changed since. Without any data, the
         # recorded result is all that there is.

@@ -13,7 +13,7 @@ from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
 from avsnn.pipeline.evaluation.measures import Evaluation, read_evaluation
 from avsnn.pipeline.runs.config import RunConfig, load_config
-from avsnn.pipeline.runs.metrics import inspect_metrics
+from avsnn.pipeline.runs.metrics import inspect_metrics, is_best_epoch
 from avsnn.pipeline.settings_overrides import flatten
 
 STYLE = """
@@ -58,6 +58,10 @@ def write_report(folder: Path) -> Path:
                 damaged = f"{path} is damaged; run 'avsnn evaluate {folder} --part {part}'."
                 sections.append(_note(damaged))
             continue
+        is_present = is_best_epoch(result.epoch, metrics, config.settings.selection)
+        if not damage and not is_present:
+            stale = f"The best epoch is another one than epoch {result.epoch} by now; run "
+            sections.append(_note(f"{stale}'avsnn evaluate {folder} --part {part}'."))
         picture = png(draw_confusion(result))
         write_if_changed(report / f"confusion-{result.part}.png", picture)
         sections.append(_evaluation_section(result, picture))

@@ -73,9 +73,10 @@ def parse_seeds(text: str) -> list[int]:
         UserError: the text is no list of numbers, or names a seed twice.
     """
     words = text.split(",")
-    if not all(word.strip().isdecimal() for word in words) or len({*words}) < len(words):
+    seeds = [int(word) for word in words if word.strip().isdecimal()]
+    if len({*seeds}) < len(words):
         raise UserError(f"--seeds {text!r} is not a list of different numbers, such as 42,47,1024.")
-    return [int(word) for word in words]
+    return seeds
 
 
 def plan_table(

@@ -102,6 +102,11 @@ def best_epoch(metrics: list[dict[str, Any]], selection: str) -> dict[str, Any]:
     )
 
 
+def is_best_epoch(epoch: int, metrics: list[dict[str, Any]], selection: str) -> bool:
+    """Return whether an epoch is the chosen epoch of the finished epochs; true without any line."""
+    return not metrics or best_epoch(metrics, selection)["epoch"] == epoch
+
+
 def _is_line(line: Any, *, epoch: int, figures: list[str]) -> bool:
     """Return whether a value is the line of an epoch and holds all figures."""
     if not isinstance(line, dict) or line.get("epoch") != epoch:
