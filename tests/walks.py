@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -37,6 +38,9 @@ TRAIN = ["train", "own", "--preset", "demo", "--device", "cpu", "--workers", "0"
 TRAIN += ["--set", "model.channels=16", "--set", "data.size=32", "--set", "epochs=1"]
 TRAIN += ["--set", "batch_size=8", "--set", "selection=last"]
 
+REPRODUCE = ["reproduce", "attention", "--dataset", "own", "--device", "cpu", "--seeds", "1"]
+REPRODUCE += TRAIN[TRAIN.index("--set") :]
+
 
 def append_clips(own: OwnDataset) -> None:
     own.rows += own.reserve[:2]
@@ -53,8 +57,10 @@ def correct_a_file(own: OwnDataset) -> None:
     shutil.copyfile(sounds[1], sounds[0])
 
 
-def walk(warm: Warm, folder: Path, *, steps: int, seed: int) -> Counter[str]:
-    """Take one walk.
+def walk(
+    warm: Warm, folder: Path, *, steps: int, seed: int, reproduce: bool = False
+) -> Counter[str]:
+    """Take one walk; with ``reproduce``, compare a reproduced table too, which takes longer.
 
     Returns:
         the number of prepares that were killed (``killed``), of prepares that ended and were
@@ -110,6 +116,8 @@ def walk(warm: Warm, folder: Path, *, steps: int, seed: int) -> Counter[str]:
         assert "nothing to do" in again.stdout, about
         assert_no_earlier_generation(ours)
         counts[check_numbers(warm, folder, fresh, about)] += 1
+        if reproduce:
+            counts["tables"] += check_table(warm, folder, fresh, about)
         if rng.random() < 0.5:
             shutil.rmtree(folder / "run", ignore_errors=True)
         shutil.rmtree(fresh)
@@ -149,6 +157,29 @@ def check_numbers(warm: Warm, folder: Path, fresh: Path, about: str) -> str:
     return "same numbers"
 
 
+def check_table(warm: Warm, folder: Path, fresh: Path, about: str) -> bool:
+    """Reproduce a table beside the runs of earlier steps and beside no runs, and compare.
+
+    Returns:
+        whether a table was made; data on which nothing can be trained make none.
+    """
+    tables = []
+    for root, runs in (("data", folder / "runs"), (str(fresh), fresh / "runs")):
+        words = [*REPRODUCE, "--root", root, "--runs", str(runs)]
+        done = warm.run(words, folder)
+        assert done.returncode in (0, 1, 2), f"{about}: {done.stderr}"
+        assert "Traceback" not in done.stderr, f"{about}: {done.stderr}"
+        found = list((runs / "tables").glob("*.json")) if done.returncode == 0 else []
+        tables.append([table_numbers(path) for path in found])
+    assert tables[0] == tables[1], about
+    return bool(tables[0])
+
+
+def table_numbers(path: Path) -> str:
+    """Return what a table says, without the names of folders."""
+    return re.sub(r'"[^"]*runs/[^"]*"', '""', path.read_text())
+
+
 def numbers_of(run: Path) -> list[dict[str, Any]]:
     """Return the curve of a run and the numbers of its report, without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -167,12 +198,13 @@ def main() -> None:
     warm = Warm()
     for seed in range(args.seed, args.seed + args.walks):
         with tempfile.TemporaryDirectory() as folder:
-            counts += walk(warm, Path(folder) / "walk", steps=args.steps, seed=seed)
+            counts += walk(warm, Path(folder) / "walk", steps=args.steps, seed=seed, reproduce=True)
     warm.close()
     print(
         f"seeds {args.seed} to {args.seed + args.walks - 1}: {counts['killed']} prepares killed, "
         f"{counts['compared']} prepares equal to a fresh one; then {counts['refused']} runs were "
-        f"refused, and {counts['same numbers']} gave the numbers of a new run"
+        f"refused, and {counts['same numbers']} gave the numbers of a new run; "
+        f"{counts['tables']} tables equal the tables of new runs"
     )
 
 
