@@ -39,6 +39,7 @@ class Estimate(NamedTuple):
         sizes_known: whether the files are known; a data set without a published table is known
             once its files are found.
         disk_bytes: bytes that must be free on the disk.
+        disk_is_guessed: whether the bytes hold a guess for files whose size nobody published.
         free_bytes: bytes that are free on the disk.
         clips: number of clips to decode.
         seconds: rough time for everything, in s.
@@ -47,6 +48,7 @@ class Estimate(NamedTuple):
     fetch_bytes: int
     sizes_known: bool
     disk_bytes: int
+    disk_is_guessed: bool
     free_bytes: int
     clips: int
     seconds: float
@@ -86,6 +88,7 @@ def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
         fetch_bytes=missing,
         sizes_known=bool(stages.fetch.clips) or stages.discover is None,
         disk_bytes=_bytes_to_write(stages, work),
+        disk_is_guessed=_has_file_of_unknown_size(stages),
         free_bytes=free_disk_bytes(stages.folder),
         clips=clips,
         seconds=download + decoding,
@@ -182,6 +185,12 @@ def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
     frames = _mean_bytes(stages.frames, default=CACHE_SHARE * of_a_clip)
     audio = _mean_bytes(stages.audio, default=4 * stages.audio.chosen.size**2)
     return missing + round(work.shards * shards + work.frames * frames + work.audio * audio)
+
+
+def _has_file_of_unknown_size(stages: DatasetStages) -> bool:
+    fetched = records(stages.fetch)
+    files = (file for clip in stages.fetch.clips for file in clip.files)
+    return any(not file.size and file.path not in fetched for file in files)
 
 
 def _mean_bytes(stage: Stage, default: float) -> float:
