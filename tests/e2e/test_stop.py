@@ -55,7 +55,7 @@ def test_sigterm_ends_every_command_with_exit_code_75(
     else:
         words = ["prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE]
         process = warm.start(words, tmp_path)
-        said = stop_when_it_says(process, "extract: 2 of 10", signal.SIGTERM)
+        said = stop_when_it_says(process, "extract: 2 of", signal.SIGTERM)
     assert process.wait() == 75, said
     assert said.splitlines()[-1].startswith("avsnn: told to end; ")
     assert "Traceback" not in said

@@ -112,4 +112,4 @@ def test_weights_that_change_while_they_are_evaluated_do_not_get_the_measures_of
     before, _ = measure(AtTheEndOf(1, lambda: swap(last, best)))
     after, was_recorded = measure(NoProgress())
     assert not was_recorded
-    assert after.confusion != before.confusion
+    assert after.fingerprint != before.fingerprint
