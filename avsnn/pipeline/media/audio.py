@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.pipeline.media.checksums import require_flac_digest
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.sound_files import read_samples, require_plausible_sound
 
@@ -62,6 +63,7 @@ def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
 
     samples, rate, promised = read_samples(path)
     _require_sound(samples, promised)
+    require_flac_digest(path, samples)
     subtype = "PCM_16" if samples.dtype == np.int16 else "PCM_24"
     buffer = BytesIO()
     try:

@@ -23,7 +23,7 @@ class Decoded(NamedTuple):
         timing: the frames that were decoded.
         starts_with_key: whether the first decoded frame is a key frame.
         broke_off: whether the decoder stopped at a damaged frame.
-        is_guessed: whether the decoder had to guess parts of a wanted frame.
+        is_guessed: whether the decoder had to guess parts of a frame.
     """
 
     frames: dict[int, Any]
@@ -54,9 +54,11 @@ def decode_all(path: Path, wanted: list[int], transform: Transform, packets: Pac
             for frame in container.decode(stream):
                 if not ticks:
                     starts_with_key = frame.key_frame
+                # A decoder computes a frame from frames before and behind, so a damaged frame that
+                # is not wanted spoils wanted frames, too.
+                is_guessed |= frame.is_corrupt
                 if len(ticks) in numbers:
                     frames[len(ticks)] = transform(_pixels(frame, converter))
-                    is_guessed |= frame.is_corrupt
                 ticks.append(frame.pts)
         except av.FFmpegError:
             broke_off = True

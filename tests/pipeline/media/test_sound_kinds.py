@@ -173,7 +173,7 @@ def test_a_cut_m4a_is_refused(tmp_path: Path) -> None:
     encode(path, "aac", tone(64000), 16000, movflags="faststart")
     data = path.read_bytes()
     path.write_bytes(data[: int(0.7 * len(data))])
-    with pytest.raises(MediaError, match=r"is truncated: \d+ of the 64000 samples"):
+    with pytest.raises(MediaError, match=r"is truncated: \d+ of the \d+ bytes its header promises"):
         audio.transcode_to_flac(path)
 
 
