@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,26 +17,6 @@ FORMATS = (
 )
 
 
-class _Source:
-    """A file that FFmpeg reads, and that remembers an error of the disk.
-
-    FFmpeg takes an error in the middle of a file for the end of the file.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-        self.error: OSError | None = None
-
-    def read(self, count: int) -> bytes:
-        """Read bytes."""
-        try:
-            return self._file.read(count)
-        except OSError as error:
-            self.error = error
-            raise
-
-
 @contextmanager
 def open_container(path: Path) -> Iterator["InputContainer"]:
     """Open a media file.
@@ -45,17 +25,13 @@ def open_container(path: Path) -> Iterator["InputContainer"]:
     of Python, and no character of the path means anything to FFmpeg.
 
     Raises:
-        OSError: the disk fails; nothing is known about the file.
         av.FFmpegError: FFmpeg cannot open the file, or cannot decode what the caller asks for.
     """
     import av
 
     options = {"format_whitelist": ",".join(FORMATS)}
-    with path.open("rb") as file:
-        source = _Source(file)
-        try:
-            with av.open(source, "r", options=options, metadata_errors="replace") as container:
-                yield container
-        finally:
-            if source.error is not None:
-                raise source.error
+    with (
+        path.open("rb") as file,
+        av.open(file, "r", options=options, metadata_errors="replace") as container,
+    ):
+        yield container

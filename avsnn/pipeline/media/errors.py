@@ -79,5 +79,6 @@ def _is_of_machine(error: Exception) -> bool:
 
     # FFmpeg uses error numbers of the file system for damaged content, too. PyAV reads through a
     # file of Python, so a real error of the file system is no error of FFmpeg.
-    is_of_system = isinstance(error, OSError) and not isinstance(error, av.FFmpegError)
-    return is_of_system and error.errno not in FALSE_PLACE_ERRNOS
+    if not isinstance(error, OSError) or isinstance(error, av.FFmpegError):
+        return False
+    return error.errno not in FALSE_PLACE_ERRNOS

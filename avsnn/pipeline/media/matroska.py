@@ -1,7 +1,7 @@
 """The elements of a Matroska or WebM file: finds a cut and damaged bytes without decoding.
 
-FFmpeg skips a damaged element without an error, and ignores the checksums of the elements. Decoders of
-VP8, VP9 and H.265 make a picture of almost any bytes, so that only a checksum shows the damage.
+FFmpeg skips a damaged element without an error, and ignores the checksums of the elements. Decoders
+of VP8, VP9 and H.265 make a picture of almost any bytes, so only a checksum shows the damage.
 """
 
 import zlib

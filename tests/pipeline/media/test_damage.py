@@ -162,16 +162,15 @@ def test_a_tag_or_filling_behind_the_last_frame_is_no_cut(
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4")])
-def test_a_video_that_lost_its_last_bytes_is_refused(
-    tmp_path: Path, name: str, codec: str
-) -> None:
+def test_a_video_that_lost_its_last_bytes_is_refused(tmp_path: Path, name: str, codec: str) -> None:
     path = tmp_path / name
     whole = write_video(path, codec)
     if name == "a.mp4":
         # FFmpeg writes the box of facts in front of the pictures only if asked.
-        with av.open(path) as source, av.open(
-            tmp_path / "fast.mp4", "w", options={"movflags": "faststart"}
-        ) as target:
+        with (
+            av.open(path) as source,
+            av.open(tmp_path / "fast.mp4", "w", options={"movflags": "faststart"}) as target,
+        ):
             stream = target.add_stream_from_template(source.streams.video[0])
             for packet in source.demux(source.streams.video[0]):
                 if packet.size:
@@ -276,7 +275,7 @@ def test_a_png_with_a_flipped_byte_is_refused() -> None:
     image.decode_whole_image(data)
     pixels = data[: data.rindex(b"IEND")]
     for flipped in with_flips(pixels, data.index(b"IDAT"), 20):
-        with pytest.raises(MediaError, match="can(not)? be decoded"):
+        with pytest.raises(MediaError, match=r"can(not)? be decoded"):
             image.decode_whole_image(flipped + data[len(pixels) :])
 
 
