@@ -1,4 +1,4 @@
-"""Each clip that is no recording, or only half of one, is a failure of `prepare` with its reason."""
+"""Each clip that is no recording, or half of one, is a failure of `prepare` with its reason."""
 
 import csv
 import json

@@ -23,6 +23,9 @@ REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 FLAC_SIGNATURE = b"fLaC"
 
+# Number of samples whose MD5 is computed at a time, so that no copy of all samples is needed.
+SAMPLES_PER_BLOCK = 2**18
+
 
 def require_whole_ogg(path: Path) -> None:
     """Refuse an Ogg file that is cut, or that has a damaged page.
@@ -66,10 +69,13 @@ def require_flac_digest(path: Path, samples: NDArray[Any]) -> None:
     if not head.startswith(FLAC_SIGNATURE) or not any(digest) or samples.dtype.kind != "i":
         return
     bits = (int.from_bytes(head[20:22]) >> 4 & 31) + 1
-    values = samples.astype(np.int32) >> 8 * samples.dtype.itemsize - bits
-    # The MD5 is of the samples as little-endian integers of whole bytes.
-    as_bytes = values.astype("<i4", copy=False).view(np.uint8).reshape(*values.shape, 4)
-    found = hashlib.md5(as_bytes[..., : -(-bits // 8)].tobytes(), usedforsecurity=False)
+    found = hashlib.md5(usedforsecurity=False)
+    for start in range(0, len(samples), SAMPLES_PER_BLOCK):
+        block = samples[start : start + SAMPLES_PER_BLOCK]
+        values = block.astype("<i4") >> 8 * samples.dtype.itemsize - bits
+        # The MD5 is of the samples as little-endian integers of whole bytes.
+        as_bytes = values.view(np.uint8).reshape(*values.shape, 4)
+        found.update(as_bytes[..., : -(-bits // 8)].tobytes())
     if found.digest() != digest:
         raise MediaError("is corrupt: its samples do not have the checksum of its header")
 

@@ -16,6 +16,9 @@ from avsnn.pipeline.media.mpeg_frames import require_last_frame
 # (sox 0x7FFFF000, arecord 0x7FFFFF00, ffmpeg 0xFFFFFFFF), or 0.
 UNKNOWN_SIZE = 0x7FFF_0000
 
+# Bytes of the facts about the samples of a WAV file; the last fact is the number of bits.
+WAV_FORMAT_BYTES = 16
+
 # Length of the identifiers of the chunks of a W64 file, which are GUIDs.
 GUID_BYTES = 16
 
@@ -98,6 +101,9 @@ def _promised_by_wav(file: BinaryIO, order: str) -> int | None:
     """
     long_size = None
     for name, start, size in _chunks(file, 12, f"{order}4sI"):
+        if name == b"fmt " and size < WAV_FORMAT_BYTES:
+            # FFmpeg takes the samples of such a file for bytes.
+            raise MediaError("does not say how many bits a sample has")
         if name == b"ds64":
             long_size = struct.unpack("<q", _read_at(file, start + 8, 8).ljust(8, b"\xff"))[0]
         if name == b"data":

@@ -36,4 +36,6 @@ def read_flv_tags(path: Path) -> FlvTags:
                 return FlvTags(pictures, is_whole=False)
             pictures += data[tag] == PICTURE_TAG
             tag = end + TAG_SIZE_BYTES
-    return FlvTags(pictures, is_whole=True)
+        # The file may also end within the header of a tag.
+        is_whole = not (tag < len(data) <= tag + TAG_HEADER_BYTES and data[tag] in TAG_KINDS)
+    return FlvTags(pictures, is_whole)

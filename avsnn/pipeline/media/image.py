@@ -42,15 +42,18 @@ def decode_image(data: bytes) -> Frame:
 
 
 def decode_whole_image(data: bytes) -> Frame:
-    """Return the pixels of an image file, as `decode_image` does, and refuse a damaged JPEG.
+    """Return the pixels of a JPEG or PNG file, as `decode_image` does, and refuse a damaged file.
 
     libjpeg gives grey or wrong pixels for damaged bytes without an error, and tells of the damage
     on stderr alone. So the function must run in a process where no other thread writes to stderr:
     in the sandbox.
 
     Raises:
-        MediaError: the data are no image, are cut or damaged, or declare more than 100 megapixels.
+        MediaError: the data are neither JPEG nor PNG, are cut or damaged, or declare more than 100
+            megapixels.
     """
+    # OpenCV reads other kinds of images too, whatever size an image declares.
+    image_suffix(data)
     with _stderr_lines() as lines:
         pixels = decode_image(data)
     if data.startswith(JPEG_SIGNATURE):

@@ -118,6 +118,8 @@ class _Collector:
 
     def add(self, block: NDArray[Any]) -> None:
         """Add samples ``[n, channels]``."""
+        if self._blocks and block.shape[1] != self._blocks[0].shape[1]:
+            raise MediaError("changes its number of channels")
         self._blocks.append(block)
         self._count += len(block)
         require_plausible_sound(self.rate, self._count / self.rate)
@@ -152,7 +154,10 @@ def _read_with_pyav(path: Path, reason: str) -> Samples:
         with open_container(path) as container:
             if not container.streams.audio:
                 raise MediaError("holds no sound")
-            return _read_stream(container, container.streams.audio[0])
+            for stream in container.streams.audio:
+                if stream.codec_context is not None:
+                    return _read_stream(container, stream)
+            raise MediaError("holds no sound of a known codec")
     except av.FFmpegError:
         raise MediaError(reason) from None
 

@@ -144,6 +144,10 @@ def test_a_cut_wma_and_the_cut_sound_of_a_flash_video_are_refused(tmp_path: Path
         path.write_bytes(data[: 2 * len(data) // 3])
         with pytest.raises(MediaError, match="is truncated"):
             audio.transcode_to_flac(path)
+    # The file ends within the header of a tag.
+    path.write_bytes(flash + b"\x08\x00\x01")
+    with pytest.raises(MediaError, match="is truncated"):
+        audio.transcode_to_flac(path)
 
 
 @pytest.mark.parametrize("tail", [b"TAG".ljust(128, b"\0"), b"APETAGEX" + bytes(24), bytes(500)])
@@ -282,7 +286,7 @@ def test_a_png_with_a_flipped_byte_is_refused() -> None:
 @pytest.mark.parametrize("kind", [".bmp", ".webp", ".gif", ".tiff"])
 def test_an_image_of_another_kind_is_refused(kind: str) -> None:
     with pytest.raises(MediaError, match="is neither a JPEG nor a PNG image"):
-        image.image_suffix(picture(kind=kind))
+        image.decode_whole_image(picture(kind=kind))
 
 
 def test_a_constant_voltage_is_no_sound(tmp_path: Path) -> None:
