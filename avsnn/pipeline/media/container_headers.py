@@ -77,7 +77,7 @@ def _promised_size(file: BinaryIO, start: bytes) -> int | None:
         return _promised_by_mp4(file)
     if start.startswith(ASF_SIGNATURE):
         return _promised_by_asf(_read_at(file, 0, 65536))
-    if start.startswith(TS_SYNC) and _read_at(file, TS_PACKET, 1) == TS_SYNC:
+    if all(_read_at(file, i * TS_PACKET, 1) == TS_SYNC for i in range(3)):
         size = os.fstat(file.fileno()).st_size
         return size + -size % TS_PACKET
     if kind == b"FORM":
@@ -118,10 +118,13 @@ def _promised_by_avi(file: BinaryIO) -> int | None:
     A long AVI file has further lists, each in a chunk of its own.
     """
     end = None
-    for _, riff, _ in _chunks(file, 0, "<4sI"):
-        lists = (chunk for chunk in _chunks(file, riff + 4, "<4sI") if chunk[0] == b"LIST")
-        movies = [chunk for chunk in lists if _read_at(file, chunk[1], 4) == b"movi"]
-        end = _end_of(b"LIST", movies[:1]) or end
+    for riff, start, _ in _chunks(file, 0, "<4sI"):
+        if riff != b"RIFF":
+            break
+        for name, at, size in _chunks(file, start + 4, "<4sI"):
+            if name == b"LIST" and _read_at(file, at, 4) == b"movi":
+                end = _end_of(b"LIST", [(name, at, size)]) or end
+                break
     return end
 
 

@@ -174,7 +174,8 @@ def _read_stream(container: "InputContainer", stream: "AudioStream") -> Samples:
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            damaged += 1
+            # Some files end with an empty packet, which no decoder takes.
+            damaged += packet.size > 0
             continue
         damaged += any(frame.is_corrupt for frame in frames)
         for frame in frames:

@@ -92,7 +92,7 @@ def _decode(
 def _find_damage(packets: Packets, decoded: Decoded, tags: FlvTags | None) -> str | None:
     """Return how many frames stand before damaged bytes; None where no damage shows."""
     count, total = packets.timing.total, decoded.timing.total
-    if total and decoded.broke_off:
+    if total and decoded.broke_off and count > total:
         return f"is corrupt: {total} of its {count} frames can be decoded"
     if tags and tags.is_whole and count > tags.pictures:
         # FFmpeg skips damaged bytes, and goes on with the first tag behind the bytes.

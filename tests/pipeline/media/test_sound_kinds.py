@@ -152,6 +152,7 @@ def test_an_mp3_is_read_whole_with_and_without_its_header(tmp_path: Path, rate: 
         ("a.mkv", "pcm_s16le"),
         ("a.mov", "pcm_s16le"),
         ("a.avi", "libmp3lame"),
+        ("a.nut", "flac"),
     ],
 )
 @pytest.mark.parametrize("rate", [16000, 48000])
