@@ -189,6 +189,18 @@ def test_a_video_that_lost_its_last_bytes_is_refused(tmp_path: Path, name: str, 
         read_video(path)
 
 
+def test_a_damaged_picture_of_mjpeg_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    data = write_video(path, "mjpeg", pixels="yuvj420p")
+    read_video(path)
+    with av.open(path) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+    at = packets[25].pos + 8 + packets[25].size - 200
+    path.write_bytes(data[:at] + b"\x91" * 100 + data[at + 100 :])
+    with pytest.raises(MediaError, match=r"is corrupt: 25 of its 60 frames can be decoded"):
+        read_video(path)
+
+
 def test_a_damaged_frame_before_a_wanted_frame_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     data = write_video(path, "mpeg4")
