@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.mpeg_frames import end_of_tags
 
 # The first bytes of a page of Ogg, the length of the header of a page without the table of
 # segments, and the flag of a stream's last page.
@@ -64,6 +65,8 @@ def require_flac_digest(path: Path, samples: NDArray[Any]) -> None:
         MediaError: the samples are not the samples that were encoded.
     """
     with path.open("rb") as file:
+        start = end_of_tags(file.read(10))
+        file.seek(start)
         head = file.read(42)
     digest = head[26:42]
     if not head.startswith(FLAC_SIGNATURE) or not any(digest) or samples.dtype.kind != "i":

@@ -46,7 +46,7 @@ def require_last_frame(path: Path, start: bytes) -> None:
     if not start.startswith(b"ID3") and not (start[0] == 0xFF and start[1:2] >= b"\xe0"):
         return
     data = path.read_bytes()
-    at = _end_of_tags(data)
+    at = end_of_tags(data)
     length_at = next((f for f in (_adts_length, _mpeg_length) if _is_followed(f, data, at)), None)
     if length_at is None:
         return
@@ -65,13 +65,15 @@ def is_mp3_without_count(path: Path) -> bool:
     """
     with path.open("rb") as file:
         start = file.read(10)
-        file.seek(_end_of_tags(start) if start.startswith(b"ID3") else 0)
+        file.seek(end_of_tags(start) if start.startswith(b"ID3") else 0)
         frame = file.read(1024)
-    is_mp3 = start.startswith(b"ID3") or (frame[:1] == b"\xff" and frame[1:2] >= b"\xe0")
+    # Some programs put a tag of MP3 in front of FLAC.
+    is_tagged = start.startswith(b"ID3") and not frame.startswith(b"fLaC")
+    is_mp3 = is_tagged or (frame[:1] == b"\xff" and frame[1:2] >= b"\xe0")
     return is_mp3 and not any(word in frame for word in COUNTS)
 
 
-def _end_of_tags(data: bytes) -> int:
+def end_of_tags(data: bytes) -> int:
     """Return where the sound starts: behind the ID3 tags at the start of the file."""
     at = 0
     while data[at : at + 3] == b"ID3":

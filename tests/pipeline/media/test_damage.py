@@ -254,6 +254,19 @@ def test_the_digest_of_a_whole_flac_is_right(tmp_path: Path, subtype: str, chann
         audio.transcode_to_flac(path)
 
 
+def test_a_tag_in_front_of_a_flac_hides_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "sound.flac"
+    soundfile.write(path, noise(), 16000)
+    data = path.read_bytes()
+    tag = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
+    path.write_bytes(tag + data)
+    assert np.array_equal(sounds.transcode(path)[0], soundfile.read(BytesIO(data))[0])
+    for damaged in (data[: len(data) // 2], *with_flips(data, len(data) // 4, 5)):
+        path.write_bytes(tag + damaged)
+        with pytest.raises(MediaError, match=r"is (corrupt|truncated)"):
+            audio.transcode_to_flac(path)
+
+
 def picture(*options: int, kind: str = ".jpg", grey: bool = False) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     pixels = cv2.GaussianBlur(pixels, (0, 0), 3)
