@@ -123,7 +123,7 @@ def test_datasets_and_status_show_what_is_prepared(avsnn: Command, small_demo: P
     assert [row["stage"] for row in stages] == ["fetch", "index", "extract", "frames", "audio"]
     assert all(row["done"] == row["units"] > 0 for row in stages)
     assert "CC BY-SA 4.0" in avsnn("datasets").stdout
-    assert "10 of 10" in avsnn("status", *root).stdout
+    assert "14 of 14" in avsnn("status", *root).stdout
 
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(avsnn_path: str, tmp_path: Path) -> None:
