@@ -5,7 +5,7 @@ Decoders skip a damaged page, and give a damaged block of FLAC as silence, witho
 
 import hashlib
 import zlib
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.mapped_file import map_file
 from avsnn.pipeline.media.mpeg_frames import end_of_tags
 
 # The first bytes of a page of Ogg, the length of the header of a page without the table of
@@ -35,7 +36,7 @@ def require_whole_ogg(path: Path) -> None:
         MediaError: the last page is cut or is not marked as the end of its stream, bytes between
             pages are no page, or a checksum is wrong.
     """
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+    with map_file(path) as data:
         at, is_end = 0, False
         while data[at : at + 4] == OGG_PAGE:
             segments = data[at + OGG_HEADER : at + OGG_HEADER + _byte(data, at + 26)]

@@ -6,11 +6,12 @@ of VP8, VP9 and H.265 make a picture of almost any bytes, so only a checksum sho
 
 import zlib
 from collections.abc import Iterator
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
 from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.mapped_file import map_file
 
 # The first bytes of a Matroska file.
 EBML_SIGNATURE = b"\x1a\x45\xdf\xa3"
@@ -51,7 +52,7 @@ def require_whole_matroska(path: Path) -> None:
         MediaError: an element ends behind the end of the file, some bytes are no element, or a
             checksum is wrong.
     """
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+    with map_file(path) as data:
         at, segment = 0, None
         while segment is None:
             element = _read_element(data, at)
