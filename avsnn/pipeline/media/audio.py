@@ -181,15 +181,17 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     if peak < SILENCE_PEAK:
         level = 20 * math.log10(peak)
         raise MediaError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
-    # The networks hear the mean of all channels.
-    mixed = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
-    mean = _peak(mixed) / full_scale
-    if mean < SILENCE_PEAK:
-        mixed_level = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
-        raise MediaError(
-            f"is silent when its channels are mixed: the peak of their mean is {mixed_level}, "
-            f"below {SILENCE_DBFS:.0f} dBFS"
-        )
+    mixed = samples[:, 0]
+    if samples.shape[1] > 1:
+        # The networks hear the mean of all channels.
+        mixed = samples.mean(axis=1, dtype=np.float32)
+        mean = _peak(mixed) / full_scale
+        if mean < SILENCE_PEAK:
+            mixed_level = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
+            raise MediaError(
+                f"is silent when its channels are mixed: the peak of their mean is {mixed_level}, "
+                f"below {SILENCE_DBFS:.0f} dBFS"
+            )
     # A microphone that hears nothing may still give a constant voltage. A codec makes a click of
     # the jump to the voltage at both ends.
     inner = mixed[len(mixed) // 10 : len(mixed) - len(mixed) // 10]
