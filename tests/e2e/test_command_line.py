@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from tests.conftest import ALONE, SMALL_SHARDS, Command
+from tests.own_dataset import OwnDataset
 
 BAD_INPUT = {
     "unknown data set": (["prepare", "nope"], "av-digits, crema-d, demo, urbansound8k-av"),
@@ -57,6 +59,21 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_finished_work(
     assert kept_files
     again = avsnn("prepare", "demo", "--limit", "1", "--root", tiny_disk, "--dry-run")
     assert again.returncode == 0
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_work_starts(
+    avsnn: Command, tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "datasets").mkdir()
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path / "datasets"))
+    own = OwnDataset(tmp_path / "datasets")
+    for row in own.rows:
+        row["audio_bytes"] = row["visual_bytes"] = "1000000000"
+    own.write()
+    done = avsnn("prepare", "own", "--root", tiny_disk, *ALONE)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert re.search(r"own: about 1\d\d\.\d GB are needed in .*, 0\.0 GB are free", sentence)
 
 
 def test_a_disk_that_fills_up_in_training_ends_with_one_sentence(

@@ -7,10 +7,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.pipeline.engine.lock import hold_for_reading
-from tests.conftest import ALONE, Command
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings, PrepareSettings
+from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
+from avsnn.pipeline.prepare.prepare import prepare as prepare_in_this_process
+from avsnn.pipeline.prepare.request import PrepareRequest
+from avsnn.pipeline.prepare.verify import verify
+from tests.conftest import ALONE, Command, NoProgress
 from tests.own_dataset import Edit, OwnDataset, current_files, regroup, relabel, repart
 from tests.warm import Warm
 
@@ -171,3 +177,26 @@ def test_the_plan_says_how_many_clips_a_corrected_table_decodes(
     plan = " ".join(prepare(avsnn, "--dry-run").split())
     assert "0 clips to decode" in plan
     assert " 0 B of disk space needed" not in plan
+
+
+def test_in_a_store_too_only_the_changed_units_are_made_and_earlier_folders_go(
+    own: OwnDataset, tmp_path: Path
+) -> None:
+    settings = PrepareSettings(extract=ExtractSettings(clips_per_shard=8))
+    store = f"memory://{tmp_path}"
+    request = PrepareRequest(settings=settings, store=store)
+    done_now: dict[str, int] = {}
+    for change in (lambda _: None, relabel):
+        change(own)
+        own.write()
+        stages = build_stages("own", request, root=tmp_path / "data")
+        prepare_in_this_process(
+            stages,
+            workers=0,
+            progress=NoProgress(),
+            on_stage=lambda summary: done_now.update({summary.stage: summary.units_done_now}),
+        )
+    assert done_now == {"fetch": 0, "index": 1, "extract": 1, "frames": 1, "audio": 1}
+    assert len(list(UPath(f"{store}/own").glob("*/*"))) == 3
+    stages = build_as_requested("own", root=tmp_path / "data")
+    assert verify(stages, progress=NoProgress()).damages == []

@@ -23,9 +23,12 @@ BYTES_PER_S = 10e6
 # CREMA-D's size and codec, and with images of MNIST's size.
 CLIPS_PER_S = {"video": 20, "image": 100}
 
-# Bytes of the shards, and of one of the two caches, for each byte of a file, before anything is
-# written from which the sizes could be learnt.
+# Bytes of the shards, and of the frame cache, for each byte of a file, before anything is written
+# from which the sizes could be learnt.
 SHARD_SHARE, CACHE_SHARE = 1.0, 0.5
+
+# A file whose size nobody published counts as this many bytes on the disk.
+UNKNOWN_FILE_BYTES = 60_000
 
 
 class Estimate(NamedTuple):
@@ -36,6 +39,7 @@ class Estimate(NamedTuple):
         sizes_known: whether the files are known; a data set without a published table is known
             once its files are found.
         disk_bytes: bytes that must be free on the disk.
+        disk_is_guessed: whether the bytes hold a guess for files whose size nobody published.
         free_bytes: bytes that are free on the disk.
         clips: number of clips to decode.
         seconds: rough time for everything, in s.
@@ -44,6 +48,7 @@ class Estimate(NamedTuple):
     fetch_bytes: int
     sizes_known: bool
     disk_bytes: int
+    disk_is_guessed: bool
     free_bytes: int
     clips: int
     seconds: float
@@ -82,7 +87,8 @@ def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
     return Estimate(
         fetch_bytes=missing,
         sizes_known=bool(stages.fetch.clips) or stages.discover is None,
-        disk_bytes=missing + _bytes_to_write(stages, work),
+        disk_bytes=_bytes_to_write(stages, work),
+        disk_is_guessed=_has_file_of_unknown_size(stages),
         free_bytes=free_disk_bytes(stages.folder),
         clips=clips,
         seconds=download + decoding,
@@ -117,6 +123,8 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     decoded = decoded_sources(stages.extract)
     # A clip without a row is still to be fetched.
     undecoded = {key for key in clips if key not in rows or rows[key].source not in decoded}
+    failures = (f for record in records(stages.extract).values() for f in record.failures)
+    undecoded -= {failure.key for failure in failures}
     changed = {key for key in clips if key not in rows or rows[key] != before.get(key)}
     shards = sum(
         _count_in_new_groups(
@@ -160,20 +168,29 @@ def _earlier_rows(stages: DatasetStages) -> list[IndexRow]:
 
 
 def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
-    """Return the bytes of the shards and caches that are still to be written."""
-    sizes = {
-        path: record.outputs[0].size
-        for path, record in records(stages.fetch).items()
-        if record.outputs
-    }
-    total = sum(
-        sizes.get(file.path, file.size or 0) for clip in stages.fetch.clips for file in clip.files
+    """Return the bytes of files, shards and caches that are still to be written to this disk."""
+    fetched = records(stages.fetch)
+    sizes = {path: record.outputs[0].size for path, record in fetched.items() if record.outputs}
+    files = [file for clip in stages.fetch.clips for file in clip.files]
+    total = sum(sizes.get(file.path, file.size or UNKNOWN_FILE_BYTES) for file in files)
+    missing = sum(
+        max(0, (file.size or UNKNOWN_FILE_BYTES) - stages.fetch.partial(file).size)
+        for file in files
+        if file.path not in fetched
     )
+    if stages.request.store is not None:
+        return missing
     of_a_clip = total / max(1, len(stages.fetch.clips))
     shards = _mean_bytes(stages.extract, default=SHARD_SHARE * of_a_clip)
     frames = _mean_bytes(stages.frames, default=CACHE_SHARE * of_a_clip)
-    audio = _mean_bytes(stages.audio, default=CACHE_SHARE * of_a_clip)
-    return round(work.shards * shards + work.frames * frames + work.audio * audio)
+    audio = _mean_bytes(stages.audio, default=4 * stages.audio.chosen.size**2)
+    return missing + round(work.shards * shards + work.frames * frames + work.audio * audio)
+
+
+def _has_file_of_unknown_size(stages: DatasetStages) -> bool:
+    fetched = records(stages.fetch)
+    files = (file for clip in stages.fetch.clips for file in clip.files)
+    return any(not file.size and file.path not in fetched for file in files)
 
 
 def _mean_bytes(stage: Stage, default: float) -> float:

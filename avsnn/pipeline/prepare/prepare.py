@@ -50,9 +50,9 @@ def prepare(
         on_stage: called with the summary of each stage as the stage ends.
 
     Raises:
-        RunError: a stage failed, or more clips failed than allowed.
-        UserError: the disk is full or too small, another run writes here, or the cluster does not
-            answer.
+        RunError: a stage failed, more clips failed than allowed, the disk is full or too small, or
+            another run writes here.
+        UserError: the data set has no clips, or the cluster does not answer.
     """
     # The contexts are left in reverse order: first the downloads that wait for a server end, then
     # the threads of these downloads can end too.
@@ -179,8 +179,8 @@ class _PrepareRun:
         """Refuse what would fill the disk, before the work starts."""
         folder = self.stages.folder
         cost = estimate(self.stages, workers=None)
-        if cost.disk_bytes > cost.free_bytes:
-            raise UserError(
+        if cost.disk_bytes > cost.free_bytes and not cost.disk_is_guessed:
+            raise RunError(
                 f"{self.stages.manifest.name}: about {cost.disk_bytes / 1e9:.1f} GB are needed in "
                 f"{folder}, {cost.free_bytes / 1e9:.1f} GB are free. Free some "
                 "space, or choose another --root or --limit."
