@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from tests.conftest import ALONE, SMALL_SHARDS, Command
 from tests.own_dataset import OwnDataset
 
@@ -62,11 +61,8 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_finished_work(
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_work_starts(
-    avsnn: Command, tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    avsnn: Command, tiny_disk: Path, own: OwnDataset
 ) -> None:
-    (tmp_path / "datasets").mkdir()
-    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path / "datasets"))
-    own = OwnDataset(tmp_path / "datasets")
     for row in own.rows:
         row["audio_bytes"] = row["visual_bytes"] = "1000000000"
     own.write()

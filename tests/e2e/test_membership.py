@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.pipeline.engine.lock import hold_for_reading
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings, PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
@@ -21,14 +20,6 @@ from tests.own_dataset import Edit, OwnDataset, current_files, regroup, relabel,
 from tests.warm import Warm
 
 SHARDS_OF_EIGHT = ["--set", "extract.clips_per_shard=8"]
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnDataset:
-    folder = tmp_path / "datasets"
-    folder.mkdir()
-    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(folder))
-    return OwnDataset(folder)
 
 
 def prepare(avsnn: Command, *words: str) -> str:

@@ -1,20 +1,12 @@
 """What prepare says about parts of a split in which something is missing."""
 
-from pathlib import Path
-
-import pytest
-
-from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from tests.conftest import ALONE, Command
 from tests.own_dataset import OwnDataset
 
 
 def test_empty_parts_and_missing_classes_are_said_also_when_there_is_nothing_to_do(
-    avsnn: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    avsnn: Command, own: OwnDataset
 ) -> None:
-    (tmp_path / "datasets").mkdir()
-    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path / "datasets"))
-    own = OwnDataset(tmp_path / "datasets")
     for row in own.rows:
         row["split"] = "train" if row["split"] == "val" else row["split"]
     own.rows = [row for row in own.rows if row["split"] == "train" or row["label"] not in "01"]

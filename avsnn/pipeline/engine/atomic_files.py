@@ -29,6 +29,9 @@ PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
 TRANSIENT_ERRNOS = (
     *DISK_FULL_ERRNOS,
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ETIMEDOUT, errno.ESTALE),
+    # A disk behind a network, or a disk that was unplugged.
+    *(errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
+    *(errno.EAGAIN, errno.ENODEV),
 )
 
 

@@ -160,11 +160,11 @@ def _read_clip(
 
 
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    from avsnn.pipeline.media.image import decode_image, image_suffix
+    from avsnn.pipeline.media.image import decode_whole_image, image_suffix
 
     require_content(path)
     data = path.read_bytes()
-    frame = decode_image(data)
+    frame = decode_whole_image(data)
     return {frame_member_name(0, image_suffix(data)): data}, frame.shape
 
 
