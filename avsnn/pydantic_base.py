@@ -1,12 +1,25 @@
 """The base of every settings and manifest class."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class StrictModel(BaseModel):
     """Base of every settings and manifest class.
 
-    A value cannot change, and an unknown key or a number that is NaN or infinite is an error.
+    A value cannot change. An unknown key, a number that is NaN or infinite, and a truth value in
+    place of a number are errors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_value_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for 0 or 1."""
+        if isinstance(value, bool):
+            annotation = cls.model_fields[str(info.field_name)].annotation
+            if not {int, float}.isdisjoint(get_args(annotation) or (annotation,)):
+                raise ValueError("the value must be a number")
+        return value

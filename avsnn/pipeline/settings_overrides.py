@@ -1,5 +1,6 @@
 """Builds checked settings from presets and from the ``key=value`` words of ``--set``."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,19 @@ S = TypeVar("S", bound=BaseModel)
 
 # No file and no value of avsnn is nested deeper than five levels.
 MAX_YAML_DEPTH = 50
+
+# The values that need no quotes and are no text: kind, form, and the characters that come first.
+# All forms are forms of YAML 1.1 too, so that text that PyYAML writes without quotes stays text.
+PLAIN_VALUES = (
+    ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
+    ("int", r"^[-+]?(0|[1-9][0-9]*)$", [*"-+0123456789"]),
+    (
+        "float",
+        r"^(([-+]?[0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+        [*"-+0123456789."],
+    ),
+)
 
 # A sentence shows so many characters of a wrong value.
 MAX_SHOWN = 100
@@ -67,7 +81,7 @@ def parse_yaml(text: str) -> Any:
         line = "" if mark is None else f" in line {mark.line + 1}"
         raise ValueError(f"{error.problem}{line}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        # PyYAML lets errors of Python through, for instance of a date such as 2024-13-45.
+        # PyYAML lets errors of Python through, for instance of ``!!int ""``.
         raise ValueError(f"{str(error).splitlines()[0] or type(error).__name__}") from None
 
 
@@ -80,12 +94,14 @@ def first_mistake(error: ValidationError) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Loads YAML without aliases and without deep nesting.
+    """Loads YAML without aliases and without deep nesting; plain words mean what a person reads.
 
     Aliases of aliases stand for more memory than a machine has, and a value that is nested very
-    deep exhausts the stack of Python.
+    deep exhausts the stack of Python. PyYAML takes 010 for 8, 1:30 for 90 and ``no`` for false.
+    Here such words stay text, and the setting decides what the text means.
     """
 
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own name; filled below
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -101,6 +117,12 @@ class _PlainLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+for _kind, _pattern, _first_characters in PLAIN_VALUES:
+    _PlainLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), _first_characters
+    )
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

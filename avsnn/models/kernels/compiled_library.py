@@ -148,11 +148,11 @@ def _compile(compiler: list[str], folder: Path, digest: str, functions: Sequence
     with tempfile.TemporaryDirectory(dir=folder) as work:
         compiled, linked = Path(work, "cpu.o"), Path(work, "cpu.so")
         source = str(SOURCES / _MAIN_SOURCE)
+        trial = [str(linked), ",".join(functions), *_loaded_openmp()]
         for command in (
             [*compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", source, "-o", str(compiled)],
             [*compiler, "-shared", str(compiled), "-o", str(linked)],
-            [sys.executable, "-I", "-S", "-c", _TRIAL, str(linked), ",".join(functions)]
-            + _loaded_openmp(),
+            [sys.executable, "-I", "-S", "-c", _TRIAL, *trial],
         ):
             _run(command)
         linked.chmod(0o700)
