@@ -4,6 +4,7 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 """
 
 import gc
+import os
 import sys
 import tempfile
 import traceback
@@ -99,6 +100,7 @@ def main() -> None:
 def _run() -> tuple[str, int]:
     """Run the command; return what is wrong as a sentence, which may be empty, and an exit code."""
     try:
+        _require_text([*sys.argv[1:], _current_folder()])
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.TyperException as error:
         return error.format_message(), 2
@@ -119,6 +121,28 @@ def _run() -> tuple[str, int]:
         )
         return sentence, code
     return "", code if isinstance(code, int) else 0
+
+
+def _require_text(words: list[str]) -> None:
+    """Refuse words and paths that are no text: libraries and JSON files cannot hold such a path.
+
+    Raises:
+        UserError: a word holds bytes that are no text in the encoding of file names.
+    """
+    for word in words:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise UserError(
+                f"{word} holds bytes that are no text in {sys.getfilesystemencoding()}: rename the "
+                "file or folder, or choose another locale such as LC_ALL=C.UTF-8."
+            )
+
+
+def _current_folder() -> str:
+    """Return the current folder; empty if the folder is no longer there."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _unforeseen(error: Exception) -> str:

@@ -91,3 +91,21 @@ def test_variables_of_torchrun_that_are_wrong_end_with_one_sentence(
     assert "torchrun" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_a_module_of_the_current_folder_is_never_executed(avsnn_path: str, tmp_path: Path) -> None:
+    for name in ("struct", "socket", "yaml", "typer", "csv", "logging", "numpy", "email"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w').write(__name__)\n")
+    python = str(Path(avsnn_path).with_name("python"))
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    environment.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run(
+        [python, "-m", "avsnn", "status"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (tmp_path / "executed").exists(), (tmp_path / "executed").read_text()
+    assert done.returncode == 0, done.stderr
