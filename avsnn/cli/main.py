@@ -4,10 +4,10 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 """
 
 import gc
-import os
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -140,7 +140,7 @@ def _require_text(words: list[str]) -> None:
 def _current_folder() -> str:
     """Return the current folder; empty if the folder is no longer there."""
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except OSError:
         return ""
 

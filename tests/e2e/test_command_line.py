@@ -24,7 +24,10 @@ BAD_INPUT = {
     "unknown command": (["prepair", "demo"], "prepair"),
     "missing argument": (["train"], "dataset"),
     "unknown setting": (["prepare", "demo", "--set", "audio.hops=1"], "audio.hop"),
-    "store in memory": (["prepare", "demo", "--store", "memory://x"], "memory://x is in the memory"),
+    "store in memory": (
+        ["prepare", "demo", "--store", "memory://x"],
+        "x is in the memory",
+    ),
     "chain of stores": (["prepare", "demo", "--store", "dir::memory://x"], "a chain of stores"),
     "store of a strange kind": (["prepare", "demo", "--store", "data://x"], "data://x cannot be"),
     "store that is away": (["prepare", "demo", "--store", "ftp://127.0.0.1:1/x"], "refused"),

@@ -1,6 +1,7 @@
 """Runs commands in environments that lack something, or that hold wrong values."""
 
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -109,3 +110,23 @@ def test_a_module_of_the_current_folder_is_never_executed(avsnn_path: str, tmp_p
     )
     assert not (tmp_path / "executed").exists(), (tmp_path / "executed").read_text()
     assert done.returncode == 0, done.stderr
+
+
+def test_workers_that_cannot_start_end_the_command_with_one_sentence(
+    avsnn_path: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [avsnn_path, "prepare", "demo", "--limit", "2", "--workers", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        # Enough files for the scheduler, too few for a worker.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "add --workers 0" in done.stderr.splitlines()[-1]
+    assert len(list((tmp_path / "data" / "demo" / "raw").rglob("*.wav"))) == 2
