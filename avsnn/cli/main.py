@@ -138,11 +138,17 @@ def _require_text(words: list[str]) -> None:
 
 
 def _current_folder() -> str:
-    """Return the current folder; empty if the folder is no longer there."""
+    """Return the current folder.
+
+    Raises:
+        UserError: the folder was removed, and torch cannot be imported there.
+    """
     try:
         return str(Path.cwd())
-    except OSError:
-        return ""
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be used: {error.strerror}; change to another folder."
+        ) from None
 
 
 def _unforeseen(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -121,3 +122,42 @@ def test_a_name_that_is_no_text_is_one_sentence_before_any_work(
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(r"avsnn: .*folder-\\udcff holds bytes that are no text.*\n", done.stderr)
     assert not list(folder.iterdir())
+
+
+def test_a_current_folder_that_was_removed_is_one_sentence(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = shlex.join([avsnn_path, "status", "--root", str(small_demo)])
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir {gone}; exec {words}"],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"avsnn: the current folder cannot be used: .*\n", done.stderr)
+
+
+def test_verify_and_a_finished_prepare_share_a_data_set(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(small_demo, tmp_path / "data"))
+    commands = [[*PREPARE]] * 6 + [["verify", "demo"]] * 2
+    started = [
+        subprocess.Popen(
+            [avsnn_path, *words, "--root", str(root)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in commands
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, outputs
+    assert all("nothing to do" in output for output in outputs[:6])
+    assert all("all as they were written" in output for output in outputs[6:])
