@@ -27,6 +27,17 @@ INTERRUPTED = 130
 # EX_TEMPFAIL of sysexits.h: the code that asks a cluster to run the job again.
 PREEMPTED = 75
 
+# What people type for a command.
+SYNONYMS = {
+    "list": "datasets",
+    "ls": "datasets",
+    "check": "datasets check",
+    "download": "prepare",
+    "fit": "train",
+    "eval": "evaluate",
+    "test": "evaluate",
+}
+
 EPILOG = """
 **A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate RUN` with the
 run folder that `train` prints.
@@ -101,9 +112,9 @@ def _run() -> tuple[str, int]:
     """Run the command; return what is wrong as a sentence, which may be empty, and an exit code."""
     try:
         _require_text([*sys.argv[1:], _current_folder()])
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(_understood(sys.argv[1:]), standalone_mode=False)
     except typer.TyperException as error:
-        return error.format_message(), 2
+        return _in_own_words(error.format_message()), 2
     except UserError as error:
         return str(error), 2
     except RunError as error:
@@ -121,6 +132,26 @@ def _run() -> tuple[str, int]:
         )
         return sentence, code
     return "", code if isinstance(code, int) else 0
+
+
+def _understood(words: list[str]) -> list[str]:
+    """Return the words of a command, with `help` and `version` as the options that they mean."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words in (["version"], ["-V"]) else words or ["--help"]
+
+
+def _in_own_words(message: str) -> str:
+    """Return the sentence of a library about the words of a command, with what a user needs."""
+    message = message.replace("Value error, ", "")
+    for word, command in SYNONYMS.items():
+        if message == f"No such command '{word}'.":
+            return f"{message} Did you mean '{command}'?"
+    if message == "Missing argument 'dataset'.":
+        here = sorted(path.parent.name for path in Path("data").glob("*/prepared.json"))
+        prepared = f"prepared in data: {', '.join(here)}; " if here else ""
+        return f"{message} Give the name of a data set; {prepared}'avsnn datasets' lists all."
+    return message
 
 
 def _require_text(words: list[str]) -> None:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from avsnn.errors import UserError
+from avsnn.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -29,6 +30,9 @@ PLAIN_VALUES = (
         [*"-+0123456789."],
     ),
 )
+
+# Symbols of papers and code, and the settings that they stand for.
+SYMBOLS = {"T": "steps", "C": "channels", "lr": "base_lr", "learning_rate": "base_lr"}
 
 # A sentence shows so many characters of a wrong value.
 MAX_SHOWN = 100
@@ -55,7 +59,7 @@ def build_settings(
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UserError(f"--set {word!r} is not of the form key=value.")
+            raise UserError(f"--set {word!r} is not of the form KEY=VALUE.")
         try:
             _assign(tree, key, parse_yaml(value))
         except ValueError:
@@ -167,8 +171,11 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *groups, _ = (str(part) for part in first["loc"])
         allowed = ", ".join(_allowed_keys(kind, groups))
+        *_, name = key.split(".")
+        near = did_you_mean(SYMBOLS.get(name, key), _all_keys(kind))
         return (
-            f"there is no setting {key} (value {_shortened(first['input'])}); there are: {allowed}."
+            f"there is no setting {key} (value {_shortened(first['input'])}); {near}there are: "
+            f"{allowed}."
         )
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(first["input"], dict):
@@ -200,6 +207,17 @@ def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _all_keys(kind: type[BaseModel]) -> list[str]:
+    """Return the full keys of all settings that are values."""
+    keys = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{name}.{key}" for key in _all_keys(field.annotation)]
+        else:
+            keys.append(name)
+    return keys
 
 
 def _allowed_keys(kind: type[BaseModel], groups: list[str]) -> list[str]:

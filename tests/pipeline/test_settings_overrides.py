@@ -37,7 +37,7 @@ def test_a_named_preset_overrides_the_preset_of_the_data_set() -> None:
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("epochs", ["epochs", "key=value"]),
+        ("epochs", ["epochs", "KEY=VALUE"]),
         ("optimizer.lr=3", ["optimizer.lr", "3", "optimizer.base_lr"]),
         ("modle.alpha=3", ["modle", "model, data"]),
         ("epochs=0", ["epochs", "0", "greater than 0"]),
@@ -59,6 +59,20 @@ def test_a_bad_setting_is_refused_with_key_value_and_what_is_allowed(
     assert not sentence.endswith("..")
     for part in parts:
         assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        *(("epoch=3", "epochs"), ("method=add", "model.method"), ("model.metod=a", "model.method")),
+        *(("model.T=8", "model.steps"), ("T=8", "model.steps")),
+        *(("lr=0.1", "optimizer.base_lr"), ("optimizer.lr=0.1", "optimizer.base_lr")),
+        *(("batch-size=8", "batch_size"), ("optimizer.seed=1", "seed")),
+    ],
+)
+def test_the_right_key_is_named_for_a_wrong_one(word: str, right: str) -> None:
+    with pytest.raises(UserError, match=rf"; did you mean {right}\? there are: "):
+        build_settings(TrainSettings, (), [word])
 
 
 @given(st.text())
