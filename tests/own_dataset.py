@@ -21,7 +21,10 @@ class OwnDataset:
         facts: the content of the YAML.
         rows: the rows of the table.
         reserve: rows of other clips, which are not in the table.
+        source: the folder of the files, if the files come from a folder.
     """
+
+    source: Path | None = None
 
     def __init__(self, folder: Path) -> None:
         self.yaml, self.table = folder / "own.yaml", folder / "own.csv"

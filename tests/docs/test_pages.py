@@ -22,6 +22,7 @@ PAGES = [
     "docs/ARCHITECTURE.md",
     "docs/add-a-fusion-method.md",
     "docs/cluster.md",
+    "docs/damaged-files.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ALONE, SMALL_SHARDS, Command
+from tests.own_dataset import OwnDataset
 
 BAD_INPUT = {
     "unknown data set": (["prepare", "nope"], "av-digits, crema-d, demo, urbansound8k-av"),
@@ -70,6 +71,18 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_finished_work(
     assert kept_files
     again = avsnn("prepare", "demo", "--limit", "1", "--root", tiny_disk, "--dry-run")
     assert again.returncode == 0
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_work_starts(
+    avsnn: Command, tiny_disk: Path, own: OwnDataset
+) -> None:
+    for row in own.rows:
+        row["audio_bytes"] = row["visual_bytes"] = "1000000000"
+    own.write()
+    done = avsnn("prepare", "own", "--root", tiny_disk, *ALONE)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert re.search(r"own: about 1\d\d\.\d GB are needed in .*, 0\.0 GB are free", sentence)
 
 
 def test_a_disk_that_fills_up_in_training_ends_with_one_sentence(
@@ -151,7 +164,7 @@ def test_datasets_and_status_show_what_is_prepared(avsnn: Command, small_demo: P
     assert [row["stage"] for row in stages] == ["fetch", "index", "extract", "frames", "audio"]
     assert all(row["done"] == row["units"] > 0 for row in stages)
     assert "CC BY-SA 4.0" in avsnn("datasets").stdout
-    assert "10 of 10" in avsnn("status", *root).stdout
+    assert "14 of 14" in avsnn("status", *root).stdout
 
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(avsnn_path: str, tmp_path: Path) -> None:

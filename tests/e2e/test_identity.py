@@ -26,14 +26,6 @@ TRAIN += ["--set", "batch_size=8"]
 TRAIN_ON_SPEAKERS = [*TRAIN, "--set", "data.split=speaker"]
 
 
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnDataset:
-    folder = tmp_path / "datasets"
-    folder.mkdir()
-    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(folder))
-    return OwnDataset(folder)
-
-
 @pytest.fixture(scope="module")
 def evaluated(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a prepared data set of a user, and a run that was trained and evaluated."""

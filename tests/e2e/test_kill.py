@@ -29,7 +29,7 @@ def kill_when_it_says(warm: Warm, words: list[str], sentence: str, cwd: Path) ->
     ("sentence", "workers"),
     [
         ("fetch: 72 of 144", "0"),
-        ("extract: 4 of 10", "2"),
+        ("extract: 5 of 14", "2"),
         ("frames: 1 of 2", "0"),
         ("audio: 1 of 2", "2"),
     ],
@@ -61,7 +61,7 @@ def test_an_interrupted_prepare_ends_its_workers_and_the_next_run_finishes(
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("extract: 2 of 10"):
+        if line.startswith("extract: 2 of 14"):
             os.killpg(process.pid, signal.SIGINT)
             break
     # The pipe ends only when every process that holds the pipe has ended: no worker is left.

@@ -35,7 +35,7 @@ def cut_in_half(path: Path) -> None:
     ("pattern", "damage", "words"),
     [
         ("cache/frames-*/frames/c/0/0/0/0", flip_bits, ("--workers", "1")),
-        ("shards/*/train-000001.tar", cut_in_half, ("--workers", "2", "--read", "shards")),
+        ("shards/*/train-008192.tar", cut_in_half, ("--workers", "2", "--read", "shards")),
     ],
 )
 def test_damage_that_a_worker_meets_ends_the_command(

@@ -146,7 +146,7 @@ def _print_plan(
     from avsnn.pipeline.prepare.prepare import changed_settings, plan_stages
 
     planned = plan_stages(stages, retry_failed=retry_failed)
-    print_plan(stages, planned, estimate(stages, planned, workers=workers))
+    print_plan(stages, planned, estimate(stages, workers=workers))
     if explain:
         print_reasons(changed_settings(stages), planned)
 

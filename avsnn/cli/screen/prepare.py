@@ -102,6 +102,8 @@ def print_prepared(folder: Path, prepared: Prepared, rows: list[StageCounts]) ->
     out.print(f"{prepared.dataset}: {prepared.clips:,} clips are ready in {folder}.")
     if prepared.failed:
         out.print(f"{prepared.failed:,} inputs failed; reasons: {folder / 'failures.jsonl'}")
+    for note in prepared.notes:
+        out.print(f"{prepared.dataset}: note: {note}.")
 
 
 def print_damage(dataset: str, verification: Verification) -> None:

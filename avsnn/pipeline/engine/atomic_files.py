@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import secrets
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -28,6 +29,9 @@ PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
 TRANSIENT_ERRNOS = (
     *DISK_FULL_ERRNOS,
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ETIMEDOUT, errno.ESTALE),
+    # A disk behind a network, or a disk that was unplugged.
+    *(errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
+    *(errno.EAGAIN, errno.ENODEV),
 )
 
 
@@ -67,6 +71,47 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     _sync_folder(target.parent)
     stat = target.stat()
     return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
+
+
+def publish_again(
+    source: Folder, folder: Folder, name: str, output: Output, scratch: Path
+) -> Output:
+    """Publish a published file under another name, without a second copy where that is possible.
+
+    Both names are the same file on this machine, if the file system knows hard links. A published
+    file is never written to, so a change of one name leaves the other name as it was.
+
+    Args:
+        source: the published file.
+        folder: where the other name goes.
+        name: the other name, relative to ``folder``.
+        output: the description of the file.
+        scratch: a temporary name on the disk of ``folder``.
+
+    Raises:
+        FileNotFoundError: the published file is gone.
+    """
+    target = folder / name
+    if isinstance(target, UPath):
+        target.fs.makedirs(target.parent.path, exist_ok=True)
+        partial = f"{target.path}.partial"
+        target.fs.cp_file(UPath(source).path, partial)
+        target.fs.mv(partial, target.path)
+        return replace(output, path=name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    local = Path(str(source))
+    try:
+        os.link(local, scratch)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(local, scratch)
+        return publish(scratch, folder, name)
+    scratch.replace(target)
+    # If both names are the same file already, the rename does nothing.
+    scratch.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+    return replace(output, path=name, mtime_ns=target.stat().st_mtime_ns)
 
 
 def write_atomically(target: Path, data: bytes) -> None:

@@ -2,13 +2,19 @@
 
 import json
 
-from avsnn.pipeline.engine.atomic_files import why_damaged
+from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Record
 from avsnn.pipeline.engine.stage import Stage, Unit
 
 
-def why_run(stage: Stage, unit: Unit, record: Record | None, retry_failed: bool) -> str:
+def why_run(
+    stage: Stage,
+    unit: Unit,
+    record: Record | None,
+    retry_failed: bool,
+    folder: Folder | None = None,
+) -> str:
     """Return the reason to run a unit; empty if the unit is done. The cheapest check is first.
 
     Args:
@@ -16,6 +22,7 @@ def why_run(stage: Stage, unit: Unit, record: Record | None, retry_failed: bool)
         unit: the unit.
         record: the last record of the unit; None if there is no record.
         retry_failed: run a unit whose record has failures.
+        folder: the folder of the record; None takes the stage's present folder.
     """
     reason = why_stale(stage, unit, record)
     if reason or record is None:
@@ -23,7 +30,7 @@ def why_run(stage: Stage, unit: Unit, record: Record | None, retry_failed: bool)
     if retry_failed and record.failures:
         return f"failed before: {record.failures[0].reason}"
     for output in record.outputs:
-        if damage := why_damaged(stage.folder / output.path, output):
+        if damage := why_damaged((folder or stage.folder) / output.path, output):
             return f"{output.path} {damage}"
     return ""
 

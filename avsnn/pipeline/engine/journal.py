@@ -211,7 +211,7 @@ class StageSummary:
         )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
     """Return the last record of each unit, by the unit's name.
 

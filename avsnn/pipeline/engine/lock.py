@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -83,6 +84,33 @@ def require_no_writer(folder: Path) -> None:
             time.sleep(0.05)
         except OSError:
             return
+
+
+def hold_for_reading(path: Path) -> BinaryIO | None:
+    """Open a file that lists what a long reader reads, so that `is_held_for_reading` is true.
+
+    Returns:
+        the open file, which holds the lock until it is closed; None where the file system knows no
+        locks or the file cannot be opened.
+    """
+    try:
+        file = path.open("rb")
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return file
+
+
+def is_held_for_reading(path: Path) -> bool:
+    """Return whether a process on this machine has called `hold_for_reading` for a file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _busy_error(folder: Path) -> RunError:

@@ -10,6 +10,7 @@ from tempfile import mkdtemp
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, publish
+from avsnn.pipeline.engine.carry import carry_units
 from avsnn.pipeline.engine.executor import DaskExecutor
 from avsnn.pipeline.engine.is_done import input_digests
 from avsnn.pipeline.engine.journal import Record, StageSummary, append_records
@@ -33,7 +34,7 @@ def run_stage(
     retry_failed: bool = False,
     redo: Mapping[str, str] = NO_UNITS,
 ) -> StageSummary:
-    """Run the units that are not done.
+    """Run the units that are not done, and take units from earlier folders that are done there.
 
     A unit that raises an exception stays undone and does not stop the other units.
 
@@ -52,9 +53,12 @@ def run_stage(
     began = time.monotonic()
     current = plan(stage, retry_failed=retry_failed, redo=redo)
     last_records = current.last_records
+    to_run = current.todo
     if current.todo:
         stage.state.mkdir(parents=True, exist_ok=True)
-        errors = _run_units(stage, current.todo, executor(), progress)
+        if current.carried:
+            to_run = carry_units(stage, current)
+        errors = _run_units(stage, to_run, executor(), progress) if to_run else {}
         if errors:
             raise _error_of_stage(stage, errors, len(current.units))
         last_records = records(stage)
@@ -63,7 +67,7 @@ def run_stage(
     return StageSummary(
         stage.name,
         tuple(last_records[unit.name] for unit in current.units),
-        units_done_now=len(current.todo),
+        units_done_now=len(to_run),
         seconds=time.monotonic() - began,
     )
 

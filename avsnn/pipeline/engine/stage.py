@@ -7,6 +7,7 @@ of a unit depend on nothing but the unit, so any number of kills, workers or rer
 bytes.
 """
 
+import errno
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,22 +92,44 @@ class Stage(ABC):
         """Return the fingerprint of a unit, which changes exactly when the outputs would change."""
         return fingerprint([self.name, self.version, self.settings(), unit.name, unit.inputs])
 
+    def changed_sources(self) -> dict[str, str]:
+        """Return the units whose source has changed since, each with the reason.
+
+        Only a stage that brings files from outside has such units.
+        """
+        return {}
+
+    @property
+    def earlier(self) -> tuple[Folder, ...]:
+        """Other folders of this stage, the latest first, whose equal units are taken over."""
+        return ()
+
     @property
     def journal(self) -> Path:
         """The file that holds the records of the units."""
-        return self.state / f"{self.folder.name}.jsonl"
+        return self.journal_of(self.folder)
+
+    def journal_of(self, folder: Folder) -> Path:
+        """Return the file that holds the records of the units in a folder of this stage."""
+        return self.state / f"{folder.name}.jsonl"
 
 
-def records(stage: Stage) -> dict[str, Record]:
+def records(stage: Stage, folder: Folder | None = None) -> dict[str, Record]:
     """Return the last record of each unit, by the unit's name, from the journal of a stage.
+
+    Args:
+        stage: the stage.
+        folder: one of the stage's earlier folders; None takes the present folder.
 
     Raises:
         UserError: the journal cannot be read.
     """
+    journal = stage.journal_of(folder or stage.folder)
     try:
-        stat = stage.journal.stat()
-        return dict(read_journal(stage.journal, stat.st_mtime_ns, stat.st_size))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+        stat = journal.stat()
+        return dict(read_journal(journal, stat.st_mtime_ns, stat.st_size))
     except OSError as error:
-        raise UserError(f"{stage.journal} cannot be read: {error.strerror}.") from None
+        # A path that leads nowhere has no journal; a command that writes there says what is wrong.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return {}
+        raise UserError(f"{journal} cannot be read: {error.strerror}.") from None

@@ -17,9 +17,6 @@ class IndexRow(BaseModel):
         label_name: name of the class.
         group: the speaker, actor or recording that the clip comes from.
         part: part of the clip in the default split.
-        position: number of the clip among all clips of its part in the default split, from 0.
-            Clips with missing files are counted too, so that a file that arrives later moves no
-            other clip to another shard.
         splits: part of the clip in every split, by the name of the split.
         audio: path of the audio file below the folder of the files as published.
         visual: path of the image or video below the same folder as the audio file.
@@ -31,11 +28,15 @@ class IndexRow(BaseModel):
     label_name: str
     group: str
     part: str
-    position: int
     splits: dict[str, str]
     audio: str
     visual: str
     sha256: dict[str, str]
+
+    @property
+    def source(self) -> str:
+        """A fingerprint of the two files, which changes with their names and their bytes."""
+        return fingerprint([self.audio, self.visual, self.sha256])
 
 
 def clips_fingerprint(rows: list[IndexRow], split: str) -> str:

@@ -27,6 +27,7 @@ class Prepared(BaseModel):
         clips: number of clips that are ready for training.
         failed: number of failures in all stages.
         bytes: size of all files that the stages wrote.
+        notes: phrases on parts of a split that have no clips, or no clips of some classes.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Prepared(BaseModel):
     clips: int
     failed: int
     bytes: int
+    notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
         """Return the content of the file."""

@@ -1,22 +1,40 @@
 """WebDataset shards as they lie on disk: a tar file of samples, and a JSON index beside the tar.
 
 The members of a sample ``key`` are ``key.0.jpg key.1.jpg … key.flac key.json``. Plain
-``webdataset`` reads the tar; the index gives the byte offset and the size of every member, so that
-avsnn can read any member directly.
+``webdataset`` reads the tar; the index gives the place, the size and the checksum of every member,
+so that avsnn can read any member directly and notices any changed byte.
 """
 
+import hashlib
 import tarfile
 from pathlib import Path
+from typing import NamedTuple
 
+import google_crc32c
 from pydantic import BaseModel, ValidationError
 from upath import UPath
 
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.damaged import damaged_error
+from avsnn.pipeline.formats.membership import hash_rank
 
 # Names of members without the key of the sample.
 AUDIO_MEMBER = "flac"
 METADATA_MEMBER = "json"
+
+
+class Member(NamedTuple):
+    """A file in a tar.
+
+    Attributes:
+        offset: where the bytes of the file begin in the tar.
+        size: number of bytes of the file.
+        crc32c: the CRC-32C of these bytes.
+    """
+
+    offset: int
+    size: int
+    crc32c: int
 
 
 class Sample(BaseModel):
@@ -26,23 +44,27 @@ class Sample(BaseModel):
         key: key of the clip.
         label: class of the clip, as an index.
         splits: the part of the clip in every split.
+        source: `IndexRow.source`, which tells from which files the clip was decoded.
+        sha256: SHA-256 of the frames and the sound together; empty while the shard is written.
         frames: number of frames.
         height: height of every frame in px.
         width: width of every frame in px.
         audio_seconds: duration of the sound in s.
         audio_rate: sample rate of the sound in Hz.
-        members: byte offset and size of each member of the tar, by the member's name.
+        members: each member of the tar, by the member's name; empty while the shard is written.
     """
 
     key: str
     label: int
     splits: dict[str, str]
+    source: str
+    sha256: str = ""
     frames: int
     height: int
     width: int
     audio_seconds: float
     audio_rate: int
-    members: dict[str, tuple[int, int]]
+    members: dict[str, Member] = {}
 
     def frame_member(self, frame: int) -> str:
         """Return the name of the member that holds a frame, counted from 0."""
@@ -66,15 +88,27 @@ def write_shard_index(tar: Path, samples: list[Sample]) -> None:
 
     Args:
         tar: the shard.
-        samples: the samples of the shard in order, still without members.
+        samples: the samples of the shard in order, still without members and SHA-256.
     """
     by_key = {sample.key: sample for sample in samples}
-    with tarfile.open(tar) as archive:
-        for member in archive:
+    members: dict[str, dict[str, Member]] = {key: {} for key in by_key}
+    contents = {key: hashlib.sha256() for key in by_key}
+    with tarfile.open(tar) as archive, tar.open("rb") as file:
+        for info in archive:
             # WebDataset ends a key at the first dot of a name; the manifest allows no dot in a key.
-            key, _, name = member.name.partition(".")
-            by_key[key].members[name] = (member.offset_data, member.size)
-    index = ShardIndex(shard=tar.name, samples=samples)
+            key, _, name = info.name.partition(".")
+            file.seek(info.offset_data)
+            data = file.read(info.size)
+            members[key][name] = Member(info.offset_data, info.size, google_crc32c.value(data))
+            if name != METADATA_MEMBER:
+                contents[key].update(f"{name} {info.size}\n".encode() + data)
+    described = [
+        sample.model_copy(
+            update={"members": members[sample.key], "sha256": contents[sample.key].hexdigest()}
+        )
+        for sample in samples
+    ]
+    index = ShardIndex(shard=tar.name, samples=described)
     tar.with_suffix(".json").write_text(index.model_dump_json(indent=1), encoding="utf-8")
 
 
@@ -84,31 +118,58 @@ def index_files(folder: Folder) -> list[Folder]:
 
 
 def read_shards(folder: Folder) -> list[tuple[Folder, Sample]]:
-    """Return every sample of every shard, in a fixed order, each with its shard.
+    """Return every sample of every shard, each with its shard.
+
+    The samples are ordered by the SHA-256 of their keys, whatever the shard is. So the order stays
+    when a clip moves from one part of a split to another.
 
     Raises:
         UserError: the index of a shard is damaged.
     """
-    return [
+    found = [
         (path.with_suffix(".tar"), sample)
         for path in index_files(folder)
-        for sample in _read_shard_index(path).samples
+        for sample in read_shard_index(path)
     ]
+    return sorted(found, key=lambda pair: hash_rank(pair[1].key))
 
 
-def _read_shard_index(path: Folder) -> ShardIndex:
+def read_shard_index(path: Folder) -> list[Sample]:
+    """Return the samples of one shard, from the index beside the shard.
+
+    Raises:
+        UserError: the index is damaged.
+    """
     try:
-        return ShardIndex.model_validate_json(path.read_bytes())
+        return ShardIndex.model_validate_json(path.read_bytes()).samples
     except ValidationError:
         raise damaged_error(path) from None
 
 
-def read_member(shard: Folder, span: tuple[int, int]) -> bytes:
-    """Return one member of a shard, by its byte offset and size."""
-    offset, size = span
+def read_member(shard: Folder, member: Member) -> bytes:
+    """Return the bytes of one member of a shard.
+
+    Raises:
+        UserError: the bytes are not the bytes that were written.
+    """
     if isinstance(shard, UPath):
-        found: bytes = shard.fs.cat_file(shard.path, start=offset, end=offset + size)
-        return found
-    with shard.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+        end = member.offset + member.size
+        data: bytes = shard.fs.cat_file(shard.path, start=member.offset, end=end)
+    else:
+        with shard.open("rb") as file:
+            file.seek(member.offset)
+            data = file.read(member.size)
+    require_written_bytes(shard, member, data)
+    return data
+
+
+def require_written_bytes(shard: Folder, member: Member, data: bytes) -> None:
+    """Check that bytes that were read are a member of a shard.
+
+    Raises:
+        UserError: the bytes are not the bytes that were written.
+    """
+    if len(data) != member.size:
+        raise damaged_error(shard, "it is cut")
+    if google_crc32c.value(data) != member.crc32c:
+        raise damaged_error(shard, "it holds other bytes than were written")

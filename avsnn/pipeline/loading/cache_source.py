@@ -14,7 +14,7 @@ from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
-from avsnn.pipeline.formats.cache_layout import CODECS, shard_file
+from avsnn.pipeline.formats.cache_layout import CODECS, shard_file, small_array_files
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.loading.mapped_array import MappedArray
 from avsnn.pipeline.loading.order import BatchRequest
@@ -26,7 +26,7 @@ IN_MEMORY_BYTES = 2 * 2**30
 
 
 class CacheSource:
-    """The frame cache and the audio cache of a data set; equal rows are the same clip.
+    """The frame cache and the audio cache of a data set, which list the same clips.
 
     Args:
         frames: the Zarr group that ``FrameCache`` writes.
@@ -44,17 +44,20 @@ class CacheSource:
                 raise UserError(f"{path} is not a cache; run 'avsnn prepare' again.")
         self.keys: list[str] = _read_small(frames, "key").tolist()
         self.labels = torch.from_numpy(_read_small(frames, "label", np.int64))
-        self._offsets = _read_small(frames, "offsets", np.int64)
+        spans, sound_spans = (_read_small(cache, "rows", np.int64, 2) for cache in (frames, audio))
         if self.keys != _read_small(audio, "key").tolist():
             raise UserError(
                 f"{frames} and {audio} hold different clips; run 'avsnn prepare' again."
             )
         images, sounds = _open_array(frames, "frames"), _open_array(audio, "audio")
-        steps = np.diff(self._offsets, prepend=0)
-        counts = (len(self.labels), len(self._offsets) - 1, sounds.shape[0])
-        if set(counts) != {len(self.keys)} or steps[0] != 0 or (steps[1:] < 1).any():
+        counts = {len(self.keys), len(self.labels), len(spans), len(sound_spans)}
+        if len(counts) != 1 or not (spans[:, 1] >= 1).all() or not (sound_spans[:, 1] == 1).all():
             raise damaged_error(frames, "its arrays do not hold the same number of clips")
-        if self._offsets[-1] != images.shape[0] or images.dtype != "uint8":
+        self._spans, self._sound_rows = spans, sound_spans[:, 0]
+        for folder, array, rows in ((frames, images, spans), (audio, sounds, sound_spans)):
+            if (rows[:, 0] < 0).any() or (rows.sum(1) > array.shape[0]).any():
+                raise damaged_error(folder / "rows", "it names rows that there are not")
+        if images.dtype != "uint8":
             raise damaged_error(frames / "frames", "it holds other frames than were written")
         if sounds.dtype != "float32":
             raise damaged_error(audio / "audio", "it holds other numbers than were written")
@@ -64,12 +67,12 @@ class CacheSource:
     def read(self, request: BatchRequest) -> Batch:
         """Return the samples that are asked for."""
         rows = request.rows
-        start, stop = self._offsets[rows], self._offsets[rows + 1]
-        frame_rows = start + requested_frames(request, stop - start)
+        start, count = self._spans[rows].T
+        frame_rows = start + requested_frames(request, count)
         return Batch(
             rows=rows,
             frames=torch.from_numpy(self._read_frames(frame_rows)),
-            audio=torch.from_numpy(self._read_audio(rows)),
+            audio=torch.from_numpy(self._read_audio(self._sound_rows[rows])),
             labels=self.labels[torch.from_numpy(rows)],
         )
 
@@ -122,18 +125,18 @@ def _codec_names(codecs: Any) -> set[str]:
     return names
 
 
-def _read_small(folder: Folder, name: str, dtype: Any = None) -> NDArray[Any]:
+def _read_small(folder: Folder, name: str, dtype: Any = None, dimensions: int = 1) -> NDArray[Any]:
     """Read a whole array of a single chunk.
 
     Raises:
-        UserError: the array is damaged, or holds another type than ``dtype``.
+        UserError: the array is damaged, or has another type or other dimensions.
     """
     array = _open_array(folder, name)
     # Zarr reads a chunk without a file as zeros.
-    chunk = folder / name / "c" / "0"
+    chunk = folder / small_array_files(name, dimensions)[1]
     if not chunk.exists():
         raise unreadable_error(chunk, FileNotFoundError())
-    if array.ndim != 1 or array.chunks != array.shape or (dtype and array.dtype != dtype):
+    if array.ndim != dimensions or array.chunks != array.shape or (dtype and array.dtype != dtype):
         raise damaged_error(folder / name / "zarr.json")
     with _damage_is_one_sentence(chunk):
         return np.asarray(array[:])

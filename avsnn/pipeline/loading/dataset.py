@@ -1,10 +1,15 @@
 """The prepared data set of a run: its samples, and which rows belong to which part."""
 
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
 import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import locate
+from avsnn.pipeline.engine.lock import hold_for_reading
 from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
@@ -27,6 +32,7 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     """
     prepared = _require_same_content(config)
     folder = config.root / config.dataset
+    _hold(folder / prepared.index / "clips.jsonl")
     source: Source
     if shards:
         place = locate(folder, prepared.shards)
@@ -39,6 +45,12 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
         why = f"it holds {len(source.keys):,} clips, {prepared.clips:,} were written"
         raise damaged_error(place, why)
     return source
+
+
+@lru_cache(maxsize=1)
+def _hold(index: Path) -> BinaryIO | None:
+    """Keep `prepare` from removing the data that this process reads, until it reads other data."""
+    return hold_for_reading(index)
 
 
 def require_same_data(config: RunConfig) -> None:

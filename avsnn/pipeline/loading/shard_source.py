@@ -17,7 +17,12 @@ from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
-from avsnn.pipeline.formats.shards import AUDIO_MEMBER, read_shards
+from avsnn.pipeline.formats.shards import (
+    AUDIO_MEMBER,
+    Member,
+    read_shards,
+    require_written_bytes,
+)
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, requested_frames
 from avsnn.pipeline.media.errors import MediaError
@@ -68,9 +73,9 @@ class ShardSource:
         """Return the samples that are asked for."""
         frame_numbers = requested_frames(request, self._frame_counts[request.rows])
         wanted = [
-            (self._found[row][0], span)
+            (self._found[row][0], member)
             for row, frame in zip(request.rows, frame_numbers, strict=True)
-            for span in self._spans(row, frame)
+            for member in self._members(row, frame)
         ]
         data = _read_members(wanted, self._store)
         decoded = [
@@ -84,8 +89,8 @@ class ShardSource:
             labels=self.labels[torch.from_numpy(request.rows)],
         )
 
-    def _spans(self, row: int, frame: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return byte offset and size of a frame and of the sound of a clip."""
+    def _members(self, row: int, frame: int) -> tuple[Member, Member]:
+        """Return the members of the tar that hold a frame and the sound of a clip."""
         shard, sample = self._found[row]
         try:
             return sample.members[sample.frame_member(frame)], sample.members[AUDIO_MEMBER]
@@ -106,14 +111,14 @@ class ShardSource:
             raise damaged_error(shard, f"clip {sample.key} {error}") from None
 
 
-def _reads_ranges(store: AbstractFileSystem, shard: Folder, span: tuple[int, int]) -> bool:
+def _reads_ranges(store: AbstractFileSystem, shard: Folder, member: Member) -> bool:
     """Return whether a store gives the range of a file that is asked for, not the whole file."""
-    offset, size = span
+    end = member.offset + member.size
     try:
-        piece = store.cat_file(_path_in_store(shard), start=offset, end=offset + size)
+        piece = store.cat_file(_path_in_store(shard), start=member.offset, end=end)
     except (NotImplementedError, ValueError):
         return False
-    return len(piece) == size
+    return len(piece) == member.size
 
 
 def _path_in_store(shard: Folder) -> str:
@@ -122,25 +127,24 @@ def _path_in_store(shard: Folder) -> str:
 
 
 def _read_members(
-    wanted: list[tuple[Folder, tuple[int, int]]], store: AbstractFileSystem | None
+    wanted: list[tuple[Folder, Member]], store: AbstractFileSystem | None
 ) -> list[bytes]:
-    """Read members of shards by offset and size; from a store, all members in one call.
+    """Read members of shards; from a store, all members in one call.
 
     Raises:
-        UserError: a shard is missing, cut or cannot be opened.
+        UserError: a shard is missing, cut, damaged or cannot be opened.
     """
     if store is None:
-        found = [_read_member(shard, *span) for shard, span in wanted]
+        found = [_read_member(shard, member.offset, member.size) for shard, member in wanted]
     else:
         found = store.cat_ranges(
             [_path_in_store(shard) for shard, _ in wanted],
-            [offset for _, (offset, _) in wanted],
-            [offset + size for _, (offset, size) in wanted],
+            [member.offset for _, member in wanted],
+            [member.offset + member.size for _, member in wanted],
             on_error="raise",
         )
-    for (shard, (_, size)), data in zip(wanted, found, strict=True):
-        if len(data) != size:
-            raise damaged_error(shard, "it is cut")
+    for (shard, member), data in zip(wanted, found, strict=True):
+        require_written_bytes(shard, member, data)
     return found
 
 

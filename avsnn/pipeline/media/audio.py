@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.pipeline.media.checksums import require_flac_digest
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.sound_files import read_samples, require_plausible_sound
 
@@ -62,6 +63,7 @@ def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
 
     samples, rate, promised = read_samples(path)
     _require_sound(samples, promised)
+    require_flac_digest(path, samples)
     subtype = "PCM_16" if samples.dtype == np.int16 else "PCM_24"
     buffer = BytesIO()
     try:
@@ -179,15 +181,24 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     if peak < SILENCE_PEAK:
         level = 20 * math.log10(peak)
         raise MediaError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
+    mixed = samples[:, 0]
     if samples.shape[1] > 1:
         # The networks hear the mean of all channels.
-        mean = _peak(samples.mean(axis=1, dtype=np.float32)) / full_scale
+        mixed = samples.mean(axis=1, dtype=np.float32)
+        mean = _peak(mixed) / full_scale
         if mean < SILENCE_PEAK:
-            mixed = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
+            mixed_level = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
             raise MediaError(
-                f"is silent when its channels are mixed: the peak of their mean is {mixed}, "
+                f"is silent when its channels are mixed: the peak of their mean is {mixed_level}, "
                 f"below {SILENCE_DBFS:.0f} dBFS"
             )
+    # A microphone that hears nothing may still give a constant voltage. A codec makes a click of
+    # the jump to the voltage at both ends.
+    inner = mixed[len(mixed) // 10 : len(mixed) - len(mixed) // 10]
+    offset = float(inner.mean(dtype=np.float64)) / full_scale
+    swing = (float(inner.max()) - float(inner.min())) / 2 / full_scale
+    if swing < SILENCE_PEAK <= abs(offset):
+        raise MediaError(f"is silent: all its samples are close to the constant value {offset:.3f}")
 
 
 def _peak(samples: NDArray[Any]) -> float:

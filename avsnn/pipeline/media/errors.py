@@ -1,5 +1,6 @@
 """The error of every decoder, and what every decoder checks before the decoder takes memory."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,10 @@ from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER
 
 # A picture above this size is a false header or no picture of a clip; the size is in px.
 MAX_PIXELS = 100_000_000
+
+# Error numbers of a file system for a place that no file has. A false size in a header makes a
+# decoder seek to such a place.
+FALSE_PLACE_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 class MediaError(Exception):
@@ -42,24 +47,38 @@ def require_plausible_size(width: int, height: int) -> None:
 
 @contextmanager
 def failures_of(file: str) -> Iterator[None]:
-    """Turn every error of a decoder into a `MediaError` that names the file.
+    """Turn every error that the content of a file causes into a `MediaError` that names the file.
 
-    An error of the file system passes unchanged, because such an error says nothing about the clip.
+    An error of the machine passes unchanged, because such an error says nothing about the clip: the
+    unit stays undone, and the next run does the unit.
 
     Args:
         file: kind and path of the file, for instance ``"video VideoFlash/1001_DFA_ANG_XX.flv"``.
 
     Raises:
-        MediaError: a decoder raised any other error than ``OSError``.
+        MediaError: a decoder raised any error of its own.
+        OSError: the file system failed, for instance because a disk or the network fails, because
+            the file is gone, or because the process has too many open files.
     """
     try:
         yield
-    except OSError:
-        raise
     except MediaError as error:
         raise MediaError(f"{file} {error}") from None
     except Exception as error:
+        if _is_of_machine(error):
+            raise
         # A decoder that meets a damaged file may raise any error, such as ValueError, MemoryError,
         # SystemError or cv2.error.
         words = " ".join(f"{type(error).__name__}: {error}".split())
         raise MediaError(f"{file} cannot be decoded: {words[:300]}") from error
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Return whether the machine caused the error, and not the content of a file."""
+    import av
+
+    # FFmpeg uses error numbers of the file system for damaged content, too. PyAV reads through a
+    # file of Python, so a real error of the file system is no error of FFmpeg.
+    if not isinstance(error, OSError) or isinstance(error, av.FFmpegError):
+        return False
+    return error.errno not in FALSE_PLACE_ERRNOS

@@ -1,8 +1,9 @@
 """The tags of a flash video (FLV): finds a cut and damaged bytes without decoding."""
 
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
+
+from avsnn.pipeline.media.mapped_file import map_file
 
 # Kinds of tags: sound, picture, and script (the metadata of the file).
 SOUND_TAG, PICTURE_TAG, SCRIPT_TAG = 8, 9, 18
@@ -28,7 +29,7 @@ class FlvTags(NamedTuple):
 
 def read_flv_tags(path: Path) -> FlvTags:
     """Read the tags of a file that starts with ``FLV``."""
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+    with map_file(path) as data:
         tag, pictures = int.from_bytes(data[5:9]) + TAG_SIZE_BYTES, 0
         while tag + TAG_HEADER_BYTES < len(data) and data[tag] in TAG_KINDS:
             end = tag + TAG_HEADER_BYTES + int.from_bytes(data[tag + 1 : tag + 4])
@@ -36,4 +37,6 @@ def read_flv_tags(path: Path) -> FlvTags:
                 return FlvTags(pictures, is_whole=False)
             pictures += data[tag] == PICTURE_TAG
             tag = end + TAG_SIZE_BYTES
-    return FlvTags(pictures, is_whole=True)
+        # The file may also end within the header of a tag.
+        is_whole = not (tag < len(data) <= tag + TAG_HEADER_BYTES and data[tag] in TAG_KINDS)
+    return FlvTags(pictures, is_whole)

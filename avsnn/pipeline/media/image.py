@@ -1,5 +1,9 @@
 """Single images: decodes, encodes and resizes images in memory."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from avsnn.pipeline.media.errors import MediaError, require_plausible_size
@@ -8,6 +12,14 @@ from avsnn.pipeline.media.opencv_settings import cv2
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+# The markers of a JPEG file that stand in front of the pixels, and at the end of the file.
+START_OF_SCAN, END_OF_IMAGE = 0xDA, b"\xff\xd9"
+
+# How libjpeg starts the messages that tell of damaged pixels. Other messages are harmless.
+DAMAGE_WORDS = (
+    *("Corrupt JPEG data", "Premature end of JPEG file", "Invalid", "Inconsistent progression"),
+)
 
 # The markers of JPEG segments that hold height and width (C4, C8 and CC mean something else).
 START_OF_FRAME = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
@@ -27,6 +39,29 @@ def decode_image(data: bytes) -> Frame:
     if pixels is None:
         raise MediaError("is not an image that can be decoded")
     return np.asarray(pixels, np.uint8)
+
+
+def decode_whole_image(data: bytes) -> Frame:
+    """Return the pixels of a JPEG or PNG file, as `decode_image` does, and refuse a damaged file.
+
+    libjpeg gives grey or wrong pixels for damaged bytes without an error, and tells of the damage
+    on stderr alone. So the function must run in a process where no other thread writes to stderr:
+    in the sandbox.
+
+    Raises:
+        MediaError: the data are neither JPEG nor PNG, are cut or damaged, or declare more than 100
+            megapixels.
+    """
+    # OpenCV reads other kinds of images too, whatever size an image declares.
+    image_suffix(data)
+    with _stderr_lines() as lines:
+        pixels = decode_image(data)
+    if data.startswith(JPEG_SIGNATURE):
+        if damage := next((line for line in lines if line.startswith(DAMAGE_WORDS)), None):
+            raise MediaError(f"is corrupt: {damage}")
+        if data.find(END_OF_IMAGE, _find_scan(data)) < 0:
+            raise MediaError("is truncated: its last bytes are not the end of an image")
+    return pixels
 
 
 def image_suffix(data: bytes) -> str:
@@ -65,18 +100,49 @@ def resize(frame: Frame, height: int, width: int) -> Frame:
     return np.asarray(resized[0].permute(1, 2, 0).numpy(), np.uint8)
 
 
+@contextmanager
+def _stderr_lines() -> Iterator[list[str]]:
+    """Collect the lines that C code writes to stderr; the list is filled at the end."""
+    lines: list[str] = []
+    saved = os.dup(2)
+    reading, writing = os.pipe()
+    # A full pipe would stop libjpeg for ever.
+    os.set_blocking(writing, False)
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield lines
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        with open(reading, errors="replace") as file:  # noqa: PTH123 - a descriptor, not a path
+            lines += file.read().splitlines()
+
+
 def _declared_size(data: bytes) -> tuple[int, int]:
     """Return width and height in px by the header of a PNG or JPEG file; otherwise (0, 0)."""
     if data.startswith(PNG_SIGNATURE):
         return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    segment = 2
-    while data.startswith(JPEG_SIGNATURE) and segment + 9 <= len(data):
-        marker = data[segment + 1]
-        if data[segment] != 0xFF:
-            break
+    for marker, at in _jpeg_segments(data):
         if marker in START_OF_FRAME:
-            size = data[segment + 5 : segment + 9]
+            size = data[at + 5 : at + 9]
             return int.from_bytes(size[2:]), int.from_bytes(size[:2])
-        # A byte 0xFF may stand in front of a marker, to fill space.
-        segment += 1 if marker == 0xFF else 2 + int.from_bytes(data[segment + 2 : segment + 4])
     return 0, 0
+
+
+def _find_scan(data: bytes) -> int:
+    """Return where the first pixels of a JPEG file start; thumbnails stand in front."""
+    return next((at for marker, at in _jpeg_segments(data) if marker == START_OF_SCAN), 0)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield marker and place of the segments of a JPEG file, up to the first pixels."""
+    at, marker = 2, 0
+    while data.startswith(JPEG_SIGNATURE) and marker != START_OF_SCAN and at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return
+        marker = data[at + 1]
+        if marker != 0xFF:
+            yield marker, at
+        # A byte 0xFF may stand in front of a marker, to fill space.
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])

@@ -86,6 +86,10 @@ def video_stream(container: "InputContainer") -> "VideoStream":
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
             # avsnn runs one worker per core, so more threads would only compete for the core.
             stream.codec_context.thread_count = 1
+            if stream.codec_context.name == "mjpeg":
+                # Otherwise a damaged picture would be half right, without an error. Decoders of
+                # other codecs mark such a picture.
+                stream.codec_context.options = {"err_detect": "explode"}
             return stream
     raise MediaError("holds no video stream of a known codec")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from avsnn.pipeline.media.containers import open_container
+from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.frames import Frame, Timing, Transform
 from avsnn.pipeline.media.packets import Packets, seconds_after_first, video_stream
 
@@ -23,7 +24,7 @@ class Decoded(NamedTuple):
         timing: the frames that were decoded.
         starts_with_key: whether the first decoded frame is a key frame.
         broke_off: whether the decoder stopped at a damaged frame.
-        is_guessed: whether the decoder had to guess parts of a wanted frame.
+        is_guessed: whether the decoder had to guess parts of a frame.
     """
 
     frames: dict[int, Any]
@@ -41,12 +42,16 @@ def decode_all(path: Path, wanted: list[int], transform: Transform, packets: Pac
         wanted: numbers of the wanted frames.
         transform: called with each wanted frame.
         packets: the packets of the video.
+
+    Raises:
+        MediaError: the video changes its size.
     """
     import av
     from av.video.reformatter import VideoReformatter
 
     numbers, frames, converter = set(wanted), {}, VideoReformatter()
     ticks: list[int | None] = []
+    sizes: set[tuple[int, int]] = set()
     starts_with_key = broke_off = is_guessed = False
     with open_container(path) as container:
         stream = video_stream(container)
@@ -54,13 +59,17 @@ def decode_all(path: Path, wanted: list[int], transform: Transform, packets: Pac
             for frame in container.decode(stream):
                 if not ticks:
                     starts_with_key = frame.key_frame
+                # A decoder computes a frame from frames before and behind, so a damaged frame that
+                # is not wanted spoils wanted frames, too.
+                is_guessed |= frame.is_corrupt
                 if len(ticks) in numbers:
+                    sizes.add((frame.width, frame.height))
                     frames[len(ticks)] = transform(_pixels(frame, converter))
-                    is_guessed |= frame.is_corrupt
                 ticks.append(frame.pts)
         except av.FFmpegError:
             broke_off = True
         times = seconds_after_first(ticks, stream) if packets.timing.times else None
+    _require_one_size(sizes)
     timing = Timing(len(ticks), times, packets.timing.header_fps)
     return Decoded(frames, timing, starts_with_key, broke_off, is_guessed)
 
@@ -82,6 +91,7 @@ def decode_from_key_frames(
         key = packets.keys[bisect_right(packets.keys, number) - 1]
         needed.update(range(key, number + 1))
     numbers, last, frames = set(wanted), max(needed, default=-1), {}
+    sizes: set[tuple[int, int]] = set()
     converter = VideoReformatter()
     with open_container(path) as container:
         stream = video_stream(container)
@@ -100,8 +110,24 @@ def decode_from_key_frames(
             if len(decoded) != 1 or decoded[0].is_corrupt or (is_jump and not decoded[0].key_frame):
                 return None
             if i in numbers:
+                sizes.add((decoded[0].width, decoded[0].height))
                 frames[i] = transform(_pixels(decoded[0], converter))
+    _require_one_size(sizes)
     return Decoded(frames, packets.timing, True, broke_off=False, is_guessed=False)
+
+
+def _require_one_size(sizes: set[tuple[int, int]]) -> None:
+    """Refuse a video that changes its size, because the frames of a clip have one shape.
+
+    Args:
+        sizes: width and height of the wanted frames in px.
+
+    Raises:
+        MediaError: there are several sizes.
+    """
+    if len(sizes) > 1:
+        words = ", ".join(f"{width} x {height} px" for width, height in sorted(sizes))
+        raise MediaError(f"changes the size of its frames: {words}")
 
 
 def _pixels(frame: "VideoFrame", converter: "VideoReformatter") -> Frame:

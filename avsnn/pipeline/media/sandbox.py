@@ -1,7 +1,9 @@
 """Decodes under a deadline, in a child process that may hang or crash without ending the run."""
 
+import errno
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +34,7 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     Raises:
         DecoderDiedError: the decoder did not finish within 60 s, or crashed.
         MediaError: the decoder raised the error.
+        OSError: the disk failed; nothing is known about the file.
     """
     future = _pool().schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
     try:
@@ -39,6 +42,9 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     except DeadlineError:
         raise DecoderDiedError(f"did not finish decoding within {DEADLINE_S:.0f} s") from None
     except ProcessExpired as error:
+        if error.exitcode == -signal.SIGBUS:
+            # The kernel ends a process so if the process has mapped a file that cannot be read.
+            raise OSError(errno.EIO, "a file could not be read while it was decoded") from None
         raise DecoderDiedError(f"crashed its decoder (exit code {error.exitcode})") from None
     return result
 

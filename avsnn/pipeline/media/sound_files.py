@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.pipeline.media.container_headers import require_whole
 from avsnn.pipeline.media.containers import open_container
 from avsnn.pipeline.media.errors import MediaError
-from avsnn.pipeline.media.sound_header import is_mp3_without_count, require_whole
+from avsnn.pipeline.media.mpeg_frames import is_mp3_without_count
 
 if TYPE_CHECKING:
     import soundfile
@@ -36,6 +37,10 @@ MAX_VALUES = 400_000_000
 
 # The last packet of an MP3 may be missing in a whole file, in samples.
 TOLERATED_SAMPLES = 2 * 1152
+
+# Formats whose first packet may be the rest of a frame. A tag at the end of an MP3 looks like a
+# damaged packet, too.
+FORMATS_WITHOUT_START = ("mp3", "mpeg", "mpegts")
 
 # Number of samples that soundfile reads at a time, so that memory grows with the samples that are
 # there, not with the number in the header.
@@ -77,7 +82,9 @@ def read_samples(path: Path) -> Samples:
                 is_known = file.subtype in SUBTYPES_OF_SOUNDFILE and file.frames != UNKNOWN_COUNT
                 if is_known:
                     samples = _read_with_soundfile(file)
-                    is_right = file.format != "MP3" or len(samples.values) == samples.promised
+                    # libsndfile takes a read error of the disk for the end of the file, and PyAV
+                    # does not.
+                    is_right = len(samples.values) == samples.promised
                     # A WAV from a pipe may tell a size of 0, which FFmpeg takes for unknown.
                     if is_right and len(samples.values):
                         return samples
@@ -111,6 +118,8 @@ class _Collector:
 
     def add(self, block: NDArray[Any]) -> None:
         """Add samples ``[n, channels]``."""
+        if self._blocks and block.shape[1] != self._blocks[0].shape[1]:
+            raise MediaError("changes its number of channels")
         self._blocks.append(block)
         self._count += len(block)
         require_plausible_sound(self.rate, self._count / self.rate)
@@ -145,7 +154,10 @@ def _read_with_pyav(path: Path, reason: str) -> Samples:
         with open_container(path) as container:
             if not container.streams.audio:
                 raise MediaError("holds no sound")
-            return _read_stream(container, container.streams.audio[0])
+            for stream in container.streams.audio:
+                if stream.codec_context is not None:
+                    return _read_stream(container, stream)
+            raise MediaError("holds no sound of a known codec")
     except av.FFmpegError:
         raise MediaError(reason) from None
 
@@ -153,6 +165,8 @@ def _read_with_pyav(path: Path, reason: str) -> Samples:
 def _read_stream(container: "InputContainer", stream: "AudioStream") -> Samples:
     import av
 
+    # A codec checks the checksums in its packets only if asked.
+    stream.codec_context.options = {"err_detect": "crccheck+explode"}
     packets = damaged = 0
     collector = None
     for packet in container.demux(stream):
@@ -160,9 +174,10 @@ def _read_stream(container: "InputContainer", stream: "AudioStream") -> Samples:
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            # A tag at the end of an MP3 looks like a damaged packet.
-            damaged += 1
+            # Some files end with an empty packet, which no decoder takes.
+            damaged += packet.size > 0
             continue
+        damaged += any(frame.is_corrupt for frame in frames)
         for frame in frames:
             collector = collector or _Collector(frame.sample_rate)
             if frame.sample_rate != collector.rate:
@@ -170,14 +185,15 @@ def _read_stream(container: "InputContainer", stream: "AudioStream") -> Samples:
             collector.add(_frame_samples(frame))
     if collector is None:
         raise MediaError("holds no audio sample")
-    if damaged > max(3, 0.05 * packets):
-        raise MediaError(f"is corrupt: {damaged} of its {packets} packets cannot be decoded")
     values, promised = collector.joined(), _promised(container, stream, collector.rate)
     if "mov" in container.format.name:
         # The codec fills its last packet with silence.
         values = values[:promised]
     tolerance = 0 if container.format.name == "flac" else TOLERATED_SAMPLES
     is_short = promised is not None and len(values) + tolerance < promised
+    starts_anywhere = container.format.name in FORMATS_WITHOUT_START
+    if not is_short and damaged > (max(3, 0.05 * packets) if starts_anywhere else 0):
+        raise MediaError(f"is corrupt: {damaged} of its {packets} packets cannot be decoded")
     return Samples(values, collector.rate, promised if is_short else None)
 
 

@@ -7,6 +7,7 @@ durations shows the damage.
 import math
 from pathlib import Path
 
+from avsnn.pipeline.media.container_headers import require_whole
 from avsnn.pipeline.media.errors import MediaError, require_content
 from avsnn.pipeline.media.flv import FlvTags, read_flv_tags
 from avsnn.pipeline.media.frames import Frame, FrameRule, Transform, Video
@@ -50,6 +51,8 @@ def decode_video(
     """
     is_flash = require_content(path).startswith(b"FLV")
     tags = read_flv_tags(path) if is_flash else None
+    if not is_flash:
+        require_whole(path)
     packets = read_packets(path)
     wanted, decoded = _decode(path, rule, transform, packets)
     timing = decoded.timing
@@ -89,7 +92,7 @@ def _decode(
 def _find_damage(packets: Packets, decoded: Decoded, tags: FlvTags | None) -> str | None:
     """Return how many frames stand before damaged bytes; None where no damage shows."""
     count, total = packets.timing.total, decoded.timing.total
-    if total and decoded.broke_off and count > total + _tolerated_frames(count):
+    if total and decoded.broke_off and count > total:
         return f"is corrupt: {total} of its {count} frames can be decoded"
     if tags and tags.is_whole and count > tags.pictures:
         # FFmpeg skips damaged bytes, and goes on with the first tag behind the bytes.

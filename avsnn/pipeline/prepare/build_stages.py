@@ -12,13 +12,14 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
+from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
 from avsnn.pipeline.prepare.splits import select
 from avsnn.pipeline.prepare.stages.discover import Discover, discover_stage
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.prepare.stages.index import Index
+from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_of_splits
 from avsnn.pydantic_base import StrictModel
 
 
@@ -49,6 +50,11 @@ class DatasetStages:
         first = (self.discover,) if self.discover else ()
         return (*first, self.fetch, self.index, self.extract, self.frames, self.audio)
 
+    @property
+    def generations(self) -> tuple[Stage, ...]:
+        """The stages whose folders are named by settings and clips."""
+        return (self.index, self.extract, self.frames, self.audio)
+
 
 def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> DatasetStages:
     """Build the stages and choose their folders; touch nothing.
@@ -71,9 +77,7 @@ def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> Datase
     if discover:
         manifest = discover.with_discovered_clips()
     fetch = Fetch(folder / "raw", state, manifest, select(manifest, request.settings.limit), source)
-    clips = _fingerprint_of_clips(fetch)
-    index = Index(folder / "index" / f"clips-{clips[:8]}", state, manifest, fetch)
-    extract, frames, audio = _stages_of_settings(request, fetch, index, store, clips)
+    index, extract, frames, audio = _stages_of_clips(request, fetch, folder, store)
     return DatasetStages(folder, manifest, request, discover, fetch, index, extract, frames, audio)
 
 
@@ -105,50 +109,36 @@ def rebuild_with_source(stages: DatasetStages, source: Path | None) -> DatasetSt
     return build_stages(stages.manifest.name, request, root=stages.folder.parent)
 
 
-def _stages_of_settings(
-    request: PrepareRequest, fetch: Fetch, index: Index, store: Folder, clips: str
-) -> tuple[Extract, FrameCache, AudioCache]:
-    """Build the stages whose folders are named by clips and settings.
+def _stages_of_clips(
+    request: PrepareRequest, fetch: Fetch, folder: Path, store: Folder
+) -> tuple[Index, Extract, FrameCache, AudioCache]:
+    """Build the stages whose folders are generations; see ``prepare/generations.py``."""
+    settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
+    versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
+    identity = fingerprint([versions, identity_of_splits(fetch.manifest), clips])
 
-    A prepare of other clips or with other settings writes to other folders, so that a prepare which
-    is interrupted leaves the last finished one as it was.
-    """
-    settings = request.settings
-    shards = fingerprint([Extract.version, clips, settings.extract.model_dump()])[:8]
+    def name(*chosen: StrictModel, prefix: str = "", suffix: str = "") -> str:
+        settings_mark = fingerprint([one.model_dump() for one in chosen])[:8]
+        return generation_name(prefix + settings_mark, settings.limit, identity, suffix)
+
+    index_name = generation_name("clips", settings.limit, identity)
+    index = Index(folder / "index" / index_name, state, fetch.manifest, clips)
     extract = Extract(
-        store / "shards" / shards,
-        fetch.state,
+        store / "shards" / name(settings.extract),
+        state,
         raw=fetch.folder,
         index=index.folder,
         visual=fetch.manifest.visual,
         chosen=settings.extract,
     )
-
-    def cache_folder(kind: type[FrameCache] | type[AudioCache], chosen: StrictModel) -> Folder:
-        name = fingerprint([kind.version, shards, chosen.model_dump()])[:8]
-        return store / "cache" / f"{kind.name}-{name}.zarr"
-
+    frames_name = name(settings.extract, settings.frames, prefix="frames-", suffix=".zarr")
+    audio_name = name(settings.extract, settings.audio, prefix="audio-", suffix=".zarr")
     return (
+        index,
         extract,
-        FrameCache(
-            cache_folder(FrameCache, settings.frames), fetch.state, extract.folder, settings.frames
-        ),
-        AudioCache(
-            cache_folder(AudioCache, settings.audio), fetch.state, extract.folder, settings.audio
-        ),
+        FrameCache(store / "cache" / frames_name, state, extract.folder, settings.frames),
+        AudioCache(store / "cache" / audio_name, state, extract.folder, settings.audio),
     )
-
-
-def _fingerprint_of_clips(fetch: Fetch) -> str:
-    """Return the fingerprint of what the clips are: table, classes, and rules of the splits."""
-    manifest = fetch.manifest
-    # `dataclasses.asdict` gives the same value, but takes ten times as long.
-    table = [
-        {**vars(clip), "audio": vars(clip.audio), "visual": vars(clip.visual)}
-        for clip in fetch.clips
-    ]
-    splits = {split: rule.model_dump() for split, rule in manifest.splits.items()}
-    return fingerprint([table, manifest.classes, manifest.default_split, splits])
 
 
 def _open_store(url: str) -> UPath:

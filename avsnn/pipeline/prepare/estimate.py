@@ -1,13 +1,20 @@
 """What a prepare will cost: bytes to fetch, room on the disk, time."""
 
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from avsnn.datasets_manifest.clips import PARTS
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.children import usable_cores
-from avsnn.pipeline.engine.plan import Plan
 from avsnn.pipeline.engine.stage import Stage, records
+from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
+from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.membership import group_by_hash
 from avsnn.pipeline.prepare.build_stages import DatasetStages
+from avsnn.pipeline.prepare.decoded_clips import decoded_sources
 
 # The estimate assumes a common internet connection of about 100 Mbit/s.
 BYTES_PER_S = 10e6
@@ -15,6 +22,13 @@ BYTES_PER_S = 10e6
 # Clips per second that one core of an AMD EPYC takes from file to caches, measured with videos of
 # CREMA-D's size and codec, and with images of MNIST's size.
 CLIPS_PER_S = {"video": 20, "image": 100}
+
+# Bytes of the shards, and of the frame cache, for each byte of a file, before anything is written
+# from which the sizes could be learnt.
+SHARD_SHARE, CACHE_SHARE = 1.0, 0.5
+
+# A file whose size nobody published counts as this many bytes on the disk.
+UNKNOWN_FILE_BYTES = 60_000
 
 
 class Estimate(NamedTuple):
@@ -25,6 +39,7 @@ class Estimate(NamedTuple):
         sizes_known: whether the files are known; a data set without a published table is known
             once its files are found.
         disk_bytes: bytes that must be free on the disk.
+        disk_is_guessed: whether the bytes hold a guess for files whose size nobody published.
         free_bytes: bytes that are free on the disk.
         clips: number of clips to decode.
         seconds: rough time for everything, in s.
@@ -33,6 +48,7 @@ class Estimate(NamedTuple):
     fetch_bytes: int
     sizes_known: bool
     disk_bytes: int
+    disk_is_guessed: bool
     free_bytes: int
     clips: int
     seconds: float
@@ -49,28 +65,21 @@ def missing_bytes(stages: DatasetStages) -> int:
     )
 
 
-def needed_disk_bytes(missing: int) -> int:
-    """Return the bytes that must be free: the missing files, and twice their size for the rest."""
-    return 3 * missing
-
-
 def free_disk_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that holds a folder; the folder need not exist yet."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
 
 
-def estimate(
-    stages: DatasetStages, planned: list[tuple[Stage, Plan]], *, workers: int | None
-) -> Estimate:
-    """Estimate the cost of a plan.
+def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
+    """Estimate what a prepare will cost.
 
     Args:
         stages: the stages of the data set.
-        planned: every stage with its plan.
         workers: number of processes that decode; None takes one per core, 0 works in this process.
     """
-    missing, clips = missing_bytes(stages), _clips_to_decode(stages, planned)
+    missing, work = missing_bytes(stages), _remaining_work(stages)
+    clips = max(work.decode, work.frames, work.audio)
     download = 0.0 if stages.request.source else missing / BYTES_PER_S
     cores = usable_cores()
     busy = max(1, min(cores, cores if workers is None else workers))
@@ -78,17 +87,116 @@ def estimate(
     return Estimate(
         fetch_bytes=missing,
         sizes_known=bool(stages.fetch.clips) or stages.discover is None,
-        disk_bytes=needed_disk_bytes(missing),
+        disk_bytes=_bytes_to_write(stages, work),
+        disk_is_guessed=_has_file_of_unknown_size(stages),
         free_bytes=free_disk_bytes(stages.folder),
         clips=clips,
         seconds=download + decoding,
     )
 
 
-def _clips_to_decode(stages: DatasetStages, planned: list[tuple[Stage, Plan]]) -> int:
-    """Return the number of clips that are missing in the shards or in a cache."""
-    if not any(current.todo for _, current in planned):
-        return 0
-    decoding = (stages.extract, stages.frames, stages.audio)
-    done = [current.up_to_date(stage).inputs for stage, current in planned if stage in decoding]
-    return len(stages.fetch.clips) - min(done)
+class _Work(NamedTuple):
+    """Numbers of clips.
+
+    Attributes:
+        decode: clips to decode.
+        shards: clips of shards that are not written yet; most of them may be copied.
+        frames: clips whose piece of the frame cache is not written yet.
+        audio: clips whose piece of the audio cache is not written yet.
+    """
+
+    decode: int
+    shards: int
+    frames: int
+    audio: int
+
+
+def _remaining_work(stages: DatasetStages) -> _Work:
+    """Compare the clips with what this and earlier prepares wrote.
+
+    The comparison looks at clips and not at units, because the units of later stages are not known
+    before the index is written.
+    """
+    clips, manifest = stages.index.clips, stages.manifest
+    rows = {row.key: row for row in stages.index.rows()}
+    before = {row.key: row for row in _earlier_rows(stages)}
+    decoded = decoded_sources(stages.extract)
+    # A clip without a row is still to be fetched.
+    undecoded = {key for key in clips if key not in rows or rows[key].source not in decoded}
+    failures = (f for record in records(stages.extract).values() for f in record.failures)
+    undecoded -= {failure.key for failure in failures}
+    changed = {key for key in clips if key not in rows or rows[key] != before.get(key)}
+    shards = sum(
+        _count_in_new_groups(
+            [key for key in clips if clips[key]["splits"][manifest.default_split] == part],
+            [key for key, row in before.items() if row.part == part],
+            changed,
+            stages.extract.chosen.clips_per_shard,
+        )
+        for part in PARTS
+    )
+    caches = (
+        _count_in_new_groups(clips, before if cache.earlier else (), undecoded, CLIPS_PER_GROUP)
+        for cache in (stages.frames, stages.audio)
+    )
+    written = (
+        sum(record.written + record.skipped + len(record.failures) for record in found.values())
+        for found in map(records, (stages.extract, stages.frames, stages.audio))
+    )
+    numbers = (max(0, n - w) for n, w in zip((shards, *caches), written, strict=True))
+    return _Work(len(undecoded), *numbers)
+
+
+def _count_in_new_groups(
+    keys: Iterable[str], before: Iterable[str], changed: set[str], capacity: int
+) -> int:
+    """Count the keys in groups that have other keys than before, or a key that has changed."""
+    earlier = group_by_hash(before, capacity)
+    return sum(
+        len(group)
+        for number, group in group_by_hash(keys, capacity).items()
+        if group != earlier.get(number) or not changed.isdisjoint(group)
+    )
+
+
+def _earlier_rows(stages: DatasetStages) -> list[IndexRow]:
+    """Return the rows of the latest index of other clips; no rows where there is none."""
+    with suppress(UserError, OSError):
+        for folder in stages.index.earlier:
+            return read_index(Path(str(folder)))
+    return []
+
+
+def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
+    """Return the bytes of files, shards and caches that are still to be written to this disk."""
+    fetched = records(stages.fetch)
+    sizes = {path: record.outputs[0].size for path, record in fetched.items() if record.outputs}
+    files = [file for clip in stages.fetch.clips for file in clip.files]
+    total = sum(sizes.get(file.path, file.size or UNKNOWN_FILE_BYTES) for file in files)
+    missing = sum(
+        max(0, (file.size or UNKNOWN_FILE_BYTES) - stages.fetch.partial(file).size)
+        for file in files
+        if file.path not in fetched
+    )
+    if stages.request.store is not None:
+        return missing
+    of_a_clip = total / max(1, len(stages.fetch.clips))
+    shards = _mean_bytes(stages.extract, default=SHARD_SHARE * of_a_clip)
+    frames = _mean_bytes(stages.frames, default=CACHE_SHARE * of_a_clip)
+    audio = _mean_bytes(stages.audio, default=4 * stages.audio.chosen.size**2)
+    return missing + round(work.shards * shards + work.frames * frames + work.audio * audio)
+
+
+def _has_file_of_unknown_size(stages: DatasetStages) -> bool:
+    fetched = records(stages.fetch)
+    files = (file for clip in stages.fetch.clips for file in clip.files)
+    return any(not file.size and file.path not in fetched for file in files)
+
+
+def _mean_bytes(stage: Stage, default: float) -> float:
+    """Return the mean size in bytes of what a stage wrote for a clip, in its latest folder."""
+    for folder in (stage.folder, *stage.earlier):
+        found = records(stage, folder).values()
+        if clips := sum(record.written for record in found):
+            return sum(output.size for record in found for output in record.outputs) / clips
+    return default

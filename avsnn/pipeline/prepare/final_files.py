@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from avsnn.datasets_manifest.clips import PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
@@ -60,7 +61,33 @@ def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepa
         clips=summaries[-1].written,
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
+        notes=_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
     )
+
+
+def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
+    """Return a phrase for every part of a split that has no clips, or no clips of some classes.
+
+    Args:
+        stages: the stages of the data set.
+        failed: keys of the clips that cannot be used.
+    """
+    rows = [row for row in stages.index.rows() if row.key not in failed]
+    notes = []
+    for split in stages.manifest.splits:
+        found: dict[str, set[str]] = {part: set() for part in PARTS}
+        for row in rows:
+            found[row.splits[split]].add(row.label_name)
+        for part, classes in found.items():
+            missing = [name for name in stages.manifest.classes if name not in classes]
+            if not classes:
+                notes.append(f"the part {part} of the split {split!r} has no clips")
+            elif missing:
+                what = missing[0]
+                if len(missing) > 1:
+                    what = f"{len(missing):,} classes, {missing[0]} among them"
+                notes.append(f"the part {part} of the split {split!r} has no clip of {what}")
+    return tuple(notes)
 
 
 def _with_known_reason(failure: Failure, known_bad: Mapping[str, str]) -> Failure:

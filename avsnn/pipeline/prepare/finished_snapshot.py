@@ -40,7 +40,8 @@ class Snapshot(BaseModel):
         mark: fingerprint of everything that the plan was made of (the file keeps this name from the
             first version).
         stages: what each stage counted.
-        files: size in bytes and time in ns of every file, by its path below the data set's folder.
+        files: size in bytes and time in ns of every file, by its path below the data set's folder;
+            a file of the source folder is named by its whole path.
     """
 
     mark: str
@@ -82,7 +83,7 @@ def read_unchanged_snapshot(folder: Path, *, mark: str) -> list[StageCounts] | N
     with suppress(OSError, ValidationError):
         snapshot = Snapshot.model_validate_json((folder / SNAPSHOT).read_bytes())
         if snapshot.mark == mark and all(
-            _is_unchanged(f"{folder}/{name}", *stat) for name, stat in snapshot.files.items()
+            _is_unchanged(folder, name, *stat) for name, stat in snapshot.files.items()
         ):
             return snapshot.stages
     return None
@@ -101,6 +102,12 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         for stage, summary in zip(stages.in_order, summaries, strict=True)
         for output in summary.outputs
     }
+    if (source := stages.fetch.source) is not None:
+        # A file without a published checksum may be corrected in the source folder.
+        for file in (file for clip in stages.fetch.clips for file in clip.files):
+            if not file.sha256 and (source / file.path).exists():
+                stat = (source / file.path).stat()
+                files[str(source / file.path)] = (stat.st_size, stat.st_mtime_ns)
     results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
     journals = [stage.journal for stage in stages.in_order if stage.journal.exists()]
     for path in (*results, *journals):
@@ -131,7 +138,7 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
     )
 
 
-def _is_unchanged(path: str, size: int, mtime_ns: int) -> bool:
-    # The path is text, because making a `pathlib` object costs more than the look at its file.
-    stat = os.stat(path)  # noqa: PTH116
+def _is_unchanged(folder: Path, name: str, size: int, mtime_ns: int) -> bool:
+    # Text, because making a `pathlib` object costs more than the look at the file.
+    stat = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
     return (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)

@@ -15,12 +15,14 @@ from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
-from avsnn.pipeline.prepare.estimate import free_disk_bytes, missing_bytes, needed_disk_bytes
+from avsnn.pipeline.prepare.estimate import estimate
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.prepare.finished_snapshot import write_snapshot_of
+from avsnn.pipeline.prepare.generations import remove_earlier_generations
 from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
+from avsnn.pipeline.prepare.stages.index import describe_clips
 from avsnn.pipeline.settings_overrides import flatten
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle
 
@@ -48,9 +50,9 @@ def prepare(
         on_stage: called with the summary of each stage as the stage ends.
 
     Raises:
-        RunError: a stage failed, or more clips failed than allowed.
-        UserError: the disk is full or too small, another run writes here, or the cluster does not
-            answer.
+        RunError: a stage failed, more clips failed than allowed, the disk is full or too small, or
+            another run writes here.
+        UserError: the data set has no clips, or the cluster does not answer.
     """
     # The contexts are left in reverse order: first the downloads that wait for a server end, then
     # the threads of these downloads can end too.
@@ -125,6 +127,10 @@ class _PrepareRun:
             raise _no_clips_error(self.stages)
         self._require_disk_space()
         save_request(self.stages.folder, request)
+        self._run(self.stages.fetch)
+        if describe_clips(self.stages.fetch) != self.stages.index.clips:
+            # The folders of the later stages are named by the content of the files.
+            self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
         for stage in self.stages.in_order[len(self.summaries) :]:
             self._run(stage)
 
@@ -141,6 +147,7 @@ class _PrepareRun:
         """Write what a finished prepare leaves."""
         prepared = make_prepared(self.stages, self.summaries)
         write_if_changed(self.stages.folder / "prepared.json", prepared.as_text().encode())
+        remove_earlier_generations(self.stages.generations, self.stages.index.folder)
         write_snapshot_of(self.stages, self.summaries)
         return prepared
 
@@ -171,13 +178,12 @@ class _PrepareRun:
     def _require_disk_space(self) -> None:
         """Refuse what would fill the disk, before the work starts."""
         folder = self.stages.folder
-        needed = needed_disk_bytes(missing_bytes(self.stages))
-        free = free_disk_bytes(folder)
-        if needed > free:
-            raise UserError(
-                f"{self.stages.manifest.name}: about {needed / 1e9:.1f} GB are needed in {folder}, "
-                f"{free / 1e9:.1f} GB are free. Free some space, or choose another --root or "
-                "--limit."
+        cost = estimate(self.stages, workers=None)
+        if cost.disk_bytes > cost.free_bytes and not cost.disk_is_guessed:
+            raise RunError(
+                f"{self.stages.manifest.name}: about {cost.disk_bytes / 1e9:.1f} GB are needed in "
+                f"{folder}, {cost.free_bytes / 1e9:.1f} GB are free. Free some "
+                "space, or choose another --root or --limit."
             )
 
     def _require_few_failures(self, summary: StageSummary) -> None:

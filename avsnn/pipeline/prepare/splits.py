@@ -1,6 +1,5 @@
 """Assigns each clip to a part of a split: train, val or test."""
 
-import hashlib
 from collections import Counter, defaultdict
 
 from avsnn.datasets_manifest import Clip, Manifest
@@ -11,6 +10,7 @@ from avsnn.datasets_manifest.schema import (
     GroupSplit,
     OrderSplit,
 )
+from avsnn.pipeline.formats.membership import hash_rank
 
 
 def assign_parts(manifest: Manifest, split: str) -> dict[str, str]:
@@ -48,14 +48,6 @@ def select(manifest: Manifest, limit: int | None) -> tuple[Clip, ...]:
         for i, clip in enumerate(clips)
     }
     return tuple(sorted(manifest.clips, key=lambda clip: rank[clip.key])[:limit])
-
-
-def hash_rank(key: str) -> str:
-    """Return the SHA-256 of a key. Sorting by the SHA-256 mixes the keys.
-
-    The order depends on the keys alone, so the order is the same in every run on every machine.
-    """
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _clips_by_part_and_class(

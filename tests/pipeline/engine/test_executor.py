@@ -15,7 +15,7 @@ from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.loading.cache_source import CacheSource
-from avsnn.pipeline.prepare.build_stages import DatasetStages, build_stages
+from avsnn.pipeline.prepare.build_stages import DatasetStages, build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.repair import repair
 from avsnn.pipeline.prepare.request import PrepareRequest
@@ -119,6 +119,7 @@ def test_shards_and_caches_behind_a_url_hold_the_same_bytes_and_can_be_read(
 def test_damage_behind_a_url_is_found_and_repaired(tmp_path: Path) -> None:
     stages = build_stages_in_memory(tmp_path)
     prepare(stages, workers=0, progress=NoProgress())
+    stages = build_as_requested("demo", root=tmp_path)
     shard = min(stages.extract.folder.glob("*.tar"), key=str)
     undamaged = shard.read_bytes()
     shard.write_bytes(undamaged[:500] + b"!" + undamaged[501:])

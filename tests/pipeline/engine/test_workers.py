@@ -15,7 +15,7 @@ from distributed import Client
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.prepare.build_stages import build_stages
+from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.settings_overrides import build_settings
@@ -108,6 +108,7 @@ def test_a_cluster_that_is_lost_ends_the_command_and_keeps_what_is_done(
         for process in processes:
             process.kill()
             process.wait()
+    stages = build_as_requested("demo", root=stages.folder.parent)
     assert len(stages.extract.journal.read_text().splitlines()) >= 1
     prepared = prepare(stages, workers=0, progress=NoProgress())
     assert prepared.clips == 72

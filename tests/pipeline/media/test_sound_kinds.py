@@ -152,6 +152,7 @@ def test_an_mp3_is_read_whole_with_and_without_its_header(tmp_path: Path, rate: 
         ("a.mkv", "pcm_s16le"),
         ("a.mov", "pcm_s16le"),
         ("a.avi", "libmp3lame"),
+        ("a.nut", "flac"),
     ],
 )
 @pytest.mark.parametrize("rate", [16000, 48000])
@@ -173,7 +174,7 @@ def test_a_cut_m4a_is_refused(tmp_path: Path) -> None:
     encode(path, "aac", tone(64000), 16000, movflags="faststart")
     data = path.read_bytes()
     path.write_bytes(data[: int(0.7 * len(data))])
-    with pytest.raises(MediaError, match=r"is truncated: \d+ of the 64000 samples"):
+    with pytest.raises(MediaError, match=r"is truncated: \d+ of the \d+ bytes its header promises"):
         audio.transcode_to_flac(path)
 
 
@@ -221,4 +222,32 @@ def test_ten_hours_of_silence_are_refused_unread(tmp_path: Path) -> None:
         file.write(size.to_bytes(4, "little"))
         file.truncate(size + 44)
     with pytest.raises(MediaError, match="is longer than 3,600 s"):
+        audio.transcode_to_flac(path)
+
+
+def test_a_sound_that_changes_its_channels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    parts = b""
+    for channels in (1, 2):
+        soundfile.write(path, np.repeat(tone()[:, None], channels, axis=1), 16000)
+        # The first frame of each part counts the frames of the part alone.
+        parts += path.read_bytes().replace(b"Xing", b"none").replace(b"Info", b"none")
+    path.write_bytes(parts)
+    with pytest.raises(MediaError, match="changes its number of channels"):
+        audio.transcode_to_flac(path)
+
+
+def test_a_wav_that_does_not_tell_its_bits_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), 16000, "PCM_16")
+    data = path.read_bytes()
+    path.write_bytes(data[:16] + (14).to_bytes(4, "little") + data[20:34] + data[36:])
+    with pytest.raises(MediaError, match="does not say how many bits a sample has"):
+        audio.transcode_to_flac(path)
+
+
+def test_a_sound_of_an_unknown_codec_is_refused(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.webm", "libopus", tone(), 16000)
+    path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_NONE"))
+    with pytest.raises(MediaError, match="holds no sound of a known codec"):
         audio.transcode_to_flac(path)

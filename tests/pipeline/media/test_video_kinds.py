@@ -251,3 +251,12 @@ def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.Monke
     encode(tmp_path / "run:1" / "a.mp4", "mpeg4", constant(50))
     monkeypatch.chdir(tmp_path)
     assert video.decode_video(Path("run:1/a.mp4"), "1fps").total == 50
+
+
+@pytest.mark.parametrize(("codec", "name"), [("libx264", "a.h264"), ("mpeg1video", "a.mpg")])
+def test_a_video_that_changes_its_size_is_refused(tmp_path: Path, codec: str, name: str) -> None:
+    small = encode(tmp_path / f"small-{name}", codec, constant(50)).read_bytes()
+    large = encode(tmp_path / f"large-{name}", codec, constant(50), size=(192, 144)).read_bytes()
+    (tmp_path / name).write_bytes(small + large)
+    with pytest.raises(MediaError, match="size of its frames: 128 x 96 px, 192 x 144 px"):
+        video.decode_video(tmp_path / name, "1fps")

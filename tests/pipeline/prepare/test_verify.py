@@ -46,7 +46,7 @@ def first(pattern: str) -> Callable[[Path], Path]:
     return lambda folder: min(folder.glob(pattern))
 
 
-SHARD = first("shards/*/train-000001.tar")
+SHARD = first("shards/*/train-008192.tar")
 CHUNK = first("cache/frames-*.zarr/frames/c/0/0/0/0")
 RAW = first("raw/video/*.mp4")
 
@@ -54,7 +54,7 @@ RAW = first("raw/video/*.mp4")
 FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, str]] = {
     "bit flipped in a shard": (SHARD, flip_a_bit, "extract", "other bytes"),
     "bit flipped in a shard's index": (
-        first("shards/*/train-000001.json"),
+        first("shards/*/train-008192.json"),
         flip_a_bit,
         "extract",
         "other bytes",
@@ -168,7 +168,7 @@ def test_the_commands_verify_and_repair_say_what_is_wrong_in_one_sentence(
     SHARD(root / "demo").unlink()
     found = avsnn("verify", "demo", "--root", root, "--json")
     assert found.returncode == 1
-    assert [d["unit"] for d in json.loads(found.stdout)["damages"]] == ["train-000001"]
+    assert [d["unit"] for d in json.loads(found.stdout)["damages"]] == ["train-008192"]
     assert found.stderr.splitlines()[-1].startswith("avsnn: demo: 1 thing is not as it was written")
     mended = avsnn("repair", "demo", "--root", root, "--workers", "0")
     assert mended.returncode == 0, mended.stderr
@@ -182,7 +182,7 @@ def test_explain_names_the_changed_setting_and_the_units_to_do(avsnn: Command, r
     assert "nothing to do" in settled.stdout
     changed = avsnn(*words, "--root", root, "--explain", "--set", "audio.hop=256").stdout
     assert "changed since the last prepare: audio.hop was 353, is 256" in changed
-    assert "audio: layout, audio-000000: not done yet" in changed
+    assert "audio: layout, audio-000000.0: not done yet" in changed
     SHARD(root / "demo").unlink()
     damaged = avsnn(*words, "--root", root, "--explain").stdout
-    assert "extract: train-000001: train-000001.tar is missing" in damaged
+    assert "extract: train-008192: train-008192.tar is missing" in damaged

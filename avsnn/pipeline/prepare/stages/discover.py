@@ -29,9 +29,9 @@ IGNORED = "ignored.txt"
 class Discover(Stage):
     """Writes the table of clips: ``clips.csv``, a row per clip, with sizes and SHA-256.
 
-    The stage has a single unit, ``table``, which counts files. The table only grows: a row tells
-    what a file was when the file was first found, so a file that changes later fails in fetch. The
-    table grows when the source has files that were never seen before. A file that belongs to no
+    The stage has a single unit, ``table``, which counts files. The table never loses a
+    row. The table is written again when the source has files that were never seen before, or files
+    with other bytes than the table says. A file that belongs to no
     clip is a failure. A hidden file is skipped, and ``ignored.txt`` names the hidden files.
 
     Attributes:
@@ -80,8 +80,14 @@ class Discover(Stage):
             Unit(name="table", outputs=(TABLE, IGNORED), inputs=dict.fromkeys(sorted(paths), ""))
         ]
 
+    def changed_sources(self) -> dict[str, str]:
+        """Return the table, if a file in the source folder has other bytes than the table says."""
+        changed = sorted(self._changed_files())
+        more = f" and {len(changed) - 1:,} more files have" if len(changed) > 1 else " has"
+        return {"table": f"{changed[0]}{more} changed in the source folder"} if changed else {}
+
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Pair the files, and read the files of the clips that the table does not have yet.
+        """Pair the files, and read the files of the clips that are new or have changed.
 
         Raises:
             UserError: there is no source folder to read files from.
@@ -96,10 +102,10 @@ class Discover(Stage):
         classes = self.manifest.classes
         keys = {files: clip.key for files, clip in known.items()}
         paired = pair_files(self.layout, classes, set(unit.inputs) - set(ignored), keys)
-        reasons = dict(paired.reasons)
+        reasons, changed = dict(paired.reasons), self._changed_files()
         clips = []
         for key, (audio, visual) in paired.clips.items():
-            if (audio, visual) in known:
+            if (audio, visual) in known and changed.isdisjoint((audio, visual)):
                 clips.append(known[audio, visual])
                 continue
             files = {}
@@ -124,6 +130,27 @@ class Discover(Stage):
             for path in sorted(reasons)
         ]
         return Outcome(written=2 * len(clips), skipped=len(ignored), failures=failures)
+
+    def _changed_files(self) -> set[str]:
+        """Return the files in the source folder that have other bytes than the table says."""
+        if self.source is None:
+            return set()
+        found, copies, table = set(), self.folder.parent / "raw", self.folder / TABLE
+        for file in (file for clip in self.with_discovered_clips().clips for file in clip.files):
+            path, copy = self.source / file.path, copies / file.path
+            try:
+                stat = path.stat()
+                if copy.exists():
+                    # Fetch gives a copy the time of its source.
+                    is_as_before = stat.st_mtime_ns == copy.stat().st_mtime_ns
+                else:
+                    is_as_before = stat.st_mtime_ns <= table.stat().st_mtime_ns
+                if stat.st_size != file.size or not (is_as_before or sha256(path) == file.sha256):
+                    found.add(file.path)
+            except OSError:
+                # A file that is gone or cannot be read is a matter of fetch, if the file is wanted.
+                continue
+        return found
 
     def with_discovered_clips(self) -> Manifest:
         """Return the manifest with the clips of the table.

@@ -4,12 +4,13 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.membership import group_by_hash
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.shards import (
     AUDIO_MEMBER,
@@ -19,30 +20,14 @@ from avsnn.pipeline.formats.shards import (
     write_shard_index,
 )
 from avsnn.pipeline.media.errors import MediaError, failures_of, require_content
+from avsnn.pipeline.prepare.decoded_clips import DecodedClip, find_decoded_clips
+from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
     from avsnn.pipeline.media.frames import Frame
 
 # The functions that decode import the decoders, so that a run which finds nothing to do need not
 # wait for the import.
-
-
-class _DecodedClip(NamedTuple):
-    """The files of a clip as a shard holds them.
-
-    Attributes:
-        flac: the sound.
-        seconds: duration of the sound in s.
-        rate: sample rate of the sound in Hz.
-        images: the frames, by the name of the member.
-        shape: height, width and channels of every frame.
-    """
-
-    flac: bytes
-    seconds: float
-    rate: int
-    images: dict[str, bytes]
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ class Extract(Stage):
     """
 
     name: ClassVar[str] = "extract"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     decodes: ClassVar[bool] = True
 
     folder: Folder
@@ -71,26 +56,36 @@ class Extract(Stage):
         """Return all settings: every one changes the shards."""
         return self.chosen.model_dump()
 
+    @property
+    def earlier(self) -> tuple[Folder, ...]:
+        """The shards of other clips with the same settings."""
+        return earlier_generations(self.folder, self.state)
+
     def units(self) -> list[Unit]:
-        """Return the shards; a shard holds consecutive clips of one part of the default split."""
-        shards: dict[str, list[IndexRow]] = defaultdict(list)
+        """Return the shards; a shard holds clips of one part of the default split."""
+        rows_of_part: dict[str, dict[str, IndexRow]] = defaultdict(dict)
         for row in read_index(self.index):
-            number = row.position // self.chosen.clips_per_shard
-            shards[f"{row.part}-{number:06d}"].append(row)
+            rows_of_part[row.part][row.key] = row
         return [
             Unit(
                 name=name,
                 outputs=(f"{name}.tar", f"{name}.json"),
-                inputs={row.key: row.model_dump() for row in shards[name]},
+                inputs={key: rows[key].model_dump() for key in keys},
             )
-            for name in sorted(shards)
+            for part, rows in sorted(rows_of_part.items())
+            for number, keys in group_by_hash(rows, self.chosen.clips_per_shard).items()
+            for name in [f"{part}-{number:06d}"]
         ]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Decode the clips of a shard one by one; memory does not grow with the shard."""
+        """Decode the clips of a shard one by one; memory does not grow with the shard.
+
+        A clip that an earlier shard holds already is copied from there.
+        """
         from webdataset import TarWriter
 
         outcome = Outcome()
+        decoded_before = find_decoded_clips(self)
         samples: list[Sample] = []
         tar = scratch / f"{unit.name}.tar"
         # Owner and time are fixed, so that the same clips give the same bytes.
@@ -100,7 +95,7 @@ class Extract(Stage):
         ):
             for row in map(IndexRow.model_validate, unit.inputs.values()):
                 try:
-                    clip = self._decode(row)
+                    clip = decoded_before(row) or self._decode(row)
                 except MediaError as error:
                     outcome.failures.append(Failure(self.name, row.key, str(error)))
                     continue
@@ -110,7 +105,7 @@ class Extract(Stage):
         write_shard_index(tar, samples)
         return outcome
 
-    def _decode(self, row: IndexRow) -> _DecodedClip:
+    def _decode(self, row: IndexRow) -> DecodedClip:
         """Decode a clip in the sandbox."""
         from avsnn.pipeline.media import sandbox
 
@@ -122,23 +117,22 @@ class Extract(Stage):
             raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}") from None
 
 
-def _sample(row: IndexRow, clip: _DecodedClip) -> Sample:
-    height, width, _ = clip.shape
+def _sample(row: IndexRow, clip: DecodedClip) -> Sample:
     return Sample(
         key=row.key,
         label=row.label,
         splits=row.splits,
+        source=row.source,
         frames=len(clip.images),
-        height=height,
-        width=width,
+        height=clip.height,
+        width=clip.width,
         audio_seconds=clip.seconds,
         audio_rate=clip.rate,
-        members={},
     )
 
 
-def _members(row: IndexRow, clip: _DecodedClip) -> dict[str, bytes]:
-    metadata = row.model_dump(exclude={"position", "part"})
+def _members(row: IndexRow, clip: DecodedClip) -> dict[str, bytes]:
+    metadata = row.model_dump(exclude={"part"})
     return clip.images | {
         METADATA_MEMBER: json.dumps(metadata, sort_keys=True).encode(),
         AUDIO_MEMBER: clip.flac,
@@ -151,7 +145,7 @@ def _read_clip(
     visual: str,
     kind: Literal["image", "video"],
     settings: ExtractSettings,
-) -> _DecodedClip:
+) -> DecodedClip:
     from avsnn.pipeline.media import audio
 
     with failures_of(f"audio {sound}"):
@@ -161,15 +155,16 @@ def _read_clip(
             images, shape = _read_image(raw / visual)
         else:
             images, shape = _read_video(raw / visual, settings, seconds)
-    return _DecodedClip(flac, seconds, rate, images, shape)
+    height, width, _ = shape
+    return DecodedClip(flac, seconds, rate, images, height, width)
 
 
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    from avsnn.pipeline.media.image import decode_image, image_suffix
+    from avsnn.pipeline.media.image import decode_whole_image, image_suffix
 
     require_content(path)
     data = path.read_bytes()
-    frame = decode_image(data)
+    frame = decode_whole_image(data)
     return {frame_member_name(0, image_suffix(data)): data}, frame.shape
 
 

@@ -18,13 +18,14 @@ from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.cache_layout import (
-    ROWS_PER_SHARD,
+    CLIPS_PER_GROUP,
     create_row_array,
     create_small_array,
     shard_file,
     small_array_files,
 )
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
+from avsnn.pipeline.formats.membership import group_by_hash
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.shards import (
     AUDIO_MEMBER,
@@ -33,17 +34,34 @@ from avsnn.pipeline.formats.shards import (
     read_member,
     read_shards,
 )
+from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
 
-# Names of inputs of a unit. Every other input is a shard, and the name of a shard holds no space.
-ROW_SHAPE, ROW_COUNT, ROWS_OF_BLOCK = "shape of a row", "count of rows", "rows of a block"
-OUTLIERS = "clips left out"
+# Names of inputs of a unit. Every other input is a clip, and a key holds no space.
+ROW_SHAPE, ROW_COUNT, OUTLIERS = "shape of a row", "count of rows", "clips left out"
+
+
+class _Layout(NamedTuple):
+    """What the unit ``layout`` writes.
+
+    Attributes:
+        rows: number of rows of the large array.
+        shape: shape of a row.
+        small_arrays: the small arrays, by name.
+        outliers: clips that are left out, each with the reason, by key.
+    """
+
+    rows: int
+    shape: tuple[int, ...]
+    small_arrays: dict[str, NDArray[Any]]
+    outliers: dict[str, str]
 
 
 class _Block(NamedTuple):
@@ -54,27 +72,31 @@ class _Block(NamedTuple):
         rows: number of rows of the whole array.
         shape: shape of a row.
         sources: shard, sample and frame number of each row.
-        outliers: clips that are left out, each with the reason, by key; only the first block
-            counts the clips.
     """
 
     number: int
     rows: int
     shape: tuple[int, ...]
     sources: list[tuple[Folder, Sample, int]]
-    outliers: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Cache(Stage):
-    """A Zarr group with one large array, and the small arrays ``key`` and ``label``.
+    """A Zarr group with one large array, and the small arrays ``key``, ``label`` and ``rows``.
 
-    A unit is one Zarr shard of the large array, which one task writes whole. The unit ``layout``
-    writes everything else. Clips that `find_outliers` names are in no array.
+    A unit is one Zarr shard of the large array, which one task writes whole. A Zarr shard depends
+    on nothing but the content of its clips. The unit ``layout`` writes everything else. Clips that
+    `find_outliers` names are in no array.
+
+    Attributes:
+        array: name of the large array.
+        dtype: type of the numbers in the large array.
+        rows_per_shard: number of rows of a Zarr shard.
     """
 
     array: ClassVar[str]
     dtype: ClassVar[str]
+    rows_per_shard: ClassVar[int]
     version: ClassVar[int] = 1
     decodes: ClassVar[bool] = True
 
@@ -87,8 +109,8 @@ class Cache(Stage):
         """Return the shape of one row of the large array."""
 
     @abstractmethod
-    def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
-        """Return the sample and the frame number behind every row of the large array."""
+    def rows_of(self, sample: Sample) -> int:
+        """Return the number of rows of a clip."""
 
     @abstractmethod
     def read(
@@ -96,94 +118,143 @@ class Cache(Stage):
     ) -> NDArray[Any]:
         """Compute one row of this shape from a shard."""
 
+    @property
+    def earlier(self) -> tuple[Folder, ...]:
+        """The caches of other clips with the same settings."""
+        return earlier_generations(self.folder, self.state)
+
     def units(self) -> list[Unit]:
         """Return the layout, then the shards of the large array."""
-        # The index of a shard holds offsets, sizes and parts, so the digest of the index stands for
-        # the bytes that a row is made of.
-        digests = {path.stem: sha256(path) for path in index_files(self.shards)}
-        found, outliers = _read_shards_once(self.shards, tuple(digests.values()))
-        left_out = {OUTLIERS: sorted(outliers)} if outliers else {}
-        samples = [sample for _, sample in found]
-        if not samples:
+        digests = tuple(sha256(path) for path in index_files(self.shards))
+        found, outliers = _read_shards_once(self.shards, digests)
+        if not found:
             return []
-        shape, rows = self.row_shape(samples), self.rows(samples)
-        small = (file for name in self.small_arrays(samples) for file in small_array_files(name))
+        shape = self.row_shape([sample for _, sample in found.values()])
+        groups = group_by_hash(found, CLIPS_PER_GROUP)
+        spans, end = self._spans(found, groups)
+        small = self.small_arrays(found, spans)
         layout = Unit(
             name="layout",
-            outputs=("zarr.json", f"{self.array}/zarr.json", *small),
-            inputs={**digests, ROW_SHAPE: shape, ROW_COUNT: len(rows), **left_out},
+            outputs=(
+                *("zarr.json", f"{self.array}/zarr.json"),
+                *(file for name, a in small.items() for file in small_array_files(name, a.ndim)),
+            ),
+            inputs={
+                **{key: [found[key][1].label, *spans[key]] for key in found},
+                ROW_SHAPE: shape,
+                ROW_COUNT: end,
+                OUTLIERS: outliers,
+            },
+            work=_Layout(end, shape, small, outliers),
         )
-        blocks = []
-        for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
-            block = rows[start : start + ROWS_PER_SHARD]
-            first, last = block[0][0], block[-1][0]
-            shards = dict.fromkeys(shard for shard, _ in found[first : last + 1])
-            sources = [(*found[sample], frame) for sample, frame in block]
-            blocks.append(
-                Unit(
-                    name=f"{self.array}-{number:06d}",
-                    outputs=(shard_file(self.array, number, len(shape)),),
+        return [layout, *self._blocks(found, groups, spans, shape, end)]
+
+    def _spans(
+        self, found: Mapping[str, tuple[Folder, Sample]], groups: Mapping[int, list[str]]
+    ) -> tuple[dict[str, tuple[int, int]], int]:
+        """Return the first row and the number of rows of every clip, and the number of all rows.
+
+        A group begins at the first row of a Zarr shard.
+        """
+        spans, row = {}, 0
+        for keys in groups.values():
+            row = -(-row // self.rows_per_shard) * self.rows_per_shard
+            for key in keys:
+                spans[key] = (row, self.rows_of(found[key][1]))
+                row += spans[key][1]
+        return spans, row
+
+    def _blocks(
+        self,
+        found: Mapping[str, tuple[Folder, Sample]],
+        groups: Mapping[int, list[str]],
+        spans: Mapping[str, tuple[int, int]],
+        shape: tuple[int, ...],
+        end: int,
+    ) -> Iterator[Unit]:
+        """Yield a unit for every Zarr shard that holds rows."""
+        for group, keys in groups.items():
+            rows = [(key, frame) for key in keys for frame in range(spans[key][1])]
+            first_shard = spans[keys[0]][0] // self.rows_per_shard
+            for number, start in enumerate(range(0, len(rows), self.rows_per_shard)):
+                block = rows[start : start + self.rows_per_shard]
+                frames: dict[str, list[int]] = {}
+                for key, frame in block:
+                    frames.setdefault(key, []).append(frame)
+                yield Unit(
+                    # The name does not change when other groups are divided or joined.
+                    name=f"{self.array}-{group:06d}.{number}",
+                    outputs=(shard_file(self.array, first_shard + number, len(shape)),),
                     inputs={
-                        **{shard.stem: digests[shard.stem] for shard in shards},
-                        ROWS_OF_BLOCK: block,
+                        **{
+                            key: [found[key][1].sha256, numbers[0], len(numbers)]
+                            for key, numbers in frames.items()
+                        },
                         ROW_SHAPE: shape,
-                        ROW_COUNT: len(rows),
-                        **left_out,
                     },
-                    work=_Block(number, len(rows), shape, sources, outliers if number == 0 else {}),
+                    work=_Block(
+                        first_shard + number,
+                        end,
+                        shape,
+                        [(*found[key], frame) for key, frame in block],
+                    ),
                 )
-            )
-        return [layout, *blocks]
 
     def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
         """Count clips that are left out as skipped; the stage `frames` counts them as failed."""
         outcome.skipped += len(outliers)
         return outcome
 
-    def small_arrays(self, samples: list[Sample]) -> dict[str, NDArray[Any]]:
-        """Return the small arrays by name, each ``[N]``."""
+    def small_arrays(
+        self, found: Mapping[str, tuple[Folder, Sample]], spans: Mapping[str, tuple[int, int]]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the small arrays by name, ``[N]`` or ``[N, 2]``."""
         return {
-            "key": np.array([sample.key for sample in samples]),
-            "label": np.array([sample.label for sample in samples], np.int64),
+            "key": np.array(list(found)),
+            "label": np.array([sample.label for _, sample in found.values()], np.int64),
+            "rows": np.array([spans[key] for key in found], np.int64),
         }
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Write the layout, or one shard of the large array."""
+        """Write the layout, which counts the clips, or one shard of the large array."""
         import zarr
 
         group = zarr.create_group(scratch, zarr_format=3)
-        if unit.work is None:
-            self._create_rows(group, unit.inputs[ROW_COUNT], unit.inputs[ROW_SHAPE])
-            samples = [sample for _, sample in _read_usable(self.shards)[0]]
-            for name, values in self.small_arrays(samples).items():
-                create_small_array(group, name, values)
-            return Outcome()
-        block: _Block = unit.work
-        array = self._create_rows(group, block.rows, block.shape)
-        values = np.stack(
-            [self.read(shard, sample, frame, block.shape) for shard, sample, frame in block.sources]
+        work: _Layout | _Block = unit.work
+        array = create_row_array(
+            group,
+            self.array,
+            rows=work.rows,
+            rows_per_shard=self.rows_per_shard,
+            row_shape=work.shape,
+            dtype=self.dtype,
         )
-        start = block.number * ROWS_PER_SHARD
+        if isinstance(work, _Layout):
+            for name, values in work.small_arrays.items():
+                create_small_array(group, name, values)
+            outcome = Outcome(written=len(work.small_arrays["key"]))
+            return self.count_outliers(outcome, work.outliers)
+        values = np.stack(
+            [self.read(shard, sample, frame, work.shape) for shard, sample, frame in work.sources]
+        )
+        start = work.number * self.rows_per_shard
         array[start : start + len(values)] = values
-        written = sum(frame == 0 for _, _, frame in block.sources)
-        return self.count_outliers(Outcome(written=written), block.outliers)
-
-    def _create_rows(self, group: Any, rows: int, shape: tuple[int, ...]) -> Any:
-        return create_row_array(group, self.array, rows=rows, row_shape=shape, dtype=self.dtype)
+        return Outcome()
 
 
 @dataclass(frozen=True)
 class FrameCache(Cache):
     """The frame cache.
 
-    ``frames`` uint8 ``[sum K, 3, H, W]`` RGB, where a clip has K frames; ``offsets`` int64
-    ``[N + 1]``, where each clip's frames start; ``key`` and ``label`` ``[N]``.
+    ``frames`` uint8 ``[R, 3, H, W]`` RGB, where a clip has one row for each frame; ``key`` and
+    ``label`` ``[N]``; ``rows`` int64 ``[N, 2]``.
     """
 
     name: ClassVar[str] = "frames"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     array: ClassVar[str] = "frames"
     dtype: ClassVar[str] = "uint8"
+    rows_per_shard: ClassVar[int] = 256
 
     chosen: FrameSettings
 
@@ -195,15 +266,9 @@ class FrameCache(Cache):
         """Return the shape of one frame, ``(3, H, W)``."""
         return frame_shape(samples, self.chosen)
 
-    def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
-        """Return all frames of all clips."""
-        return [(i, frame) for i, sample in enumerate(samples) for frame in range(sample.frames)]
-
-    def small_arrays(self, samples: list[Sample]) -> dict[str, NDArray[Any]]:
-        """Return the small arrays, with ``offsets``."""
-        counts = [sample.frames for sample in samples]
-        offsets = np.cumsum([0, *counts], dtype=np.int64)
-        return super().small_arrays(samples) | {"offsets": offsets}
+    def rows_of(self, sample: Sample) -> int:
+        """Return the number of frames of a clip."""
+        return sample.frames
 
     def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
         """Count clips that are left out as failed."""
@@ -220,12 +285,13 @@ class FrameCache(Cache):
 
 @dataclass(frozen=True)
 class AudioCache(Cache):
-    """The audio cache: ``audio`` float32 ``[N, 1, F, F]``; ``key`` and ``label`` ``[N]``."""
+    """The audio cache: ``audio`` float32 ``[R, 1, F, F]``; ``key``, ``label`` and ``rows``."""
 
     name: ClassVar[str] = "audio"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     array: ClassVar[str] = "audio"
     dtype: ClassVar[str] = "float32"
+    rows_per_shard: ClassVar[int] = CLIPS_PER_GROUP
 
     chosen: AudioSettings
 
@@ -237,9 +303,9 @@ class AudioCache(Cache):
         """Return the shape of one audio image: one channel, square."""
         return (1, self.chosen.size, self.chosen.size)
 
-    def rows(self, samples: list[Sample]) -> list[tuple[int, int]]:
-        """Return one row per clip."""
-        return [(i, 0) for i in range(len(samples))]
+    def rows_of(self, sample: Sample) -> int:
+        """Return one row for any clip."""
+        return 1
 
     def read(
         self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
@@ -251,18 +317,17 @@ class AudioCache(Cache):
 @lru_cache(maxsize=1)
 def _read_shards_once(
     shards: Folder, digests: tuple[str, ...]
-) -> tuple[list[tuple[Folder, Sample]], dict[str, str]]:
-    """Read the samples of all shards once for both caches.
+) -> tuple[dict[str, tuple[Folder, Sample]], dict[str, str]]:
+    """Return the samples of all shards by key, without outliers, and the outliers with reasons.
+
+    The samples are read once for both caches.
 
     Args:
         shards: the folder of the shards.
         digests: SHA-256 of every index; a changed index makes the cached answer unused.
     """
-    return _read_usable(shards)
-
-
-def _read_usable(shards: Folder) -> tuple[list[tuple[Folder, Sample]], dict[str, str]]:
-    """Return the samples of all shards without outliers, and the outliers with their reasons."""
     found = read_shards(shards)
     outliers = find_outliers([sample for _, sample in found])
-    return [(shard, sample) for shard, sample in found if sample.key not in outliers], outliers
+    return {
+        sample.key: (shard, sample) for shard, sample in found if sample.key not in outliers
+    }, outliers

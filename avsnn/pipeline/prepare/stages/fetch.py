@@ -1,5 +1,6 @@
 """1. Published files: downloaded, copied from a folder, or generated; then verified."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from urllib.parse import quote
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.schema import Source
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import sha256
+from avsnn.pipeline.engine.atomic_files import Output, sha256
 from avsnn.pipeline.engine.journal import Failure
-from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
+from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.transfer.download import PartialDownload, download, verify
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.http import Address, HttpClient
@@ -76,6 +77,21 @@ class Fetch(Stage):
             )
             for path, (clip, file) in wanted.items()
         ]
+
+    def changed_sources(self) -> dict[str, str]:
+        """Return the files that differ from the copies, if nobody published a checksum.
+
+        A file with a published checksum has one right content; another content is a failure.
+        """
+        if self.source is None:
+            return {}
+        recorded = records(self)
+        found = {}
+        for file in (file for clip in self.clips for file in clip.files if not file.sha256):
+            record = recorded.get(file.path)
+            if record and record.outputs and _differs(self.source / file.path, record.outputs[0]):
+                found[file.path] = f"{self.source / file.path} has changed"
+        return found
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Bring one file and verify its size and SHA-256.
@@ -187,5 +203,22 @@ def _copy(found: Path, target: Path) -> None:
         if not found.is_file():
             raise TransferError("is missing from the source folder")
         shutil.copyfile(found, target)
+        # The copy keeps the time of the file, so that a file that is corrected later is noticed.
+        stat = found.stat()
+        os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     except PermissionError as error:
         raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
+
+
+def _differs(path: Path, copy: Output) -> bool:
+    """Return whether a file is there, and holds other bytes than its copy.
+
+    Only a file with another time or another size is read.
+    """
+    try:
+        stat = path.stat()
+        if (stat.st_size, stat.st_mtime_ns) == (copy.size, copy.mtime_ns):
+            return False
+        return stat.st_size != copy.size or sha256(path) != copy.sha256
+    except OSError:
+        return False

@@ -1,14 +1,16 @@
 """2. Table and files to an index: ``clips.jsonl``, one row per clip whose files are here."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Manifest
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.formats.clips_jsonl import IndexRow
-from avsnn.pipeline.prepare.splits import assign_parts, hash_rank
+from avsnn.pipeline.formats.membership import hash_rank
+from avsnn.pipeline.prepare.generations import earlier_generations
+from avsnn.pipeline.prepare.splits import assign_parts
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 
 
@@ -23,74 +25,82 @@ class Index(Stage):
         folder: the folder of ``clips.jsonl``.
         state: the folder of the journal.
         manifest: the facts about the data set.
-        fetch: the stage that brings the files.
+        clips: what the clips are, by key; see `describe_clips`.
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     folder: Path
     state: Path
     manifest: Manifest
-    fetch: Fetch
+    clips: dict[str, Any]
 
     def settings(self) -> dict[str, Any]:
         """Return what every row depends on: the classes, and the rules of the splits."""
-        return {
-            "classes": self.manifest.classes,
-            "default_split": self.manifest.default_split,
-            "splits": {split: rule.model_dump() for split, rule in self.manifest.splits.items()},
-        }
+        return identity_of_splits(self.manifest)
+
+    @property
+    def earlier(self) -> tuple[Folder, ...]:
+        """The indexes of other clips."""
+        return earlier_generations(self.folder, self.state)
 
     def units(self) -> list[Unit]:
-        """Return the whole index as one unit.
-
-        The inputs are, for every clip, its label, its group, its part in every split, and the
-        SHA-256 of its files. So a corrected label or part makes the index again.
-        """
-        fetched = records(self.fetch)
-        parts_of_split = {name: assign_parts(self.manifest, name) for name in self.manifest.splits}
-
-        def digest(path: str) -> str | None:
-            record = fetched.get(path)
-            return record.outputs[0].sha256 if record and record.outputs else None
-
-        inputs = {
-            clip.key: {
-                "label": clip.label,
-                "group": clip.group,
-                "parts": {split: parts[clip.key] for split, parts in parts_of_split.items()},
-                "files": {file.path: digest(file.path) for file in clip.files},
-            }
-            for clip in self.fetch.clips
-        }
-        return [Unit(name="clips", outputs=("clips.jsonl",), inputs=inputs)]
+        """Return the whole index as one unit. A corrected label or part makes the index again."""
+        return [Unit(name="clips", outputs=("clips.jsonl",), inputs=self.clips)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Write ``clips.jsonl``, in an order that mixes the classes."""
-        positions: dict[str, int] = defaultdict(int)
-        rows, skipped = [], 0
-        for clip in sorted(self.fetch.clips, key=lambda clip: hash_rank(clip.key)):
-            facts: dict[str, Any] = unit.inputs[clip.key]
-            part = facts["parts"][self.manifest.default_split]
-            position = positions[part]
-            positions[part] += 1
-            digests: dict[str, str | None] = facts["files"]
-            if None in digests.values():
-                skipped += 1
-                continue
-            row = IndexRow(
-                key=clip.key,
-                label=clip.label,
-                label_name=self.manifest.classes[clip.label],
-                group=clip.group,
-                part=part,
-                position=position,
-                splits=facts["parts"],
-                audio=clip.audio.path,
-                visual=clip.visual.path,
-                sha256={path: digest for path, digest in digests.items() if digest},
+        rows = self.rows()
+        lines = (f"{row.model_dump_json()}\n" for row in rows)
+        (scratch / "clips.jsonl").write_text("".join(lines), encoding="utf-8")
+        return Outcome(written=len(rows), skipped=len(self.clips) - len(rows))
+
+    def rows(self) -> list[IndexRow]:
+        """Return the rows of ``clips.jsonl``: the clips whose files are here."""
+        return [
+            IndexRow(
+                key=key,
+                label_name=self.manifest.classes[facts["label"]],
+                part=facts["splits"][self.manifest.default_split],
+                **facts,
             )
-            rows.append(row.model_dump_json())
-        (scratch / "clips.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-        return Outcome(written=len(rows), skipped=skipped)
+            for key, facts in sorted(self.clips.items(), key=lambda item: hash_rank(item[0]))
+            if None not in facts["sha256"].values()
+        ]
+
+
+def describe_clips(fetch: Fetch) -> dict[str, Any]:
+    """Return what the clips of a data set are, by key, as JSON values.
+
+    The answer holds, for every clip, the label, the group, the part in every split, the paths of
+    the files, and the SHA-256 of each file that fetch has brought (None for every other file).
+    """
+    fetched = records(fetch)
+    manifest = fetch.manifest
+    parts = {split: assign_parts(manifest, split) for split in manifest.splits}
+
+    def digest(path: str) -> str | None:
+        record = fetched.get(path)
+        return record.outputs[0].sha256 if record and record.outputs else None
+
+    return {
+        clip.key: {
+            "label": clip.label,
+            "group": clip.group,
+            "splits": {split: part_of[clip.key] for split, part_of in parts.items()},
+            "audio": clip.audio.path,
+            "visual": clip.visual.path,
+            "sha256": {file.path: digest(file.path) for file in clip.files},
+        }
+        for clip in fetch.clips
+    }
+
+
+def identity_of_splits(manifest: Manifest) -> dict[str, Any]:
+    """Return what gives labels and parts their meaning: the classes and the rules of the splits."""
+    return {
+        "classes": manifest.classes,
+        "default_split": manifest.default_split,
+        "splits": {split: rule.model_dump() for split, rule in manifest.splits.items()},
+    }

@@ -113,7 +113,7 @@ def test_discovered_clips_stay_known_without_the_source_folder(
     assert len(stage.with_discovered_clips().clips) == 20
 
 
-def test_a_new_file_adds_a_clip_and_leaves_the_rows_of_other_clips(
+def test_new_and_corrected_files_change_their_own_rows_alone(
     source_folder: Path, run_discover: RunDiscover
 ) -> None:
     orphan = source_folder / SOUNDS / "siren" / "7-8-0-0.wav"
@@ -122,12 +122,14 @@ def test_a_new_file_adds_a_clip_and_leaves_the_rows_of_other_clips(
     before = {clip.key: clip for clip in stage.with_discovered_clips().clips}
     partner = source_folder / IMAGES / "siren" / "7-8-0-0.jpg"
     shutil.copyfile(source_folder / IMAGES / "siren" / "1800-8-0-0.jpg", partner)
-    (source_folder / SOUNDS / "siren" / "1800-8-0-0.wav").write_bytes(b"changed")
+    corrected = source_folder / SOUNDS / "siren" / "1800-8-0-0.wav"
+    corrected.write_bytes(b"corrected")
     (source_folder / SOUNDS / "siren" / "1801-8-0-0.wav").unlink()
     stage, summary = run_discover(source_folder)
     after = {clip.key: clip for clip in stage.with_discovered_clips().clips}
     assert after.keys() - before.keys() == {"7-8-0-0"}
-    assert all(after[key] == clip for key, clip in before.items())
+    assert after["1800-8-0-0"].audio.sha256 == sha256(corrected)
+    assert all(after[key] == clip for key, clip in before.items() if key != "1800-8-0-0")
     assert (summary.units_done_now, summary.failed) == (1, 0)
     assert run_discover(source_folder)[1].units_done_now == 0
 

@@ -1,5 +1,7 @@
 """What a decoder raises is a failure of the clip; what the disk raises is an error of the unit."""
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -7,10 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from avsnn.errors import RunError
+from avsnn.pipeline.engine.run_stage import run_stage
+from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.prepare.stages import extract
+from tests.conftest import NoProgress
 
 
 @pytest.fixture
@@ -77,3 +83,31 @@ def test_an_image_that_claims_too_many_pixels_is_a_failure_of_the_clip(
     reason = "^image a declares 60,000 x 60,000 px, and the limit is 100 megapixels$"
     with pytest.raises(MediaError, match=reason):
         extract._read_clip(raw, "a.wav", "a", "image", ExtractSettings())
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that gives EIO")
+def test_a_unit_whose_file_cannot_be_read_stays_undone_and_the_next_run_does_it(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_demo / "demo" / "raw", tmp_path / "raw")
+    (index,) = (small_demo / "demo" / "index").iterdir()
+    stage = extract.Extract(
+        folder=tmp_path / "shards",
+        state=tmp_path / "state",
+        raw=tmp_path / "raw",
+        index=index,
+        visual="video",
+        chosen=ExtractSettings(clips_per_shard=36),
+    )
+    sound = tmp_path / "raw" / read_index(index)[0].audio
+    data = sound.read_bytes()
+    sound.unlink()
+    sound.symlink_to("/proc/self/mem")
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(RunError, match=r"1 of \d units .*Input/output error.*run the same"):
+            run_stage(stage, executor=lambda: pool, progress=NoProgress())
+        sound.unlink()
+        sound.write_bytes(data)
+        summary = run_stage(stage, executor=lambda: pool, progress=NoProgress())
+    assert summary.units_done_now == 1
+    assert summary.written == 72

@@ -22,16 +22,16 @@ def test_the_caches_hold_the_clips_of_the_shards_in_the_same_order(small_demo: P
     keys = [sample.key for _, sample in found]
     assert list(frames["key"][:]) == list(sounds["key"][:]) == keys
     assert list(frames["label"][:]) == [sample.label for _, sample in found]
-    offsets = frames["offsets"][:]
-    assert list(np.diff(offsets)) == [sample.frames for _, sample in found]
+    spans, sound_spans = frames["rows"][:], sounds["rows"][:]
+    assert list(spans[:, 1]) == [sample.frames for _, sample in found]
     for row in (0, len(found) // 2, len(found) - 1):
         shard, sample = found[row]
         last = sample.frames - 1
         pixels = decode_image(read_member(shard, sample.members[f"{last}.jpg"]))
-        assert np.array_equal(frames["frames"][offsets[row + 1] - 1], pixels.transpose(2, 0, 1))
+        assert np.array_equal(frames["frames"][spans[row, 0] + last], pixels.transpose(2, 0, 1))
         sound = audio.read(read_member(shard, sample.members["flac"]))
         image = audio_image(sound, AudioSettings())
-        assert np.array_equal(sounds["audio"][row], image)
+        assert np.array_equal(sounds["audio"][sound_spans[row, 0]], image)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+"""Files of earlier versions, in which a setting had another name."""
+
+from typing import ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from avsnn.pydantic_base import StrictModel
+
+
+class Inner(StrictModel):
+    former_names: ClassVar[dict[str, str]] = {"hop": "stride"}
+    stride: int = 353
+
+
+class Outer(StrictModel):
+    audio: Inner = Inner()
+
+
+def test_a_setting_that_got_another_name_is_read_from_an_older_file() -> None:
+    assert Outer.model_validate_json('{"audio": {"hop": 200}}').audio.stride == 200
+    assert Outer.model_validate({"audio": {"stride": 7}}).audio.stride == 7
+
+
+def test_a_key_that_never_was_a_setting_is_refused() -> None:
+    with pytest.raises(ValidationError, match="nonsense"):
+        Outer.model_validate({"audio": {"nonsense": 1}})
