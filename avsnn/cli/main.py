@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -28,6 +29,17 @@ INTERRUPTED = 130
 PREEMPTED = 75
 
 SAVED = "all finished work is saved. Run the same command again (train: with --resume) to continue."
+
+# What people type for a command.
+SYNONYMS = {
+    "list": "datasets",
+    "ls": "datasets",
+    "check": "datasets check",
+    "download": "prepare",
+    "fit": "train",
+    "eval": "evaluate",
+    "test": "evaluate",
+}
 
 EPILOG = """
 **A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate RUN` with the
@@ -110,9 +122,10 @@ def _end_on_sigterm(_signal: int, _frame: object) -> NoReturn:
 def _run() -> tuple[str, int]:
     """Run the command; return what is wrong as a sentence, which may be empty, and an exit code."""
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        _require_text([*sys.argv[1:], _current_folder()])
+        code = app(_understood(sys.argv[1:]), standalone_mode=False)
     except typer.TyperException as error:
-        return error.format_message(), 2
+        return _in_own_words(error.format_message()), 2
     except UserError as error:
         return str(error), 2
     except RunError as error:
@@ -128,6 +141,54 @@ def _run() -> tuple[str, int]:
     if code == INTERRUPTED:
         return f"interrupted; {SAVED}", code
     return "", code if isinstance(code, int) else 0
+
+
+def _understood(words: list[str]) -> list[str]:
+    """Return the words of a command, with `help` and `version` as the options that they mean."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words in (["version"], ["-V"]) else words or ["--help"]
+
+
+def _in_own_words(message: str) -> str:
+    """Return the sentence of a library about the words of a command, with what a user needs."""
+    message = message.replace("Value error, ", "")
+    for word, command in SYNONYMS.items():
+        if message == f"No such command '{word}'.":
+            return f"{message} Did you mean '{command}'?"
+    if message == "Missing argument 'dataset'.":
+        here = sorted(path.parent.name for path in Path("data").glob("*/prepared.json"))
+        prepared = f"prepared in data: {', '.join(here)}; " if here else ""
+        return f"{message} Give the name of a data set; {prepared}'avsnn datasets' lists all."
+    return message
+
+
+def _require_text(words: list[str]) -> None:
+    """Refuse words and paths that are no text: libraries and JSON files cannot hold such a path.
+
+    Raises:
+        UserError: a word holds bytes that are no text in the encoding of file names.
+    """
+    for word in words:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise UserError(
+                f"{word} holds bytes that are no text in {sys.getfilesystemencoding()}: rename the "
+                "file or folder, or choose another locale such as LC_ALL=C.UTF-8."
+            )
+
+
+def _current_folder() -> str:
+    """Return the current folder.
+
+    Raises:
+        UserError: the folder was removed, and torch cannot be imported there.
+    """
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be used: {error.strerror}; change to another folder."
+        ) from None
 
 
 def _unforeseen(error: Exception) -> str:

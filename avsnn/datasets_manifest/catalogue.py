@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
+from avsnn.suggestions import did_you_mean
 
 # Environment variable that names a folder with YAML and CSV files of the user.
 USER_FOLDER_VARIABLE = "AVSNN_DATASETS"
@@ -35,8 +36,9 @@ def load(name: str) -> Manifest:
     if name not in found:
         known = ", ".join(sorted(found))
         raise UserError(
-            f"no data set is called {name!r}; there are: {known}. avsnn also finds data sets of "
-            f"your own, in the folder that the environment variable {USER_FOLDER_VARIABLE} names."
+            f"no data set is called {name!r}; {did_you_mean(name, found)}there are: {known}. avsnn "
+            "also finds data sets of your own, in the folder that the environment variable "
+            f"{USER_FOLDER_VARIABLE} names."
         )
     file = found[name]
     try:

@@ -1,5 +1,6 @@
 """Builds checked settings from presets and from the ``key=value`` words of ``--set``."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -7,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from avsnn.errors import UserError
+from avsnn.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -15,6 +17,22 @@ S = TypeVar("S", bound=BaseModel)
 
 # No file and no value of avsnn is nested deeper than five levels.
 MAX_YAML_DEPTH = 50
+
+# The values that need no quotes and are no text: kind, form, and the characters that come first.
+# All forms are forms of YAML 1.1 too, so that text that PyYAML writes without quotes stays text.
+PLAIN_VALUES = (
+    ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
+    ("int", r"^[-+]?(0|[1-9][0-9]*)$", [*"-+0123456789"]),
+    (
+        "float",
+        r"^(([-+]?[0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+        [*"-+0123456789."],
+    ),
+)
+
+# Symbols of papers and code, and the settings that they stand for.
+SYMBOLS = {"T": "steps", "C": "channels", "lr": "base_lr", "learning_rate": "base_lr"}
 
 # A sentence shows so many characters of a wrong value.
 MAX_SHOWN = 100
@@ -41,7 +59,7 @@ def build_settings(
     for word in assignments:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UserError(f"--set {word!r} is not of the form key=value.")
+            raise UserError(f"--set {word!r} is not of the form KEY=VALUE.")
         try:
             _assign(tree, key, parse_yaml(value))
         except ValueError:
@@ -67,7 +85,7 @@ def parse_yaml(text: str) -> Any:
         line = "" if mark is None else f" in line {mark.line + 1}"
         raise ValueError(f"{error.problem}{line}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        # PyYAML lets errors of Python through, for instance of a date such as 2024-13-45.
+        # PyYAML lets errors of Python through, for instance of ``!!int ""``.
         raise ValueError(f"{str(error).splitlines()[0] or type(error).__name__}") from None
 
 
@@ -80,12 +98,14 @@ def first_mistake(error: ValidationError) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Loads YAML without aliases and without deep nesting.
+    """Loads YAML without aliases and without deep nesting; plain words mean what a person reads.
 
     Aliases of aliases stand for more memory than a machine has, and a value that is nested very
-    deep exhausts the stack of Python.
+    deep exhausts the stack of Python. PyYAML takes 010 for 8, 1:30 for 90 and ``no`` for false.
+    Here such words stay text, and the setting decides what the text means.
     """
 
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own name; filled below
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -101,6 +121,12 @@ class _PlainLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+for _kind, _pattern, _first_characters in PLAIN_VALUES:
+    _PlainLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), _first_characters
+    )
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:
@@ -145,8 +171,11 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *groups, _ = (str(part) for part in first["loc"])
         allowed = ", ".join(_allowed_keys(kind, groups))
+        *_, name = key.split(".")
+        near = did_you_mean(SYMBOLS.get(name, key), _all_keys(kind))
         return (
-            f"there is no setting {key} (value {_shortened(first['input'])}); there are: {allowed}."
+            f"there is no setting {key} (value {_shortened(first['input'])}); {near}there are: "
+            f"{allowed}."
         )
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     if isinstance(first["input"], dict):
@@ -178,6 +207,17 @@ def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
 def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _all_keys(kind: type[BaseModel]) -> list[str]:
+    """Return the full keys of all settings that are values."""
+    keys = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += [f"{name}.{key}" for key in _all_keys(field.annotation)]
+        else:
+            keys.append(name)
+    return keys
 
 
 def _allowed_keys(kind: type[BaseModel], groups: list[str]) -> list[str]:

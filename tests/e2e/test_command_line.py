@@ -25,6 +25,19 @@ BAD_INPUT = {
     "unknown command": (["prepair", "demo"], "prepair"),
     "missing argument": (["train"], "dataset"),
     "unknown setting": (["prepare", "demo", "--set", "audio.hops=1"], "audio.hop"),
+    "mistyped data set": (["prepare", "deom"], "did you mean demo?"),
+    "data set in other letters": (["prepare", "CREMA_D"], "did you mean crema-d?"),
+    "start of a data set's name": (["prepare", "urbansound8k"], "did you mean urbansound8k-av?"),
+    "word for datasets": (["list"], "Did you mean 'datasets'?"),
+    "no data set": (["verify"], "'avsnn datasets' lists all"),
+    "word for a device": (["train", "demo", "--device", "gpu"], ": 'gpu' is not one of 'auto'"),
+    "store in memory": (
+        ["prepare", "demo", "--store", "memory://x"],
+        "x is in the memory",
+    ),
+    "chain of stores": (["prepare", "demo", "--store", "dir::memory://x"], "a chain of stores"),
+    "store of a strange kind": (["prepare", "demo", "--store", "data://x"], "data://x cannot be"),
+    "store that is away": (["prepare", "demo", "--store", "ftp://127.0.0.1:1/x"], "refused"),
     "train before prepare": (["train", "demo"], "avsnn prepare demo"),
     "unknown preset": (["train", "demo", "--preset", "x"], "demo, healthy"),
     "folder that is no run": (["evaluate", "."], "is not a run folder"),
@@ -106,6 +119,21 @@ def test_help_explains_every_command(avsnn: Command, command: str) -> None:
     done = avsnn(*command.split(), "--help")
     assert done.returncode == 0
     assert "Usage: avsnn" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        *((["help"], "prepare demo"), (["help", "train"], "--save-every"), (["-V"], "avsnn 0.")),
+        *((["version"], "avsnn 0."), (["help", "datasets", "check"], "--split")),
+    ],
+)
+def test_help_and_version_may_be_typed_as_words(
+    avsnn: Command, words: list[str], shown: str
+) -> None:
+    done = avsnn(*words)
+    assert done.returncode == 0
+    assert shown in done.stdout
 
 
 def test_help_imports_no_large_library(avsnn_path: str) -> None:

@@ -151,7 +151,6 @@ CONFIG_DAMAGE: dict[str, Callable[[str], str]] = {
     "an unknown data set": lambda content: content.replace("dataset: demo", "dataset: nope"),
     "no fingerprint": lambda content: content.replace("fingerprint:", "print:", 1),
     "a number of 5,000 digits": lambda content: content + "more: " + "9" * 5000 + "\n",
-    "a date that is none": lambda content: content + "more: 2024-13-45\n",
     "an empty number": lambda content: content + 'more: !!int ""\n',
     "a tag of Python": lambda content: content + "more: !!python/name:os.system\n",
 }

@@ -1,6 +1,7 @@
 """Runs commands in environments that lack something, or that hold wrong values."""
 
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -91,3 +92,41 @@ def test_variables_of_torchrun_that_are_wrong_end_with_one_sentence(
     assert "torchrun" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_a_module_of_the_current_folder_is_never_executed(avsnn_path: str, tmp_path: Path) -> None:
+    for name in ("struct", "socket", "yaml", "typer", "csv", "logging", "numpy", "email"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w').write(__name__)\n")
+    python = str(Path(avsnn_path).with_name("python"))
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    environment.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run(
+        [python, "-m", "avsnn", "status"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (tmp_path / "executed").exists(), (tmp_path / "executed").read_text()
+    assert done.returncode == 0, done.stderr
+
+
+def test_workers_that_cannot_start_end_the_command_with_one_sentence(
+    avsnn_path: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [avsnn_path, "prepare", "demo", "--limit", "2", "--workers", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        # Enough files for the scheduler, too few for a worker.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "add --workers 0" in done.stderr.splitlines()[-1]
+    assert len(list((tmp_path / "data" / "demo" / "raw").rglob("*.wav"))) == 2

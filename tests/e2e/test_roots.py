@@ -1,5 +1,8 @@
 """Roots as people have them: read-only, broken, in use, of odd names; each is one sentence."""
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,7 +12,7 @@ import pytest
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
-from tests.conftest import ALONE, SMALL_SHARDS, Command
+from tests.conftest import ALONE, PROJECT, SMALL_SHARDS, Command
 
 PREPARE = ("prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE)
 
@@ -99,3 +102,62 @@ def test_a_folder_in_place_of_a_file_is_one_sentence(
 def test_a_root_with_a_colon_works(avsnn: Command, small_demo: Path, tmp_path: Path) -> None:
     done = avsnn("prepare", "demo", "--limit", "6", *ALONE, "--root", "run:1")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place", ["root", "source", "current folder"])
+def test_a_name_that_is_no_text_is_one_sentence_before_any_work(
+    avsnn_path: str, tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / os.fsdecode(b"folder-\xff")
+    folder.mkdir()
+    words = {"root": ["--root", folder], "source": ["--source", folder]}.get(place, [])
+    done = subprocess.run(
+        [avsnn_path, "prepare", "demo", "--limit", "6", *ALONE, *words],
+        cwd=folder if place == "current folder" else tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"avsnn: .*folder-\\udcff holds bytes that are no text.*\n", done.stderr)
+    assert not list(folder.iterdir())
+
+
+def test_a_current_folder_that_was_removed_is_one_sentence(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = shlex.join([avsnn_path, "status", "--root", str(small_demo)])
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir {gone}; exec {words}"],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"avsnn: the current folder cannot be used: .*\n", done.stderr)
+
+
+def test_verify_and_a_finished_prepare_share_a_data_set(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(small_demo, tmp_path / "data"))
+    commands = [[*PREPARE]] * 6 + [["verify", "demo"]] * 2
+    started = [
+        subprocess.Popen(
+            [avsnn_path, *words, "--root", str(root)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in commands
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, outputs
+    assert all("nothing to do" in output for output in outputs[:6])
+    assert all("all as they were written" in output for output in outputs[6:])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avsnn.cli.options import AsJson, Assignments, Dataset, PrepareWorkers, Root, Source
+from avsnn.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +33,28 @@ Scheduler = Annotated[
         "(docs/cluster.md).",
     ),
 ]
+
+
+def _require_lasting_store(url: str | None) -> str | None:
+    """Refuse a store in the memory of this process, and a chain of stores such as ``a::b``."""
+    kind, _, _ = (url or "").partition("://")
+    if kind == "memory":
+        raise UserError(
+            f"--store {url} is in the memory of this command and would be gone at its end; give a "
+            "store that stays, such as s3://bucket/folder."
+        )
+    if "::" in kind:
+        raise UserError(
+            f"--store {url} is a chain of stores; give one URL, such as s3://bucket/folder."
+        )
+    return url
+
+
 Store = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
+        callback=_require_lasting_store,
         help="Store for shards and caches, such as s3://bucket/folder; by default the folder of "
         "the data set.",
     ),

@@ -1,8 +1,6 @@
 """Kernels for CPUs, in C: compiled on first use with the C compiler of this machine.
 
-The sources are in ``csrc``; ``csrc/kernels.c`` includes all other sources, so the compiler reads
-only ``csrc/kernels.c``. The library is kept in the user's cache folder (``XDG_CACHE_HOME``), under
-a name that is a digest of the sources, the compiler flags and the instruction set. If there is no
+The sources are in ``csrc``; ``compiled_library`` compiles, keeps and loads them. If there is no
 compiler, ``available`` is false and everything runs on the reference. The threads are torch's
 threads: the library is not linked against an OpenMP of its own, so the library finds the OpenMP
 that torch has loaded.
@@ -11,26 +9,28 @@ that torch has loaded.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import subprocess
-import tempfile
 from functools import cache
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from avsnn.models.kernels.compiled_library import load_library
 
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import LayerSpec
 
 NAME = "cpu"
 
-_SOURCES = Path(__file__).with_name("csrc")
-_MAIN_SOURCE = _SOURCES / "kernels.c"
+# The functions of csrc/ that this module calls.
+_FUNCTIONS = (
+    *("avsnn_moments", "avsnn_pack", "avsnn_norm_backward"),
+    *("avsnn_fire", "avsnn_fire_backward", "avsnn_fire_pool", "avsnn_fire_pool_backward"),
+    *("avsnn_spike_conv", "avsnn_spike_conv_backward"),
+    *("avsnn_spike_linear", "avsnn_spike_linear_backward"),
+)
+
 # Number of output channels that a convolution of spikes computes together (BLOCK in csrc/common.h).
 _BLOCK = 64
 # Largest value in the input of a 1x1 convolution (MOST in csrc/spike_conv.c).
@@ -41,8 +41,6 @@ _MOST = 3
 # were measured with benchmarks/spikes.py.
 MAX_DENSITY = {"conv": 0.2, "linear": 0.25}
 MAX_DENSITY_BACKWARD = {"conv": 0.3, "linear": 0.25}
-
-_FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 
 class _CLayer(ctypes.Structure):
@@ -215,64 +213,7 @@ def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
 @cache
 def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None if this machine cannot compile the kernels."""
-    compiler = os.environ.get("CC", "cc")
-    digest = _digest(compiler)
-    for folder in _library_folders():
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Another user could have put a library into a folder that the other user owns, and
-            # loading a library runs its code.
-            if folder.stat().st_uid != os.getuid():
-                continue
-            library = folder / f"{digest}.so"
-            if not library.exists():
-                _compile(compiler, library)
-            loaded = ctypes.CDLL(str(library))
-            loaded.avsnn_pack.restype = ctypes.c_int64
-            return loaded
-        except (OSError, subprocess.SubprocessError):
-            continue
-    return None
-
-
-def _library_folders() -> list[Path]:
-    """Return the folders that may hold the compiled kernels, the best folder first."""
-    folders = [Path(tempfile.gettempdir(), f"avsnn-{os.getuid()}")]
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
-        # HOME is not set, and the system knows no home folder of this user.
-        return folders
-    # A relative path would be a folder in the working directory, where anyone may put a library.
-    return [Path(home, "avsnn"), *folders] if Path(home).is_absolute() else folders
-
-
-def _digest(compiler: str) -> str:
-    """Return a digest of everything that decides the bytes of the library."""
-    sources = [path.read_text() for path in sorted(_SOURCES.glob("*.[ch]"))]
-    key = [*sources, compiler, *_FLAGS, platform.machine(), _instruction_set()]
-    return hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
-
-
-def _compile(compiler: str, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as work:
-        compiled, linked = Path(work, "cpu.o"), Path(work, "cpu.so")
-        for command in (
-            [compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", str(_MAIN_SOURCE), "-o", str(compiled)],
-            [compiler, "-shared", str(compiled), "-o", str(linked)],
-        ):
-            subprocess.run(command, check=True, capture_output=True, timeout=120)
-        # Another process may compile at the same time: a rename puts only a whole library in place.
-        linked.replace(library)
-
-
-def _instruction_set() -> str:
-    """Return the CPU features that ``-march=native`` compiles for.
-
-    Machines of several kinds can share a home folder, and each kind needs a library of its own.
-    """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    library = load_library(_FUNCTIONS)
+    if library is not None:
+        library.avsnn_pack.restype = ctypes.c_int64
+    return library

@@ -87,7 +87,9 @@ class WorkerPools:
 
         # Dask logs how its own workers come and go; an error inside a unit reaches this process as
         # the exception of the unit.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        # tornado and asyncio log the errors of starting workers, which `require_workers` reports.
+        for name in ("distributed", "tornado.application", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._stack.enter_context(
             dask.config.set(
                 {
@@ -97,7 +99,7 @@ class WorkerPools:
             )
         )
         keep_current_folder_off_children()
-        with children_block_signals(signal.SIGINT):
+        with children_block_signals(signal.SIGINT), _processes_start():
             cluster = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
@@ -164,7 +166,8 @@ class DaskExecutor(Executor):
         """Do nothing if the cluster can still do units.
 
         Raises:
-            RunError: the scheduler is gone, or all workers have been gone for 10 s.
+            RunError: the scheduler is gone, all workers have been gone for 10 s, or no worker
+                process can be started on this machine.
         """
         scheduler = self._client.scheduler
         try:
@@ -177,14 +180,39 @@ class DaskExecutor(Executor):
             raise self._lost_error("the scheduler is gone")
         if workers:
             self._last_seen = time.monotonic()
+        elif self._cluster is not None and self._no_worker_can_start(self._cluster):
+            raise _no_processes_error()
         elif self._cluster is None and time.monotonic() - self._last_seen > WORKERS_TIMEOUT_S:
             raise self._lost_error("all workers are gone")
+
+    @staticmethod
+    def _no_worker_can_start(cluster: "LocalCluster") -> bool:
+        """Return whether a cluster of this process has tried to start workers, and none runs."""
+        states = [worker.status.name for worker in cluster.workers.values()]
+        return bool(states) and {"failed", "closed"}.issuperset(states)
 
     def _lost_error(self, reason: str) -> RunError:
         return RunError(
             f"{self._address}: {reason}. What is done is safe: start the cluster and run the same "
             "command again."
         )
+
+
+@contextmanager
+def _processes_start() -> Iterator[None]:
+    """Turn an error of the machine inside this context into a sentence about worker processes."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError):
+        raise _no_processes_error() from None
+
+
+def _no_processes_error() -> RunError:
+    return RunError(
+        "worker processes cannot be started here: too few open files, processes or memory are "
+        "allowed, or /dev/shm is full or read-only. What is done is safe: raise the limit, or add "
+        "--workers 0."
+    )
 
 
 def _connect(scheduler: str) -> "Client":

@@ -145,8 +145,11 @@ def _open_store(url: str) -> UPath:
     try:
         store = UPath(url)
         store.fs  # noqa: B018 - the access loads the library for this kind of URL
-    except (ImportError, ValueError) as error:
-        raise UserError(f"--store {url} cannot be used: {error}.") from None
+        store / "folder"
+    # The errors come from the libraries of all kinds of URLs and have no common base class.
+    except Exception as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UserError(f"--store {url} cannot be used: {reason}.") from None
     if "://" not in url:
         raise UserError(f"--store {url} is no URL, such as s3://bucket/folder; --root takes paths.")
     return store

@@ -63,7 +63,7 @@ def build_state(
     settings = config.settings
     kernels = choose_kernels(settings.compute.kernels, device)
     if kernels == "torch" != settings.compute.kernels:
-        lacking = "C compiler (cc, or CC)" if device.type == "cpu" else "package triton"
+        lacking = "working C compiler (cc, or CC)" if device.type == "cpu" else "package triton"
         say(f"no {lacking} here: neurons run on plain torch, which is slower")
     torch.manual_seed(settings.seed)
     model = build_network(config).to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # The headers of every request. The bytes of a compressed body are not the bytes of the file: they
 # could neither be counted nor continued.
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"avsnn/{__version__}"}
+
+# A size in bytes, as a header gives the size.
+NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,8 @@ def _attempt(http: HttpClient, address: Address, file: MediaFile, partial: Parti
                 digest.update(block)
                 if file.size is not None and data.tell() > file.size:
                     break
+        if partial.size < _whole_size(response.headers):
+            raise ServerUnavailableError("ended before the end of the file")
     try:
         verify(file, partial.data, digest.hexdigest())
     except TransferError as error:
@@ -183,6 +189,15 @@ def _is_continuation(response: httpx.Response, arrived: int, validator: str) -> 
     starts_there = response.headers.get("Content-Range", "").startswith(f"bytes {arrived}-")
     same_version = _validator_of(response.headers) in ("", validator)
     return response.status_code == 206 and starts_there and same_version
+
+
+def _whole_size(headers: httpx.Headers) -> int:
+    """Return the size of the whole file in bytes, as the answer with a part says; 0 if unknown.
+
+    A server may send a shorter part than the client asked for.
+    """
+    _, _, size = headers.get("Content-Range", "").rpartition("/")
+    return int(size) if NUMBER.fullmatch(size) else 0
 
 
 def _validator_of(headers: httpx.Headers) -> str:

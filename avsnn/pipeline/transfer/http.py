@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.executor import CONNECTIONS
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 
@@ -202,7 +202,11 @@ class HttpClient:
         raise TransferError(f"redirects more than {MAX_REDIRECTS} times")
 
     def _connect(self) -> httpx.Client:
-        """Return the httpx client that all threads share; the first call makes the client."""
+        """Return the httpx client that all threads share; the first call makes the client.
+
+        Raises:
+            UserError: the environment names a proxy or certificates that cannot be used.
+        """
         import httpx
 
         with self._lock:
@@ -211,12 +215,21 @@ class HttpClient:
                 # Below this level both libraries log URLs and headers, secrets included.
                 for name in ("httpx", "httpcore"):
                     logging.getLogger(name).setLevel(logging.WARNING)
-                self._client = httpx.Client(
-                    limits=httpx.Limits(
-                        max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
-                    ),
-                    timeout=httpx.Timeout(TIMEOUT_S, pool=None),
+                limits = httpx.Limits(
+                    max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
                 )
+                try:
+                    self._client = httpx.Client(
+                        limits=limits, timeout=httpx.Timeout(TIMEOUT_S, pool=None)
+                    )
+                except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
+                    # The text of other errors may quote a proxy's address, and so a secret.
+                    known = isinstance(error, ImportError | OSError)
+                    reason = str(error) if known else type(error).__name__
+                    raise UserError(
+                        "the environment variables for connections (HTTPS_PROXY, ALL_PROXY, "
+                        f"NO_PROXY, SSL_CERT_FILE) cannot be used: {reason}."
+                    ) from None
             return self._client
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from avsnn.models.kernels import cpu
+from avsnn.models.kernels import compiled_library, cpu
 from avsnn.models.kernels.layer_spec import LayerSpec
 from tests.models.conftest import CPU, needs_compiler
 
@@ -69,13 +69,13 @@ print(kernels.choose("auto", torch.device("cpu")), int(LIF()(torch.linspace(0, 3
 
 
 def test_every_source_file_is_part_of_the_name_of_the_library(tmp_path: Path, monkeypatch):
-    shutil.copytree(cpu._SOURCES, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(cpu, "_SOURCES", tmp_path)
+    shutil.copytree(compiled_library.SOURCES, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(compiled_library, "SOURCES", tmp_path)
     included = re.findall(r'#include "(.+)"', (tmp_path / "kernels.c").read_text())
-    digests = {cpu._digest("cc")}
+    digests = {compiled_library.sources_digest(["cc"])}
     for name in ("kernels.c", *included):
         with (tmp_path / name).open("a") as source:
             source.write("\n")
-        digests.add(cpu._digest("cc"))
+        digests.add(compiled_library.sources_digest(["cc"]))
     assert len(included) > 1
     assert len(digests) == 2 + len(included)

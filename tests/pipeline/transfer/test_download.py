@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from avsnn.datasets_manifest import MediaFile
-from tests.pipeline.transfer.server import Answer, Server, cut, fetch_file, fetch_of, serve, status
+from tests.pipeline.transfer.server import (
+    Answer,
+    Handler,
+    Server,
+    cut,
+    fetch_file,
+    fetch_of,
+    serve,
+    status,
+)
 
 BODY = bytes(range(256)) * 20
 
@@ -148,3 +157,20 @@ def test_a_download_that_fills_the_disk_removes_its_partial_file(
     with pytest.raises(OSError, match="No space left"):
         fetch_file(fetch_of(tiny_disk, [file], {"url": server.url()}), file)
     assert not list(tiny_disk.rglob("*.part"))
+
+
+def test_a_rest_that_is_shorter_than_the_server_says_is_no_whole_file(
+    tmp_path: Path, server: Server
+) -> None:
+    file = server.add_file("a.wav", BODY)
+    # Nobody published the size or the checksum, so only the server knows how long the file is.
+    file = dataclasses.replace(file, size=None, sha256=None)
+
+    def part(handler: Handler) -> None:
+        content_range = f"bytes 1000-1199/{len(BODY)}"
+        handler.start(206, 200, ETag='"1"', Content_Range=content_range)
+        handler.send(BODY[1000:1200])
+
+    server.plan_answers("/files/a.wav", cut(1000), part)
+    assert fetch_file(fetch_of(tmp_path, [file], {"url": server.url()}), file) == BODY
+    assert requested_ranges(server) == [None, "bytes=1000-", "bytes=1200-"]

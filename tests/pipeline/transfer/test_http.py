@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from avsnn.errors import UserError
 from avsnn.pipeline.transfer.http import Address, HttpClient, ServerUnavailableError
 from tests.pipeline.transfer.server import (
     SECRET,
@@ -191,3 +192,24 @@ def test_connections_are_reused_and_never_more_than_the_limit(
             thread.join()
     assert len(done) == 32
     assert server.most_open == server.connections == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("NO_PROXY", "fe80::/10"), ("ALL_PROXY", f"foo://user:{SECRET}@host")),
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+    ],
+)
+def test_variables_that_allow_no_connection_are_named_and_are_no_failure_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    sentence = r"NO_PROXY.*SSL_CERT_FILE"
+    with (
+        HttpClient() as http,
+        pytest.raises(UserError, match=sentence) as error,
+        http.open(Address("https://localhost:1/"), {}),
+    ):
+        pass
+    assert SECRET not in str(error.value)
