@@ -4,6 +4,7 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 """
 
 import gc
+import os
 import signal
 import sys
 import tempfile
@@ -167,14 +168,15 @@ def _require_text(words: list[str]) -> None:
     """Refuse words and paths that are no text: libraries and JSON files cannot hold such a path.
 
     Raises:
-        UserError: a word holds bytes that are no text in the encoding of file names.
+        UserError: a word holds bytes that are no UTF-8.
     """
     for word in words:
-        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+        try:
+            os.fsencode(word).decode()
+        except UnicodeDecodeError:
             raise UserError(
-                f"{word} holds bytes that are no text in {sys.getfilesystemencoding()}: rename the "
-                "file or folder, or choose another locale such as LC_ALL=C.UTF-8."
-            )
+                f"{word} holds bytes that are no text in UTF-8: rename the file or folder."
+            ) from None
 
 
 def _current_folder() -> str:

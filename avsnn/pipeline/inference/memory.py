@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from avsnn.errors import RunError, UserError
+from avsnn.models.layers import SpikingConv1x1
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
 from avsnn.pipeline.runs.config import RunConfig
@@ -14,6 +17,17 @@ from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # A weight, its gradient and two moments of AdamW, as float32.
 BYTES_PER_PARAMETER = 16
+
+# Memory that a step takes, for each byte of the outputs of its convolutions: 2.8 and 3.1 on a CPU,
+# at the size of the demo and at the published size; 1.9 on a GPU. A little less is asked for, so
+# that nothing is refused that fits.
+KEPT_BESIDE_OUTPUTS = {"cpu": 2.6, "cuda": 1.7}
+
+# Files in which Linux keeps the limit of memory of a container, in bytes.
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 # What a person can do about a training, and about the evaluation of a run whose settings are fixed.
 TRAINING_ADVICE = (
@@ -39,12 +53,16 @@ def require_memory(config: RunConfig, device: torch.device, *, processes: int) -
     settings = config.settings
     clips = settings.batch_size // (processes * settings.optimizer.accumulate)
     stages = _bytes_of_stages(settings, clips=clips)
-    # With `compute.recompute`, only one stage at a time is kept for the backward pass.
-    step = max(stages) if settings.compute.recompute else sum(stages)
-    if not settings.compute.recompute and settings.model.method not in ("audio", "visual"):
-        step *= 2
+    parameters, blocks = _parameters(config), _bytes_of_blocks(config, clips=clips)
+    if settings.compute.recompute:
+        # Only one stage at a time is kept for the backward pass.
+        step = max(stages)
+    else:
+        streams = 1 if settings.model.method in ("audio", "visual") else 2
+        step = streams * sum(stages) + blocks
+    step = round(step * KEPT_BESIDE_OUTPUTS[device.type])
     _require_bytes(
-        BYTES_PER_PARAMETER * _parameters(config) + step, device, "these settings", TRAINING_ADVICE
+        BYTES_PER_PARAMETER * parameters + step, device, "these settings", TRAINING_ADVICE
     )
 
 
@@ -67,13 +85,23 @@ def _require_bytes(needed: int, device: torch.device, what: str, advice: str) ->
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
     else:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        there = _memory_of_machine()
     if needed > there:
         verb = "need" if what.endswith("settings") else "needs"
         raise UserError(
             f"{what} {verb} more than {needed / 1e9:,.0f} GB of memory, and {device.type} has "
             f"{there / 1e9:,.0f} GB: {advice}."
         )
+
+
+def _memory_of_machine() -> int:
+    """Return the bytes of memory that this machine, or the container around the process, has."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in CONTAINER_LIMITS:
+        # The file holds the word `max` where there is no limit.
+        with suppress(OSError, ValueError):
+            found.append(int(path.read_text()))
+    return min(found)
 
 
 @contextmanager
@@ -98,14 +126,34 @@ def lack_of_memory_said(what_now: str) -> Iterator[None]:
 
 def _parameters(config: RunConfig) -> int:
     """Return the number of parameters of the network of a run."""
+    model = _network_without_weights(config)
+    return sum(parameter.numel() for parameter in model.parameters()) if model else 0
+
+
+def _bytes_of_blocks(config: RunConfig, *, clips: int) -> int:
+    """Return the bytes of the outputs of all 1x1 convolutions, in every time step."""
+    model, settings = _network_without_weights(config), config.settings
+    if model is None:
+        return 0
+    channels = sum(m.conv.out_channels for m in model.modules() if isinstance(m, SpikingConv1x1))
+    # Every stage of the patch split halves both sides.
+    side = settings.data.size >> len(PATCH_SPLITS[settings.model.patch_split])
+    return settings.model.steps * clips * channels * side * side * _bytes_per_number(settings)
+
+
+def _network_without_weights(config: RunConfig) -> nn.Module | None:
+    """Return the network of a run on the device ``meta``, which keeps no weights."""
     settings = config.settings
     try:
         with torch.device("meta"):
-            model = build(settings.model, classes=len(config.manifest.classes), tokens=1)
+            return build(settings.model, classes=len(config.manifest.classes), tokens=1)
     except ValueError:
         # `build_network` builds the same network, and says why the settings make no network.
-        return 0
-    return sum(parameter.numel() for parameter in model.parameters())
+        return None
+
+
+def _bytes_per_number(settings: TrainSettings) -> int:
+    return 2 if settings.compute.precision == "bf16" else 4
 
 
 def _bytes_of_stages(settings: TrainSettings, *, clips: int) -> list[int]:
@@ -119,6 +167,6 @@ def _bytes_of_stages(settings: TrainSettings, *, clips: int) -> list[int]:
         * clips
         * (model.channels // divisor)
         * (size // 2**number) ** 2
-        * (2 if settings.compute.precision == "bf16" else 4)
+        * _bytes_per_number(settings)
         for number, divisor in enumerate(PATCH_SPLITS[model.patch_split])
     ]
