@@ -109,6 +109,19 @@ SMALL_SHARDS = ("--set", "extract.clips_per_shard=8")
 ALONE = ("--workers", "0")
 
 
+@pytest.fixture(scope="session")
+def small_run(small_demo: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch on the small demo."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["train", "demo", "--root", str(small_demo), "--run", str(folder), *ONE_SMALL_EPOCH]
+    done = warm.run(words, folder.parent)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+ONE_SMALL_EPOCH = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "model.channels=16")
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, except the journals and the lock."""
     return {

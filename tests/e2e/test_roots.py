@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,22 @@ from tests.conftest import ALONE, PROJECT, SMALL_SHARDS, Command
 PREPARE = ("prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE)
 
 
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    if subprocess.run(["mount", "--bind", folder, folder], check=False).returncode:
+        pytest.skip("mounting needs root")
+    subprocess.run(["mount", "-o", "remount,ro,bind", folder, folder], check=True)
+    yield
+    subprocess.run(["umount", folder], check=True)
+
+
 @pytest.fixture
 def read_only_root(small_demo: Path, tmp_path: Path) -> Iterator[Path]:
     """A finished data set on a read-only disk."""
     root = tmp_path / "data"
     shutil.copytree(small_demo, root)
-    if subprocess.run(["mount", "--bind", root, root], check=False).returncode:
-        pytest.skip("mounting needs root")
-    subprocess.run(["mount", "-o", "remount,ro,bind", root, root], check=True)
-    yield root
-    subprocess.run(["umount", root], check=True)
+    with read_only(root):
+        yield root
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,22 @@ def test_a_finished_data_set_on_a_read_only_disk_can_be_used(
 ) -> None:
     done = avsnn(*words, "--root", read_only_root)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_on_a_read_only_disk_can_be_evaluated(
+    avsnn: Command, small_demo: Path, small_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    shutil.rmtree(run / "report", ignore_errors=True)
+    with read_only(run):
+        first = avsnn("evaluate", run, "--root", small_demo)
+    assert first.returncode == 0, first.stderr
+    assert "report: none, because the run folder is read-only" in first.stdout
+    assert avsnn("evaluate", run, "--root", small_demo).returncode == 0
+    with read_only(run):
+        again = avsnn("evaluate", run, "--root", small_demo)
+    assert again.returncode == 0, again.stderr
+    assert "was measured before" in again.stdout
 
 
 def test_new_work_on_a_read_only_disk_is_one_sentence(avsnn: Command, read_only_root: Path) -> None:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from avsnn.pipeline.evaluation.measures import Evaluation
 
 
-def print_evaluation(result: Evaluation, *, measured_before: bool, page: Path) -> None:
+def print_evaluation(result: Evaluation, *, measured_before: bool, page: Path | None) -> None:
     """Print the measures of one run.
 
     Args:
         result: the measures.
         measured_before: whether an earlier command took the measures, on the same checkpoint.
-        page: the report of the run.
+        page: the report of the run; None if the run folder is read-only and has no such report.
     """
     table = Table(
         title=f"{result.run}: {result.part} part of {result.dataset}, split {result.split}",
@@ -42,4 +42,4 @@ def print_evaluation(result: Evaluation, *, measured_before: bool, page: Path) -
     )
     if measured_before:
         out.print("The same checkpoint was measured before; the data were not read again.")
-    out.print(f"report: {page}")
+    out.print(f"report: {page or 'none, because the run folder is read-only'}")

@@ -7,6 +7,8 @@ import platform
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -176,6 +178,16 @@ def write_if_changed(target: Path, data: bytes) -> None:
     """Write a small file, whole or not at all, unless the file holds ``data`` already."""
     if not target.exists() or target.read_bytes() != data:
         write_atomically(target, data)
+
+
+@contextmanager
+def read_only_allowed() -> Iterator[None]:
+    """Leave the block without an error where nobody may write, such as on a read-only disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
 
 
 def set_aside(path: Path, reason: str) -> Path:

@@ -10,6 +10,7 @@ import torch
 from avsnn.datasets_manifest.clips import Part
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import (
+    read_only_allowed,
     remove_partial_files_of_dead_writers,
     write_atomically,
 )
@@ -108,8 +109,9 @@ def _evaluate(
     if not (folder / "config.yaml").exists():
         raise RunError(f"{folder} was deleted while it was evaluated, so nothing is saved there.")
     path = evaluation_path(folder, part)
-    remove_partial_files_of_dead_writers(path.parent)
-    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
+    with read_only_allowed():
+        remove_partial_files_of_dead_writers(path.parent)
+        write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
     return result, False
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.engine.atomic_files import (
+    read_only_allowed,
     remove_partial_files_of_dead_writers,
     write_if_changed,
 )
@@ -37,14 +38,23 @@ CAPTIONS = {
 REPORTED_PARTS: tuple[Part, ...] = ("test", "val", "train")
 
 
-def write_report(folder: Path) -> Path:
-    """Write ``report/index.html`` and the pictures; return the path of the page.
+def write_report(folder: Path) -> Path | None:
+    """Write ``report/index.html`` and the pictures, and return the path of the page.
 
     The page also contains the pictures, so that a person can send the page as a single file.
 
     Args:
         folder: the run folder.
+
+    Returns:
+        None if the report has changed, and nobody may write into the run folder.
     """
+    with read_only_allowed():
+        return _write_report(folder)
+    return None
+
+
+def _write_report(folder: Path) -> Path:
     config = load_config(folder)
     metrics, damage = inspect_metrics(folder, config.settings.selection)
     report = folder / "report"

@@ -16,7 +16,7 @@ from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.shards import ShardIndex
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.order import BatchRequest
-from tests.conftest import Command
+from tests.conftest import ONE_SMALL_EPOCH, Command
 from tests.pipeline.conftest import cache_paths
 from tests.pipeline.loading.conftest import open_source
 
@@ -26,19 +26,6 @@ ALL_CLIPS = BatchRequest(np.arange(72), np.zeros(72))
 @pytest.fixture
 def root(small_demo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_demo, tmp_path / "data"))
-
-
-@pytest.fixture(scope="module")
-def small_run(small_demo: Path, warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch on the small demo."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    words = ["train", "demo", "--root", str(small_demo), "--run", str(folder), *ONE_SMALL_EPOCH]
-    done = warm.run(words, folder.parent)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-ONE_SMALL_EPOCH = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "model.channels=16")
 
 
 def flip_a_bit(path: Path) -> None:
