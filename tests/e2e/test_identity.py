@@ -1,5 +1,6 @@
 """Corrections of a table, of splits and of classes reach prepare, train and evaluate."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
-from tests.conftest import ALONE, SMALL_SHARDS, Command, hashes
+from avsnn.pipeline.formats.prepared_json import LAYOUT
+from tests.conftest import ALONE, ONE_SMALL_EPOCH, SMALL_SHARDS, Command, hashes
 from tests.own_dataset import (
     EDITS,
     Edit,
@@ -121,3 +123,18 @@ def test_a_damaged_file_of_prepare_is_written_again_by_prepare(
     assert done.returncode == 0, done.stderr
     assert hashes(tmp_path / "data" / "demo") == finished
     assert avsnn("verify", "demo").returncode == 0
+
+
+def test_data_of_an_older_layout_are_prepared_again(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_demo, tmp_path / "data")
+    path = tmp_path / "data" / "demo" / "prepared.json"
+    facts = json.loads(path.read_text())
+    del facts["layout"]
+    path.write_text(json.dumps(facts))
+    done = avsnn("train", "demo", *ONE_SMALL_EPOCH)
+    assert done.returncode == 2
+    assert "with another layout of files; run 'avsnn prepare demo" in done.stderr
+    assert avsnn("prepare", "demo", "--limit", "72", *SMALL_SHARDS, *ALONE).returncode == 0
+    assert json.loads(path.read_text())["layout"] == LAYOUT

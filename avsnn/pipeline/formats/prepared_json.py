@@ -10,6 +10,9 @@ from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 
+# Raise this number by hand when shards or caches get another layout, which older code cannot read.
+LAYOUT = 2
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -27,6 +30,7 @@ class Prepared(BaseModel):
         clips: number of clips that are ready for training.
         failed: number of failures in all stages.
         bytes: size of all files that the stages wrote.
+        layout: number of the layout of shards and caches; see ``LAYOUT``.
         notes: phrases on parts of a split that have no clips, or no clips of some classes.
     """
 
@@ -40,6 +44,7 @@ class Prepared(BaseModel):
     clips: int
     failed: int
     bytes: int
+    layout: int = 1
     notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
@@ -61,12 +66,17 @@ def require_prepared(root: Path, dataset: str) -> Prepared:
     """Return what the last finished prepare left.
 
     Raises:
-        UserError: no prepare has finished, ``prepared.json`` is damaged, or there is no such data
-            set.
+        UserError: no prepare has finished, ``prepared.json`` is damaged, another version of avsnn
+            prepared the data, or there is no such data set.
     """
     prepared = load_prepared(root, dataset)
     if prepared is None:
         raise not_prepared_error(root, dataset)
+    if prepared.layout != LAYOUT:
+        raise UserError(
+            f"{dataset} in {root} was prepared by a version of avsnn with another layout of files; "
+            f"run 'avsnn prepare {dataset} --root {root}' again."
+        )
     return prepared
 
 

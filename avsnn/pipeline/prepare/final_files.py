@@ -10,7 +10,7 @@ from avsnn.datasets_manifest.clips import PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
-from avsnn.pipeline.formats.prepared_json import Prepared
+from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 
 
@@ -61,6 +61,7 @@ def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepa
         clips=summaries[-1].written,
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
+        layout=LAYOUT,
         notes=_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
     )
 
