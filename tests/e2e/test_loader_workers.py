@@ -1,6 +1,7 @@
 """What goes wrong in the processes that read batches ends ``train`` soon, with one sentence."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -133,3 +134,27 @@ def test_sigterm_to_all_processes_while_workers_start_ends_with_75(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stderr
     assert "Traceback" not in stderr
+
+
+def test_a_limit_of_open_files_that_is_too_low_for_workers_is_one_sentence(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    words = [avsnn_path, "train", "demo", "--root", str(small_demo), *SETTINGS]
+    command = f"ulimit -n 24; exec {shlex.join([*words, '--workers', '2'])}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--workers 2 needs 96 open files, and 24 are allowed" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_data_set_of_more_shards_than_a_process_may_open_files_is_read(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    words = [avsnn_path, "train", "demo", "--root", str(small_demo), *SETTINGS]
+    command = f"ulimit -S -n 22; exec {shlex.join([*words, '--read', 'shards'])}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

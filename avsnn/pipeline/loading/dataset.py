@@ -14,6 +14,7 @@ from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.open_files import allow_many_open_files
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig
@@ -33,6 +34,7 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     prepared = _require_same_content(config)
     folder = config.root / config.dataset
     _hold(folder / prepared.index / "clips.jsonl")
+    allow_many_open_files()
     source: Source
     if shards:
         place = locate(folder, prepared.shards)

@@ -14,6 +14,7 @@ from avsnn.pipeline.engine.children import (
     children_block_signals,
     keep_current_folder_off_children,
 )
+from avsnn.pipeline.loading.open_files import require_open_files
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Batch, Source
 
@@ -33,6 +34,9 @@ class Loader:
             files of Zarr and open decoders do not survive a fork. The function must be picklable.
         workers: number of worker processes; 0 reads in a thread of this process.
         pin: put batches into pinned memory, for a GPU.
+
+    Raises:
+        UserError: this process may not open as many files as the workers need.
     """
 
     def __init__(self, open_source: Callable[[], Source], *, workers: int, pin: bool) -> None:
@@ -41,6 +45,7 @@ class Loader:
         self._pin = pin
         self._processes: DataLoader[Batch | UserError] | None = None
         if workers:
+            require_open_files(workers)
             keep_current_folder_off_children()
             self._processes = DataLoader(
                 self._source,

@@ -20,7 +20,7 @@ from avsnn.pipeline.engine.atomic_files import name_in, write_if_changed
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import StageCounts, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
-from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
+from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared, load_prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.request import PrepareRequest, last_request, save_request
 from avsnn.pipeline.prepare.stages.extract import Extract
@@ -127,6 +127,7 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
     return fingerprint(
         [
             __version__,
+            LAYOUT,
             [(kind.name, kind.version) for kind in kinds],
             # Words for people change no plan.
             manifest.model_dump(
