@@ -1,5 +1,6 @@
 """A changed table costs the units that hold the changed clips, and nothing else is made again."""
 
+import errno
 import json
 import os
 import shutil
@@ -191,3 +192,69 @@ def test_in_a_store_too_only_the_changed_units_are_made_and_earlier_folders_go(
     assert len(list(UPath(f"{store}/own").glob("*/*"))) == 3
     stages = build_as_requested("own", root=tmp_path / "data")
     assert verify(stages, progress=NoProgress()).damages == []
+
+
+def test_a_file_that_cannot_be_linked_is_copied_only_if_it_is_as_it_was_written(
+    own: OwnDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without hard links, a copy of a damaged file must not get a record of its own."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    request = PrepareRequest(settings=PrepareSettings(extract=ExtractSettings(clips_per_shard=8)))
+    for damage in (lambda _: None, flip_a_bit_of_a_tar):
+        stages = build_stages("own", request, root=tmp_path / "data")
+        prepare_in_this_process(stages, workers=0, progress=NoProgress())
+        stages = build_as_requested("own", root=tmp_path / "data")
+        damage(stages.extract.folder)
+        relabel(own)
+        own.write()
+    stages = build_stages("own", request, root=tmp_path / "data")
+    prepare_in_this_process(stages, workers=0, progress=NoProgress())
+    same_files = request.model_copy(update={"source": tmp_path / "data" / "own" / "raw"})
+    fresh = build_stages("own", same_files, root=tmp_path / "fresh")
+    prepare_in_this_process(fresh, workers=0, progress=NoProgress())
+    assert current_files(tmp_path / "data" / "own") == current_files(tmp_path / "fresh" / "own")
+
+
+def flip_a_bit_of_a_tar(shards: Path) -> None:
+    flip_a_bit(max(shards.glob("*.tar")))
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change one byte, but not the time of the file, as a bad disk does."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_damaged_index_of_an_earlier_shard_is_made_again_and_not_taken_over(
+    avsnn: Command, own: OwnDataset, tmp_path: Path
+) -> None:
+    prepare(avsnn)
+    root = tmp_path / "data" / "own"
+    for index in root.glob("shards/*/*.json"):
+        stat, text = index.stat(), index.read_text()
+        index.write_text(text.replace('"height":96', '"height":92').replace(": 96", ": 92"))
+        os.utime(index, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    relabel(own)
+    own.write()
+    prepare(avsnn)
+    prepare(avsnn, "--root", "fresh", "--source", str(root / "raw"))
+    assert current_files(root) == current_files(tmp_path / "fresh" / "own")
+
+
+def test_a_corrected_kind_of_the_visual_files_reaches_the_shards(
+    avsnn: Command, own: OwnDataset
+) -> None:
+    own.facts["visual"] = "image"
+    own.write()
+    failed = avsnn("prepare", "own", *ALONE)
+    assert failed.returncode == 1
+    own.facts["visual"] = "video"
+    own.write()
+    assert "30 clips are ready" in prepare(avsnn)

@@ -47,7 +47,7 @@ def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
     out.print(
         f"{missing} to fetch into {stages.folder}; {format_bytes(cost.disk_bytes)} of disk space "
         f"needed, {format_bytes(cost.free_bytes)} free. "
-        f"{cost.clips:,} clips to decode."
+        f"{cost.decode:,} clips to decode; {cost.cache:,} clips to compute for the caches."
     )
     if cost.seconds:
         duration = f"{cost.seconds:.0f} s"

@@ -75,6 +75,10 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
 
 
+class DamagedFileError(Exception):
+    """A published file holds other bytes than its record says; the message is the path."""
+
+
 def publish_again(
     source: Folder, folder: Folder, name: str, output: Output, scratch: Path
 ) -> Output:
@@ -92,6 +96,8 @@ def publish_again(
 
     Raises:
         FileNotFoundError: the published file is gone.
+        DamagedFileError: the published file had to be copied, and holds other bytes than were
+            written.
     """
     target = folder / name
     if isinstance(target, UPath):
@@ -108,7 +114,11 @@ def publish_again(
         raise
     except OSError:
         shutil.copyfile(local, scratch)
-        return publish(scratch, folder, name)
+        copied = publish(scratch, folder, name)
+        if copied.sha256 != output.sha256:
+            target.unlink()
+            raise DamagedFileError(str(local)) from None
+        return copied
     scratch.replace(target)
     # If both names are the same file already, the rename does nothing.
     scratch.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from avsnn.pipeline.engine.atomic_files import publish_again
+from avsnn.pipeline.engine.atomic_files import DamagedFileError, publish_again
 from avsnn.pipeline.engine.journal import append_records
 from avsnn.pipeline.engine.plan import Plan
 from avsnn.pipeline.engine.stage import Stage, Unit
@@ -24,7 +24,7 @@ def carry_units(stage: Stage, plan: Plan) -> list[Unit]:
                     publish_again(folder / output.path, stage.folder, name, output, scratch)
                     for output, name in zip(record.outputs, unit.outputs, strict=False)
                 ]
-            except FileNotFoundError:
+            except (FileNotFoundError, DamagedFileError):
                 still_to_run.append(unit)
                 continue
             append(replace(record, outputs=tuple(outputs)))

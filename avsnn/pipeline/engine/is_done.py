@@ -30,7 +30,10 @@ def why_run(
     if retry_failed and record.failures:
         return f"failed before: {record.failures[0].reason}"
     for output in record.outputs:
-        if damage := why_damaged((folder or stage.folder) / output.path, output):
+        # Later stages are planned from the JSON files, which are small and hold no checksums.
+        is_json = output.path.endswith((".json", ".jsonl"))
+        path = (folder or stage.folder) / output.path
+        if damage := why_damaged(path, output, rehash=is_json):
             return f"{output.path} {damage}"
     return ""
 

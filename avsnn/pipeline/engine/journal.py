@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ class Record:
             KeyError, TypeError, ValueError, RecursionError: the line is torn, or is no record of
                 this version, or names an output outside the stage's folder.
         """
-        raw = json.loads(line)
+        raw = json.loads(_without_checksum(line))
         raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
         raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
         record = cls(**raw)
@@ -85,6 +86,29 @@ class Record:
         for failure in record.failures:
             _require_types(failure, _FAILURE_TYPES)
         return record
+
+
+# The checksum is the last field of a line, so that reading a line need not encode the line again.
+_CHECKSUM = b', "checksum": '
+
+
+def _with_checksum(line: bytes) -> bytes:
+    """Return a line of JSON with the CRC-32 of the line as one more field."""
+    return line[:-1] + _CHECKSUM + str(zlib.crc32(line)).encode() + b"}"
+
+
+def _without_checksum(line: bytes) -> bytes:
+    """Return a line as it was before `_with_checksum`; the first versions wrote no checksum.
+
+    Raises:
+        ValueError: the line holds other bytes than were written.
+    """
+    head, mark, tail = line.rstrip().rpartition(_CHECKSUM)
+    if not mark:
+        return line
+    if zlib.crc32(head + b"}") != int(tail.removesuffix(b"}")):
+        raise ValueError("the line holds other bytes than were written")
+    return head + b"}"
 
 
 _RECORD_TYPES = {
@@ -250,7 +274,7 @@ def append_records(journal: Path) -> Iterator[Callable[[Record], None]]:
         def append(record: Record) -> None:
             nonlocal last_sync
             size = file.seek(0, os.SEEK_END)
-            line = json.dumps(asdict(record)).encode() + b"\n"
+            line = _with_checksum(json.dumps(asdict(record)).encode()) + b"\n"
             if file.write(line) != len(line):
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))

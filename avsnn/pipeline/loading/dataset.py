@@ -77,9 +77,13 @@ def _require_same_content(config: RunConfig) -> Prepared:
     """Return the prepared data of a run, if the content of the caches is as in the training."""
     prepared = require_prepared(config.root, config.dataset)
     if prepared.fingerprint != config.data.fingerprint:
+        what, how = "settings", "with the settings in the run's config.yaml (data.settings)"
+        if prepared.settings == config.data.settings:
+            what, how = "clips or labels", "after its table and files are as they were"
         raise UserError(
-            f"{config.dataset} in {config.root} is not what this run was trained on; prepare it "
-            "with the settings in the run's config.yaml (data.settings)."
+            f"{config.dataset} in {config.root} is not what this run was trained on: it was "
+            f"prepared with other {what}. Train again, or run 'avsnn prepare {config.dataset}' "
+            f"{how}."
         )
     return prepared
 

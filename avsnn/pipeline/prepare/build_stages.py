@@ -115,20 +115,21 @@ def _stages_of_clips(
     """Build the stages whose folders are generations; see ``prepare/generations.py``."""
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
-    identity = fingerprint([versions, identity_of_splits(fetch.manifest), clips])
+    manifest = fetch.manifest
+    identity = fingerprint([versions, manifest.visual, identity_of_splits(manifest), clips])
 
     def name(*chosen: StrictModel, prefix: str = "", suffix: str = "") -> str:
         settings_mark = fingerprint([one.model_dump() for one in chosen])[:8]
         return generation_name(prefix + settings_mark, settings.limit, identity, suffix)
 
     index_name = generation_name("clips", settings.limit, identity)
-    index = Index(folder / "index" / index_name, state, fetch.manifest, clips)
+    index = Index(folder / "index" / index_name, state, manifest, clips)
     extract = Extract(
         store / "shards" / name(settings.extract),
         state,
         raw=fetch.folder,
         index=index.folder,
-        visual=fetch.manifest.visual,
+        visual=manifest.visual,
         chosen=settings.extract,
     )
     frames_name = name(settings.extract, settings.frames, prefix="frames-", suffix=".zarr")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from avsnn.datasets_manifest.clips import PARTS
 from avsnn.errors import UserError
+from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.stage import Stage, records
 from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
@@ -41,7 +42,8 @@ class Estimate(NamedTuple):
         disk_bytes: bytes that must be free on the disk.
         disk_is_guessed: whether the bytes hold a guess for files whose size nobody published.
         free_bytes: bytes that are free on the disk.
-        clips: number of clips to decode.
+        decode: number of clips to decode into shards.
+        cache: number of clips whose piece of a cache is to be computed.
         seconds: rough time for everything, in s.
     """
 
@@ -50,7 +52,8 @@ class Estimate(NamedTuple):
     disk_bytes: int
     disk_is_guessed: bool
     free_bytes: int
-    clips: int
+    decode: int
+    cache: int
     seconds: float
 
 
@@ -79,18 +82,19 @@ def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
         workers: number of processes that decode; None takes one per core, 0 works in this process.
     """
     missing, work = missing_bytes(stages), _remaining_work(stages)
-    clips = max(work.decode, work.frames, work.audio)
+    cache = max(work.frames, work.audio)
     download = 0.0 if stages.request.source else missing / BYTES_PER_S
     cores = usable_cores()
     busy = max(1, min(cores, cores if workers is None else workers))
-    decoding = clips / (CLIPS_PER_S[stages.manifest.visual] * busy)
+    decoding = max(work.decode, cache) / (CLIPS_PER_S[stages.manifest.visual] * busy)
     return Estimate(
         fetch_bytes=missing,
         sizes_known=bool(stages.fetch.clips) or stages.discover is None,
         disk_bytes=_bytes_to_write(stages, work),
         disk_is_guessed=_has_file_of_unknown_size(stages),
         free_bytes=free_disk_bytes(stages.folder),
-        clips=clips,
+        decode=work.decode,
+        cache=cache,
         seconds=download + decoding,
     )
 
@@ -119,9 +123,15 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     """
     clips, manifest = stages.index.clips, stages.manifest
     rows = {row.key: row for row in stages.index.rows()}
-    before = {row.key: row for row in _earlier_rows(stages)}
     decoded = decoded_sources(stages.extract)
-    # A clip without a row is still to be fetched.
+    # A clip without a row is still to be fetched; a file that was corrected is fetched again, and
+    # makes another generation, in which nothing is written yet.
+    corrected = set(stages.fetch.changed_sources())
+    earlier = (stages.index.folder, *stages.index.earlier) if corrected else stages.index.earlier
+    before = {row.key: row for row in _first_rows(earlier)}
+    for clip in stages.fetch.clips:
+        if not corrected.isdisjoint(file.path for file in clip.files):
+            rows.pop(clip.key, None)
     undecoded = {key for key in clips if key not in rows or rows[key].source not in decoded}
     failures = (f for record in records(stages.extract).values() for f in record.failures)
     undecoded -= {failure.key for failure in failures}
@@ -136,13 +146,17 @@ def _remaining_work(stages: DatasetStages) -> _Work:
         for part in PARTS
     )
     caches = (
-        _count_in_new_groups(clips, before if cache.earlier else (), undecoded, CLIPS_PER_GROUP)
+        _count_in_new_groups(
+            clips, before if cache.earlier or corrected else (), undecoded, CLIPS_PER_GROUP
+        )
         for cache in (stages.frames, stages.audio)
     )
-    written = (
+    written: Iterable[int] = (
         sum(record.written + record.skipped + len(record.failures) for record in found.values())
         for found in map(records, (stages.extract, stages.frames, stages.audio))
     )
+    if corrected:
+        written = (0, 0, 0)
     numbers = (max(0, n - w) for n, w in zip((shards, *caches), written, strict=True))
     return _Work(len(undecoded), *numbers)
 
@@ -159,10 +173,10 @@ def _count_in_new_groups(
     )
 
 
-def _earlier_rows(stages: DatasetStages) -> list[IndexRow]:
-    """Return the rows of the latest index of other clips; no rows where there is none."""
+def _first_rows(folders: Iterable[Folder]) -> list[IndexRow]:
+    """Return the rows of the first index in some folders; no rows where there is none."""
     with suppress(UserError, OSError):
-        for folder in stages.index.earlier:
+        for folder in folders:
             return read_index(Path(str(folder)))
     return []
 

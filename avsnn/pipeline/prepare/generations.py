@@ -53,7 +53,7 @@ def earlier_generations(folder: Folder, state: Path) -> tuple[Folder, ...]:
     return tuple(folder.parent / journal.stem for journal in journals)
 
 
-def remove_earlier_generations(stages: tuple[Stage, ...], index: Path) -> None:
+def remove_earlier_generations(stages: tuple[Stage, ...], index: Path) -> bool:
     """Remove the folders that a whole generation replaces.
 
     A folder that is replaced has the same settings and the same limit, or was named by one of the
@@ -62,10 +62,13 @@ def remove_earlier_generations(stages: tuple[Stage, ...], index: Path) -> None:
     Args:
         stages: the stages whose folders are generations.
         index: the folder of ``clips.jsonl`` of the whole generation.
+
+    Returns:
+        whether the folders are removed; False while a training reads one of them.
     """
     others = (path for path in index.parent.glob("*/clips.jsonl") if path.parent != index)
     if any(map(is_held_for_reading, others)):
-        return
+        return False
     for stage in stages:
         for journal in sorted(stage.state.glob("*.jsonl")):
             folder = stage.folder.parent / journal.stem
@@ -73,12 +76,13 @@ def remove_earlier_generations(stages: tuple[Stage, ...], index: Path) -> None:
                 _remove_folder(folder)
                 # The journal goes last, so that a removal which is interrupted goes on next time.
                 journal.unlink(missing_ok=True)
+    return True
 
 
 def _is_replaced(folder: Folder, by: Folder) -> bool:
-    if _FIRST_NAME.fullmatch(folder.name):
-        return folder.exists()
-    return folder.name != by.name and _family(folder.name) == _family(by.name) != ()
+    is_earlier = folder.name != by.name and _family(folder.name) == _family(by.name) != ()
+    # The journal of a folder may lie here while the folder is in a store, or the other way round.
+    return (is_earlier or bool(_FIRST_NAME.fullmatch(folder.name))) and folder.exists()
 
 
 def _remove_folder(folder: Folder) -> None:

@@ -147,8 +147,9 @@ class _PrepareRun:
         """Write what a finished prepare leaves."""
         prepared = make_prepared(self.stages, self.summaries)
         write_if_changed(self.stages.folder / "prepared.json", prepared.as_text().encode())
-        remove_earlier_generations(self.stages.generations, self.stages.index.folder)
-        write_snapshot_of(self.stages, self.summaries)
+        # With a snapshot, the next prepare would not look for what is still to be removed.
+        if remove_earlier_generations(self.stages.generations, self.stages.index.folder):
+            write_snapshot_of(self.stages, self.summaries)
         return prepared
 
     def _run(self, stage: Stage) -> StageSummary:

@@ -53,8 +53,8 @@ class Extract(Stage):
     chosen: ExtractSettings
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings: every one changes the shards."""
-        return self.chosen.model_dump()
+        """Return all settings, and the kind of the visual files: every one changes the shards."""
+        return {**self.chosen.model_dump(), "visual": self.visual}
 
     @property
     def earlier(self) -> tuple[Folder, ...]:

@@ -218,8 +218,11 @@ class Cache(Stage):
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Write the layout, which counts the clips, or one shard of the large array."""
         import zarr
+        from zarr.storage import MemoryStore
 
-        group = zarr.create_group(scratch, zarr_format=3)
+        # Zarr writes to a folder through hard links, which exFAT does not know.
+        files: dict[str, Any] = {}
+        group = zarr.create_group(MemoryStore(files), zarr_format=3)
         work: _Layout | _Block = unit.work
         array = create_row_array(
             group,
@@ -233,13 +236,16 @@ class Cache(Stage):
             for name, values in work.small_arrays.items():
                 create_small_array(group, name, values)
             outcome = Outcome(written=len(work.small_arrays["key"]))
-            return self.count_outliers(outcome, work.outliers)
-        values = np.stack(
-            [self.read(shard, sample, frame, work.shape) for shard, sample, frame in work.sources]
-        )
-        start = work.number * self.rows_per_shard
-        array[start : start + len(values)] = values
-        return Outcome()
+            outcome = self.count_outliers(outcome, work.outliers)
+        else:
+            rows = [self.read(shard, clip, row, work.shape) for shard, clip, row in work.sources]
+            start = work.number * self.rows_per_shard
+            array[start : start + len(rows)] = np.stack(rows)
+            outcome = Outcome()
+        for name in unit.outputs:
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_bytes(files[name].to_bytes())
+        return outcome
 
 
 @dataclass(frozen=True)
