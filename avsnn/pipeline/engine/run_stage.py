@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import mkdtemp
 
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, publish
 from avsnn.pipeline.engine.carry import carry_units
 from avsnn.pipeline.engine.executor import DaskExecutor
@@ -181,9 +181,10 @@ def _error_of_stage(stage: Stage, errors: dict[str, BaseException], units: int) 
     if is_full or any(error.errno in DISK_FULL_ERRNOS for error in os_errors):
         return disk_full_error(stage.folder)
     name, error = next(iter(errors.items()))
+    kind = "" if isinstance(error, RunError | UserError) else f"{type(error).__name__}: "
     return RunError(
-        f"{stage.name}: {len(errors)} of {units} units could not be done (first: {name}: "
-        f"{type(error).__name__}: {error}). The rest is safe: run the same command again."
+        f"{stage.name}: {len(errors):,} of {units:,} units could not be done (first: {name}: "
+        f"{kind}{error}). The rest is safe: run the same command again."
     )
 
 

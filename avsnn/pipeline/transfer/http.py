@@ -109,7 +109,9 @@ class HttpClient:
                     raise
                 if failed == MAX_ATTEMPTS:
                     raise ServerUnavailableError(
-                        f"{error} ({MAX_ATTEMPTS} attempts)", can_retry=False
+                        f"{error} ({MAX_ATTEMPTS} attempts)",
+                        can_retry=False,
+                        is_reached=error.is_reached,
                     ) from None
                 # Threads that a server refused at the same time must not come back together.
                 spread = random.uniform(0.5, 1.0)  # noqa: S311
@@ -151,10 +153,11 @@ class HttpClient:
             finally:
                 response.close()
         except (httpx.ConnectError, httpx.ProxyError) as error:
-            raise ServerUnavailableError(f"{type(error).__name__}: {error}") from None
+            reason = f"{type(error).__name__}: {error}"
+            raise ServerUnavailableError(reason, is_reached=False) from None
         except httpx.RequestError as error:
             # The text of other errors may quote the URL or the headers, and so a secret.
-            raise ServerUnavailableError(type(error).__name__) from None
+            raise ServerUnavailableError(type(error).__name__, is_reached=False) from None
         except httpx.InvalidURL:
             raise TransferError("gave an address that cannot be read") from None
 

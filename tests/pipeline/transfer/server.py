@@ -15,6 +15,7 @@ from typing import Any
 
 from avsnn.datasets_manifest import Clip, MediaFile, load
 from avsnn.datasets_manifest.schema import Manifest
+from avsnn.errors import RunError
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
@@ -248,10 +249,13 @@ def fetch_of(
 
 
 def fetch_file(stage: Fetch, file: MediaFile) -> bytes | str:
-    """Return the bytes of a file that the stage fetched, or the reason of the failure."""
+    """Return the bytes of a file that the stage fetched, or the reason why there are none."""
     unit = next(unit for unit in stage.units() if unit.name == file.path)
     with TemporaryDirectory(dir=stage.folder.parent) as scratch:
-        outcome = stage.run(unit, Path(scratch))
+        try:
+            outcome = stage.run(unit, Path(scratch))
+        except RunError as error:
+            return str(error)
         if outcome.written:
             return (Path(scratch) / file.path).read_bytes()
     (failure,) = outcome.failures

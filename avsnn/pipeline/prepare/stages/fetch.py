@@ -1,5 +1,6 @@
 """1. Published files: downloaded, copied from a folder, or generated; then verified."""
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.schema import Source
-from avsnn.errors import UserError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import Output, sha256
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
@@ -22,6 +23,10 @@ from avsnn.pipeline.transfer.lfs import LfsServer
 # Fetch stops asking a source that was unavailable for this number of files in a row, unless the
 # source is the last source that holds the file.
 MAX_UNAVAILABLE = 3
+
+# Fetch stops asking a source that has given no file yet and was not reached for this number of
+# files, so that a command without a network, or with a wrong address, ends soon.
+MAX_NEVER_REACHED = 8
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Fetch(Stage):
         """Bring one file and verify its size and SHA-256.
 
         Raises:
+            RunError: no server was reached, so nothing is known about the file.
             UserError: the folder of the file is a link that leads out of the data set's folder,
                 where avsnn must write nothing.
         """
@@ -133,9 +139,10 @@ class Fetch(Stage):
     def _download(self, file: MediaFile, target: Path) -> None:
         partial = self.partial(file)
         download_sources = [source for source in self.download_sources if source.holds(file)]
-        reasons = []
+        reasons, is_any_reached = [], False
         for source in download_sources:
-            if source.unavailable >= MAX_UNAVAILABLE and source is not download_sources[-1]:
+            is_last = source is download_sources[-1]
+            if source.unavailable >= (source.patience if is_last else MAX_UNAVAILABLE):
                 reasons.append(f"{source.name}: not asked, it was away before")
                 continue
             try:
@@ -144,12 +151,19 @@ class Fetch(Stage):
                 source.unavailable = (
                     source.unavailable + 1 if isinstance(error, ServerUnavailableError) else 0
                 )
+                is_reached = not isinstance(error, ServerUnavailableError) or error.is_reached
+                if is_reached:
+                    source.patience = math.inf
+                is_any_reached = is_any_reached or is_reached
                 reasons.append(f"{source.name}: {error}")
             else:
-                source.unavailable = 0
+                source.unavailable, source.patience = 0, math.inf
                 partial.move(target)
                 return
-        raise TransferError(f"cannot be downloaded: {'; '.join(reasons)}")
+        reason = f"cannot be downloaded: {'; '.join(reasons)}"
+        if not is_any_reached:
+            raise RunError(f"{reason}; is there a connection, or a folder for --source?")
+        raise TransferError(reason)
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
         # Only a generated data set needs the encoders, so no other data set waits for the import.
@@ -173,10 +187,12 @@ class DownloadSource:
     Attributes:
         locate: returns the address of a file.
         unavailable: for how many files in a row the source was unavailable.
+        patience: this number of unavailable files in a row, and the source is not asked any more.
     """
 
     def __init__(self, source: Source, http: HttpClient, files: Sequence[MediaFile]) -> None:
         self.unavailable = 0
+        self.patience: float = MAX_NEVER_REACHED
         self._source = source
         if source.lfs is not None:
             held = [file for file in files if self.holds(file)]

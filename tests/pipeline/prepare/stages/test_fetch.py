@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from avsnn.datasets_manifest import MediaFile
 from avsnn.errors import RunError
+from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.estimate import missing_bytes
@@ -85,6 +87,21 @@ def test_a_source_that_does_not_answer_is_given_up_after_three_files(
         "1.wav",
         "2.wav",
     ]
+
+
+def test_without_a_network_no_file_is_a_failure_and_the_stage_ends_soon(
+    tmp_path: Path, server: Server
+) -> None:
+    files = [server.add_file(f"{index}.wav", BODY) for index in range(40)]
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    stage = fetch_of(tmp_path, files, {"url": nobody, "insecure": True})
+    with pytest.raises(RunError, match=r"40 of 40 units could not be done.*is there a connection"):
+        run_all(stage)
+    assert records(stage) == {}
+    assert stage.download_sources[0].unavailable < len(files)
+    assert run_all(fetch_of(tmp_path, files, {"url": server.url()})).written == 40
 
 
 def test_bytes_of_two_sources_are_never_mixed_in_a_file(tmp_path: Path, server: Server) -> None:
