@@ -106,7 +106,7 @@ def read_table(
     header = next(rows, [])
     missing = [column for column in (*COLUMNS, *part_columns) if column not in header]
     if missing:
-        raise UserError(f"{name}: has no column {missing[0]!r}; restore the file.")
+        raise UserError(f"{name}: has no column {missing[0]!r}; add the column.")
     # A table has thousands of rows, and every command reads the table. Values by position are
     # read faster than values by name.
     values_of = itemgetter(*map(header.index, COLUMNS))
@@ -187,7 +187,10 @@ def _clip(
     if not KEY.fullmatch(key):
         raise UserError(f"{table}: key '{_short(key)}' is not letters, digits, _ and -.")
     if not NUMBER.fullmatch(label) or int(label) >= class_count:
-        raise UserError(f"{table}: clip {key}: label {_short(label)} is no class.")
+        raise UserError(
+            f"{table}: clip {key}: label {_short(label)} is no class; a label is the number of a "
+            f"class, from 0 to {class_count - 1}."
+        )
     if not group.isprintable():
         raise UserError(
             f"{table}: group '{_short(group)}' of clip {key} holds a character that is no text."

@@ -21,7 +21,8 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
     """Print facts about every data set, and how much of the data set is prepared here."""
     for row in rows:
         if row["fault"]:
-            out.print(f"{row['name']} cannot be used: {row['fault']}\n", markup=False)
+            out.print(f"{row['name']} cannot be used: {row['fault']}", markup=False)
+            out.print()
             continue
         splits = (
             f"{split} (default)" if split == row["default_split"] else split
