@@ -126,11 +126,14 @@ def walk(
 
 
 def assert_no_earlier_generation(folder: Path) -> None:
-    """Check that only one folder is left of every kind, settings and limit."""
-    for kind in ("index", "shards", "cache"):
-        names = [path.name.removesuffix(".zarr") for path in (folder / kind).iterdir()]
-        families = [name.rpartition("-")[0] for name in names]
-        assert sorted(families) == sorted(set(families)), names
+    """Check that the whole generation has replaced all others of its settings and its limit."""
+    prepared = json.loads((folder / "prepared.json").read_text())
+    for kind in ("index", "shards", "frames", "audio"):
+        present = folder / prepared[kind]
+        settings_and_limit, _, rest = present.name.rpartition("-")
+        suffix = rest[8:]
+        same = list(present.parent.glob(f"{settings_and_limit}-????????{suffix}"))
+        assert same == [present], same
 
 
 def check_numbers(warm: Warm, folder: Path, fresh: Path, about: str) -> str:
