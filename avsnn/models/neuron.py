@@ -72,11 +72,10 @@ def lif(
         Neurons other than the published neuron save what ``autograd_lif`` documents.
 
     Raises:
-        ValueError: T is 0, tau < 1, the slope is not positive, or the reset or the surrogate is
-            unknown.
+        ValueError: T is 0, the current is empty, tau < 1, the slope is not positive, or the reset
+            or the surrogate is unknown.
     """
-    if steps == 0 or (steps is None and current.shape[0] == 0):
-        raise ValueError("A neuron needs at least one time step.")
+    _require_neurons(current, steps)
     slope = slope_of(surrogate, slope)
     learn_tau = rate is not None
     neuron = NeuronConstants(tau, threshold, slope, detach_membrane, reset, surrogate, learn_tau)
@@ -93,6 +92,14 @@ def lif(
         planes, None, None, count, constant, False, tau, threshold, slope
     )
     return spikes.view(count, *frame)
+
+
+def _require_neurons(current: Tensor, steps: int | None) -> None:
+    """Refuse an empty current, which the kernels cannot read."""
+    if steps == 0 or (steps is None and current.shape[0] == 0):
+        raise ValueError("A neuron needs at least one time step.")
+    if current.numel() == 0:
+        raise ValueError(f"The batch is empty: the current has the shape {tuple(current.shape)}.")
 
 
 def _count_planes(frame: torch.Size) -> int:
@@ -191,6 +198,7 @@ class LIF(nn.Module):
     def _fire_fused(
         self, current: Tensor, steps: int | None, norm: BatchNorm | None, *, pooled: bool
     ) -> Tensor:
+        _require_neurons(current, steps)
         count = current.shape[0] if steps is None else steps
         spec = (count, steps is not None, pooled, self.tau, self.threshold, self.slope)
         spikes: Tensor

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.neuron import LIF, lif
 from avsnn.models.spike_counter import spike_rates
 
@@ -153,11 +154,21 @@ def test_evaluation_saves_nothing():
     assert saved == []
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_is_refused_also_behind_a_batch_norm(training: bool) -> None:
+    """The kernels would read memory that is not there."""
+    norm = BatchNorm(8).train(training)
+    for layer in (LIF(), LIF().pooled):
+        with pytest.raises(ValueError, match="The batch is empty"):
+            layer(torch.zeros(4, 0, 8, 16, 16), None, norm)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"current": torch.zeros(0, 2)}, "at least one time step"),
         ({"current": torch.zeros(2), "steps": 0}, "at least one time step"),
+        ({"current": torch.zeros(4, 0, 2)}, "The batch is empty"),
         ({"current": torch.zeros(2, 2), "tau": 0.5}, "tau must be at least 1"),
         ({"current": torch.zeros(2, 2), "slope": 0.0}, "slope of a surrogate must be positive"),
         ({"current": torch.zeros(2, 2), "reset": "warm"}, "no reset 'warm'; there are hard, soft"),
