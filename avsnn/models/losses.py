@@ -72,6 +72,14 @@ def mean_over_pairs(log_probability: Tensor, same: Tensor) -> Tensor:
     return (log_probability * same).mean()
 
 
+def _at_least_float32(values: Tensor) -> Tensor:
+    """Return values in float32 or better; under autocast a network gives bfloat16.
+
+    A loss in bfloat16 has three digits, which is too few to compare epochs.
+    """
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def mean_over_positives(log_probability: Tensor, same: Tensor) -> Tensor:
     """Return the mean over clips of each clip's mean over its pairs of one class."""
     # A clip has the same class as itself, so every row has a pair and the divisor is not 0.
@@ -124,7 +132,7 @@ def semantic_alignment(
         raise ValueError(f"The temperature must be positive, not {temperature}.")
     if average not in AVERAGES:
         raise ValueError(f"There is no average '{average}'; there are {', '.join(AVERAGES)}.")
-    features = [residual.mean(dim=0) for residual in (audio, visual)]
+    features = [_at_least_float32(residual).mean(dim=0) for residual in (audio, visual)]
     if normalize:
         features = [functional.normalize(f, dim=1, eps=_SILENT) for f in features]
     similarity = features[0] @ features[1].T / temperature
@@ -154,7 +162,8 @@ def training_loss(
     """
 
     def cross_entropy(logits: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+        exact = _at_least_float32(logits)
+        return functional.cross_entropy(exact, labels, label_smoothing=settings.label_smoothing)
 
     main = cross_entropy(output.logits)
     alignment = auxiliary = torch.zeros_like(main)

@@ -160,3 +160,27 @@ def test_a_temperature_of_zero_is_refused():
         semantic_alignment(
             torch.ones(1, 2, 3), torch.ones(1, 2, 3), torch.zeros(2).long(), temperature=0.0
         )
+
+
+def test_a_loss_of_bfloat16_outputs_is_computed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 6, generator=generator).bfloat16()
+    residuals = [torch.randn(4, 8, 16, generator=generator).bfloat16() for _ in range(2)]
+    labels = torch.arange(8) % 6
+    settings = LossSettings()
+    rounded, exact = (
+        training_loss(
+            Output(
+                logits=logits.to(dtype),
+                audio_residual=residuals[0].to(dtype),
+                visual_residual=residuals[1].to(dtype),
+                aligned=True,
+            ),
+            labels,
+            settings,
+        )
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert rounded.total.dtype == torch.float32
+    for one, other in zip(rounded, exact, strict=True):
+        assert torch.equal(one, other)
