@@ -197,6 +197,10 @@ def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
     )
 
 
+# The types that the C code knows: values, sums, and spikes with one byte per value.
+_DTYPES = (torch.float32, torch.float64, torch.uint8)
+
+
 def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> None:
     library = _library()
     if library is None:
@@ -206,6 +210,11 @@ def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> None:
 
 def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
     if isinstance(argument, Tensor):
+        if argument.dtype not in _DTYPES or not argument.is_contiguous():
+            raise TypeError(
+                f"The C kernels cannot read a tensor of {argument.dtype} with the strides "
+                f"{argument.stride()}."
+            )
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_int64(argument) if isinstance(argument, int) else argument
 

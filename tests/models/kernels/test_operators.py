@@ -93,3 +93,24 @@ def test_autocast_gives_spikes_in_the_precision_of_the_convolution():
     spikes.sum().backward()
     assert conv.weight.grad is not None
     assert torch.equal(spikes, lif.pooled(current.float(), 4, norm).bfloat16())
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_network_in_bfloat16_is_evaluated_with_the_values_of_its_batch_norm(pooled: bool):
+    """The kernels read 32 bits for each channel, so 16 bits would be other values."""
+    generator = torch.Generator().manual_seed(0)
+    current = torch.randn(4, 2, 8, 6, 6, generator=generator).bfloat16()
+    norm = BatchNorm(8).eval()
+    with torch.no_grad():
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            values.copy_(torch.rand(8, generator=generator) + 0.5)
+    layer = LIF(threshold=0.5)
+    fire = layer.pooled if pooled else layer
+    with torch.no_grad():
+        half = fire(current, None, norm.bfloat16())
+        scale, shift = norm.scale_and_shift()
+        shape = (1, 1, 8, 1, 1)
+        shifted = current.float() * scale.float().view(shape) + shift.float().view(shape)
+        whole = fire(shifted, None, None)
+    assert half.float().mean() > 0.05
+    assert (half.float() != whole).float().mean() < 0.01
