@@ -279,6 +279,21 @@ def _fake_spike_conv_backward(
     return grad_spikes, torch.empty_like(weight), weight.new_empty(len(weight) if biased else 0)
 
 
+def _refuse_second_derivative() -> None:
+    """Refuse ``create_graph=True``: the operators have no derivative of their derivative.
+
+    Without this check, torch would leave the second derivative out in silence.
+
+    Raises:
+        RuntimeError: autograd records this backward pass, to differentiate the pass again.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "Spikes can be differentiated once: leave out create_graph=True, or use neurons that "
+            "autograd differentiates (avsnn.models.autograd_neuron.autograd_lif)."
+        )
+
+
 def _save_for_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     _, packed, weight, bias, ctx.fired = inputs
     ctx.biased = bias is not None
@@ -286,6 +301,7 @@ def _save_for_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untype
 
 
 def _backward_of_spike_conv(ctx, grad):  # type: ignore[no-untyped-def]
+    _refuse_second_derivative()
     grad_spikes, grad_weight, grad_bias = spike_conv_backward(
         grad, *ctx.saved_tensors, ctx.biased, ctx.fired
     )
@@ -301,6 +317,7 @@ def _save_for_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward_of_fire(ctx, grad):  # type: ignore[no-untyped-def]
+    _refuse_second_derivative()
     (current,) = ctx.saved_tensors
     return fire_backward(grad, current, *ctx.rest), *(None,) * 8
 
@@ -314,6 +331,7 @@ def _save_for_norm_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped
 
 
 def _backward_of_norm_fire(ctx, grad, _statistics):  # type: ignore[no-untyped-def]
+    _refuse_second_derivative()
     return *norm_fire_backward(grad, *ctx.saved_tensors, *ctx.rest), *(None,) * 7
 
 

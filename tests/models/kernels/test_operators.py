@@ -114,3 +114,11 @@ def test_a_network_in_bfloat16_is_evaluated_with_the_values_of_its_batch_norm(po
         whole = fire(shifted, None, None)
     assert half.float().mean() > 0.05
     assert (half.float() != whole).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("norm", [None, BatchNorm(8)])
+def test_a_second_derivative_is_refused_and_not_left_out_in_silence(norm: BatchNorm | None):
+    current = torch.randn(4, 2, 8, 16, requires_grad=True)
+    spikes = LIF()(current, None, norm)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(spikes.sum(), current, create_graph=True)
