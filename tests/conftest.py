@@ -122,6 +122,15 @@ def small_run(small_demo: Path, warm: Warm, tmp_path_factory: pytest.TempPathFac
 ONE_SMALL_EPOCH = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "model.channels=16")
 
 
+def flip_a_bit(path: Path) -> None:
+    """Flip a bit as a failing disk does: the size and the time of the file stay."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, except the journals and the lock."""
     return {

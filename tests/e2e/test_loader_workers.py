@@ -63,25 +63,31 @@ def test_damage_that_a_worker_meets_ends_the_command(
     assert "run 'avsnn repair'" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("options", ["size=3m", "size=200k"])
-def test_too_little_shared_memory_is_said(
-    avsnn_path: str, root: Path, tmp_path: Path, options: str
-) -> None:
-    command = " ".join([avsnn_path, "train", "demo", *SETTINGS, "--workers", "2"])
-    if options == "size=3m":
-        # Not even one batch fits.
-        command += " --set batch_size=40"
-    script = f"mount -t tmpfs -o {options} tmpfs /dev/shm && exec {command}"
+def train_with_shared_memory(
+    avsnn_path: str, folder: Path, options: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Train where the shared memory is a file system that is mounted with these options."""
     if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("mounting a small file system needs root")
-    done = subprocess.run(
+    command = shlex.join([avsnn_path, "train", "demo", *SETTINGS, *words])
+    script = f"mount -t tmpfs -o {options} tmpfs /dev/shm && exec {command}"
+    return subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("options", ["size=3m", "size=200k"])
+def test_too_little_shared_memory_is_said(
+    avsnn_path: str, root: Path, tmp_path: Path, options: str
+) -> None:
+    # Of 40 clips, not even one batch fits into 3 MB.
+    words = ("--set", "batch_size=40") if options == "size=3m" else ()
+    done = train_with_shared_memory(avsnn_path, tmp_path, options, "--workers", "2", *words)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "--workers 0" in done.stderr.splitlines()[-1]
@@ -91,18 +97,7 @@ def test_too_little_shared_memory_is_said(
 def test_without_shared_memory_a_thread_reads_batches_and_processes_are_refused_in_one_sentence(
     avsnn_path: str, root: Path, tmp_path: Path, workers: str, code: int
 ) -> None:
-    if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    command = " ".join([avsnn_path, "train", "demo", *SETTINGS, "--workers", workers])
-    script = f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {command}"
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = train_with_shared_memory(avsnn_path, tmp_path, "ro", "--workers", workers)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     if code:

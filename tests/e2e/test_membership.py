@@ -16,7 +16,7 @@ from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare as prepare_in_this_process
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.verify import verify
-from tests.conftest import ALONE, Command, NoProgress
+from tests.conftest import ALONE, Command, NoProgress, flip_a_bit
 from tests.own_dataset import Edit, OwnDataset, current_files, regroup, relabel, repart
 from tests.warm import Warm
 
@@ -221,15 +221,6 @@ def test_a_file_that_cannot_be_linked_is_copied_only_if_it_is_as_it_was_written(
 
 def flip_a_bit_of_a_tar(shards: Path) -> None:
     flip_a_bit(max(shards.glob("*.tar")))
-
-
-def flip_a_bit(path: Path) -> None:
-    """Change one byte, but not the time of the file, as a bad disk does."""
-    stat = path.stat()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_a_damaged_index_of_an_earlier_shard_is_made_again_and_not_taken_over(

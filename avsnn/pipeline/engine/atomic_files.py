@@ -114,11 +114,10 @@ def publish_again(
         raise
     except OSError:
         shutil.copyfile(local, scratch)
-        copied = publish(scratch, folder, name)
-        if copied.sha256 != output.sha256:
-            target.unlink()
+        if sha256(scratch) != output.sha256:
+            scratch.unlink()
             raise DamagedFileError(str(local)) from None
-        return copied
+        return publish(scratch, folder, name)
     scratch.replace(target)
     # If both names are the same file already, the rename does nothing.
     scratch.unlink(missing_ok=True)

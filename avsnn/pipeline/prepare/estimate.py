@@ -57,11 +57,16 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def missing_bytes(stages: DatasetStages) -> int:
-    """Return the bytes still to fetch; files whose size the manifest does not know count as 0."""
+def missing_bytes(stages: DatasetStages, *, unknown: int = 0) -> int:
+    """Return the bytes still to fetch.
+
+    Args:
+        stages: the stages of the data set.
+        unknown: bytes that a file counts whose size the manifest does not know.
+    """
     fetched = records(stages.fetch)
     return sum(
-        max(0, (file.size or 0) - stages.fetch.partial(file).size)
+        max(0, (file.size or unknown) - stages.fetch.partial(file).size)
         for clip in stages.fetch.clips
         for file in clip.files
         if file.path not in fetched
@@ -187,11 +192,7 @@ def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
     sizes = {path: record.outputs[0].size for path, record in fetched.items() if record.outputs}
     files = [file for clip in stages.fetch.clips for file in clip.files]
     total = sum(sizes.get(file.path, file.size or UNKNOWN_FILE_BYTES) for file in files)
-    missing = sum(
-        max(0, (file.size or UNKNOWN_FILE_BYTES) - stages.fetch.partial(file).size)
-        for file in files
-        if file.path not in fetched
-    )
+    missing = missing_bytes(stages, unknown=UNKNOWN_FILE_BYTES)
     if stages.request.store is not None:
         return missing
     of_a_clip = total / max(1, len(stages.fetch.clips))

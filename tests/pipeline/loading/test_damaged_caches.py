@@ -16,7 +16,7 @@ from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.shards import ShardIndex
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.order import BatchRequest
-from tests.conftest import ONE_SMALL_EPOCH, Command
+from tests.conftest import ONE_SMALL_EPOCH, Command, flip_a_bit
 from tests.pipeline.conftest import cache_paths
 from tests.pipeline.loading.conftest import open_source
 
@@ -26,12 +26,6 @@ ALL_CLIPS = BatchRequest(np.arange(72), np.zeros(72))
 @pytest.fixture
 def root(small_demo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_demo, tmp_path / "data"))
-
-
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def cut_in_half(path: Path) -> None:

@@ -14,16 +14,7 @@ from avsnn.pipeline.prepare.build_stages import DatasetStages, build_as_requeste
 from avsnn.pipeline.prepare.repair import repair
 from avsnn.pipeline.prepare.verify import Verification, verify
 from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER
-from tests.conftest import Command, NoProgress, hashes
-
-
-def flip_a_bit(path: Path) -> None:
-    """Flip a bit as a failing disk does: the size and the time of the file stay."""
-    before = path.stat()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+from tests.conftest import Command, NoProgress, flip_a_bit, hashes
 
 
 def cut_at_a_member(path: Path) -> None:
