@@ -1,0 +1,228 @@
+"""The ways to compute a step that ``benchmarks/step.py`` compares, and how each way is made."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avsnn.models import kernels
+from avsnn.models.losses import LossSettings, training_loss
+from avsnn.models.zoo import ModelSettings, build
+from avsnn.pipeline.runs.train_settings import OptimizerSettings
+from avsnn.pipeline.training.optimizer import make_optimizer
+from benchmarks.neurons import spikingjelly_provider
+from benchmarks.published import as_published
+from benchmarks.step_floor import products_alone
+
+CLASSES = 6
+LEARNING_RATE = 1e-3
+
+
+class Way(NamedTuple):
+    """One way to compute a step.
+
+    Attributes:
+        published: compute as the published code does, otherwise as avsnn does.
+        spikingjelly: replace the neurons of the published network by those of SpikingJelly.
+        compile_mode: ``mode`` of ``torch.compile``; None compiles nothing.
+        bf16: compute convolutions and products under autocast to bfloat16.
+        graph: capture the step as a CUDA graph.
+        products_only: compute only the convolutions and matrix products of a training step.
+    """
+
+    published: bool = False
+    spikingjelly: bool = False
+    compile_mode: str | None = None
+    bf16: bool = False
+    graph: bool = False
+    products_only: bool = False
+
+    @property
+    def holds_graph(self) -> bool:
+        """Whether the way keeps a CUDA graph, and the memory of the graph, between two steps."""
+        return self.graph or self.compile_mode == "max-autotune"
+
+    @property
+    def needs_cuda(self) -> bool:
+        """Whether the way runs on a CUDA device only."""
+        return self.holds_graph
+
+
+WAYS = {
+    "published": Way(published=True),
+    "published-compiled": Way(published=True, compile_mode="default"),
+    "published-max-autotune": Way(published=True, compile_mode="max-autotune"),
+    "spikingjelly": Way(published=True, spikingjelly=True),
+    "avsnn": Way(),
+    "avsnn-bf16": Way(bf16=True),
+    "avsnn-graph": Way(graph=True),
+    "avsnn-bf16-graph": Way(bf16=True, graph=True),
+    "floor": Way(products_only=True),
+}
+
+
+class Job(NamedTuple):
+    """What a process computes: a way, training or evaluation, the sizes, and where."""
+
+    way: str
+    kind: str
+    batch: int
+    steps: int = 4
+    side: int = 128
+    channels: int = 256
+    device: str = "cpu"
+    threads: int = 1
+
+
+def ways_here(device: str) -> tuple[list[str], list[str]]:
+    """Return the ways that run on a device, and one line for each other way that says why not."""
+    here, lines = [], []
+    for name, way in WAYS.items():
+        if way.needs_cuda and device != "cuda":
+            continue
+        if way.spikingjelly and find_spec("spikingjelly") is None:
+            lines.append(f"{name}: left out, because spikingjelly is not installed")
+        elif way.bf16 and device == "cpu" and not _cpu_has_bf16():
+            lines.append(f"{name}: left out, because this CPU has neither AVX512_BF16 nor AMX")
+        else:
+            here.append(name)
+    return here, lines
+
+
+def _cpu_has_bf16() -> bool:
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, test, bool)() for test in tests)
+
+
+def graphs_compiled() -> int:
+    """Return how many graphs torch.compile has made in this process so far."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+def make_step(job: Job) -> tuple[Callable[[], object], str]:
+    """Return a function that computes one step, and a remark on how, which may be empty."""
+    way, device = WAYS[job.way], torch.device(job.device)
+    torch.manual_seed(0)
+    settings = ModelSettings(steps=job.steps, channels=job.channels)
+    model = build(settings, classes=CLASSES).to(device)
+    audio = torch.randn(job.batch, 1, job.side, job.side, device=device)
+    visual = torch.randn(job.batch, 3, job.side, job.side, device=device)
+    labels = torch.randint(0, CLASSES, (job.batch,), device=device)
+    remark = ""
+    if way.published:
+        kernels.choose("torch", device)
+        as_published(model, steps=job.steps, spikingjelly=way.spikingjelly)
+        remark = f"neurons by {spikingjelly_provider(device)}" if way.spikingjelly else ""
+    elif device.type == "cpu":
+        kernels.keep_memory()
+    if way.products_only:
+        return products_alone(model, audio, visual), tf32_remark(device)
+    network: Callable[..., Any] = model
+    if way.compile_mode:
+        network = torch.compile(model, mode=way.compile_mode)
+    if job.kind == "evaluation":
+        model.eval()
+        step = evaluation_step(network, audio, visual, way)
+    else:
+        step = training_step(network, optimizer_of(model, way), audio, visual, labels, way)
+    return (as_graph(step) if way.graph else step), remark
+
+
+def evaluation_step(
+    network: Callable[..., Any], audio: Tensor, visual: Tensor, way: Way
+) -> Callable[[], object]:
+    """Return a function that evaluates a batch."""
+
+    def evaluate() -> Tensor:
+        _begin_step(way)
+        with torch.inference_mode(), _precision(way, audio.device):
+            return network(audio, visual).logits  # type: ignore[no-any-return]
+
+    return evaluate
+
+
+def training_step(
+    network: Callable[..., Any],
+    optimizer: torch.optim.Optimizer,
+    audio: Tensor,
+    visual: Tensor,
+    labels: Tensor,
+    way: Way,
+) -> Callable[[], object]:
+    """Return a function that takes one step of the optimizer."""
+
+    def train() -> None:
+        _begin_step(way)
+        optimizer.zero_grad(set_to_none=True)
+        with _precision(way, audio.device):
+            output = network(audio, visual)
+        training_loss(output, labels, LossSettings()).total.backward()
+        optimizer.step()
+
+    return train
+
+
+def _begin_step(way: Way) -> None:
+    if way.compile_mode == "max-autotune":
+        # Tells the CUDA graphs of the compiler that the results of the last step are not read.
+        torch.compiler.cudagraph_mark_step_begin()
+
+
+def _precision(way: Way, device: torch.device):  # type: ignore[no-untyped-def]
+    return torch.autocast(device.type, torch.bfloat16) if way.bf16 else nullcontext()
+
+
+def optimizer_of(model: nn.Module, way: Way) -> torch.optim.Optimizer:
+    """Return the optimizer of a way: avsnn has its own AdamW."""
+    if way.published:
+        return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    optimizer = make_optimizer(model, OptimizerSettings())
+    for group in optimizer.param_groups:
+        group["lr"] = LEARNING_RATE
+        if way.graph:
+            # A graph reads a learning rate from memory, where the rate can change between replays.
+            device = group["params"][0].device
+            group.update(capturable=True, lr=torch.tensor(LEARNING_RATE, device=device))
+    return optimizer
+
+
+def as_graph(step: Callable[[], object]) -> Callable[[], object]:
+    """Capture a step as one CUDA graph; a call of the returned function replays the graph.
+
+    The optimizer must be capturable. The step must free its gradients before its backward pass
+    (``set_to_none=True``), so that the captured backward pass writes gradients and adds nothing.
+    """
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        # Kernels are compiled and libraries make their workspaces now; a capture allows neither.
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay() -> object:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def tf32_remark(device: torch.device) -> str:
+    """Return a remark on whether products in float32 may use TF32, which only GPUs have."""
+    if device.type != "cuda":
+        return ""
+    allowed = {
+        "matrix products": torch.backends.cuda.matmul.allow_tf32,
+        "convolutions": torch.backends.cudnn.allow_tf32,
+    }
+    return "TF32: " + ", ".join(
+        f"{'on' if on else 'off'} for {name}" for name, on in allowed.items()
+    )
