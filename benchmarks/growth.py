@@ -72,22 +72,26 @@ def main() -> None:
         flush=True,
     )
     points_by_name: dict[str, list[Point]] = {}
+    # The middle belongs to every series and is measured once.
+    measured: dict[tuple[int, ...], Point] = {}
     for name in args.only:
         points = points_by_name.setdefault(name, [])
         for value in sorted(getattr(args, name)):
             sizes = MIDDLE | {"batch": args.middle_batch} | {name: value}
+            key = tuple(sizes.values())
             try:
-                points.append(measure(value, sizes, args))
+                measured[key] = measured.get(key) or measure(sizes, args)
             except FailedError as error:
                 print(f"| {name} | {value} | {error} |", flush=True)
                 continue
+            points.append(measured[key]._replace(value=value))
             print_row(name, points)
             draw(points_by_name, args, time_name)
     print(f"wrote {args.picture}")
 
 
-def measure(value: int, sizes: dict[str, int], args: argparse.Namespace) -> Point:
-    """Return what a step of a size costs.
+def measure(sizes: dict[str, int], args: argparse.Namespace) -> Point:
+    """Return what a step of a size costs; the value of the point is 0.
 
     Raises:
         FailedError: the size cannot be computed here.
@@ -98,7 +102,7 @@ def measure(value: int, sizes: dict[str, int], args: argparse.Namespace) -> Poin
     turns = [worker.turn() for _ in range(args.rounds)]
     seconds = min(turn.clock if args.device == "cuda" else turn.cpu for turn in turns)
     peak = worker.close()
-    return Point(value, seconds, peak / 2**20, (peak - worker.idle_memory) / 2**20)
+    return Point(0, seconds, peak / 2**20, (peak - worker.idle_memory) / 2**20)
 
 
 def print_row(name: str, points: list[Point]) -> None:

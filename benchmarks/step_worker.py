@@ -87,7 +87,8 @@ def serve(pipe: Connection, job: Job) -> None:
         while pipe.recv() == "turn":
             pipe.send(measure_turn(step, device))
         pipe.send((peak_memory(job),))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
+        # The benchmark has ended.
         pass
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
