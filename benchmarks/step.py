@@ -12,7 +12,8 @@ and five measured steps. What compiles has compiled before the first turn. The w
 - spikingjelly: published, with the multi-step neurons of SpikingJelly.
 - avsnn: the network and the optimizer of ``avsnn train``, float32.
 - avsnn-bf16: the same with ``compute.precision=bf16``.
-- avsnn-graph, avsnn-bf16-graph: the same as one CUDA graph, on a GPU.
+- avsnn-graph, avsnn-bf16-graph: the same training steps as a CUDA graph (``compute.cuda_graph``),
+  on a GPU.
 - floor: only the convolutions and matrix products of a training step in float32, forward and
   backward, each in the faster of two memory layouts.
 
@@ -54,8 +55,6 @@ RATIOS: dict[tuple[str, str, str], tuple[str, str]] = {
     ("published-max-autotune", "avsnn", "evaluation"): ("", ""),
     ("spikingjelly", "avsnn", "evaluation"): ("", ""),
     ("avsnn", "avsnn-bf16", "evaluation"): ("", ""),
-    ("published", "avsnn-graph", "evaluation"): ("", "6"),
-    ("published-compiled", "avsnn-graph", "evaluation"): ("", ""),
 }
 #: Targets in ms of a training step on an H100 or H200 at B = 128.
 MILLISECONDS = {"avsnn": 25, "avsnn-graph": 25, "avsnn-bf16": 14, "avsnn-bf16-graph": 14}
@@ -92,12 +91,13 @@ def compare(batch: int, ways: list[str], args: argparse.Namespace) -> None:
         flush=True,
     )
     size = (batch, args.steps, args.side, args.channels, args.device, args.threads)
-    jobs = [Job(way, kind, *size) for kind in ("training", "evaluation") for way in ways]
-    workers = {
-        (job.way, job.kind): Worker(job)
-        for job in jobs
-        if not (WAYS[job.way].products_only and job.kind == "evaluation")
-    }
+    jobs = [
+        Job(way, kind, *size)
+        for kind in ("training", "evaluation")
+        for way in ways
+        if kind in WAYS[way].kinds
+    ]
+    workers = {(job.way, job.kind): Worker(job) for job in jobs}
     costs = measure_in_turns(workers, args.rounds)
     for key, taken in costs.items():
         print_times(key, taken, peak=workers[key].close())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from avsnn.models import kernels
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.runs.train_settings import OptimizerSettings
-from avsnn.pipeline.training.optimizer import make_optimizer
+from avsnn.pipeline.training.graphed_step import CudaRecorder, GraphedStep
+from avsnn.pipeline.training.optimizer import make_optimizer, set_learning_rate
 from benchmarks.neurons import spikingjelly_provider
 from benchmarks.published import as_published
 from benchmarks.step_floor import products_alone
@@ -29,7 +31,7 @@ class Way(NamedTuple):
         spikingjelly: replace the neurons of the published network by those of SpikingJelly.
         compile_mode: ``mode`` of ``torch.compile``; None compiles nothing.
         bf16: compute convolutions and products under autocast to bfloat16.
-        graph: capture the step as a CUDA graph.
+        graph: record a training step as a CUDA graph.
         products_only: compute only the convolutions and matrix products of a training step.
     """
 
@@ -46,9 +48,10 @@ class Way(NamedTuple):
         return self.graph or self.compile_mode == "max-autotune"
 
     @property
-    def needs_cuda(self) -> bool:
-        """Whether the way runs on a CUDA device only."""
-        return self.holds_graph
+    def kinds(self) -> tuple[str, ...]:
+        """What the way computes; ``avsnn evaluate`` records no graph."""
+        trains_only = self.graph or self.products_only
+        return ("training",) if trains_only else ("training", "evaluation")
 
 
 WAYS = {
@@ -81,7 +84,7 @@ def ways_here(device: str) -> tuple[list[str], list[str]]:
     """Return the ways that run on a device, and one line for each other way that says why not."""
     here, lines = [], []
     for name, way in WAYS.items():
-        if way.needs_cuda and device != "cuda":
+        if way.holds_graph and device != "cuda":
             continue
         if way.spikingjelly and find_spec("spikingjelly") is None:
             lines.append(f"{name}: left out, because spikingjelly is not installed")
@@ -127,10 +130,9 @@ def make_step(job: Job) -> tuple[Callable[[], object], str]:
         network = torch.compile(model, mode=way.compile_mode)
     if job.kind == "evaluation":
         model.eval()
-        step = evaluation_step(network, audio, visual, way)
-    else:
-        step = training_step(network, optimizer_of(model, way), audio, visual, labels, way)
-    return (as_graph(step) if way.graph else step), remark
+        return evaluation_step(network, audio, visual, way), remark
+    step = training_step(network, optimizer_of(model, way), way)
+    return partial(as_graph(step) if way.graph else step, audio, visual, labels), remark
 
 
 def evaluation_step(
@@ -147,16 +149,11 @@ def evaluation_step(
 
 
 def training_step(
-    network: Callable[..., Any],
-    optimizer: torch.optim.Optimizer,
-    audio: Tensor,
-    visual: Tensor,
-    labels: Tensor,
-    way: Way,
-) -> Callable[[], object]:
-    """Return a function that takes one step of the optimizer."""
+    network: Callable[..., Any], optimizer: torch.optim.Optimizer, way: Way
+) -> Callable[..., None]:
+    """Return a function of a batch that takes one step of the optimizer."""
 
-    def train() -> None:
+    def train(audio: Tensor, visual: Tensor, labels: Tensor) -> None:
         _begin_step(way)
         optimizer.zero_grad(set_to_none=True)
         with _precision(way, audio.device):
@@ -182,37 +179,17 @@ def optimizer_of(model: nn.Module, way: Way) -> torch.optim.Optimizer:
     if way.published:
         return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     optimizer = make_optimizer(model, OptimizerSettings())
-    for group in optimizer.param_groups:
-        group["lr"] = LEARNING_RATE
-        if way.graph:
-            # A graph reads a learning rate from memory, where the rate can change between replays.
-            device = group["params"][0].device
-            group.update(capturable=True, lr=torch.tensor(LEARNING_RATE, device=device))
+    set_learning_rate(optimizer, LEARNING_RATE)
     return optimizer
 
 
-def as_graph(step: Callable[[], object]) -> Callable[[], object]:
-    """Capture a step as one CUDA graph; a call of the returned function replays the graph.
+def as_graph(step: Callable[..., None]) -> Callable[..., None]:
+    """Return a step that is recorded as a CUDA graph and replayed, as ``avsnn train`` does."""
 
-    The optimizer must be capturable. The step must free its gradients before its backward pass
-    (``set_to_none=True``), so that the captured backward pass writes gradients and adds nothing.
-    """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        # Kernels are compiled and libraries make their workspaces now; a capture allows neither.
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = step()
+    def fail(reason: str) -> None:
+        raise RuntimeError(reason)
 
-    def replay() -> object:
-        graph.replay()
-        return result
-
-    return replay
+    return GraphedStep(step, CudaRecorder(), fail)
 
 
 def tf32_remark(device: torch.device) -> str:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
+from avsnn.pipeline.training.graphed_step import EAGER_STEPS
 from benchmarks.measuring import Cost
 from benchmarks.step_ways import WAYS, Job, graphs_compiled, make_step
 
 # Steps between two looks at the clock. The host of a GPU runs ahead of the GPU, as in training.
 STEPS_OF_A_TURN = {"cpu": 1, "cuda": 5}
-# A graph of torch.compile needs three calls: compile, record, replay.
-WARM_UP_STEPS = 3
+# The compiler's CUDA graphs compile, record and replay; `GraphedStep` does the last two after its
+# eager steps.
+WARM_UP_STEPS = {"cpu": 2, "cuda": EAGER_STEPS + 2}
 
 
 class FailedError(Exception):
@@ -97,7 +99,7 @@ def serve(pipe: Connection, job: Job) -> None:
 
 def warm_up(step, job: Job) -> None:  # type: ignore[no-untyped-def]
     """Compute steps until a step compiles nothing."""
-    for _ in range(WARM_UP_STEPS if WAYS[job.way].compile_mode or job.device == "cuda" else 2):
+    for _ in range(WARM_UP_STEPS[job.device]):
         step()
     if WAYS[job.way].compile_mode:
         before = -1
