@@ -56,7 +56,8 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as temporary:
         work = Path(temporary)
-        data = args.data.resolve() if args.data else prepare_demo(work / "data", 60)
+        clips = 300 if has_gpu else 60
+        data = args.data.resolve() if args.data else prepare_demo(work / "data", clips)
         for part in gpu_parts(data, work) if has_gpu else cpu_parts(data, work):
             if args.parts and part.name not in args.parts:
                 continue

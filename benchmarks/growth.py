@@ -25,6 +25,7 @@ from benchmarks.step_worker import FailedError, Worker
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 MIDDLE = {"steps": 4, "batch": 8, "side": 128, "channels": 256}
 RANGES = {
@@ -39,6 +40,9 @@ LABELS = {
     "side": "side, px",
     "channels": "channels C",
 }
+#: Exponents of time and of memory for large values: time follows the multiplications, memory the
+#: outputs of the convolutions. Both follow the number of pixels, the side squared.
+POWERS = {"steps": (1, 1), "batch": (1, 1), "side": (2, 2), "channels": (2, 1)}
 
 
 class Point(NamedTuple):
@@ -137,13 +141,15 @@ def draw(points_by_name: dict[str, list[Point]], args: argparse.Namespace, time_
         ):
             axis = axes[row][column]
             axis.loglog(values, heights, "o-", label="measured")
-            if points and heights[0] > 0:
-                # The side counts squared: time follows the number of pixels.
-                power = 2 if name == "side" else 1
+            if points and min(heights) > 0:
+                power = POWERS[name][row]
                 line = [heights[-1] * (value / values[-1]) ** power for value in values]
                 axis.loglog(values, line, ":", color="grey", label=f"exponent {power}")
-            axis.set_xticks(values, [str(value) for value in values], minor=False)
-            axis.minorticks_off()
+            axis.set_xticks(values, [str(value) for value in values])
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
             axis.set(xlabel=LABELS[name], ylabel=unit if column == 0 else "")
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")
