@@ -1,4 +1,6 @@
-"""Kernels for CPUs, in C: compiled on first use with the C compiler of this machine.
+"""Kernels for CPUs, in C, on float32 and bfloat16; the arithmetic is in float32.
+
+The kernels are compiled on first use, with the C compiler of this machine.
 
 The sources are in ``csrc``; ``compiled_library`` compiles, keeps and loads them. If there is no
 compiler, ``available`` is false and everything runs on the reference. The threads are torch's
@@ -23,11 +25,20 @@ if TYPE_CHECKING:
 
 NAME = "cpu"
 
-# The functions of csrc/ that this module calls.
+# What the names of the functions in csrc/ end in, for each type of values.
+_SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}
+
+# The functions of csrc/ that this module calls: functions of both types, then of float32 alone.
 _FUNCTIONS = (
-    *("avsnn_moments", "avsnn_pack", "avsnn_norm_backward"),
-    *("avsnn_fire", "avsnn_fire_backward", "avsnn_fire_pool", "avsnn_fire_pool_backward"),
-    *("avsnn_spike_conv", "avsnn_spike_conv_backward"),
+    *(
+        name + suffix
+        for suffix in _SUFFIXES.values()
+        for name in (
+            *("avsnn_moments", "avsnn_norm_backward"),
+            *("avsnn_fire", "avsnn_fire_backward", "avsnn_fire_pool", "avsnn_fire_pool_backward"),
+        )
+    ),
+    *("avsnn_pack", "avsnn_spike_conv", "avsnn_spike_conv_backward"),
     *("avsnn_spike_linear", "avsnn_spike_linear_backward"),
 )
 
@@ -35,6 +46,8 @@ _FUNCTIONS = (
 _BLOCK = 64
 # Largest value in the input of a 1x1 convolution (MOST in csrc/spike_conv.c).
 _MOST = 3
+# The counters of csrc/spike_conv.c have 32 bits, and a value can be listed _MOST times.
+_MAX_FRAME = 2**31 // _MOST
 
 # Spikes per value of the input up to which adding weights was quicker than a convolution of oneDNN
 # on all layers of the published network, forward and for the gradient of the weights. The numbers
@@ -59,25 +72,27 @@ def available(device: torch.device) -> bool:
 
 
 def as_input(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` contiguous and in float32, as these kernels read memory."""
-    return tensor.float().contiguous()
+    """Return ``tensor`` contiguous and in float32 or bfloat16, as these kernels read memory."""
+    known = tensor if tensor.dtype in _SUFFIXES else tensor.float()
+    return known.contiguous()
 
 
 def moments(current: Tensor) -> Tensor:
-    """Compute ``reference.moments`` of float32; the sums are in double precision."""
+    """Compute ``reference.moments`` in float32; the sums are in double precision."""
     frames, channels, *sides = current.shape
     both = torch.empty((2, channels), dtype=torch.float64)
     area = prod(sides)
-    _call("avsnn_moments", current, frames, channels, area, both[0], both[1])
+    name = "avsnn_moments" + _SUFFIXES[current.dtype]
+    _call(name, current, frames, channels, area, both[0], both[1])
     return both.float()
 
 
 def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
-    """Compute ``reference.fire`` of float32."""
+    """Compute ``reference.fire``; scale and shift are float32, the spikes are as ``current``."""
     c_layer = _c_layer(current, layer)
     spikes = current.new_empty(layer.spike_shape(current))
-    name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
-    _call(name, current, scale, shift, spikes, c_layer)
+    name = ("avsnn_fire_pool" if layer.pooled else "avsnn_fire") + _SUFFIXES[current.dtype]
+    _call(name, current, *_constants(scale, shift), spikes, c_layer)
     return spikes
 
 
@@ -89,19 +104,33 @@ def fire_backward(
     centre: Tensor | None,
     layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
-    """Compute ``reference.fire_backward`` of float32."""
+    """Compute ``reference.fire_backward``; the gradient is as ``current``, the sums are float32.
+
+    Raises:
+        TypeError: ``grad`` and ``current`` are of different types.
+    """
+    if grad.dtype != current.dtype:
+        raise TypeError(f"The gradient is {grad.dtype}, the current {current.dtype}.")
     c_layer = _c_layer(current, layer)
     out = torch.empty_like(current)
     sums = torch.empty((c_layer.channels, 2), dtype=torch.float64)
     name = "avsnn_fire_pool_backward" if layer.pooled else "avsnn_fire_backward"
-    _call(name, grad, current, scale, shift, centre, out, sums, c_layer)
+    name += _SUFFIXES[current.dtype]
+    _call(name, grad, current, *_constants(scale, shift, centre), out, sums, c_layer)
     return out, sums.float()
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """Compute ``reference.norm_backward`` of float32, in place."""
+    """Compute ``reference.norm_backward`` in place; ``a``, ``b`` and ``c`` are float32.
+
+    Raises:
+        TypeError: ``grad`` and ``current`` are of different types.
+    """
+    if grad.dtype != current.dtype:
+        raise TypeError(f"The gradient is {grad.dtype}, the current {current.dtype}.")
     frames, channels, *sides = current.shape
-    _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, prod(sides))
+    name = "avsnn_norm_backward" + _SUFFIXES[current.dtype]
+    _call(name, grad, current, *_constants(a, b, c), frames, channels, prod(sides))
 
 
 def pack(spikes: Tensor, weight: Tensor) -> tuple[Tensor, int] | None:
@@ -162,10 +191,14 @@ def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor, fired: int
 
 
 def _is_sparse(packed: Tensor, weight: Tensor, fired: int, density: float) -> bool:
-    """Return whether spikes are few enough, and output channels fit into whole blocks."""
+    """Return whether spikes are few enough, and the sizes are sizes that the C code can compute.
+
+    Output channels must fit into whole blocks, and the values of a frame must be countable.
+    """
     outputs = len(weight)
     fits = not outputs % _BLOCK or (weight.dim() == 4 and outputs < _BLOCK)
-    return fits and fired < density * packed.numel()
+    countable = packed.shape[1:].numel() < _MAX_FRAME
+    return fits and countable and fired < density * packed.numel()
 
 
 def _weight_blocks(weight: Tensor) -> Tensor:
@@ -197,8 +230,13 @@ def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
     )
 
 
+def _constants(*values: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return values of each channel in float32; a batch norm in bfloat16 gives them in bfloat16."""
+    return tuple(None if value is None else value.float().contiguous() for value in values)
+
+
 # The types that the C code knows: values, sums, and spikes with one byte per value.
-_DTYPES = (torch.float32, torch.float64, torch.uint8)
+_DTYPES = (*_SUFFIXES, torch.float64, torch.uint8)
 
 
 def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> None:

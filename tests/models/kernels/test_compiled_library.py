@@ -4,6 +4,7 @@ import ctypes
 import os
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_without_a_compiler_that_works_torch_computes(
 ) -> None:
     monkeypatch.setenv("CC", compiler)
     assert load() is None
+
+
+def test_gcc_11_knows_every_builtin_of_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = os.environ.get("CC", "cc")
+    macros = subprocess.run(
+        [*shlex.split(compiler), "-dM", "-E", "-x", "c", "/dev/null"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    if "__clang__" in macros:
+        pytest.skip("needs GCC, which takes another builtin than clang")
+    # GCC knows this builtin only since version 12, so no other GCC may meet it.
+    monkeypatch.setenv("CC", f"{compiler} -D__builtin_shufflevector=unknown")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert load() is not None
 
 
 def test_an_empty_name_of_a_compiler_is_the_compiler_of_the_machine(
