@@ -1,25 +1,30 @@
 /* Neurons without pooling. kernels.c includes this file once for each type. */
 
-/* One step of n neurons; `membrane` holds their potentials from step to step. */
-static inline void NAME(fire_step)(const VALUE *restrict in, float a, float b,
+/* One step of n neurons; `membrane` holds their potentials from step to step. Returns the number of
+   spikes. */
+static inline size NAME(fire_step)(const VALUE *restrict in, float a, float b,
                                    float *restrict membrane, VALUE *restrict spikes, size n,
                                    Layer layer) {
-#pragma omp simd
+    int32_t fired = 0;
+#pragma omp simd reduction(+ : fired)
     for (size j = 0; j < n; j++) {
         float h = charge(WIDE(in[j]) * a + b, membrane[j], layer.rate);
         int fires = h >= layer.threshold;
         spikes[j] = fires ? ONE : 0;
         membrane[j] = fires ? 0.0f : h;
+        fired += fires;
     }
+    return fired;
 }
 
 /* Spikes [steps, batch, channels, area] of the current x * scale + shift. If scale is NULL, the
-   current is x. */
-void NAME(avsnn_fire)(const VALUE *x, const float *scale, const float *shift, VALUE *spikes,
+   current is x. Returns the number of spikes. */
+size NAME(avsnn_fire)(const VALUE *x, const float *scale, const float *shift, VALUE *spikes,
                       Layer L) {
     const size area = L.height * L.width, planes = L.batch * L.channels, step = planes * area;
     const size between = L.constant ? 0 : step;
-#pragma omp parallel for schedule(static)
+    size fired = 0;
+#pragma omp parallel for reduction(+ : fired) schedule(static)
     for (size p = 0; p < planes; p++) {
         const float a = scale ? scale[p % L.channels] : 1.0f;
         const float b = scale ? shift[p % L.channels] : 0.0f;
@@ -27,10 +32,11 @@ void NAME(avsnn_fire)(const VALUE *x, const float *scale, const float *shift, VA
             const size n = area - i < BLOCK ? area - i : BLOCK;
             float membrane[BLOCK] = {0};
             for (size t = 0; t < L.steps; t++)
-                NAME(fire_step)(x + t * between + p * area + i, a, b, membrane,
-                                spikes + t * step + p * area + i, n, L);
+                fired += NAME(fire_step)(x + t * between + p * area + i, a, b, membrane,
+                                         spikes + t * step + p * area + i, n, L);
         }
     }
+    return fired;
 }
 
 /* One step of the gradients of n neurons. Each lane adds its gradient to `sum`, and its gradient

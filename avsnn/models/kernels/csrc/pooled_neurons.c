@@ -3,14 +3,15 @@
    fires, as in torch. kernels.c includes this file once for each type. */
 
 /* Pooled spikes [steps, batch, channels, (height + 1) / 2, (width + 1) / 2]. Only three rows of
-   spikes per step are in memory at a time. */
-void NAME(avsnn_fire_pool)(const VALUE *x, const float *scale, const float *shift, VALUE *pooled,
+   spikes per step are in memory at a time. Returns the number of spikes before pooling. */
+size NAME(avsnn_fire_pool)(const VALUE *x, const float *scale, const float *shift, VALUE *pooled,
                            Layer L) {
+    size fired = 0;
     const size planes = L.batch * L.channels, area = L.height * L.width;
     const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, between = planes * area;
     /* One place of padding on the left of a row, and up to two places on the right. */
     const size row = 2 * wide + 2;
-#pragma omp parallel
+#pragma omp parallel reduction(+ : fired)
     {
         VALUE *rows = calloc(L.steps * 3 * row, sizeof(VALUE));
         VALUE *tallest = calloc(row, sizeof(VALUE));
@@ -25,8 +26,9 @@ void NAME(avsnn_fire_pool)(const VALUE *x, const float *scale, const float *shif
                 for (size t = 0; t < L.steps; t++) {
                     VALUE *s = rows + (t * 3 + r % 3) * row + 1;
                     if (r < L.height)
-                        NAME(fire_step)(x + (L.constant ? 0 : t * between) + p * area + r * L.width,
-                                        a, b, membrane, s, L.width, L);
+                        fired += NAME(fire_step)(
+                            x + (L.constant ? 0 : t * between) + p * area + r * L.width, a, b,
+                            membrane, s, L.width, L);
                     else
                         memset(s, 0, L.width * sizeof(VALUE));
                     if (r % 2 == 0) continue;
@@ -51,6 +53,7 @@ void NAME(avsnn_fire_pool)(const VALUE *x, const float *scale, const float *shif
         }
         free(rows), free(tallest), free(membrane);
     }
+    return fired;
 }
 
 /* Potentials of row r at all steps, before the neurons fire. `x` points to the row at step 0. A
