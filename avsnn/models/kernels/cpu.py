@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from avsnn.models.kernels.compiled_library import load_library
+from avsnn.models.kernels.compiled_library import NoLibraryError, load_library
+from avsnn.models.kernels.instruction_set import has_any
 
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import LayerSpec
@@ -56,10 +57,13 @@ _MOST = 3
 _MAX_FRAME = 2**31 // _MOST
 
 # Spikes per value of the input up to which adding weights was quicker than a convolution of oneDNN
-# on all layers of the published network, forward and for the gradient of the weights. The numbers
-# were measured with benchmarks/spikes.py.
-MAX_DENSITY = {"conv": 0.2, "linear": 0.25}
-MAX_DENSITY_BACKWARD = {"conv": 0.3, "linear": 0.25}
+# on the layers of the published network, forward and for the gradient of the weights. oneDNN gains
+# more from AVX-512 than adding does. The numbers come from a table, because numbers that every
+# machine measures for itself could differ between two runs, and the results with the numbers. The
+# numbers were measured with benchmarks/spikes.py.
+_WIDE_VECTORS = has_any("avx512f")
+MAX_DENSITY = {"conv": 0.15 if _WIDE_VECTORS else 0.2, "linear": 0.2}
+MAX_DENSITY_BACKWARD = {"conv": 0.3 if _WIDE_VECTORS else 0.25, "linear": 0.2}
 
 
 class _CLayer(ctypes.Structure):
@@ -75,6 +79,11 @@ class _CLayer(ctypes.Structure):
 def available(device: torch.device) -> bool:
     """Return whether these kernels run on ``device``: a CPU, for which they could be compiled."""
     return device.type == "cpu" and _library() is not None
+
+
+def why_unavailable() -> str:
+    """Return why these kernels do not run on the CPU of this machine; empty where they run."""
+    return _loaded()[1]
 
 
 def as_input(tensor: Tensor) -> Tensor:
@@ -289,12 +298,19 @@ def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
     return ctypes.c_int64(argument) if isinstance(argument, int) else argument
 
 
-@cache
 def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None if this machine cannot compile the kernels."""
-    library = load_library(_FUNCTIONS)
-    if library is not None:
-        for name in _FUNCTIONS:
-            counts = name.removesuffix(_SUFFIXES[torch.bfloat16]) in _COUNTING
-            getattr(library, name).restype = ctypes.c_int64 if counts else None
-    return library
+    return _loaded()[0]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    """Return the compiled kernels, or None and why there are none."""
+    try:
+        library = load_library(_FUNCTIONS)
+    except NoLibraryError as error:
+        return None, str(error)
+    for name in _FUNCTIONS:
+        counts = name.removesuffix(_SUFFIXES[torch.bfloat16]) in _COUNTING
+        getattr(library, name).restype = ctypes.c_int64 if counts else None
+    return library, ""

@@ -6,6 +6,7 @@ import torch
 
 from avsnn.errors import UserError
 from avsnn.models import kernels
+from avsnn.models.kernels.instruction_set import has_any
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 
@@ -40,6 +41,20 @@ def choose_kernels(name: str, device: torch.device) -> str:
         return kernels.choose(name, device)
     except ValueError as error:
         raise UserError(f"compute.kernels: {error}") from None
+
+
+def bfloat16_advice(settings: TrainSettings, device: torch.device) -> str:
+    """Return a sentence about bfloat16 if a training could use what this CPU has; else nothing.
+
+    Without these instructions, a CPU computes bfloat16 more slowly than float32.
+    """
+    has_instructions = has_any("avx512_bf16", "amx_bf16")
+    if device.type != "cpu" or settings.compute.precision != "float32" or not has_instructions:
+        return ""
+    return (
+        "this CPU has instructions for bfloat16: a new run with --set compute.precision=bf16 can "
+        "be faster and needs less memory, but its products are less precise"
+    )
 
 
 def autocast(settings: TrainSettings, device: torch.device) -> AbstractContextManager[object]:
