@@ -89,6 +89,7 @@ def test_the_gradient_of_a_batch_norm_is_put_together_for_each_channel(kernels):
 def test_kernels_in_c_take_bfloat16_as_it_is(case, scaled):
     layer, current, scale, shift = case
     current = current.bfloat16()
+    assert cpu.as_input(current) is current
     known = (scale, shift) if scaled else (None, None)
     spikes, count = cpu.fire(current, *known, layer)
     due, due_count = reference.fire(current.float(), *known, layer)
