@@ -11,7 +11,8 @@ and five measured steps. What compiles has compiled before the first turn. The w
 - published-max-autotune: the same under ``torch.compile(mode="max-autotune")``, on a GPU.
 - spikingjelly: published, with the multi-step neurons of SpikingJelly.
 - avsnn: the network and the optimizer of ``avsnn train``, float32.
-- avsnn-bf16: the same with ``compute.precision=bf16``.
+- avsnn-bf16: the same with ``compute.precision=bf16``, on GPUs and on CPUs with instructions for
+  bfloat16.
 - avsnn-graph, avsnn-bf16-graph: the same training steps as a CUDA graph (``compute.cuda_graph``),
   on a GPU.
 - floor: only the convolutions and matrix products of a training step in float32, forward and
@@ -41,7 +42,7 @@ RATIOS: dict[tuple[str, str, str], tuple[str, str]] = {
     ("published-compiled", "avsnn", "training"): ("", "2.6"),
     ("published-max-autotune", "avsnn", "training"): ("", ""),
     ("spikingjelly", "avsnn", "training"): ("", ""),
-    ("avsnn", "avsnn-bf16", "training"): ("", ""),
+    ("avsnn", "avsnn-bf16", "training"): ("3 with AMX", ""),
     ("avsnn", "floor", "training"): ("at most 1.35", ""),
     ("published", "avsnn-graph", "training"): ("", ""),
     ("published-compiled", "avsnn-graph", "training"): ("", "2.6"),

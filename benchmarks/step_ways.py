@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avsnn.models import kernels
+from avsnn.models.kernels.instruction_set import has_any
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.runs.train_settings import OptimizerSettings
@@ -88,16 +89,11 @@ def ways_here(device: str) -> tuple[list[str], list[str]]:
             continue
         if way.spikingjelly and find_spec("spikingjelly") is None:
             lines.append(f"{name}: left out, because spikingjelly is not installed")
-        elif way.bf16 and device == "cpu" and not _cpu_has_bf16():
+        elif way.bf16 and device == "cpu" and not has_any("avx512_bf16", "amx_bf16"):
             lines.append(f"{name}: left out, because this CPU has neither AVX512_BF16 nor AMX")
         else:
             here.append(name)
     return here, lines
-
-
-def _cpu_has_bf16() -> bool:
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
 def graphs_compiled() -> int:

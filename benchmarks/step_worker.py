@@ -55,7 +55,8 @@ class Worker:
     def close(self) -> int:
         """End the process; return its peak memory in bytes, on a GPU the memory of the GPU."""
         (self.peak,) = self._ask("end")
-        # An orderly end of a process that compiled waits for the compiler's own processes.
+        # A process that compiled ends its compiler's processes too, which may take a minute.
+        self._process.join(timeout=5)
         self._process.kill()
         self._process.join()
         return self.peak
