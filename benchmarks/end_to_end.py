@@ -20,10 +20,11 @@ import torch
 
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.pipeline.inference.device import choose_kernels
+from avsnn.pipeline.inference.inputs import training_inputs
 from avsnn.pipeline.inference.network import build_network
-from avsnn.pipeline.loading.augment import DRAWS, augment_frames, resize_audio
+from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
-from avsnn.pipeline.loading.order import sample_draws, training_requests
+from avsnn.pipeline.loading.order import training_requests
 from avsnn.pipeline.runs.config import RunConfig, load_config
 from avsnn.pipeline.training.optimizer import make_optimizer
 from benchmarks.measuring import print_machine
@@ -76,12 +77,8 @@ def bare_rate(config: RunConfig) -> float:
     optimizer = make_optimizer(model, settings.optimizer)
     batches = []
     for request in training_requests(rows, batch_size=8, seed=settings.seed, epoch=0):
-        batch = source.read(request)
-        draws = sample_draws(seed=settings.seed, epoch=0, rows=batch.rows, count=DRAWS + 1)
-        frames = augment_frames(
-            batch.frames, draws[:, 1:], settings=settings.data.augment, size=settings.data.size
-        )
-        batches.append((resize_audio(batch.audio, size=settings.data.size), frames, batch.labels))
+        batch = read_batch(source, request, settings)
+        batches.append((*training_inputs(batch, settings), batch.labels))
     began = time.monotonic()
     for audio, frames, labels in batches:
         optimizer.zero_grad(set_to_none=True)

@@ -9,8 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from avsnn.models.losses import training_loss
 from avsnn.pipeline.inference.device import autocast
 from avsnn.pipeline.inference.inputs import training_inputs
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.order import step_seed
-from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.finite_check import FiniteCheck
@@ -33,7 +33,7 @@ def take_step(
 
     Args:
         network: the network to call, ``state.wrapped`` or ``state.shared``.
-        batch: the samples of this process.
+        batch: the samples of this process, on the device that computes.
         state: the training, which this step changes.
         settings: the settings of the training.
         group: the processes that train together.
@@ -44,15 +44,14 @@ def take_step(
     Returns:
         the loss, its parts and the accuracy of this process, by name.
     """
-    audio, frames = training_inputs(batch, settings, epoch=epoch, device=state.device)
-    labels = batch.labels.to(state.device, non_blocking=True)
+    audio, frames = training_inputs(batch, settings)
     # Some networks draw numbers (the position bias of SCA, as published). The seed depends on the
     # step alone, so a resumed run draws the same numbers.
     torch.manual_seed(step_seed(seed=settings.seed, epoch=epoch, step=step))
     state.optimizer.zero_grad(set_to_none=True)
     is_global = settings.distributed.global_alignment and group.world_size > 1
     count = settings.optimizer.accumulate
-    chunks = zip(audio.chunk(count), frames.chunk(count), labels.chunk(count), strict=True)
+    chunks = zip(audio.chunk(count), frames.chunk(count), batch.labels.chunk(count), strict=True)
     sums: dict[str, Tensor] = {}
     for number, (audio_part, frames_part, labels_part) in enumerate(chunks, 1):
         with _gradients_shared(network, now=number == count):

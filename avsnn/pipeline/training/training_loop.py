@@ -15,10 +15,10 @@ from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import share_of_rank, steps_per_epoch, training_requests
-from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -88,8 +88,9 @@ class TrainingLoop:
         self.say = say if group.is_main else lambda _: None
         self.loader = Loader(
             partial(open_source, config, shards=options.shards),
+            self.settings,
             workers=options.workers,
-            pin=options.device.type == "cuda",
+            device=options.device,
         )
         source = self.loader.source
         if source.note:
