@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 # that waits for a server needs no core.
 CONNECTIONS = 8
 
+# A worker process and the process of its decoders take so long to start, in s: 2 to 3 on an idle
+# machine with two cores.
+WORKER_START_S = 3.0
+
+# Number of local workers that start at once. More workers start only if they pay for their start.
+FIRST_WORKERS = 2
+
 # The form of an address that a Dask scheduler prints.
 SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
 
@@ -129,8 +136,8 @@ class DaskExecutor(Executor):
     Args:
         client: a client of the cluster.
         address: address of the scheduler, for messages.
-        cluster: the cluster, if this process started the cluster; it gets a worker for each unit
-            that waits, up to ``max_workers``.
+        cluster: the cluster, if this process started the cluster; its workers start as units need
+            them, one for each unit at most.
         max_workers: largest number of workers of ``cluster``.
     """
 
@@ -148,19 +155,39 @@ class DaskExecutor(Executor):
         self._max_workers = max_workers
         self._workers = 0
         self._running: set[Future[Any]] = set()
-        self._last_seen = time.monotonic()
+        self._submitted = 0
+        self._began = self._last_seen = time.monotonic()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on a worker."""
-        future = self._executor.submit(fn, *args, **kwargs)
-        if self._cluster is not None and self._workers < self._max_workers:
-            self._running.add(future)
-            future.add_done_callback(self._running.discard)
-            if len(self._running) > self._workers:
-                self._workers += 1
-                self._cluster.scale(self._workers)
         self._last_seen = time.monotonic()
+        if not self._running:
+            self._submitted = 0
+            self._began = self._last_seen + (0 if self._workers else WORKER_START_S)
+        future = self._executor.submit(fn, *args, **kwargs)
+        self._submitted += 1
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        self._start_workers(FIRST_WORKERS)
         return future
+
+    def start_workers_that_pay(self) -> None:
+        """Start more workers of a local cluster if each of them will pay for its start."""
+        left = len(self._running)
+        self._start_workers(
+            workers_that_pay(
+                self._workers,
+                ended=self._submitted - left,
+                left=left,
+                seconds=time.monotonic() - self._began,
+            )
+        )
+
+    def _start_workers(self, wanted: int) -> None:
+        wanted = min(wanted, self._max_workers, len(self._running))
+        if self._cluster is not None and wanted > self._workers:
+            self._workers = wanted
+            self._cluster.scale(wanted)
 
     def require_workers(self) -> None:
         """Do nothing if the cluster can still do units.
@@ -196,6 +223,20 @@ class DaskExecutor(Executor):
             f"{self._address}: {reason}. What is done is safe: start the cluster and run the same "
             "command again."
         )
+
+
+def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float) -> int:
+    """Return how many workers each work at least as long as the start of a worker takes.
+
+    Args:
+        workers: number of workers that work so far.
+        ended: number of units that have ended.
+        left: number of units that have not ended.
+        seconds: how long the workers have worked, in s. If no unit has ended, each worker has
+            worked so long on its first unit.
+    """
+    seconds_left = left * seconds / max(1, ended, workers)
+    return max(0, int(workers * (seconds_left / WORKER_START_S - 1)))
 
 
 @contextmanager
