@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 # that waits for a server needs no core.
 CONNECTIONS = 8
 
-# A worker process and the process of its decoders take so long to start, in s: 2 to 3 on an idle
-# machine with two cores.
-WORKER_START_S = 3.0
-
 # Number of local workers that start at once. More workers start only if they pay for their start.
 FIRST_WORKERS = 2
+
+# The start of a worker with its first imports and the process of its decoders takes about twice as
+# long as the start of the worker alone.
+WHOLE_START = 2
 
 # The form of an address that a Dask scheduler prints.
 SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
@@ -156,14 +156,16 @@ class DaskExecutor(Executor):
         self._workers = 0
         self._running: set[Future[Any]] = set()
         self._submitted = 0
+        # The time at which the workers began to work on the units that run, and how long the start
+        # of a worker takes, in s; None until the first worker has started.
         self._began = self._last_seen = time.monotonic()
+        self._start_s: float | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on a worker."""
         self._last_seen = time.monotonic()
         if not self._running:
-            self._submitted = 0
-            self._began = self._last_seen + (0 if self._workers else WORKER_START_S)
+            self._submitted, self._began = 0, self._last_seen
         future = self._executor.submit(fn, *args, **kwargs)
         self._submitted += 1
         self._running.add(future)
@@ -173,13 +175,17 @@ class DaskExecutor(Executor):
 
     def start_workers_that_pay(self) -> None:
         """Start more workers of a local cluster if each of them will pay for its start."""
-        left = len(self._running)
+        if self._cluster is None:
+            return
+        seconds, left = time.monotonic() - self._began, len(self._running)
+        if self._start_s is None:
+            if self._cluster.scheduler_info["workers"]:
+                self._start_s, self._began = WHOLE_START * seconds, time.monotonic()
+            return
+        ended = self._submitted - left
         self._start_workers(
             workers_that_pay(
-                self._workers,
-                ended=self._submitted - left,
-                left=left,
-                seconds=time.monotonic() - self._began,
+                self._workers, ended=ended, left=left, seconds=seconds, start_s=self._start_s
             )
         )
 
@@ -225,7 +231,7 @@ class DaskExecutor(Executor):
         )
 
 
-def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float) -> int:
+def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float, start_s: float) -> int:
     """Return how many workers each work at least as long as the start of a worker takes.
 
     Args:
@@ -234,9 +240,10 @@ def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float) -> 
         left: number of units that have not ended.
         seconds: how long the workers have worked, in s. If no unit has ended, each worker has
             worked so long on its first unit.
+        start_s: how long the start of a worker takes, in s.
     """
     seconds_left = left * seconds / max(1, ended, workers)
-    return max(0, int(workers * (seconds_left / WORKER_START_S - 1)))
+    return max(0, int(workers * (seconds_left / start_s - 1)))
 
 
 @contextmanager
