@@ -28,9 +28,9 @@ CONNECTIONS = 8
 # Number of local workers that start at once. More workers start only if they pay for their start.
 FIRST_WORKERS = 2
 
-# The start of a worker with its first imports and the process of its decoders takes about twice as
-# long as the start of the worker alone.
-WHOLE_START = 2
+# A worker pays if it works so many times as long as its process took to start. The first imports of
+# the worker and the process of its decoders take about as long again.
+WORTH = 4
 
 # The form of an address that a Dask scheduler prints.
 SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
@@ -156,9 +156,9 @@ class DaskExecutor(Executor):
         self._workers = 0
         self._running: set[Future[Any]] = set()
         self._submitted = 0
-        # The time at which the workers began to work on the units that run, and how long the start
-        # of a worker takes, in s; None until the first worker has started.
+        # The time at which the workers began to work on the units that run.
         self._began = self._last_seen = time.monotonic()
+        # How long the process of a worker takes to start, in s; None until one has started.
         self._start_s: float | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -180,7 +180,7 @@ class DaskExecutor(Executor):
         seconds, left = time.monotonic() - self._began, len(self._running)
         if self._start_s is None:
             if self._cluster.scheduler_info["workers"]:
-                self._start_s, self._began = WHOLE_START * seconds, time.monotonic()
+                self._start_s, self._began = seconds, time.monotonic()
             return
         ended = self._submitted - left
         self._start_workers(
@@ -232,7 +232,7 @@ class DaskExecutor(Executor):
 
 
 def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float, start_s: float) -> int:
-    """Return how many workers each work at least as long as the start of a worker takes.
+    """Return how many workers pay: each works at least ``WORTH`` times as long as its start takes.
 
     Args:
         workers: number of workers that work so far.
@@ -240,10 +240,10 @@ def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float, sta
         left: number of units that have not ended.
         seconds: how long the workers have worked, in s. If no unit has ended, each worker has
             worked so long on its first unit.
-        start_s: how long the start of a worker takes, in s.
+        start_s: how long the process of a worker takes to start, in s.
     """
     seconds_left = left * seconds / max(1, ended, workers)
-    return max(0, int(workers * (seconds_left / start_s - 1)))
+    return max(0, int(workers * (seconds_left / (WORTH * start_s) - 1)))
 
 
 @contextmanager

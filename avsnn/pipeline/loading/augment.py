@@ -145,9 +145,23 @@ def resize_together(images: Tensor, crops: Tensor, *, size: int) -> Tensor:
     # Each product sees the channels as a part of the dimension that it leaves alone, so neither the
     # images nor the filters are copied for each channel.
     pixels = images.reshape(count, channels * height, width).float()
-    narrow = (columns @ pixels.mT).add_(0.5).floor_().reshape(count, size * channels, height)
-    small = (rows @ narrow.mT).view(count, size, size, channels)
-    return small.permute(0, 3, 1, 2).contiguous().add_(0.5).floor_()
+    narrow = _filter(columns, pixels).reshape(count, size * channels, height)
+    small = _filter(rows, narrow).view(count, size, size, channels)
+    return small.permute(0, 3, 1, 2).contiguous()
+
+
+def _filter(weights: Tensor, pixels: Tensor) -> Tensor:
+    """Return the filtered pixels as whole grey levels, ``[B, size, N]``.
+
+    Args:
+        weights: weights of the filters, 0 to 1, ``[B, size, extent]``.
+        pixels: whole grey levels, ``[B, N, extent]``.
+    """
+    # A GPU may round the operands of a product to TF32, which has 11 bits. Grey levels have 8 bits
+    # and the coarse weights 10 bits after the point, so only the fine weights are rounded.
+    coarse = (weights * 1024).floor() / 1024
+    fine = weights - coarse
+    return (coarse @ pixels.mT).add_(fine @ pixels.mT).add_(0.5).floor_()
 
 
 def _filters(start: Tensor, length: Tensor, outputs: Tensor, *, extent: int) -> Tensor:

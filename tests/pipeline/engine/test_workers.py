@@ -69,9 +69,9 @@ def test_few_short_units_start_no_more_workers_than_two() -> None:
         (0, 6, 1, 0, 2),
         (2, 4, 1.5, 0, 2),
         # CREMA-D: 80 units of about 5 s.
-        (0, 80, 1, 16, 100),
+        (0, 80, 1, 8, 16),
         # Units of a minute: workers start before the first unit ends.
-        (0, 10, 2, 3, 10),
+        (0, 10, 5, 4, 10),
         (0, 10, 12, 10, 40),
         # The last units need no more workers.
         (78, 2, 180, 0, 2),
@@ -80,10 +80,10 @@ def test_few_short_units_start_no_more_workers_than_two() -> None:
 def test_more_workers_start_only_if_they_work_longer_than_they_start(
     ended: int, left: int, seconds: float, least: int, most: int
 ) -> None:
-    found = workers_that_pay(2, ended=ended, left=left, seconds=seconds, start_s=3)
+    found = workers_that_pay(2, ended=ended, left=left, seconds=seconds, start_s=1.5)
     assert least <= found <= most
     # On a machine that is busy, everything takes longer, also the start of a worker.
-    busy = workers_that_pay(2, ended=ended, left=left, seconds=10 * seconds, start_s=30)
+    busy = workers_that_pay(2, ended=ended, left=left, seconds=10 * seconds, start_s=15)
     assert busy == found
 
 
