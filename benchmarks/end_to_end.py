@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from avsnn.models.losses import LossSettings, training_loss
-from avsnn.pipeline.inference.device import autocast, choose_kernels
+from avsnn.pipeline.inference.device import autocast, choose_kernels, choose_precision
 from avsnn.pipeline.inference.inputs import training_inputs
 from avsnn.pipeline.inference.network import build_network
+from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.order import training_requests
 from avsnn.pipeline.runs.config import RunConfig, load_config
@@ -98,6 +99,7 @@ def trained_rate(data: Path, run: Path, args: argparse.Namespace) -> float:
 def bare_rate(config: RunConfig, device: torch.device, *, passes: int) -> float:
     """Return the samples per second of training steps on batches in memory."""
     settings = config.settings
+    choose_precision(settings, device)
     choose_kernels("auto", device)
     torch.manual_seed(settings.seed)
     model = build_network(config).to(device).train()
@@ -137,9 +139,8 @@ def load_batches(config: RunConfig, device: torch.device) -> list[tuple[Tensor, 
     for request in training_requests(
         rows, batch_size=settings.batch_size, seed=settings.seed, epoch=0
     ):
-        batch = source.read(request)
-        inputs = training_inputs(batch, settings, epoch=0, device=device)
-        batches.append((*inputs, batch.labels.to(device)))
+        batch = read_batch(source, request, settings).to(device)
+        batches.append((*training_inputs(batch, settings), batch.labels))
     return batches
 
 
