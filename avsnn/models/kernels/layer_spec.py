@@ -24,6 +24,11 @@ class LayerSpec(NamedTuple):
     threshold: float
     slope: float
 
+    @property
+    def channel(self) -> int:
+        """Axis of the channels of a current that has channels."""
+        return 1 if self.constant else 2
+
     def frame_shape(self, current: Tensor) -> tuple[int, ...]:
         """Return the shape of one time step of ``current``, ``[B, C, ...]``."""
         return tuple(current.shape if self.constant else current.shape[1:])

@@ -1,0 +1,263 @@
+"""Triton functions of neurons with 3x3 max pooling behind them, stride 2 and padding 1.
+
+The places of a window have the numbers 0 to 8, in reading order. A *window* is one window of all
+channels of one clip. The windows of a clip lie on a grid of ``high`` times ``wide``.
+
+Bytes of memory traffic for N currents of four bytes at each of T = 4 steps, N / 4 windows:
+
+- forward, 22 N: ``fire_tiles`` reads 16 N and writes the spikes of all steps as one byte, N;
+  ``pool_bytes`` reads N and writes 4 N. Each neuron is computed once. A single kernel would move
+  20 N, but would compute each neuron for every window around the neuron, 2.25 times: on an H100
+  its instructions would take about as long as its memory traffic, and longer in bfloat16 and for a
+  constant current.
+- backward, 58 N: ``sum_pooled_gradients`` reads 16 N of currents and 4 N of gradients, computes
+  2.25 times, and writes the winners, N; ``write_pooled_gradients`` reads all of them once more, 21 N, and
+  writes 16 N. Nothing but the current is saved for the backward pass.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from avsnn.models.kernels.gpu_neurons import by_channel, charge, derivative, store_sums
+
+# Windows and channels of one program of the kernels that go from bytes to pooled spikes, and of the
+# kernels that compute gradients. The latter hold up to nine potentials for each window and channel,
+# so they have one window and channel for each thread.
+POOL_ROWS, ROWS, COLUMNS = 16, 4, 32
+
+
+# Row and column of each window, the pixel in its middle, and which windows there are.
+@triton.jit
+def window_of(tile, windows, height, width, high, wide, ROWS: tl.constexpr):
+    window = tile * ROWS + tl.arange(0, ROWS)
+    line = window // wide
+    clip = line // high
+    row, column = line - clip * high, window - line * wide
+    return window, row, column, (clip * height + 2 * row) * width + 2 * column, window < windows
+
+
+# Distances in memory from the middle of each window to the rows and columns around the middle.
+# Outside of the image the distance is 0, so a place outside repeats a place of the same window.
+@triton.jit
+def around(row, column, channels, height, width):
+    up, left = tl.where(row > 0, -width, 0) * channels, tl.where(column > 0, -1, 0) * channels
+    down = tl.where(2 * row + 1 < height, width, 0) * channels
+    right = tl.where(2 * column + 1 < width, 1, 0) * channels
+    return up[:, None], down[:, None], left[:, None], right[:, None]
+
+
+# Pooled spikes from the bytes that `fire_tiles` packed.
+@triton.jit(do_not_specialize=["steps", "windows", "height", "width", "high", "wide"])
+def pool_bytes(
+    bits, pooled, steps, step, pooled_step, windows, channels, height, width, high, wide,
+    STEPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(channels, COLUMNS)
+    place = tl.program_id(0)
+    channel = place % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    window, row, column, middle, there = window_of(
+        place // blocks, windows, height, width, high, wide, ROWS
+    )
+    inside = there[:, None] & (channel < channels)[None, :]
+    source = bits + middle.to(tl.int64)[:, None] * channels + channel[None, :]
+    target = pooled + window.to(tl.int64)[:, None] * channels + channel[None, :]
+    up, down, left, right = around(row, column, channels, height, width)
+    for begin in range(0, steps, STEPS):
+        spikes = tl.load(source, mask=inside, other=0)
+        spikes |= tl.load(source + left, mask=inside, other=0)
+        spikes |= tl.load(source + right, mask=inside, other=0)
+        spikes |= tl.load(source + up, mask=inside, other=0)
+        spikes |= tl.load(source + (up + left), mask=inside, other=0)
+        spikes |= tl.load(source + (up + right), mask=inside, other=0)
+        spikes |= tl.load(source + down, mask=inside, other=0)
+        spikes |= tl.load(source + (down + left), mask=inside, other=0)
+        spikes |= tl.load(source + (down + right), mask=inside, other=0)
+        packed = spikes.to(tl.int32)
+        for t in range(tl.minimum(STEPS, steps - begin)):
+            values = tl.where((packed >> t) & 1 == 1, 1.0, 0.0).to(pooled.dtype.element_ty)
+            tl.store(target, values, mask=inside)
+            target += pooled_step
+        source += step
+
+
+# One place of each window: its potential, and whether the place fires.
+@triton.jit
+def place_of(x, inside, a, b, membrane, rate, threshold):
+    h = charge(tl.load(x, mask=inside, other=0.0).to(tl.float32), a, b, membrane, rate)
+    return h, h >= threshold
+
+
+# The winner of each window at each step, to `winners`. The winner is the first place that fires, or,
+# if no place fires, the first place that lies in the image. With NORM also the sums of
+# `gpu_neurons.sum_gradients`: only winners have a gradient, so the sums over winners suffice.
+@triton.jit(
+    do_not_specialize=["steps", "tiles", "splits", "windows", "height", "width", "high", "wide"]
+)
+def sum_pooled_gradients(
+    grad, x, statistics, winners, sums, steps, between, pooled_step, tiles, splits, windows,
+    channels, height, width, high, wide, rate, threshold, slope, NORM: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    block, split = tl.program_id(0), tl.program_id(1)
+    channel = block * COLUMNS + tl.arange(0, COLUMNS)
+    middle, a, b = 0.0, 1.0, 0.0
+    if NORM:
+        middle = by_channel(statistics, channel, channels)
+        a = by_channel(statistics + 2 * channels, channel, channels)
+        b = by_channel(statistics + 3 * channels, channel, channels)
+    none = tl.zeros([ROWS, COLUMNS], tl.float32)
+    total, product = none, none
+    for tile in range(split, tiles, splits):
+        window, row, column, pixel, there = window_of(
+            tile, windows, height, width, high, wide, ROWS
+        )
+        inside = there[:, None] & (channel < channels)[None, :]
+        source = x + pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+        at = window.to(tl.int64)[:, None] * channels + channel[None, :]
+        above, target = grad + at, winners + at
+        up, down, left, right = around(row, column, channels, height, width)
+        first_row = tl.where(row == 0, 1, 0)[:, None]
+        first_column = tl.where(column == 0, 1, 0)[:, None]
+        m0, m1, m2, m3, m4, m5, m6, m7, m8 = none, none, none, none, none, none, none, none, none
+        for _ in range(steps):
+            args = (rate, threshold)
+            h0, f0 = place_of(source + (up + left), inside, a, b, m0, *args)
+            h1, f1 = place_of(source + up, inside, a, b, m1, *args)
+            h2, f2 = place_of(source + (up + right), inside, a, b, m2, *args)
+            h3, f3 = place_of(source + left, inside, a, b, m3, *args)
+            h4, f4 = place_of(source, inside, a, b, m4, *args)
+            h5, f5 = place_of(source + right, inside, a, b, m5, *args)
+            h6, f6 = place_of(source + (down + left), inside, a, b, m6, *args)
+            h7, f7 = place_of(source + down, inside, a, b, m7, *args)
+            h8, f8 = place_of(source + (down + right), inside, a, b, m8, *args)
+            # The statements go from the last place to the first, so the first place that fires is
+            # written last.
+            which, h = tl.zeros([ROWS, COLUMNS], tl.int32), h0
+            which, h = tl.where(f8, 10, which), tl.where(f8, h8, h)
+            which, h = tl.where(f7, 9, which), tl.where(f7, h7, h)
+            which, h = tl.where(f6, 8, which), tl.where(f6, h6, h)
+            which, h = tl.where(f5, 6, which), tl.where(f5, h5, h)
+            which, h = tl.where(f4, 5, which), tl.where(f4, h4, h)
+            which, h = tl.where(f3, 4, which), tl.where(f3, h3, h)
+            which, h = tl.where(f2, 2, which), tl.where(f2, h2, h)
+            which, h = tl.where(f1, 1, which), tl.where(f1, h1, h)
+            which, h = tl.where(f0, 0, which), tl.where(f0, h0, h)
+            # A place above or left of the image repeats the next row or column of places. A place
+            # below or right of the image repeats an earlier place, which would have won.
+            r, c = tl.maximum(which >> 2, first_row), tl.maximum(which & 3, first_column)
+            tl.store(target, (r * 4 + c).to(tl.int8), mask=inside)
+            if NORM:
+                d = tl.load(above, mask=inside, other=0.0).to(tl.float32)
+                d *= derivative(h, rate, threshold, slope)
+                won = source + ((r - 1) * width + c - 1) * channels
+                total += d
+                product += d * (tl.load(won, mask=inside, other=0.0).to(tl.float32) - middle)
+            m0, m1, m2 = tl.where(f0, 0.0, h0), tl.where(f1, 0.0, h1), tl.where(f2, 0.0, h2)
+            m3, m4, m5 = tl.where(f3, 0.0, h3), tl.where(f4, 0.0, h4), tl.where(f5, 0.0, h5)
+            m6, m7, m8 = tl.where(f6, 0.0, h6), tl.where(f7, 0.0, h7), tl.where(f8, 0.0, h8)
+            source += between
+            above += pooled_step
+            target += pooled_step
+    if NORM:
+        store_sums(sums, total, product, channel, channels, split, splits)
+
+
+# Gradient of the current at one place of each window, from `d`, the gradients that the windows
+# around the place send to the place.
+@triton.jit
+def gradient_at(
+    d, x, inside, a, b, by, of, more, membrane, rate, threshold, slope, NORM: tl.constexpr,
+    CONSTANT: tl.constexpr,
+):  # fmt: skip
+    current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+    h = charge(current, a, b, membrane, rate)
+    d *= derivative(h, rate, threshold, slope)
+    if NORM and not CONSTANT:
+        d = d * by + current * of + more
+    return d, tl.where(h >= threshold, 0.0, h)
+
+
+# Winner and gradient of each window, `at` windows further. No place has the number 3.
+@triton.jit
+def window_at(winners, grad, inside, at):
+    winner = tl.load(winners + at, mask=inside, other=3).to(tl.int32)
+    return winner, tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+
+
+# Total of the gradients at one place of a constant current, to `out`.
+@triton.jit
+def store_total(total, x, out, inside, by, of, more, NORM: tl.constexpr):
+    if NORM:
+        current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+        total = total * by + current * of + more
+    tl.store(out, total.to(out.dtype.element_ty), mask=inside)
+
+
+# Gradients of the currents; `factors` as for `gpu_neurons.write_gradients`. Each thread has the four
+# places 4, 5, 7 and 8 of one window, which are places of up to four windows: of this window, of the
+# window to the right, of the window below, and of the window below to the right.
+@triton.jit(do_not_specialize=["steps", "windows", "height", "width", "high", "wide"])
+def write_pooled_gradients(
+    grad, x, statistics, winners, factors, out, steps, between, pooled_step, windows, channels,
+    height, width, high, wide, rate, threshold, slope, NORM: tl.constexpr, CONSTANT: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(channels, COLUMNS)
+    place = tl.program_id(0)
+    channel = place % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    window, row, column, pixel, there = window_of(
+        place // blocks, windows, height, width, high, wide, ROWS
+    )
+    inside = there[:, None] & (channel < channels)[None, :]
+    a, b, by, of, more = 1.0, 0.0, 1.0, 0.0, 0.0
+    if NORM:
+        a = by_channel(statistics + 2 * channels, channel, channels)
+        b = by_channel(statistics + 3 * channels, channel, channels)
+        by = by_channel(factors, channel, channels)
+        of = by_channel(factors + channels, channel, channels)
+        more = by_channel(factors + 2 * channels, channel, channels)
+    i = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+    at = window.to(tl.int64)[:, None] * channels + channel[None, :]
+    below, right = width * channels, channels
+    # Places inside the image, and windows inside the grid.
+    in5 = inside & (2 * column + 1 < width)[:, None]
+    in7, in8 = inside & (2 * row + 1 < height)[:, None], in5 & (2 * row + 1 < height)[:, None]
+    w5 = inside & (column + 1 < wide)[:, None]
+    w7, w8 = inside & (row + 1 < high)[:, None], w5 & (row + 1 < high)[:, None]
+    none = tl.zeros([ROWS, COLUMNS], tl.float32)
+    m4, m5, m7, m8 = none, none, none, none
+    t4, t5, t7, t8 = none, none, none, none
+    source, target = x + i, out + i
+    args = (a, b, by, of, more)
+    for _ in range(steps):
+        own, g = window_at(winners, grad, inside, at)
+        d4, d5 = tl.where(own == 5, g, 0.0), tl.where(own == 6, g, 0.0)
+        d7, d8 = tl.where(own == 9, g, 0.0), tl.where(own == 10, g, 0.0)
+        other, g = window_at(winners, grad, w5, at + channels)
+        d5, d8 = d5 + tl.where(other == 4, g, 0.0), d8 + tl.where(other == 8, g, 0.0)
+        other, g = window_at(winners, grad, w7, at + wide * channels)
+        d7, d8 = d7 + tl.where(other == 1, g, 0.0), d8 + tl.where(other == 2, g, 0.0)
+        other, g = window_at(winners, grad, w8, at + (wide + 1) * channels)
+        d8 += tl.where(other == 0, g, 0.0)
+        last = (rate, threshold, slope, NORM, CONSTANT)
+        d4, m4 = gradient_at(d4, source, inside, *args, m4, *last)
+        d5, m5 = gradient_at(d5, source + right, in5, *args, m5, *last)
+        d7, m7 = gradient_at(d7, source + below, in7, *args, m7, *last)
+        d8, m8 = gradient_at(d8, source + below + right, in8, *args, m8, *last)
+        if CONSTANT:
+            t4, t5, t7, t8 = t4 + d4, t5 + d5, t7 + d7, t8 + d8
+        else:
+            tl.store(target, d4.to(out.dtype.element_ty), mask=inside)
+            tl.store(target + right, d5.to(out.dtype.element_ty), mask=in5)
+            tl.store(target + below, d7.to(out.dtype.element_ty), mask=in7)
+            tl.store(target + below + right, d8.to(out.dtype.element_ty), mask=in8)
+            target += between
+        source += between
+        at += pooled_step
+    if CONSTANT:
+        store_total(t4, source, target, inside, by, of, more, NORM)
+        store_total(t5, source + right, target + right, in5, by, of, more, NORM)
+        store_total(t7, source + below, target + below, in7, by, of, more, NORM)
+        store_total(t8, source + below + right, target + below + right, in8, by, of, more, NORM)
