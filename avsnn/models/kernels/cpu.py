@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from avsnn.models.kernels import reference
 from avsnn.models.kernels.compiled_library import load_library
 
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import LayerSpec
 
 NAME = "cpu"
+CHANNELS_INNERMOST = False
 
 # The functions of csrc/ that this module calls.
 _FUNCTIONS = (
@@ -30,6 +32,12 @@ _FUNCTIONS = (
     *("avsnn_spike_conv", "avsnn_spike_conv_backward"),
     *("avsnn_spike_linear", "avsnn_spike_linear_backward"),
 )
+
+# The functions that return a number of spikes.
+_COUNTING = ("avsnn_pack", "avsnn_fire", "avsnn_fire_pool")
+
+# A current without channels is cut into at least so many planes, where its shape allows.
+_MIN_PLANES = 64
 
 # Number of output channels that a convolution of spikes computes together (BLOCK in csrc/common.h).
 _BLOCK = 64
@@ -41,6 +49,10 @@ _MOST = 3
 # were measured with benchmarks/spikes.py.
 MAX_DENSITY = {"conv": 0.2, "linear": 0.25}
 MAX_DENSITY_BACKWARD = {"conv": 0.3, "linear": 0.25}
+
+
+# So few values that plain torch is quick enough.
+move_statistics = reference.move_statistics
 
 
 class _CLayer(ctypes.Structure):
@@ -58,7 +70,7 @@ def available(device: torch.device) -> bool:
     return device.type == "cpu" and _library() is not None
 
 
-def as_input(tensor: Tensor) -> Tensor:
+def as_input(tensor: Tensor, channel: int | None = None) -> Tensor:
     """Return ``tensor`` contiguous and in float32, as these kernels read memory."""
     return tensor.float().contiguous()
 
@@ -72,13 +84,21 @@ def moments(current: Tensor) -> Tensor:
     return both.float()
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+def norm(current: Tensor, weight: Tensor, bias: Tensor, eps: float, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.norm`` of float32."""
+    return reference.finish_moments(moments(layer.frames(current)), weight, bias, eps)
+
+
+def fire(
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
+) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire`` of float32."""
-    c_layer = _c_layer(current, layer)
+    c_layer = _c_layer(current, layer, by_channel=scale is not None)
     spikes = current.new_empty(layer.spike_shape(current))
     name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
-    _call(name, current, scale, shift, spikes, c_layer)
-    return spikes
+    fired = _call(name, current, scale, shift, spikes, c_layer)
+    neurons = current.numel() // (1 if layer.constant else layer.steps)
+    return spikes, torch.tensor([fired, neurons * layer.steps])
 
 
 def fire_backward(
@@ -90,12 +110,30 @@ def fire_backward(
     layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire_backward`` of float32."""
-    c_layer = _c_layer(current, layer)
+    by_channel = scale is not None or centre is not None
+    c_layer = _c_layer(current, layer, by_channel=by_channel)
     out = torch.empty_like(current)
     sums = torch.empty((c_layer.channels, 2), dtype=torch.float64)
     name = "avsnn_fire_pool_backward" if layer.pooled else "avsnn_fire_backward"
     _call(name, grad, current, scale, shift, centre, out, sums, c_layer)
     return out, sums.float()
+
+
+def current_gradient(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.current_gradient`` of float32."""
+    return fire_backward(grad, current, None, None, None, layer)[0]
+
+
+def norm_fire_backward(
+    grad: Tensor, current: Tensor, statistics: Tensor, eps: float, layer: LayerSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute ``reference.norm_fire_backward`` of float32."""
+    mean, _, scale, shift = statistics.unbind()
+    out, sums = fire_backward(grad, current, scale, shift, mean, layer)
+    count = current.numel() // len(mean)
+    factors, grad_weight, grad_bias = reference.finish_gradients(sums, statistics, eps, count)
+    norm_backward(layer.frames(out), layer.frames(current), *factors)
+    return out, grad_weight, grad_bias
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
@@ -181,8 +219,14 @@ def _sizes(packed: Tensor, blocks: Tensor) -> tuple[int, ...]:
     return *packed.shape[:2], *sizes, *packed.shape[2:]
 
 
-def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
-    batch, channels, *sides = layer.frame_shape(current)
+def _c_layer(current: Tensor, layer: LayerSpec, *, by_channel: bool) -> _CLayer:
+    """Describe a layer to the C code; a current without channels may have any shape."""
+    frame = layer.frame_shape(current)
+    if layer.pooled or by_channel:
+        batch, channels, *sides = frame
+    else:
+        batch, channels = 1, _count_planes(frame)
+        sides = [prod(frame) // channels]
     height, width = sides if layer.pooled else (1, prod(sides))
     return _CLayer(
         steps=layer.steps,
@@ -197,15 +241,27 @@ def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
     )
 
 
+def _count_planes(frame: tuple[int, ...]) -> int:
+    """Return the number of equal planes into which the first axes of a frame cut the frame.
+
+    One thread computes one plane at a time. The first axes are used until there are enough planes
+    for all threads, and no more axes than that, because each plane has a small fixed cost.
+    """
+    planes = 1
+    for size in frame[:-1]:
+        planes *= size if planes < _MIN_PLANES else 1
+    return planes
+
+
 # The types that the C code knows: values, sums, and spikes with one byte per value.
 _DTYPES = (torch.float32, torch.float64, torch.uint8)
 
 
-def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> None:
+def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> int:
     library = _library()
     if library is None:
         raise RuntimeError("There are no kernels for this CPU.")
-    getattr(library, name)(*(_as_c(argument) for argument in arguments))
+    return int(getattr(library, name)(*(_as_c(argument) for argument in arguments)) or 0)
 
 
 def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
@@ -224,5 +280,7 @@ def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None if this machine cannot compile the kernels."""
     library = load_library(_FUNCTIONS)
     if library is not None:
-        library.avsnn_pack.restype = ctypes.c_int64
+        for name in _FUNCTIONS:
+            counts = name in _COUNTING
+            getattr(library, name).restype = ctypes.c_int64 if counts else None
     return library

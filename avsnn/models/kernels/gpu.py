@@ -1,9 +1,6 @@
 """Kernels for GPUs, in Triton, on float32 and bfloat16; the arithmetic is in float32.
 
-A current ``[T, B, C, ...]`` or ``[B, C, ...]`` lies in memory with the channels innermost, as
-``[T, B, ..., C]`` or ``[B, ..., C]``, and so do spikes and gradients. A current without channels may
-have its axes in any order behind the first one, and its spikes and gradients have the same order.
-
+Currents, spikes and gradients lie in memory with the channels innermost (``memory_layout.py``).
 The kernels allocate memory through torch and never wait for the GPU, so a CUDA graph can record
 them. Products and sums are rounded one by one (no fused multiply-add), so the spikes are equal to
 those of the reference to the bit. With ``TRITON_INTERPRET=1`` in the environment the kernels run on
@@ -12,8 +9,9 @@ a CPU, slowly, for tests.
 The Triton functions are in ``gpu_neurons.py``, ``gpu_pooling.py`` and ``gpu_norm.py``. There,
 ``step`` is the number of neurons, ``between`` is the distance from one time step of the current to
 the next, 0 for a constant current; ``a`` and ``b`` are scale and shift of a channel; ``statistics``
-is what ``norm`` returns. Places in memory are 64-bit numbers. Sizes are not specialised, apart from
-those that decide whether a thread may read several neighbours at once, so few variants are compiled.
+is what ``norm`` returns. Places in memory are 64-bit numbers. Triton specialises a kernel only for
+the sizes that decide whether a thread may read several neighbours at once, so few variants are
+compiled.
 """
 
 from __future__ import annotations
@@ -26,9 +24,10 @@ import triton
 from torch import Tensor
 
 from avsnn.models.kernels import gpu_neurons, gpu_norm, gpu_pooling
+from avsnn.models.kernels.memory_layout import arrange, empty, memory_order, spike_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from avsnn.models.kernels.layer_spec import LayerSpec
 
@@ -36,59 +35,23 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 NAME = "triton"
+CHANNELS_INNERMOST = True
 
 # Most programs of a kernel whose programs write partial sums, and of a kernel whose programs write
-# counts. A GPU runs one to two thousand programs at a time, so the last ones leave little of the GPU
-# idle, and the partial sums are quickly added. The numbers are the same on every GPU, so sums are too.
+# counts. A GPU runs one to two thousand programs at a time, so the last programs leave little of
+# the GPU idle, and partial sums are quickly added. As the numbers do not depend on the GPU, neither
+# do the sums.
 MAX_SUMS, MAX_COUNTS = 8192, 32768
 
 
-def memory_order(tensor: Tensor, channel: int | None) -> list[int]:
-    """Return the axes of a current in the order in which they lie in memory, the innermost last.
-
-    Args:
-        tensor: the current.
-        channel: axis of the channels, or None for a current without channels.
-    """
-    axes = range(tensor.dim())
-    if channel is not None:
-        return [axis for axis in axes if axis != channel] + [channel]
-    return sorted(axes, key=lambda axis: (axis > 0, -tensor.stride(axis)))
-
-
 def as_input(tensor: Tensor, channel: int | None = None) -> Tensor:
-    """Return ``tensor`` as these kernels read memory; no copy if it already lies there like that.
+    """Return ``tensor`` as these kernels read memory (``memory_layout.py``).
 
     Args:
         tensor: current or gradient.
         channel: axis of the channels, or None for a tensor without channels.
     """
-    order = memory_order(tensor, channel)
-    return tensor.permute(order).contiguous().permute(_inverse(order))
-
-
-def empty_spikes(current: Tensor, channel: int | None, layer: LayerSpec) -> Tensor:
-    """Return memory for the spikes of ``current``."""
-    order = memory_order(current, channel)
-    return _empty(current, layer.spike_shape(current), _behind_time(order, layer))
-
-
-def empty_gradient(current: Tensor, channel: int | None) -> Tensor:
-    """Return memory for the gradient of ``current``."""
-    return _empty(current, current.shape, memory_order(current, channel))
-
-
-def _empty(like: Tensor, shape: Sequence[int], order: list[int]) -> Tensor:
-    return like.new_empty([shape[axis] for axis in order]).permute(_inverse(order))
-
-
-def _behind_time(order: list[int], layer: LayerSpec) -> list[int]:
-    """Return the order of the spikes of a current that lies in memory in ``order``."""
-    return [0, *(axis + 1 for axis in order)] if layer.constant else order
-
-
-def _inverse(order: list[int]) -> list[int]:
-    return sorted(range(len(order)), key=order.__getitem__)
+    return arrange(tensor, memory_order(tensor, channel))
 
 
 def _on_its_device(function: Callable[P, R]) -> Callable[P, R]:
@@ -109,6 +72,7 @@ def _on_its_device(function: Callable[P, R]) -> Callable[P, R]:
 def norm(current: Tensor, weight: Tensor, bias: Tensor, eps: float, layer: LayerSpec) -> Tensor:
     """Compute ``reference.norm``, in float32; sums of many values are in float64."""
     channels = current.shape[layer.channel]
+    weight, bias = weight.contiguous(), bias.contiguous()
     count = current.numel() // channels
     tiles, splits, blocks = _split(count, channels, gpu_norm.ROWS, MAX_SUMS)
     sums = current.new_empty((2, channels, splits), dtype=torch.float32)
@@ -128,7 +92,8 @@ def fire(
 ) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire``."""
     channel = None if scale is None and not layer.pooled else layer.channel
-    spikes = empty_spikes(current, channel, layer)
+    order = spike_order(memory_order(current, channel), constant=layer.constant)
+    spikes = empty(current, layer.spike_shape(current), order)
     step, between = _distances(current, layer)
     channels = gpu_neurons.COLUMNS if channel is None else current.shape[channel]
     rows, columns = gpu_neurons.ROWS, gpu_neurons.COLUMNS
@@ -158,12 +123,11 @@ def fire(
 
 
 @_on_its_device
-def fire_backward(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
-    """Compute ``reference.fire_backward`` without scale and shift."""
-    channel = layer.channel if layer.pooled else None
-    order = _behind_time(memory_order(current, channel), layer)
-    grad = grad.permute(order).contiguous()
-    out = empty_gradient(current, channel)
+def current_gradient(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.current_gradient``."""
+    order = memory_order(current, layer.channel if layer.pooled else None)
+    grad = arrange(grad, spike_order(order, constant=layer.constant))
+    out = empty(current, current.shape, order)
     if layer.pooled:
         winners, _ = _sum_pooled_gradients(grad, current, None, layer)
         _write_pooled_gradients(grad, current, None, winners, None, out, layer)
@@ -174,28 +138,23 @@ def fire_backward(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
 
 @_on_its_device
 def norm_fire_backward(
-    grad: Tensor,
-    current: Tensor,
-    weight: Tensor,
-    statistics: Tensor,
-    eps: float,
-    layer: LayerSpec,
+    grad: Tensor, current: Tensor, statistics: Tensor, eps: float, layer: LayerSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute ``reference.norm_fire_backward`` in two passes over the current.
 
     Pass 1 adds up, for each channel, what batch norm needs. Pass 2 computes the potentials again
     and writes the gradient of the current.
     """
-    channels = len(weight)
-    out = empty_gradient(current, layer.channel)
+    channels = statistics.shape[1]
+    out = empty(current, current.shape, memory_order(current, layer.channel))
     if layer.pooled:
         winners, sums = _sum_pooled_gradients(grad, current, statistics, layer)
     else:
         sums = _sum_gradients(grad, current, statistics, layer)
     factors = current.new_empty((3, channels), dtype=torch.float32)
-    grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
+    grad_weight, grad_bias = statistics.new_empty((2, channels)).unbind()
     gpu_norm.finish_gradients[(channels,)](
-        sums, statistics, weight, factors, grad_weight, grad_bias, current.numel() // channels,
+        sums, statistics, factors, grad_weight, grad_bias, current.numel() // channels,
         sums.shape[2], channels, eps, BLOCK=gpu_norm.BLOCK,
     )  # fmt: skip
     if layer.pooled:
@@ -207,18 +166,19 @@ def norm_fire_backward(
 
 @_on_its_device
 def move_statistics(
-    statistics: Tensor,
+    running_mean: Tensor,
+    running_variance: Tensor,
+    batches: Tensor,
     mean: Tensor,
     variance: Tensor,
-    batches: Tensor,
     momentum: float,
     unbiased: float,
 ) -> None:
-    """Compute ``reference.move_statistics`` in place."""
-    block = 256
+    """Compute ``reference.move_statistics``."""
+    block = gpu_norm.CHANNELS
     gpu_norm.move_statistics[(triton.cdiv(len(mean), block),)](
-        statistics, mean, variance, batches, momentum, unbiased, len(mean), BLOCK=block,
-        enable_fp_fusion=False,
+        running_mean, running_variance, batches, mean, variance, momentum, unbiased, len(mean),
+        BLOCK=block, enable_fp_fusion=False,
     )  # fmt: skip
 
 

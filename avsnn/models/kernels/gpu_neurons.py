@@ -17,42 +17,47 @@ ROWS, COLUMNS = 16, 32
 STEPS_PER_BYTE = 8
 
 
-# Membrane potential of neurons before they fire, from their potential after the step before.
 @triton.jit
 def charge(current, a, b, membrane, rate):
+    """Return the potential before firing, from the potential after the step before."""
     return membrane + (current * a + b - membrane) * rate
 
 
-# Derivative of the surrogate, times rate. The function is even in `potential - threshold`.
 @triton.jit
 def derivative(potential, rate, threshold, slope):
+    """Return the derivative of the surrogate, times the rate.
+
+    The function is even in ``potential - threshold``.
+    """
     e = tl.exp(-tl.abs(slope * (potential - threshold)))
     return slope * rate * e / ((1.0 + e) * (1.0 + e))
 
 
-# Values of `table`, one for each channel, as a row.
 @triton.jit
 def by_channel(table, channel, channels):
+    """Return the values of ``table``, one for each channel, as a row."""
     return tl.load(table + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
 
 
-# Places of one tile of neurons, and which places are in a step.
 @triton.jit
 def tile_of(channel, tile, step, channels, ROWS: tl.constexpr):
+    """Return the places of one tile of neurons, and which places are in a step."""
     row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)
     i = row[:, None] * channels + channel[None, :]
     return i, (channel < channels)[None, :] & (i < step)
 
 
-# Spikes to `out`, and the number of spikes of each program to `counts`. PACKED writes the spikes of
-# eight steps into one byte, the first step into the lowest bit. Programs of one split take every
-# `splits`-th tile.
 @triton.jit(do_not_specialize=["steps", "tiles", "splits"])
 def fire_tiles(
     x, scale, shift, out, counts, steps, between, step, tiles, splits, channels, rate, threshold,
     SCALED: tl.constexpr, PACKED: tl.constexpr, STEPS: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Write spikes to ``out``, and the number of spikes of each program to ``counts``.
+
+    PACKED writes the spikes of eight steps into one byte, the first step into the lowest bit.
+    Programs of one split take every ``splits``-th tile.
+    """
     block, split = tl.program_id(0), tl.program_id(1)
     channel = block * COLUMNS + tl.arange(0, COLUMNS)
     a, b = 1.0, 0.0
@@ -85,13 +90,17 @@ def fire_tiles(
     tl.store(counts + split * tl.num_programs(0) + block, tl.sum(total))
 
 
-# Pass 1 of the backward pass through batch norm: for each channel, the sum of the gradient of the
-# normalised current, and the sum of this gradient times `x - mean`, to `sums` [2, C, splits].
 @triton.jit(do_not_specialize=["steps", "tiles", "splits"])
 def sum_gradients(
     grad, x, statistics, sums, steps, between, step, tiles, splits, channels, rate, threshold,
     slope, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Write two sums for each channel to ``sums`` [2, C, splits].
+
+    The first sum is over the gradient of the normalised current, the second over this gradient
+    times ``x - mean``. This is pass 1 of the backward pass through batch norm. It reads 32 N bytes
+    for N currents of four bytes at each of T = 4 steps; pass 2, ``write_gradients``, moves 48 N.
+    """
     block, split = tl.program_id(0), tl.program_id(1)
     channel = block * COLUMNS + tl.arange(0, COLUMNS)
     middle = by_channel(statistics, channel, channels)
@@ -116,22 +125,25 @@ def sum_gradients(
     store_sums(sums, total, product, channel, channels, split, splits)
 
 
-# Sums over the rows of a tile to `sums` [2, C, splits].
 @triton.jit
 def store_sums(sums, total, product, channel, channels, split, splits):
+    """Write the sums over the rows of a tile to ``sums`` [2, C, splits]."""
     at = channel * splits + split
     tl.store(sums + at, tl.sum(total, axis=0), mask=channel < channels)
     tl.store(sums + channels * splits + at, tl.sum(product, axis=0), mask=channel < channels)
 
 
-# Gradients of the currents of one tile. With NORM (pass 2 of the backward pass through batch norm),
-# `factors` holds three values for each channel, which turn the gradient of the normalised current
-# into the gradient of the current.
 @triton.jit(do_not_specialize=["steps"])
 def write_gradients(
     grad, x, statistics, factors, out, steps, between, step, channels, rate, threshold, slope,
     NORM: tl.constexpr, CONSTANT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Write the gradients of the currents of one tile to ``out``.
+
+    With NORM (pass 2 of the backward pass through batch norm), ``factors`` holds three values for
+    each channel, which turn the gradient of the normalised current into the gradient of the
+    current.
+    """
     blocks = tl.cdiv(channels, COLUMNS)
     place = tl.program_id(0)
     channel = place % blocks * COLUMNS + tl.arange(0, COLUMNS)

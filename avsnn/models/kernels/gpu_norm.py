@@ -17,13 +17,17 @@ ROWS, COLUMNS, BLOCK = 32, 32, 1024
 # Counts that are added at once; there are more counts than partial sums of a channel.
 COUNTS = 4096
 
+# Channels of one program of `move_statistics`.
+CHANNELS = 256
 
-# Sums of `x` and of its square for each channel, about the first value of the channel, to `sums`
-# [2, C, splits]. Programs of one split take every `splits`-th tile of `rows` times `channels`.
+
 @triton.jit(do_not_specialize=["rows", "tiles", "splits"])
-def sum_moments(
-    x, sums, rows, tiles, splits, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def sum_moments(x, sums, rows, tiles, splits, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Write the sums of ``x`` and of its square for each channel to ``sums`` [2, C, splits].
+
+    The first value of a channel is subtracted before, so that no digits are lost if all values are
+    far from 0. Programs of one split take every ``splits``-th tile of ``rows`` times ``channels``.
+    """
     block, split = tl.program_id(0), tl.program_id(1)
     channel = block * COLUMNS + tl.arange(0, COLUMNS)
     middle = by_channel(x, channel, channels)
@@ -40,9 +44,9 @@ def sum_moments(
     store_sums(sums, total, square, channel, channels, split, splits)
 
 
-# Both sums of one channel, from the partial sums [2, C, splits].
 @triton.jit
 def add_splits(sums, channel, channels, splits, BLOCK: tl.constexpr):
+    """Return both sums of one channel, from the partial sums [2, C, splits]."""
     first, second = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
     for start in range(0, splits, BLOCK):
         i = start + tl.arange(0, BLOCK)
@@ -52,11 +56,11 @@ def add_splits(sums, channel, channels, splits, BLOCK: tl.constexpr):
     return tl.sum(first), tl.sum(second)
 
 
-# Mean, biased variance, scale and shift of one channel, to `statistics` [4, C].
 @triton.jit(do_not_specialize=["count", "splits", "channels"])
 def finish_moments(
     sums, x, weight, bias, statistics, count, splits, channels, eps, BLOCK: tl.constexpr
 ):
+    """Write mean, biased variance, scale and shift of one channel to ``statistics`` [4, C]."""
     channel = tl.program_id(0)
     total, square = add_splits(sums, channel, channels, splits, BLOCK)
     off = total / count
@@ -72,51 +76,58 @@ def finish_moments(
     tl.store(at + 3 * channels, shift.to(tl.float32))
 
 
-# Gradients of weight and bias of one channel, and the `factors` [3, C] with which the gradient d of
-# the normalised current becomes the gradient of the current, `d * by + x * of + more`. The gradient
-# of batch norm is scale * (d - mean(d) - x_hat * mean(d * x_hat)).
 @triton.jit(do_not_specialize=["count", "splits", "channels"])
 def finish_gradients(
-    sums, statistics, weight, factors, grad_weight, grad_bias, count, splits, channels, eps,
+    sums, statistics, factors, grad_weight, grad_bias, count, splits, channels, eps,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """Write the gradients of weight and bias of one channel, and its ``factors`` [3, C].
+
+    The factors by, of and more turn d, the gradient of the normalised current, into the gradient of
+    the current, ``d * by + x * of + more``. The latter is the gradient of batch norm,
+    ``scale * (d - mean(d) - x_hat * mean(d * x_hat))``.
+    """
     channel = tl.program_id(0)
     total, product = add_splits(sums, channel, channels, splits, BLOCK)
     mean = tl.load(statistics + channel).to(tl.float64)
     inverse = 1.0 / tl.sqrt(tl.load(statistics + channels + channel).to(tl.float64) + eps)
-    scale = tl.load(weight + channel).to(tl.float64) * inverse
+    scale = tl.load(statistics + 2 * channels + channel).to(tl.float64)
     slant = product / count * inverse * inverse
+    more = scale * (mean * slant - total / count)
     tl.store(factors + channel, scale.to(tl.float32))
     tl.store(factors + channels + channel, (-scale * slant).to(tl.float32))
-    more = scale * (mean * slant - total / count)
     tl.store(factors + 2 * channels + channel, more.to(tl.float32))
-    tl.store(grad_weight + channel, (product * inverse).to(grad_weight.dtype.element_ty))
-    tl.store(grad_bias + channel, total.to(grad_bias.dtype.element_ty))
+    tl.store(grad_weight + channel, (product * inverse).to(tl.float32))
+    tl.store(grad_bias + channel, total.to(tl.float32))
 
 
-# Running statistics of a batch norm, moved towards the statistics of a batch, and the number of
-# batches; `unbiased` is the variance that the running variance follows, divided by the biased one.
 @triton.jit(do_not_specialize=["channels"])
 def move_statistics(
-    statistics, mean, variance, batches, momentum, unbiased, channels, BLOCK: tl.constexpr
-):
+    running_mean, running_variance, batches, mean, variance, momentum, unbiased, channels,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Move running statistics towards the statistics of a batch, and count the batch."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < channels
-    before = tl.load(mean + i, mask=inside).to(tl.float32)
-    now = tl.load(statistics + i, mask=inside)
-    after = before + (now - before) * momentum
-    tl.store(mean + i, after.to(mean.dtype.element_ty), mask=inside)
-    before = tl.load(variance + i, mask=inside).to(tl.float32)
-    now = tl.load(statistics + channels + i, mask=inside) * unbiased
-    after = before + (now - before) * momentum
-    tl.store(variance + i, after.to(variance.dtype.element_ty), mask=inside)
+    now = tl.load(mean + i, mask=inside)
+    move(running_mean + i, now, momentum, inside)
+    now = tl.load(variance + i, mask=inside) * unbiased
+    move(running_variance + i, now, momentum, inside)
     if tl.program_id(0) == 0:
         tl.store(batches, tl.load(batches) + 1)
 
 
-# Number of spikes, from the numbers of all programs, and the number of values, to `out` [2].
+@triton.jit
+def move(values, now, momentum, inside):
+    """Move ``values`` towards ``now`` by the share ``momentum``."""
+    before = tl.load(values, mask=inside).to(tl.float32)
+    after = before + (now - before) * momentum
+    tl.store(values, after.to(values.dtype.element_ty), mask=inside)
+
+
 @triton.jit(do_not_specialize=["size", "programs"])
 def finish_count(counts, out, programs, size, BLOCK: tl.constexpr):
+    """Write the sum of ``counts`` and the number of values to ``out`` [2]."""
     total = tl.zeros([BLOCK], tl.int64)
     for start in range(0, programs, BLOCK):
         i = start + tl.arange(0, BLOCK)

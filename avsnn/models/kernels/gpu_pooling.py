@@ -1,18 +1,21 @@
 """Triton functions of neurons with 3x3 max pooling behind them, stride 2 and padding 1.
 
-The places of a window have the numbers 0 to 8, in reading order. A *window* is one window of all
-channels of one clip. The windows of a clip lie on a grid of ``high`` times ``wide``.
+A *window* is one window of all channels of one clip. The windows of a clip lie on a grid of
+``high`` times ``wide``. The places of a window have the numbers 0 to 8, in reading order. A winner
+is kept as ``4 * r + c``, with its row r and its column c in the window, so two bit operations give
+both.
 
 Bytes of memory traffic for N currents of four bytes at each of T = 4 steps, N / 4 windows:
 
-- forward, 22 N: ``fire_tiles`` reads 16 N and writes the spikes of all steps as one byte, N;
+- Forward, 22 N: ``fire_tiles`` reads 16 N and writes the spikes of all steps as one byte, N;
   ``pool_bytes`` reads N and writes 4 N. Each neuron is computed once. A single kernel would move
-  20 N, but would compute each neuron for every window around the neuron, 2.25 times: on an H100
-  its instructions would take about as long as its memory traffic, and longer in bfloat16 and for a
-  constant current.
-- backward, 58 N: ``sum_pooled_gradients`` reads 16 N of currents and 4 N of gradients, computes
-  2.25 times, and writes the winners, N; ``write_pooled_gradients`` reads all of them once more, 21 N, and
-  writes 16 N. Nothing but the current is saved for the backward pass.
+  20 N, but would compute each neuron 2.25 times, once for every window around the neuron. On an
+  H100 the instructions would take about as long as the memory traffic of float32, and longer than
+  the traffic of bfloat16 or of a constant current.
+- Backward, 58 N: ``sum_pooled_gradients`` reads 16 N of currents and 4 N of gradients, and writes
+  the winners, N; ``write_pooled_gradients`` reads all of them again, 21 N, and writes 16 N. The
+  first kernel does compute each neuron 2.25 times, because the alternative, spikes as bytes and
+  winners from bytes, would move 19 N more.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ from avsnn.models.kernels.gpu_neurons import by_channel, charge, derivative, sto
 POOL_ROWS, ROWS, COLUMNS = 16, 4, 32
 
 
-# Row and column of each window, the pixel in its middle, and which windows there are.
 @triton.jit
 def window_of(tile, windows, height, width, high, wide, ROWS: tl.constexpr):
+    """Return number, row, column and middle pixel of each window, and which windows there are."""
     window = tile * ROWS + tl.arange(0, ROWS)
     line = window // wide
     clip = line // high
@@ -38,22 +41,24 @@ def window_of(tile, windows, height, width, high, wide, ROWS: tl.constexpr):
     return window, row, column, (clip * height + 2 * row) * width + 2 * column, window < windows
 
 
-# Distances in memory from the middle of each window to the rows and columns around the middle.
-# Outside of the image the distance is 0, so a place outside repeats a place of the same window.
 @triton.jit
 def around(row, column, channels, height, width):
+    """Return the distances from the middle of each window to the rows and columns around it.
+
+    Outside of the image the distance is 0, so a place outside repeats a place of the same window.
+    """
     up, left = tl.where(row > 0, -width, 0) * channels, tl.where(column > 0, -1, 0) * channels
     down = tl.where(2 * row + 1 < height, width, 0) * channels
     right = tl.where(2 * column + 1 < width, 1, 0) * channels
     return up[:, None], down[:, None], left[:, None], right[:, None]
 
 
-# Pooled spikes from the bytes that `fire_tiles` packed.
 @triton.jit(do_not_specialize=["steps", "windows", "height", "width", "high", "wide"])
 def pool_bytes(
     bits, pooled, steps, step, pooled_step, windows, channels, height, width, high, wide,
     STEPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Write pooled spikes, from the bytes that ``fire_tiles`` packed."""
     blocks = tl.cdiv(channels, COLUMNS)
     place = tl.program_id(0)
     channel = place % blocks * COLUMNS + tl.arange(0, COLUMNS)
@@ -82,16 +87,13 @@ def pool_bytes(
         source += step
 
 
-# One place of each window: its potential, and whether the place fires.
 @triton.jit
 def place_of(x, inside, a, b, membrane, rate, threshold):
+    """Return the potential of one place of each window, and whether the place fires."""
     h = charge(tl.load(x, mask=inside, other=0.0).to(tl.float32), a, b, membrane, rate)
     return h, h >= threshold
 
 
-# The winner of each window at each step, to `winners`. The winner is the first place that fires, or,
-# if no place fires, the first place that lies in the image. With NORM also the sums of
-# `gpu_neurons.sum_gradients`: only winners have a gradient, so the sums over winners suffice.
 @triton.jit(
     do_not_specialize=["steps", "tiles", "splits", "windows", "height", "width", "high", "wide"]
 )
@@ -100,6 +102,12 @@ def sum_pooled_gradients(
     channels, height, width, high, wide, rate, threshold, slope, NORM: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Write the winner of each window at each step to ``winners``.
+
+    The winner is the first place that fires, or, if no place fires, the first place that lies in
+    the image. With NORM, write also the sums of ``gpu_neurons.sum_gradients``: only winners have a
+    gradient, so the sums over winners suffice.
+    """
     block, split = tl.program_id(0), tl.program_id(1)
     channel = block * COLUMNS + tl.arange(0, COLUMNS)
     middle, a, b = 0.0, 1.0, 0.0
@@ -164,13 +172,15 @@ def sum_pooled_gradients(
         store_sums(sums, total, product, channel, channels, split, splits)
 
 
-# Gradient of the current at one place of each window, from `d`, the gradients that the windows
-# around the place send to the place.
 @triton.jit
 def gradient_at(
     d, x, inside, a, b, by, of, more, membrane, rate, threshold, slope, NORM: tl.constexpr,
     CONSTANT: tl.constexpr,
 ):  # fmt: skip
+    """Return the gradient of the current at one place of each window, and the potential after it.
+
+    ``d`` is the sum of the gradients that the windows around the place send to the place.
+    """
     current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
     h = charge(current, a, b, membrane, rate)
     d *= derivative(h, rate, threshold, slope)
@@ -179,31 +189,34 @@ def gradient_at(
     return d, tl.where(h >= threshold, 0.0, h)
 
 
-# Winner and gradient of each window, `at` windows further. No place has the number 3.
 @triton.jit
 def window_at(winners, grad, inside, at):
+    """Return winner and gradient of each window; a window outside has 3, which no place has."""
     winner = tl.load(winners + at, mask=inside, other=3).to(tl.int32)
     return winner, tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
 
 
-# Total of the gradients at one place of a constant current, to `out`.
 @triton.jit
 def store_total(total, x, out, inside, by, of, more, NORM: tl.constexpr):
+    """Write the total of the gradients at one place of a constant current to ``out``."""
     if NORM:
         current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
         total = total * by + current * of + more
     tl.store(out, total.to(out.dtype.element_ty), mask=inside)
 
 
-# Gradients of the currents; `factors` as for `gpu_neurons.write_gradients`. Each thread has the four
-# places 4, 5, 7 and 8 of one window, which are places of up to four windows: of this window, of the
-# window to the right, of the window below, and of the window below to the right.
 @triton.jit(do_not_specialize=["steps", "windows", "height", "width", "high", "wide"])
 def write_pooled_gradients(
     grad, x, statistics, winners, factors, out, steps, between, pooled_step, windows, channels,
     height, width, high, wide, rate, threshold, slope, NORM: tl.constexpr, CONSTANT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """Write the gradients of the currents to ``out``; ``factors`` as for ``write_gradients``.
+
+    Each thread has the four places 4, 5, 7 and 8 of one window, which are places of up to four
+    windows: of this window, of the window to the right, of the window below, and of the window
+    below to the right.
+    """
     blocks = tl.cdiv(channels, COLUMNS)
     place = tl.program_id(0)
     channel = place % blocks * COLUMNS + tl.arange(0, COLUMNS)

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+#: Axis of the channels of spikes ``[T, B, C, ...]``.
+SPIKE_CHANNEL = 2
+
 
 class LayerSpec(NamedTuple):
     """Neurons with a hard reset, a sigmoid surrogate and no gradient through time.
@@ -33,9 +36,13 @@ class LayerSpec(NamedTuple):
         """Return the shape of one time step of ``current``, ``[B, C, ...]``."""
         return tuple(current.shape if self.constant else current.shape[1:])
 
+    def frames(self, current: Tensor) -> Tensor:
+        """Return a current with channels as ``[F, C, ...]``."""
+        return current if self.constant else current.flatten(0, 1)
+
     def spike_shape(self, current: Tensor) -> tuple[int, ...]:
         """Return the shape of the spikes that ``current`` gives, ``[T, B, C, ...]``."""
-        batch, channels, *sides = self.frame_shape(current)
+        frame = self.frame_shape(current)
         if self.pooled:
-            sides = [(side + 1) // 2 for side in sides]
-        return (self.steps, batch, channels, *sides)
+            frame = (*frame[:-2], *((side + 1) // 2 for side in frame[-2:]))
+        return (self.steps, *frame)
