@@ -37,7 +37,7 @@ def spike_order(order: Sequence[int], *, constant: bool) -> list[int]:
 
 def arrange(tensor: Tensor, order: Sequence[int]) -> Tensor:
     """Return ``tensor`` in this order, without a copy if the tensor has this order already."""
-    return tensor.permute(*order).contiguous().permute(*_inverse(order))
+    return tensor.permute(list(order)).contiguous().permute(_inverse(order))
 
 
 def empty(
@@ -52,7 +52,7 @@ def empty(
         dtype: dtype of the tensor.
     """
     memory = like.new_empty([shape[axis] for axis in order], dtype=dtype or like.dtype)
-    return memory.permute(*_inverse(order))
+    return memory.permute(_inverse(order))
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
