@@ -66,12 +66,17 @@ def fire_tiles(
     total = tl.zeros([ROWS, COLUMNS], tl.int32)
     for tile in range(split, tiles, splits):
         i, inside = tile_of(channel, tile, step, channels, ROWS)
-        source, target = x + i, out + i
+        source, target = x, out
         membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
+        # Each step starts to read the current of the next one, so that more bytes are on their way.
+        coming = tl.load(source + i, mask=inside, other=0.0)
         for first in range(0, steps, STEPS):
             bits = tl.zeros([ROWS, COLUMNS], tl.int32)
             for t in range(tl.minimum(STEPS, steps - first)):
-                current = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+                current = coming.to(tl.float32)
+                source += between
+                more = tl.full([1, 1], first + t + 1, tl.int32) < steps
+                coming = tl.load(source + i, mask=inside & more, other=0.0)
                 h = charge(current, a, b, membrane, rate)
                 fires = h >= threshold
                 membrane = tl.where(fires, 0.0, h)
@@ -81,11 +86,10 @@ def fire_tiles(
                     bits |= spikes << t
                 else:
                     values = tl.where(fires, 1.0, 0.0).to(out.dtype.element_ty)
-                    tl.store(target, values, mask=inside)
+                    tl.store(target + i, values, mask=inside)
                     target += step
-                source += between
             if PACKED:
-                tl.store(target, bits.to(tl.uint8), mask=inside)
+                tl.store(target + i, bits.to(tl.uint8), mask=inside)
                 target += step
     tl.store(counts + split * tl.num_programs(0) + block, tl.sum(total))
 
@@ -110,11 +114,11 @@ def sum_gradients(
     product = tl.zeros([ROWS, COLUMNS], tl.float32)
     for tile in range(split, tiles, splits):
         i, inside = tile_of(channel, tile, step, channels, ROWS)
-        source, above = x + i, grad + i
+        source, above = x, grad
         membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
         for _ in range(steps):
-            current = tl.load(source, mask=inside, other=0.0).to(tl.float32)
-            d = tl.load(above, mask=inside, other=0.0).to(tl.float32)
+            current = tl.load(source + i, mask=inside, other=0.0).to(tl.float32)
+            d = tl.load(above + i, mask=inside, other=0.0).to(tl.float32)
             h = charge(current, a, b, membrane, rate)
             membrane = tl.where(h >= threshold, 0.0, h)
             d *= derivative(h, rate, threshold, slope)
@@ -155,12 +159,12 @@ def write_gradients(
         by = by_channel(factors, channel, channels)
         of = by_channel(factors + channels, channel, channels)
         more = by_channel(factors + 2 * channels, channel, channels)
-    source, above, target = x + i, grad + i, out + i
+    source, above, target = x, grad, out
     membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for _ in range(steps):
-        current = tl.load(source, mask=inside, other=0.0).to(tl.float32)
-        d = tl.load(above, mask=inside, other=0.0).to(tl.float32)
+        current = tl.load(source + i, mask=inside, other=0.0).to(tl.float32)
+        d = tl.load(above + i, mask=inside, other=0.0).to(tl.float32)
         h = charge(current, a, b, membrane, rate)
         membrane = tl.where(h >= threshold, 0.0, h)
         d *= derivative(h, rate, threshold, slope)
@@ -169,7 +173,7 @@ def write_gradients(
         else:
             if NORM:
                 d = d * by + current * of + more
-            tl.store(target, d.to(out.dtype.element_ty), mask=inside)
+            tl.store(target + i, d.to(out.dtype.element_ty), mask=inside)
             target += step
         source += between
         above += step
@@ -177,4 +181,4 @@ def write_gradients(
         if NORM:
             current = tl.load(x + i, mask=inside, other=0.0).to(tl.float32)
             total = total * by + current * of + more
-        tl.store(target, total.to(out.dtype.element_ty), mask=inside)
+        tl.store(target + i, total.to(out.dtype.element_ty), mask=inside)

@@ -66,32 +66,47 @@ def pool_bytes(
         place // blocks, windows, height, width, high, wide, ROWS
     )
     inside = there[:, None] & (channel < channels)[None, :]
-    source = bits + middle.to(tl.int64)[:, None] * channels + channel[None, :]
-    target = pooled + window.to(tl.int64)[:, None] * channels + channel[None, :]
+    i = middle.to(tl.int64)[:, None] * channels + channel[None, :]
+    at = window.to(tl.int64)[:, None] * channels + channel[None, :]
+    source, target = bits, pooled
     up, down, left, right = around(row, column, channels, height, width)
     for begin in range(0, steps, STEPS):
-        spikes = tl.load(source, mask=inside, other=0)
-        spikes |= tl.load(source + left, mask=inside, other=0)
-        spikes |= tl.load(source + right, mask=inside, other=0)
-        spikes |= tl.load(source + up, mask=inside, other=0)
-        spikes |= tl.load(source + (up + left), mask=inside, other=0)
-        spikes |= tl.load(source + (up + right), mask=inside, other=0)
-        spikes |= tl.load(source + down, mask=inside, other=0)
-        spikes |= tl.load(source + (down + left), mask=inside, other=0)
-        spikes |= tl.load(source + (down + right), mask=inside, other=0)
+        spikes = tl.load(source + i, mask=inside, other=0)
+        spikes |= tl.load(source + (i + left), mask=inside, other=0)
+        spikes |= tl.load(source + (i + right), mask=inside, other=0)
+        spikes |= tl.load(source + (i + up), mask=inside, other=0)
+        spikes |= tl.load(source + (i + up + left), mask=inside, other=0)
+        spikes |= tl.load(source + (i + up + right), mask=inside, other=0)
+        spikes |= tl.load(source + (i + down), mask=inside, other=0)
+        spikes |= tl.load(source + (i + down + left), mask=inside, other=0)
+        spikes |= tl.load(source + (i + down + right), mask=inside, other=0)
         packed = spikes.to(tl.int32)
         for t in range(tl.minimum(STEPS, steps - begin)):
             values = tl.where((packed >> t) & 1 == 1, 1.0, 0.0).to(pooled.dtype.element_ty)
-            tl.store(target, values, mask=inside)
+            tl.store(target + at, values, mask=inside)
             target += pooled_step
         source += step
 
 
 @triton.jit
-def place_of(x, inside, a, b, membrane, rate, threshold):
-    """Return the potential of one place of each window, and whether the place fires."""
-    h = charge(tl.load(x, mask=inside, other=0.0).to(tl.float32), a, b, membrane, rate)
-    return h, h >= threshold
+def contend(
+    x, inside, a, b, membrane, k: tl.constexpr, winner, potential, value, rate, threshold
+):  # fmt: skip
+    """Let place k win the windows where it fires, or where it is the last one and none has fired.
+
+    Places contend from the last to the first, so the first place that fires wins. Returns the
+    potential of the place after the step; the winner so far, 3 for none; and the winner's potential
+    and current.
+    """
+    current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+    h = charge(current, a, b, membrane, rate)
+    fires = h >= threshold
+    wins = fires
+    if k == 0:
+        wins = fires | (winner == 3)
+    after = tl.where(fires, 0.0, h)
+    winner, potential = tl.where(wins, k, winner), tl.where(wins, h, potential)
+    return after, winner, potential, tl.where(wins, current, value)
 
 
 @triton.jit(
@@ -116,55 +131,42 @@ def sum_pooled_gradients(
         a = by_channel(statistics + 2 * channels, channel, channels)
         b = by_channel(statistics + 3 * channels, channel, channels)
     none = tl.zeros([ROWS, COLUMNS], tl.float32)
-    total, product = none, none
+    nobody = tl.full([ROWS, COLUMNS], 3, tl.int32)
+    total, product, args = none, none, (rate, threshold)
     for tile in range(split, tiles, splits):
         window, row, column, pixel, there = window_of(
             tile, windows, height, width, high, wide, ROWS
         )
         inside = there[:, None] & (channel < channels)[None, :]
-        source = x + pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+        i = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
         at = window.to(tl.int64)[:, None] * channels + channel[None, :]
-        above, target = grad + at, winners + at
+        source, above, target = x, grad, winners
         up, down, left, right = around(row, column, channels, height, width)
+        i0, i1, i2, i3 = i + up + left, i + up, i + up + right, i + left
+        i5, i6, i7, i8 = i + right, i + down + left, i + down, i + down + right
         first_row = tl.where(row == 0, 1, 0)[:, None]
         first_column = tl.where(column == 0, 1, 0)[:, None]
         m0, m1, m2, m3, m4, m5, m6, m7, m8 = none, none, none, none, none, none, none, none, none
         for _ in range(steps):
-            args = (rate, threshold)
-            h0, f0 = place_of(source + (up + left), inside, a, b, m0, *args)
-            h1, f1 = place_of(source + up, inside, a, b, m1, *args)
-            h2, f2 = place_of(source + (up + right), inside, a, b, m2, *args)
-            h3, f3 = place_of(source + left, inside, a, b, m3, *args)
-            h4, f4 = place_of(source, inside, a, b, m4, *args)
-            h5, f5 = place_of(source + right, inside, a, b, m5, *args)
-            h6, f6 = place_of(source + (down + left), inside, a, b, m6, *args)
-            h7, f7 = place_of(source + down, inside, a, b, m7, *args)
-            h8, f8 = place_of(source + (down + right), inside, a, b, m8, *args)
-            # The statements go from the last place to the first, so the first place that fires is
-            # written last.
-            which, h = tl.zeros([ROWS, COLUMNS], tl.int32), h0
-            which, h = tl.where(f8, 10, which), tl.where(f8, h8, h)
-            which, h = tl.where(f7, 9, which), tl.where(f7, h7, h)
-            which, h = tl.where(f6, 8, which), tl.where(f6, h6, h)
-            which, h = tl.where(f5, 6, which), tl.where(f5, h5, h)
-            which, h = tl.where(f4, 5, which), tl.where(f4, h4, h)
-            which, h = tl.where(f3, 4, which), tl.where(f3, h3, h)
-            which, h = tl.where(f2, 2, which), tl.where(f2, h2, h)
-            which, h = tl.where(f1, 1, which), tl.where(f1, h1, h)
-            which, h = tl.where(f0, 0, which), tl.where(f0, h0, h)
+            w, h, v = nobody, none, none
+            m8, w, h, v = contend(source + i8, inside, a, b, m8, 10, w, h, v, *args)
+            m7, w, h, v = contend(source + i7, inside, a, b, m7, 9, w, h, v, *args)
+            m6, w, h, v = contend(source + i6, inside, a, b, m6, 8, w, h, v, *args)
+            m5, w, h, v = contend(source + i5, inside, a, b, m5, 6, w, h, v, *args)
+            m4, w, h, v = contend(source + i, inside, a, b, m4, 5, w, h, v, *args)
+            m3, w, h, v = contend(source + i3, inside, a, b, m3, 4, w, h, v, *args)
+            m2, w, h, v = contend(source + i2, inside, a, b, m2, 2, w, h, v, *args)
+            m1, w, h, v = contend(source + i1, inside, a, b, m1, 1, w, h, v, *args)
+            m0, w, h, v = contend(source + i0, inside, a, b, m0, 0, w, h, v, *args)
             # A place above or left of the image repeats the next row or column of places. A place
             # below or right of the image repeats an earlier place, which would have won.
-            r, c = tl.maximum(which >> 2, first_row), tl.maximum(which & 3, first_column)
-            tl.store(target, (r * 4 + c).to(tl.int8), mask=inside)
+            r, c = tl.maximum(w >> 2, first_row), tl.maximum(w & 3, first_column)
+            tl.store(target + at, (r * 4 + c).to(tl.int8), mask=inside)
             if NORM:
-                d = tl.load(above, mask=inside, other=0.0).to(tl.float32)
+                d = tl.load(above + at, mask=inside, other=0.0).to(tl.float32)
                 d *= derivative(h, rate, threshold, slope)
-                won = source + ((r - 1) * width + c - 1) * channels
                 total += d
-                product += d * (tl.load(won, mask=inside, other=0.0).to(tl.float32) - middle)
-            m0, m1, m2 = tl.where(f0, 0.0, h0), tl.where(f1, 0.0, h1), tl.where(f2, 0.0, h2)
-            m3, m4, m5 = tl.where(f3, 0.0, h3), tl.where(f4, 0.0, h4), tl.where(f5, 0.0, h5)
-            m6, m7, m8 = tl.where(f6, 0.0, h6), tl.where(f7, 0.0, h7), tl.where(f8, 0.0, h8)
+                product += d * (v - middle)
             source += between
             above += pooled_step
             target += pooled_step
@@ -233,7 +235,7 @@ def write_pooled_gradients(
         more = by_channel(factors + 2 * channels, channel, channels)
     i = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
     at = window.to(tl.int64)[:, None] * channels + channel[None, :]
-    below, right = width * channels, channels
+    right, below = channels, width * channels
     # Places inside the image, and windows inside the grid.
     in5 = inside & (2 * column + 1 < width)[:, None]
     in7, in8 = inside & (2 * row + 1 < height)[:, None], in5 & (2 * row + 1 < height)[:, None]
@@ -242,35 +244,37 @@ def write_pooled_gradients(
     none = tl.zeros([ROWS, COLUMNS], tl.float32)
     m4, m5, m7, m8 = none, none, none, none
     t4, t5, t7, t8 = none, none, none, none
-    source, target = x + i, out + i
+    source, target, won, above = x + i, out + i, winners + at, grad + at
     args = (a, b, by, of, more)
     for _ in range(steps):
-        own, g = window_at(winners, grad, inside, at)
+        own, g = window_at(won, above, inside, 0)
         d4, d5 = tl.where(own == 5, g, 0.0), tl.where(own == 6, g, 0.0)
         d7, d8 = tl.where(own == 9, g, 0.0), tl.where(own == 10, g, 0.0)
-        other, g = window_at(winners, grad, w5, at + channels)
+        other, g = window_at(won, above, w5, channels)
         d5, d8 = d5 + tl.where(other == 4, g, 0.0), d8 + tl.where(other == 8, g, 0.0)
-        other, g = window_at(winners, grad, w7, at + wide * channels)
+        other, g = window_at(won, above, w7, wide * channels)
         d7, d8 = d7 + tl.where(other == 1, g, 0.0), d8 + tl.where(other == 2, g, 0.0)
-        other, g = window_at(winners, grad, w8, at + (wide + 1) * channels)
+        other, g = window_at(won, above, w8, (wide + 1) * channels)
         d8 += tl.where(other == 0, g, 0.0)
         last = (rate, threshold, slope, NORM, CONSTANT)
         d4, m4 = gradient_at(d4, source, inside, *args, m4, *last)
         d5, m5 = gradient_at(d5, source + right, in5, *args, m5, *last)
         d7, m7 = gradient_at(d7, source + below, in7, *args, m7, *last)
-        d8, m8 = gradient_at(d8, source + below + right, in8, *args, m8, *last)
+        d8, m8 = gradient_at(d8, source + (below + right), in8, *args, m8, *last)
         if CONSTANT:
             t4, t5, t7, t8 = t4 + d4, t5 + d5, t7 + d7, t8 + d8
         else:
             tl.store(target, d4.to(out.dtype.element_ty), mask=inside)
             tl.store(target + right, d5.to(out.dtype.element_ty), mask=in5)
             tl.store(target + below, d7.to(out.dtype.element_ty), mask=in7)
-            tl.store(target + below + right, d8.to(out.dtype.element_ty), mask=in8)
+            tl.store(target + (below + right), d8.to(out.dtype.element_ty), mask=in8)
             target += between
         source += between
-        at += pooled_step
+        won += pooled_step
+        above += pooled_step
     if CONSTANT:
+        corner = below + right
         store_total(t4, source, target, inside, by, of, more, NORM)
         store_total(t5, source + right, target + right, in5, by, of, more, NORM)
         store_total(t7, source + below, target + below, in7, by, of, more, NORM)
-        store_total(t8, source + below + right, target + below + right, in8, by, of, more, NORM)
+        store_total(t8, source + corner, target + corner, in8, by, of, more, NORM)
