@@ -137,6 +137,16 @@ def store_sums(sums, total, product, channel, channels, split, splits):
     tl.store(sums + channels * splits + at, tl.sum(product, axis=0), mask=channel < channels)
 
 
+@triton.jit
+def norm_of(statistics, factors, channel, channels):
+    """Return scale and shift of each channel, and its three factors, as rows."""
+    a = by_channel(statistics + 2 * channels, channel, channels)
+    b = by_channel(statistics + 3 * channels, channel, channels)
+    by = by_channel(factors, channel, channels)
+    of = by_channel(factors + channels, channel, channels)
+    return a, b, by, of, by_channel(factors + 2 * channels, channel, channels)
+
+
 @triton.jit(do_not_specialize=["steps"])
 def write_gradients(
     grad, x, statistics, factors, out, steps, between, step, channels, rate, threshold, slope,
@@ -154,11 +164,7 @@ def write_gradients(
     i, inside = tile_of(channel, place // blocks, step, channels, ROWS)
     a, b, by, of, more = 1.0, 0.0, 1.0, 0.0, 0.0
     if NORM:
-        a = by_channel(statistics + 2 * channels, channel, channels)
-        b = by_channel(statistics + 3 * channels, channel, channels)
-        by = by_channel(factors, channel, channels)
-        of = by_channel(factors + channels, channel, channels)
-        more = by_channel(factors + 2 * channels, channel, channels)
+        a, b, by, of, more = norm_of(statistics, factors, channel, channels)
     source, above, target = x, grad, out
     membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)

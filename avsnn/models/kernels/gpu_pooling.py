@@ -23,7 +23,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from avsnn.models.kernels.gpu_neurons import by_channel, charge, derivative, store_sums
+from avsnn.models.kernels.gpu_neurons import by_channel, charge, derivative, norm_of, store_sums
 
 # Windows and channels of one program of the kernels that go from bytes to pooled spikes, and of the
 # kernels that compute gradients. The latter hold up to nine potentials for each window and channel,
@@ -175,20 +175,25 @@ def sum_pooled_gradients(
 
 
 @triton.jit
-def gradient_at(
-    d, x, inside, a, b, by, of, more, membrane, rate, threshold, slope, NORM: tl.constexpr,
-    CONSTANT: tl.constexpr,
+def write_place(
+    d, total, membrane, x, out, inside, a, b, by, of, more, rate, threshold, slope,
+    NORM: tl.constexpr, CONSTANT: tl.constexpr,
 ):  # fmt: skip
-    """Return the gradient of the current at one place of each window, and the potential after it.
+    """Write the gradient at one place of each window; add it to ``total`` if CONSTANT.
 
-    ``d`` is the sum of the gradients that the windows around the place send to the place.
+    ``d`` is the sum of the gradients that the windows around the place send to the place. Returns
+    the total and the potential after the step.
     """
     current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
     h = charge(current, a, b, membrane, rate)
     d *= derivative(h, rate, threshold, slope)
-    if NORM and not CONSTANT:
-        d = d * by + current * of + more
-    return d, tl.where(h >= threshold, 0.0, h)
+    if CONSTANT:
+        total += d
+    else:
+        if NORM:
+            d = d * by + current * of + more
+        tl.store(out, d.to(out.dtype.element_ty), mask=inside)
+    return total, tl.where(h >= threshold, 0.0, h)
 
 
 @triton.jit
@@ -228,14 +233,10 @@ def write_pooled_gradients(
     inside = there[:, None] & (channel < channels)[None, :]
     a, b, by, of, more = 1.0, 0.0, 1.0, 0.0, 0.0
     if NORM:
-        a = by_channel(statistics + 2 * channels, channel, channels)
-        b = by_channel(statistics + 3 * channels, channel, channels)
-        by = by_channel(factors, channel, channels)
-        of = by_channel(factors + channels, channel, channels)
-        more = by_channel(factors + 2 * channels, channel, channels)
+        a, b, by, of, more = norm_of(statistics, factors, channel, channels)
     i = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
     at = window.to(tl.int64)[:, None] * channels + channel[None, :]
-    right, below = channels, width * channels
+    right, below, corner = channels, width * channels, (width + 1) * channels
     # Places inside the image, and windows inside the grid.
     in5 = inside & (2 * column + 1 < width)[:, None]
     in7, in8 = inside & (2 * row + 1 < height)[:, None], in5 & (2 * row + 1 < height)[:, None]
@@ -245,7 +246,7 @@ def write_pooled_gradients(
     m4, m5, m7, m8 = none, none, none, none
     t4, t5, t7, t8 = none, none, none, none
     source, target, won, above = x + i, out + i, winners + at, grad + at
-    args = (a, b, by, of, more)
+    args = (a, b, by, of, more, rate, threshold, slope, NORM, CONSTANT)
     for _ in range(steps):
         own, g = window_at(won, above, inside, 0)
         d4, d5 = tl.where(own == 5, g, 0.0), tl.where(own == 6, g, 0.0)
@@ -256,24 +257,16 @@ def write_pooled_gradients(
         d7, d8 = d7 + tl.where(other == 1, g, 0.0), d8 + tl.where(other == 2, g, 0.0)
         other, g = window_at(won, above, w8, (wide + 1) * channels)
         d8 += tl.where(other == 0, g, 0.0)
-        last = (rate, threshold, slope, NORM, CONSTANT)
-        d4, m4 = gradient_at(d4, source, inside, *args, m4, *last)
-        d5, m5 = gradient_at(d5, source + right, in5, *args, m5, *last)
-        d7, m7 = gradient_at(d7, source + below, in7, *args, m7, *last)
-        d8, m8 = gradient_at(d8, source + (below + right), in8, *args, m8, *last)
-        if CONSTANT:
-            t4, t5, t7, t8 = t4 + d4, t5 + d5, t7 + d7, t8 + d8
-        else:
-            tl.store(target, d4.to(out.dtype.element_ty), mask=inside)
-            tl.store(target + right, d5.to(out.dtype.element_ty), mask=in5)
-            tl.store(target + below, d7.to(out.dtype.element_ty), mask=in7)
-            tl.store(target + (below + right), d8.to(out.dtype.element_ty), mask=in8)
-            target += between
+        t4, m4 = write_place(d4, t4, m4, source, target, inside, *args)
+        t5, m5 = write_place(d5, t5, m5, source + right, target + right, in5, *args)
+        t7, m7 = write_place(d7, t7, m7, source + below, target + below, in7, *args)
+        t8, m8 = write_place(d8, t8, m8, source + corner, target + corner, in8, *args)
+        target += between
         source += between
         won += pooled_step
         above += pooled_step
     if CONSTANT:
-        corner = below + right
+        # `between` is 0, so both still point at the first step.
         store_total(t4, source, target, inside, by, of, more, NORM)
         store_total(t5, source + right, target + right, in5, by, of, more, NORM)
         store_total(t7, source + below, target + below, in7, by, of, more, NORM)
