@@ -1,11 +1,14 @@
 """Where and how a network is computed: device, kernels, precision."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.utils import deterministic
 
 from avsnn.errors import UserError
 from avsnn.models import kernels
+from avsnn.models.kernels.instruction_set import has_any
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 
@@ -40,6 +43,38 @@ def choose_kernels(name: str, device: torch.device) -> str:
         return kernels.choose(name, device)
     except ValueError as error:
         raise UserError(f"compute.kernels: {error}") from None
+
+
+def bfloat16_advice(settings: TrainSettings, device: torch.device) -> str:
+    """Return a sentence about bfloat16 if a training could use what this CPU has; else nothing.
+
+    CPUs without these instructions were not measured, so nothing is said about them.
+    """
+    has_instructions = has_any("avx512_bf16", "amx_bf16")
+    if device.type != "cpu" or settings.compute.precision != "float32" or not has_instructions:
+        return ""
+    return (
+        "this CPU has instructions for bfloat16: a new run with --set compute.precision=bf16 can "
+        "be faster and needs less memory, but its products are less precise"
+    )
+
+
+def choose_precision(settings: TrainSettings, device: torch.device) -> None:
+    """Make a GPU compute with TF32 as the settings say, and the same bytes each time.
+
+    cuDNN and cuBLAS otherwise choose algorithms that add in another order in every run, so a
+    resumed run would drift away from a run that was not cut.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = settings.compute.tf32
+    torch.backends.cudnn.allow_tf32 = settings.compute.tf32
+    # cuBLAS reads this variable when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.set_deterministic_debug_mode("warn")
+    # Otherwise torch would write to all memory that it hands out.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(settings: TrainSettings, device: torch.device) -> AbstractContextManager[object]:
