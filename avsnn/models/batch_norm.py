@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from avsnn.models.activation_checkpointing import is_recomputing
 from avsnn.models.distributed import sum_over_processes
+from avsnn.models.kernels import operators
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -55,19 +56,22 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         """
         if is_recomputing():
             return
-        n = count // len(mean)
         with torch.no_grad():
-            for running, now in (
-                (self.running_mean, mean),
-                (self.running_var, variance * (n / (n - 1))),
-            ):
-                if running is not None and self.momentum is not None:
-                    # Write through `data`: an ordinary write raises the version counter, and
-                    # autograd then refuses a backward pass that saved `running`, even if that
-                    # backward pass does not read `running`.
-                    running.data.lerp_(now.to(running.dtype), self.momentum)
-            if self.num_batches_tracked is not None:
+            if self.num_batches_tracked is None:
+                return
+            if self.running_mean is None or self.running_var is None or self.momentum is None:
                 self.num_batches_tracked.add_(1)
+                return
+            n = count // len(mean)
+            operators.move_statistics(
+                self.running_mean,
+                self.running_var,
+                self.num_batches_tracked,
+                mean,
+                variance,
+                self.momentum,
+                n / (n - 1),
+            )
 
     def normalise_steps(self, current: Tensor, copies: int | None) -> Tensor:
         """Normalise ``[T, B, C, ...]``, or ``[B, C, ...]`` that stands for T copies of itself.

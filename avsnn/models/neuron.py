@@ -226,7 +226,7 @@ class LIF(nn.Module):
             spikes, fired, statistics = operators.norm_fire(
                 current, norm.weight, norm.bias, norm.eps, *spec
             )
-            norm.update_running_statistics(*statistics, count=current.numel() * (steps or 1))
+            norm.update_running_statistics(*statistics[:2], count=current.numel() * (steps or 1))
         self._add_to_tally(spikes, fired)
         return spikes
 

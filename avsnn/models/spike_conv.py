@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avsnn.models.kernels import cpu, operators
+from avsnn.models.kernels import cpu, spike_conv_operators
 from avsnn.models.kernels.dispatch import kernels_for
 
 
@@ -23,7 +23,9 @@ def _convolve_spikes(layer: nn.Conv1d | nn.Conv2d, spikes: Tensor) -> Tensor | N
     packed = cpu.pack(spikes.detach(), layer.weight)
     if packed is None:
         return None
-    out: Tensor = operators.spike_conv(spikes, packed[0], layer.weight, layer.bias, packed[1])
+    out: Tensor = spike_conv_operators.spike_conv(
+        spikes, packed[0], layer.weight, layer.bias, packed[1]
+    )
     return out
 
 

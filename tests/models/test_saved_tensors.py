@@ -36,7 +36,7 @@ def saved(module: nn.Module, *inputs: object) -> int:
     return sum(
         tensor.numel() * tensor.element_size()
         for place, tensor in kept.items()
-        if place not in own and tensor.numel() > 8 * C
+        if place not in own and tensor.numel() > 16 * C
     )
 
 

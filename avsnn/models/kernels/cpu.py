@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from avsnn.models.kernels import reference
 from avsnn.models.kernels.compiled_library import NoLibraryError, load_library
 from avsnn.models.kernels.instruction_set import has_any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import LayerSpec
 
 NAME = "cpu"
+CHANNELS_INNERMOST = False
 
 # What the names of the functions in csrc/ end in, for each type of values.
 _SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}
@@ -66,6 +68,10 @@ MAX_DENSITY = {"conv": 0.15 if _WIDE_VECTORS else 0.2, "linear": 0.22}
 MAX_DENSITY_BACKWARD = {"conv": 0.3 if _WIDE_VECTORS else 0.25, "linear": 0.2}
 
 
+# So few values that plain torch is quick enough.
+move_statistics = reference.move_statistics
+
+
 class _CLayer(ctypes.Structure):
     """The struct ``Layer`` of csrc/common.h."""
 
@@ -86,7 +92,7 @@ def why_unavailable() -> str:
     return _loaded()[1]
 
 
-def as_input(tensor: Tensor) -> Tensor:
+def as_input(tensor: Tensor, channel: int | None = None) -> Tensor:
     """Return ``tensor`` contiguous and in float32 or bfloat16, as these kernels read memory."""
     known = tensor if tensor.dtype in _SUFFIXES else tensor.float()
     return known.contiguous()
@@ -100,6 +106,11 @@ def moments(current: Tensor) -> Tensor:
     name = "avsnn_moments" + _SUFFIXES[current.dtype]
     _call(name, current, frames, channels, area, both[0], both[1])
     return both.float()
+
+
+def norm(current: Tensor, weight: Tensor, bias: Tensor, eps: float, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.norm``; the results are in float32."""
+    return reference.finish_moments(moments(layer.frames(current)), weight, bias, eps)
 
 
 def fire(
@@ -136,6 +147,23 @@ def fire_backward(
     name += _SUFFIXES[current.dtype]
     _call(name, grad, current, *_constants(scale, shift, centre), out, sums, c_layer)
     return out, sums.float()
+
+
+def current_gradient(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
+    """Compute ``reference.current_gradient``."""
+    return fire_backward(grad, current, None, None, None, layer)[0]
+
+
+def norm_fire_backward(
+    grad: Tensor, current: Tensor, statistics: Tensor, eps: float, layer: LayerSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute ``reference.norm_fire_backward``."""
+    mean, _, scale, shift = statistics.unbind()
+    out, sums = fire_backward(grad, current, scale, shift, mean, layer)
+    count = current.numel() // len(mean)
+    factors, grad_weight, grad_bias = reference.finish_gradients(sums, statistics, eps, count)
+    norm_backward(layer.frames(out), layer.frames(current), *factors)
+    return out, grad_weight, grad_bias
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:

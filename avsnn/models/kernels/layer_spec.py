@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+#: Axis of the channels of spikes ``[T, B, C, ...]``.
+SPIKE_CHANNEL = 2
+
 
 class LayerSpec(NamedTuple):
     """Neurons with a hard reset, a sigmoid surrogate and no gradient through time.
@@ -24,9 +27,18 @@ class LayerSpec(NamedTuple):
     threshold: float
     slope: float
 
+    @property
+    def channel(self) -> int:
+        """Axis of the channels of a current that has channels."""
+        return 1 if self.constant else 2
+
     def frame_shape(self, current: Tensor) -> tuple[int, ...]:
         """Return the shape of one time step of ``current``, ``[B, C, ...]``."""
         return tuple(current.shape if self.constant else current.shape[1:])
+
+    def frames(self, current: Tensor) -> Tensor:
+        """Return a current with channels as ``[F, C, ...]``."""
+        return current if self.constant else current.flatten(0, 1)
 
     def spike_shape(self, current: Tensor) -> tuple[int, ...]:
         """Return the shape of the spikes that ``current`` gives, ``[T, B, C, ...]``."""

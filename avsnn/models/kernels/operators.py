@@ -5,34 +5,16 @@ differentiate them once. For backward the operators save the current; backward c
 potentials again.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from avsnn.models.kernels import cpu
 from avsnn.models.kernels.dispatch import kernels_for
-from avsnn.models.kernels.layer_spec import LayerSpec
-
-_LIBRARY = torch.library.Library("avsnn", "DEF")  # type: ignore[no-untyped-call]
-
-
-def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a function as the torch operator ``avsnn::<name of the function>``.
-
-    ``torch.library.custom_op`` does the same, but imports torch's compiler when an operator is
-    first called. The import costs 1.7 s and 145 MB, and an evaluation does not need the compiler.
-    """
-    name = function.__name__
-    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    operator: Callable[..., Any] = getattr(torch.ops.avsnn, name).default
-    return operator
+from avsnn.models.kernels.layer_spec import SPIKE_CHANNEL, LayerSpec
+from avsnn.models.kernels.memory_layout import empty, memory_order, spike_order
+from avsnn.models.kernels.registration import operator, refuse_second_derivative
 
 
-@_operator
+@operator()
 def fire(
     current: Tensor,
     scale: Tensor | None,
@@ -67,7 +49,7 @@ def fire(
     return _fire(current, scale, shift, layer)
 
 
-@_operator
+@operator()
 def fire_backward(
     grad: Tensor,
     current: Tensor,
@@ -84,13 +66,14 @@ def fire_backward(
     """
     layer = LayerSpec(steps, constant, pooled, tau, threshold, slope)
     kernels = kernels_for(current)
-    x = kernels.as_input(current)
-    grad = kernels.as_input(grad.to(current.dtype))
-    out: Tensor = kernels.fire_backward(grad, x, None, None, None, layer)[0]
+    channel = layer.channel if pooled else None
+    x = kernels.as_input(current, channel)
+    grad = kernels.as_input(grad.to(current.dtype), None if channel is None else SPIKE_CHANNEL)
+    out: Tensor = kernels.current_gradient(grad, x, layer)
     return out.to(current.dtype)
 
 
-@_operator
+@operator()
 def norm_fire(
     current: Tensor,
     weight: Tensor,
@@ -118,24 +101,23 @@ def norm_fire(
         slope: as for ``fire``.
 
     Returns:
-        spikes ``[T, B, C, ...]``; the numbers ``[2]`` that ``fire`` returns; and mean and biased
-        variance of each channel, ``[2, C]``. No gradient flows through the last two results.
+        spikes ``[T, B, C, ...]``; the numbers ``[2]`` that ``fire`` returns; and mean, biased
+        variance, scale and shift of each channel, ``[4, C]``: the normalised current is ``current *
+        scale + shift``. No gradient flows through the last two results.
     """
     layer = LayerSpec(steps, constant, pooled, tau, threshold, slope)
     kernels = kernels_for(current)
-    x = kernels.as_input(current)
-    statistics = kernels.moments(x if constant else x.flatten(0, 1))
-    scale = weight * torch.rsqrt(statistics[1] + eps)
-    spikes, count = _fire(x, scale, bias - statistics[0] * scale, layer)
+    x = kernels.as_input(current, layer.channel)
+    statistics = kernels.norm(x, weight, bias, eps, layer)
+    spikes, count = kernels.fire(x, *statistics[2:], layer)
     return spikes.to(current.dtype), count, statistics
 
 
-@_operator
+@operator()
 def norm_fire_backward(
     grad: Tensor,
     current: Tensor,
     weight: Tensor,
-    bias: Tensor,
     statistics: Tensor,
     eps: float,
     steps: int,
@@ -152,85 +134,60 @@ def norm_fire_backward(
     """
     layer = LayerSpec(steps, constant, pooled, tau, threshold, slope)
     kernels = kernels_for(current)
-    x = kernels.as_input(current)
-    grad = kernels.as_input(grad.to(current.dtype))
-    mean, variance = statistics.unbind()
-    inverse = torch.rsqrt(variance + eps)
-    scale = weight * inverse
-    out, sums = kernels.fire_backward(grad, x, scale, bias - mean * scale, mean, layer)
-    count = x.numel() // len(mean)
-    total, product = sums.t().contiguous().unbind()
-    # With d, the gradient of the normalised current, the gradient of batch norm is
-    # scale * (d - mean(d) - x_hat * mean(d * x_hat)).
-    slant = product / count * inverse * inverse
-    flat, frames = (out, x) if constant else (out.flatten(0, 1), x.flatten(0, 1))
-    kernels.norm_backward(
-        flat, frames, scale, -scale * slant, scale * (mean * slant - total / count)
-    )
-    return out.to(current.dtype), product * inverse, total
+    x = kernels.as_input(current, layer.channel)
+    grad = kernels.as_input(grad.to(current.dtype), SPIKE_CHANNEL)
+    out, *others = kernels.norm_fire_backward(grad, x, statistics, eps, layer)
+    grad_weight, grad_bias = (other.to(weight.dtype) for other in others)
+    return out.to(current.dtype), grad_weight, grad_bias
 
 
-@_operator
-def spike_conv(
-    spikes: Tensor, packed: Tensor, weight: Tensor, bias: Tensor | None, fired: int
-) -> Tensor:
-    """Convolve spikes: where spikes are few, add the weights of each spike.
+@operator(changes=("running_mean", "running_variance", "batches"))
+def move_statistics(
+    running_mean: Tensor,
+    running_variance: Tensor,
+    batches: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    unbiased: float,
+) -> None:
+    """Move the running statistics of a batch norm towards the statistics of a batch, in place.
 
-    Args:
-        spikes: ``[F, C, H, W]`` for 3x3 weights, ``[F, C, N]`` for 1x1; for 1x1 the values may be
-            sums of up to three spikes.
-        packed: ``spikes`` with one byte per value; only ``packed`` is saved for backward.
-        weight: ``[C', C, 3, 3]`` or ``[C', C, 1]``.
-        bias: ``[C']``, or None.
-        fired: number of values that are not zero.
-
-    Returns:
-        ``[F, C', H, W]`` or ``[F, C', N]``.
+    The arguments are those of ``reference.move_statistics``.
     """
-    out = cpu.spike_conv(packed, weight, bias, fired)
-    if out is not None:
-        return out
-    convolve = functional.conv2d if weight.dim() == 4 else functional.conv1d
-    return convolve(spikes, weight, bias, padding=weight.shape[-1] // 2)
-
-
-@_operator
-def spike_conv_backward(
-    grad: Tensor, packed: Tensor, weight: Tensor, biased: bool, fired: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of spikes, weights and bias; the last is empty if not ``biased``."""
-    grad = grad.contiguous()
-    grad_weight = cpu.spike_conv_backward(grad, packed, weight, fired)
-    if grad_weight is None:
-        axes = weight.dim() - 2
-        _, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad,
-            packed.to(weight.dtype),
-            weight,
-            None,
-            [1] * axes,
-            [weight.shape[-1] // 2] * axes,
-            [1] * axes,
-            False,
-            [0] * axes,
-            1,
-            [False, True, False],
-        )
-    if weight.dim() == 4:
-        grad_spikes = functional.conv_transpose2d(grad, weight, padding=1)
-    else:
-        grad_spikes = functional.conv1d(grad, weight.transpose(0, 1))
-    others = [axis for axis in range(grad.dim()) if axis != 1]
-    grad_bias = grad.sum(others) if biased else grad.new_empty(0)
-    return grad_spikes.contiguous(), grad_weight.contiguous(), grad_bias
+    # Write through `data`: an ordinary write raises the version counter, and autograd then refuses
+    # a backward pass that saved a running statistic, even if that backward pass does not read it.
+    kernels_for(mean).move_statistics(
+        running_mean.data, running_variance.data, batches, mean, variance, momentum, unbiased
+    )
 
 
 def _fire(
     current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
 ) -> tuple[Tensor, Tensor]:
     kernels = kernels_for(current)
-    spikes, count = kernels.fire(kernels.as_input(current), scale, shift, layer)
+    x = kernels.as_input(current, _channel(scale, layer))
+    spikes, count = kernels.fire(x, scale, shift, layer)
     return spikes.to(current.dtype), count
+
+
+def _channel(scale: Tensor | None, layer: LayerSpec) -> int | None:
+    """Return the axis of the channels of a current, or None if the current need not have any."""
+    return layer.channel if layer.pooled or scale is not None else None
+
+
+def _order(current: Tensor, channel: int | None) -> list[int]:
+    """Return the order in which the axes of a current, read by its kernels, lie in memory."""
+    if kernels_for(current).CHANNELS_INNERMOST:
+        return memory_order(current, channel)
+    return list(range(current.dim()))
+
+
+def _empty_spikes(current: Tensor, channel: int | None, layer: LayerSpec) -> tuple[Tensor, Tensor]:
+    """Return memory for what ``fire`` returns."""
+    order = spike_order(_order(current, channel), constant=layer.constant)
+    spikes = empty(current, layer.spike_shape(current), order)
+    return spikes, current.new_empty(2, dtype=torch.int64)
 
 
 def _fake_fire(
@@ -242,12 +199,15 @@ def _fake_fire(
     pooled: bool,
     *rest: float,
 ) -> tuple[Tensor, Tensor]:
-    spikes = LayerSpec(steps, constant, pooled, *rest).spike_shape(current)
-    return current.new_empty(spikes), current.new_empty(2, dtype=torch.int64)
+    layer = LayerSpec(steps, constant, pooled, *rest)
+    return _empty_spikes(current, _channel(scale, layer), layer)
 
 
-def _fake_fire_backward(grad: Tensor, current: Tensor, *_rest: float) -> Tensor:
-    return torch.empty_like(current, memory_format=torch.contiguous_format)
+def _fake_fire_backward(
+    grad: Tensor, current: Tensor, steps: int, constant: bool, pooled: bool, *rest: float
+) -> Tensor:
+    layer = LayerSpec(steps, constant, pooled, *rest)
+    return empty(current, current.shape, _order(current, _channel(None, layer)))
 
 
 def _fake_norm_fire(
@@ -260,56 +220,28 @@ def _fake_norm_fire(
     pooled: bool,
     *rest: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    spikes = LayerSpec(steps, constant, pooled, *rest).spike_shape(current)
-    count = current.new_empty(2, dtype=torch.int64)
-    return current.new_empty(spikes), count, weight.new_empty((2, len(weight)))
+    layer = LayerSpec(steps, constant, pooled, *rest)
+    kind = torch.promote_types(current.dtype, torch.float32)
+    statistics = current.new_empty((4, len(weight)), dtype=kind)
+    return *_empty_spikes(current, layer.channel, layer), statistics
 
 
 def _fake_norm_fire_backward(
-    grad: Tensor, current: Tensor, weight: Tensor, bias: Tensor, *_rest: float
+    grad: Tensor,
+    current: Tensor,
+    weight: Tensor,
+    statistics: Tensor,
+    eps: float,
+    steps: int,
+    constant: bool,
+    *_rest: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out = torch.empty_like(current, memory_format=torch.contiguous_format)
+    out = empty(current, current.shape, _order(current, 1 if constant else 2))
     return out, torch.empty_like(weight), torch.empty_like(weight)
 
 
-def _fake_spike_conv(spikes: Tensor, packed: Tensor, weight: Tensor, *_rest: Any) -> Tensor:
-    return spikes.new_empty((len(spikes), len(weight), *spikes.shape[2:]))
-
-
-def _fake_spike_conv_backward(
-    grad: Tensor, packed: Tensor, weight: Tensor, biased: bool, fired: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    grad_spikes = grad.new_empty(packed.shape)
-    return grad_spikes, torch.empty_like(weight), weight.new_empty(len(weight) if biased else 0)
-
-
-def _refuse_second_derivative() -> None:
-    """Refuse ``create_graph=True``: the operators have no derivative of their derivative.
-
-    Without this check, torch would leave the second derivative out in silence.
-
-    Raises:
-        RuntimeError: autograd records this backward pass, to differentiate the pass again.
-    """
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "Spikes can be differentiated once: leave out create_graph=True, or use neurons that "
-            "autograd differentiates (avsnn.models.autograd_neuron.autograd_lif)."
-        )
-
-
-def _save_for_spike_conv(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, packed, weight, bias, ctx.fired = inputs
-    ctx.biased = bias is not None
-    ctx.save_for_backward(packed, weight)
-
-
-def _backward_of_spike_conv(ctx, grad):  # type: ignore[no-untyped-def]
-    _refuse_second_derivative()
-    grad_spikes, grad_weight, grad_bias = spike_conv_backward(
-        grad, *ctx.saved_tensors, ctx.biased, ctx.fired
-    )
-    return grad_spikes, None, grad_weight, grad_bias if ctx.biased else None, None
+def _fake_move_statistics(running_mean: Tensor, *_rest: Tensor | float) -> None:
+    pass
 
 
 def _save_for_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -322,21 +254,21 @@ def _save_for_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward_of_fire(ctx, grad, _count):  # type: ignore[no-untyped-def]
-    _refuse_second_derivative()
+    refuse_second_derivative()
     (current,) = ctx.saved_tensors
     return fire_backward(grad, current, *ctx.rest), *(None,) * 8
 
 
 def _save_for_norm_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    current, weight, bias, *rest = inputs
+    current, weight, _, *rest = inputs
     _, count, statistics = output
     ctx.mark_non_differentiable(count, statistics)
-    ctx.save_for_backward(current, weight, bias, statistics)
+    ctx.save_for_backward(current, weight, statistics)
     ctx.rest = rest
 
 
 def _backward_of_norm_fire(ctx, grad, _count, _statistics):  # type: ignore[no-untyped-def]
-    _refuse_second_derivative()
+    refuse_second_derivative()
     return *norm_fire_backward(grad, *ctx.saved_tensors, *ctx.rest), *(None,) * 7
 
 
@@ -345,14 +277,12 @@ for _name, _fake in (
     ("fire_backward", _fake_fire_backward),
     ("norm_fire", _fake_norm_fire),
     ("norm_fire_backward", _fake_norm_fire_backward),
-    ("spike_conv", _fake_spike_conv),
-    ("spike_conv_backward", _fake_spike_conv_backward),
+    ("move_statistics", _fake_move_statistics),
 ):
     torch.library.register_fake(f"avsnn::{_name}", _fake)
 
 for _name, _backward, _save in (
     ("fire", _backward_of_fire, _save_for_fire),
     ("norm_fire", _backward_of_norm_fire, _save_for_norm_fire),
-    ("spike_conv", _backward_of_spike_conv, _save_for_spike_conv),
 ):
     torch.library.register_autograd(f"avsnn::{_name}", _backward, setup_context=_save)

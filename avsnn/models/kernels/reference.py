@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 
 NAME = "torch"
+CHANNELS_INNERMOST = False
 
 
-def as_input(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` contiguous and in float32, or in its own dtype if that is more precise."""
+def as_input(tensor: Tensor, channel: int | None = None) -> Tensor:
+    """Return ``tensor`` contiguous and in float32, or in its own dtype if that is more precise.
+
+    Args:
+        tensor: current or gradient.
+        channel: axis of the channels; only kernels for GPUs read memory in an order of their own.
+    """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).contiguous()
 
 
@@ -31,6 +37,55 @@ def moments(current: Tensor) -> Tensor:
     axes = [axis for axis in range(current.dim()) if axis != 1]
     variance, mean = torch.var_mean(current, axes, correction=0)
     return torch.stack([mean, variance])
+
+
+def norm(current: Tensor, weight: Tensor, bias: Tensor, eps: float, layer: LayerSpec) -> Tensor:
+    """Return what batch norm does to each channel of a current.
+
+    Args:
+        current: as for ``fire``.
+        weight: weight of the batch norm, ``[C]``.
+        bias: bias of the batch norm, ``[C]``.
+        eps: number that batch norm adds to the variance.
+        layer: as for ``fire``.
+
+    Returns:
+        ``[4, C]``: mean, biased variance, scale and shift. The normalised current is
+        ``current * scale + shift``.
+    """
+    return finish_moments(moments(layer.frames(current)), weight, bias, eps)
+
+
+def finish_moments(both: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return the result of ``norm`` from ``moments``."""
+    mean, variance = both.unbind()
+    scale = weight * torch.rsqrt(variance + eps)
+    return torch.stack([mean, variance, scale, bias - mean * scale]).to(both.dtype)
+
+
+def move_statistics(
+    running_mean: Tensor,
+    running_variance: Tensor,
+    batches: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    unbiased: float,
+) -> None:
+    """Move the running statistics of a batch norm towards the statistics of a batch, in place.
+
+    Args:
+        running_mean: ``[C]``.
+        running_variance: ``[C]``.
+        batches: number of batches so far, a scalar.
+        mean: mean of the batch, ``[C]``.
+        variance: biased variance of the batch, ``[C]``.
+        momentum: share of the batch in the new running statistics.
+        unbiased: unbiased variance divided by the biased variance.
+    """
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_variance.lerp_((variance * unbiased).to(running_variance.dtype), momentum)
+    batches.add_(1)
 
 
 def fire(
@@ -105,6 +160,52 @@ def fire_backward(
     off = current if centre is None else current - _along(centre, current, layer)
     axes = [axis for axis in range(out.dim()) if axis != channel]
     return out, torch.stack([out.sum(axes), (out * off).sum(axes)], dim=1)
+
+
+def current_gradient(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
+    """Return the gradient of a current without scale from the gradient of its spikes."""
+    return fire_backward(grad, current, None, None, None, layer)[0]
+
+
+def norm_fire_backward(
+    grad: Tensor, current: Tensor, statistics: Tensor, eps: float, layer: LayerSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of a current before batch norm, and of weight and bias of the norm.
+
+    Args:
+        grad: gradient of the spikes.
+        current: as for ``fire``.
+        statistics: what ``norm`` returned.
+        eps: as for ``norm``.
+        layer: as for ``fire``.
+    """
+    mean, _, scale, shift = statistics.unbind()
+    out, sums = fire_backward(grad, current, scale, shift, mean, layer)
+    count = current.numel() // len(mean)
+    factors, grad_weight, grad_bias = finish_gradients(sums, statistics, eps, count)
+    norm_backward(layer.frames(out), layer.frames(current), *factors)
+    return out, grad_weight, grad_bias
+
+
+def finish_gradients(
+    sums: Tensor, statistics: Tensor, eps: float, count: int
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """Return the factors for ``norm_backward``, and the gradients of weight and bias.
+
+    Args:
+        sums: second result of ``fire_backward``, about the mean.
+        statistics: what ``norm`` returned.
+        eps: as for ``norm``.
+        count: number of values of a channel.
+    """
+    mean, variance, scale, _ = statistics.unbind()
+    inverse = torch.rsqrt(variance + eps)
+    total, product = sums.t().contiguous().unbind()
+    # With d, the gradient of the normalised current, the gradient of batch norm is
+    # scale * (d - mean(d) - x_hat * mean(d * x_hat)).
+    slant = product / count * inverse * inverse
+    factors = scale, -scale * slant, scale * (mean * slant - total / count)
+    return factors, product * inverse, total
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
