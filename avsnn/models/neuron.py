@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avsnn.models.activation_checkpointing import is_recomputing
 from avsnn.models.autograd_neuron import autograd_lif
 from avsnn.models.kernels import attention_operators, operators
 from avsnn.models.kernels.layer_spec import AttentionSpec
+from avsnn.models.kernels.reference import count_spikes
 from avsnn.models.neuron_constants import NeuronConstants
 from avsnn.models.surrogate import slope_of
 
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from avsnn.models.batch_norm import BatchNorm
 
     NeuronFactory = Callable[[], "LIF"]
-
-
-MIN_PLANES = 64
 
 
 def lif(
@@ -76,23 +75,42 @@ def lif(
         ValueError: T is 0, the current is empty, tau < 1, the slope is not positive, or the reset
             or the surrogate is unknown.
     """
-    _require_neurons(current, steps)
     slope = slope_of(surrogate, slope)
     learn_tau = rate is not None
     neuron = NeuronConstants(tau, threshold, slope, detach_membrane, reset, surrogate, learn_tau)
     neuron.check()
+    return _fire(current, steps, neuron, rate)[0]
+
+
+def _fire(
+    current: Tensor, steps: int | None, neuron: NeuronConstants, rate: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the spikes of ``lif``, and the numbers that ``operators.fire`` counts.
+
+    The second result is None for neurons without kernels, which count nothing.
+    """
+    _require_neurons(current, steps)
     if not neuron.has_kernels:
-        return autograd_lif(
-            current, steps=steps, neuron=neuron, rate=1.0 / tau if rate is None else rate
+        constant_rate = 1.0 / neuron.tau
+        return (
+            autograd_lif(
+                current, steps=steps, neuron=neuron, rate=constant_rate if rate is None else rate
+            ),
+            None,
         )
-    constant = steps is not None
     count = steps if steps is not None else current.shape[0]
-    frame = current.shape if constant else current.shape[1:]
-    planes = current.reshape(*(() if constant else (count,)), 1, _count_planes(frame), -1)
-    spikes: Tensor = operators.fire(
-        planes, None, None, count, constant, False, tau, threshold, slope
+    spikes, fired = operators.fire(
+        current,
+        None,
+        None,
+        count,
+        steps is not None,
+        False,
+        neuron.tau,
+        neuron.threshold,
+        neuron.slope,
     )
-    return spikes.view(count, *frame)
+    return spikes, fired
 
 
 def _require_neurons(current: Tensor, steps: int | None) -> None:
@@ -103,18 +121,6 @@ def _require_neurons(current: Tensor, steps: int | None) -> None:
         raise ValueError(f"The batch is empty: the current has the shape {tuple(current.shape)}.")
 
 
-def _count_planes(frame: torch.Size) -> int:
-    """Return the number of equal planes into which the first axes of a frame cut the frame.
-
-    One thread computes one plane at a time. The first axes are used until there are enough planes
-    for all threads, and no more axes than that, because each plane has a small fixed cost.
-    """
-    planes = 1
-    for size in frame[:-1]:
-        planes *= size if planes < MIN_PLANES else 1
-    return planes
-
-
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons (``lif``) as a layer that keeps no state between calls.
 
@@ -122,9 +128,15 @@ class LIF(nn.Module):
     and ``1 / tau = sigmoid(w)``, so tau stays above 1 (PLIF, arXiv 2007.05785). ``w`` starts at the
     value that gives ``tau``.
 
+    Attributes:
+        tally: ``[2]`` int64, to which every call adds its number of spikes, and the number of
+            neurons times time steps; None counts nothing (``spike_counter.SpikeCounter``).
+
     Raises:
         ValueError: as ``lif``; or tau is learned and starts at 1, where ``w`` would be infinite.
     """
+
+    tally: Tensor | None = None
 
     def __init__(
         self,
@@ -175,7 +187,12 @@ class LIF(nn.Module):
         """
         if norm is not None and self._can_fuse(norm):
             return self._fire_fused(current, steps, norm, pooled=False)
-        return self._fire(current if norm is None else norm.normalise_steps(current, steps), steps)
+        if norm is not None:
+            current = norm.normalise_steps(current, steps)
+        rate = torch.sigmoid(self.w) if self.learn_tau else None
+        spikes, count = _fire(current, steps, self.constants, rate)
+        self._add_to_tally(spikes, count)
+        return spikes
 
     def pooled(
         self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
@@ -210,7 +227,8 @@ class LIF(nn.Module):
         """
         spikes: Tensor
         spec = self.attention_spec(heads, layout)
-        spikes, _, _ = attention_operators.attend_fire(query, key, value, *spec)
+        spikes, count, _ = attention_operators.attend_fire(query, key, value, *spec)
+        self._add_to_tally(spikes, count)
         return spikes
 
     def attention_spec(self, heads: int, layout: str) -> AttentionSpec:
@@ -229,24 +247,18 @@ class LIF(nn.Module):
         spikes: Tensor
         if norm is None or not norm.training:
             scale, shift = (None, None) if norm is None else norm.scale_and_shift()
-            spikes = operators.fire(current, scale, shift, *spec)
-            return spikes
-        spikes, statistics = operators.norm_fire(current, norm.weight, norm.bias, norm.eps, *spec)
-        norm.update_running_statistics(*statistics, count=current.numel() * (steps or 1))
+            spikes, fired = operators.fire(current, scale, shift, *spec)
+        else:
+            spikes, fired, statistics = operators.norm_fire(
+                current, norm.weight, norm.bias, norm.eps, *spec
+            )
+            norm.update_running_statistics(*statistics, count=current.numel() * (steps or 1))
+        self._add_to_tally(spikes, fired)
         return spikes
 
-    def _fire(self, current: Tensor, steps: int | None) -> Tensor:
-        return lif(
-            current,
-            steps=steps,
-            tau=self.tau,
-            threshold=self.threshold,
-            detach_membrane=self.detach_membrane,
-            reset=self.reset,
-            surrogate=self.surrogate,
-            slope=self.slope,
-            rate=torch.sigmoid(self.w) if self.learn_tau else None,
-        )
+    def _add_to_tally(self, spikes: Tensor, count: Tensor | None) -> None:
+        if self.tally is not None and not is_recomputing():
+            self.tally.add_(count_spikes(spikes.detach()) if count is None else count)
 
     @property
     def constants(self) -> NeuronConstants:

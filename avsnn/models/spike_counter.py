@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
-from avsnn.models.activation_checkpointing import is_recomputing
+import torch
+
 from avsnn.models.neuron import LIF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
-    from torch.utils.hooks import RemovableHandle
 
 
 class SpikeRate(float):
@@ -34,46 +34,56 @@ class SpikeRate(float):
 
 
 class SpikeCounter:
-    """Counts the spikes of every ``LIF`` layer of ``model`` until the counter is closed.
+    """Counts the spikes of every ``LIF`` layer of ``model``, while the counter is open.
 
-    The counter costs one count per layer and call. It also makes the pooling behind a layer run as
-    a separate operation, because the spikes before pooling are what is counted.
+    The kernels count as they compute, so counting costs one sum of two numbers for each layer and
+    call. All numbers stay on the device, because reading a number makes the CPU wait for a GPU. The
+    counter is a context manager.
 
     Args:
         model: the network.
         inside: only layers whose names begin with one of these prefixes are counted.
 
     Attributes:
-        counts: number of spikes so far by module name, in the order in which the layers first ran.
-            The numbers are scalar tensors on the device, because reading a number makes the CPU
-            wait for the device. A layer that was never called is absent.
-        sizes: neurons times time steps times clips so far, by module name.
+        names: names of the counted layers.
+        counts: ``[layers, 2]`` int64: the number of spikes of each layer so far, and the number of
+            neurons times time steps times clips. The tensor is always the same one, so a CUDA graph
+            can add to it.
     """
 
     def __init__(self, model: nn.Module, inside: tuple[str, ...] = ("",)) -> None:
-        self.counts: dict[str, Tensor] = {}
-        self.sizes: dict[str, int] = {}
-        layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LIF)]
-        self._handles = [self._watch(n, m) for n, m in layers if n.startswith(inside)]
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, LIF)}
+        self._layers = {n: m for n, m in layers.items() if n.startswith(inside)}
+        self.names = list(self._layers)
+        weight = next(model.parameters(), torch.empty(0))
+        self.counts = torch.zeros((len(self.names), 2), dtype=torch.int64, device=weight.device)
 
-    def _watch(self, name: str, module: LIF) -> RemovableHandle:
-        def count(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
-            if is_recomputing():
-                return
-            fired = spikes.detach().count_nonzero()
-            self.counts[name] = self.counts[name] + fired if name in self.counts else fired
-            self.sizes[name] = self.sizes.get(name, 0) + spikes.numel()
+    def __enter__(self) -> Self:
+        """Start to count, or go on.
 
-        return module.register_forward_hook(count)
+        Raises:
+            RuntimeError: another counter is open, and would miss what this counter counts.
+        """
+        if any(layer.tally is not None for layer in self._layers.values()):
+            raise RuntimeError("The spikes of this network are being counted already.")
+        for layer, tally in zip(self._layers.values(), self.counts, strict=True):
+            layer.tally = tally
+        return self
 
-    def close(self) -> None:
-        """Stop counting, and remove every hook from the model."""
-        for handle in self._handles:
-            handle.remove()
+    def __exit__(self, *_: object) -> None:
+        """Stop counting; the counts stay."""
+        for layer in self._layers.values():
+            layer.tally = None
 
-    def rates(self) -> dict[str, SpikeRate]:
-        """Return the firing rate of every layer so far, by module name."""
-        return {name: SpikeRate(int(n), self.sizes[name]) for name, n in self.counts.items()}
+    def rates(self, counts: Tensor | None = None) -> dict[str, SpikeRate]:
+        """Return the firing rate of every layer that was called, by module name.
+
+        Args:
+            counts: counts of the same layers, for example those of several processes together;
+                None for the counts of this counter.
+        """
+        pairs = (self.counts if counts is None else counts).tolist()
+        return {n: SpikeRate(*p) for n, p in zip(self.names, pairs, strict=True) if p[1]}
 
 
 @contextmanager
@@ -83,16 +93,20 @@ def spike_rates(
     """Measure how often every ``LIF`` layer of ``model`` fires while the context is open.
 
     The dictionary is empty inside the context, and is filled when the context closes: module name
-    to the firing rate over all forward passes inside the context.
+    to the firing rate over all forward passes inside the context. A layer that was never called is
+    absent.
 
     Args:
         model: the network.
         inside: only layers whose names begin with one of these prefixes are counted.
+
+    Raises:
+        RuntimeError: the spikes of this network are being counted already.
     """
     rates: dict[str, SpikeRate] = {}
     counter = SpikeCounter(model, inside)
-    try:
-        yield rates
-    finally:
-        counter.close()
-        rates.update(counter.rates())
+    with counter:
+        try:
+            yield rates
+        finally:
+            rates.update(counter.rates())

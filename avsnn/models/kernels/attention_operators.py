@@ -37,9 +37,9 @@ def attend_fire(
         slope: slope of the surrogate.
 
     Returns:
-        spikes ``[T, B, C, N]``; the number of spikes, an int64 scalar; and query, key and value as
-        bytes, ``[3, T, B, C, N]``, which are saved for backward. No gradient flows through the
-        second and the third result.
+        spikes ``[T, B, C, N]``; ``[2]`` int64, as ``fire`` counts; and query, key and value as
+        bytes, ``[3, T, B, C, N]``, which are saved for backward. No gradient flows through the last
+        two results.
     """
     spec = AttentionSpec(heads, layout, tau, threshold, slope)
     result: tuple[Tensor, Tensor, Tensor] = _kernels(query, spec).attend_fire(
@@ -79,7 +79,7 @@ def _fake_attend_fire(
 ) -> tuple[Tensor, Tensor, Tensor]:
     spec = AttentionSpec(heads, layout, *rest)
     packed = _empty(query.expand(3, *query.shape), spec, torch.uint8)
-    return _empty(query, spec), query.new_empty((), dtype=torch.int64), packed
+    return _empty(query, spec), query.new_empty(2, dtype=torch.int64), packed
 
 
 def _fake_attend_fire_backward(
@@ -97,8 +97,8 @@ def _empty(features: Tensor, spec: AttentionSpec, dtype: torch.dtype | None = No
 
 
 def _save_for_attend_fire(ctx: Any, inputs: Any, output: Any) -> None:
-    _, fired, packed = output
-    ctx.mark_non_differentiable(fired, packed)
+    _, count, packed = output
+    ctx.mark_non_differentiable(count, packed)
     ctx.save_for_backward(packed)
     ctx.spec = inputs[3:]
 

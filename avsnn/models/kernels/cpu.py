@@ -31,6 +31,12 @@ _FUNCTIONS = (
     *("avsnn_spike_linear", "avsnn_spike_linear_backward"),
 )
 
+# The functions that return a number of spikes.
+_COUNTING = ("avsnn_pack", "avsnn_fire", "avsnn_fire_pool")
+
+# A current without channels is cut into at least so many planes, where its shape allows.
+_MIN_PLANES = 64
+
 # Number of output channels that a convolution of spikes computes together (BLOCK in csrc/common.h).
 _BLOCK = 64
 # Largest value in the input of a 1x1 convolution (MOST in csrc/spike_conv.c).
@@ -72,13 +78,16 @@ def moments(current: Tensor) -> Tensor:
     return both.float()
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+def fire(
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
+) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire`` of float32."""
-    c_layer = _c_layer(current, layer)
+    c_layer = _c_layer(current, layer, by_channel=scale is not None)
     spikes = current.new_empty(layer.spike_shape(current))
     name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
-    _call(name, current, scale, shift, spikes, c_layer)
-    return spikes
+    fired = _call(name, current, scale, shift, spikes, c_layer)
+    neurons = current.numel() // (1 if layer.constant else layer.steps)
+    return spikes, torch.tensor([fired, neurons * layer.steps])
 
 
 def fire_backward(
@@ -90,7 +99,8 @@ def fire_backward(
     layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire_backward`` of float32."""
-    c_layer = _c_layer(current, layer)
+    by_channel = scale is not None or centre is not None
+    c_layer = _c_layer(current, layer, by_channel=by_channel)
     out = torch.empty_like(current)
     sums = torch.empty((c_layer.channels, 2), dtype=torch.float64)
     name = "avsnn_fire_pool_backward" if layer.pooled else "avsnn_fire_backward"
@@ -181,8 +191,14 @@ def _sizes(packed: Tensor, blocks: Tensor) -> tuple[int, ...]:
     return *packed.shape[:2], *sizes, *packed.shape[2:]
 
 
-def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
-    batch, channels, *sides = layer.frame_shape(current)
+def _c_layer(current: Tensor, layer: LayerSpec, *, by_channel: bool) -> _CLayer:
+    """Describe a layer to the C code; a current without channels may have any shape."""
+    frame = layer.frame_shape(current)
+    if layer.pooled or by_channel:
+        batch, channels, *sides = frame
+    else:
+        batch, channels = 1, _count_planes(frame)
+        sides = [prod(frame) // channels]
     height, width = sides if layer.pooled else (1, prod(sides))
     return _CLayer(
         steps=layer.steps,
@@ -197,15 +213,27 @@ def _c_layer(current: Tensor, layer: LayerSpec) -> _CLayer:
     )
 
 
+def _count_planes(frame: tuple[int, ...]) -> int:
+    """Return the number of equal planes into which the first axes of a frame cut the frame.
+
+    One thread computes one plane at a time. The first axes are used until there are enough planes
+    for all threads, and no more axes than that, because each plane has a small fixed cost.
+    """
+    planes = 1
+    for size in frame[:-1]:
+        planes *= size if planes < _MIN_PLANES else 1
+    return planes
+
+
 # The types that the C code knows: values, sums, and spikes with one byte per value.
 _DTYPES = (torch.float32, torch.float64, torch.uint8)
 
 
-def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> None:
+def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> int:
     library = _library()
     if library is None:
         raise RuntimeError("There are no kernels for this CPU.")
-    getattr(library, name)(*(_as_c(argument) for argument in arguments))
+    return int(getattr(library, name)(*(_as_c(argument) for argument in arguments)) or 0)
 
 
 def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
@@ -224,5 +252,7 @@ def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None if this machine cannot compile the kernels."""
     library = load_library(_FUNCTIONS)
     if library is not None:
-        library.avsnn_pack.restype = ctypes.c_int64
+        for name in _FUNCTIONS:
+            counts = name in _COUNTING
+            getattr(library, name).restype = ctypes.c_int64 if counts else None
     return library

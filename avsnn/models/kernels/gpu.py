@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from avsnn.models.kernels.reference import count_spikes
+
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import LayerSpec
 
@@ -279,9 +281,22 @@ def moments(current: Tensor) -> Tensor:
     return torch.stack([centre.double() + total, square - total * total]).float()
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+def fire(
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
+) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire``."""
-    batch, channels, *sides = layer.frame_shape(current)
+    if layer.pooled:
+        whole = layer._replace(pooled=False)
+        count = count_spikes(_fire_and_pool(current, scale, shift, whole))
+        return _fire_and_pool(current, scale, shift, layer), count
+    spikes = _fire_and_pool(current, scale, shift, layer)
+    return spikes, count_spikes(spikes)
+
+
+def _fire_and_pool(
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
+) -> Tensor:
+    batch, channels, *sides = _frame_with_channels(current, layer)
     step = current.numel() // (1 if layer.constant else layer.steps)
     between, scaled, rate = 0 if layer.constant else step, scale is not None, 1.0 / layer.tau
     if not layer.pooled:
@@ -313,7 +328,7 @@ def fire_backward(
     layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
     """Compute ``reference.fire_backward``."""
-    batch, channels, *sides = layer.frame_shape(current)
+    batch, channels, *sides = _frame_with_channels(current, layer)
     planes, steps = batch * channels, layer.steps
     step = current.numel() // (1 if layer.constant else steps)
     area, between = step // planes, 0 if layer.constant else step
@@ -343,6 +358,11 @@ def fire_backward(
             CONSTANT=layer.constant, BLOCK=block, enable_fp_fusion=False,
         )  # fmt: skip
     return out, sums.sum((0, 2))
+
+
+def _frame_with_channels(current: Tensor, layer: LayerSpec) -> tuple[int, ...]:
+    frame = layer.frame_shape(current)
+    return frame if len(frame) > 1 else (1, *frame)
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:

@@ -75,12 +75,12 @@ def _attend(
     return mixed * 0.25
 
 
-# Spikes of the neurons of one slot of one clip, their number to `fired`, and the spikes of query,
-# key and value as bytes to `packed` [3, T, B, N, C].
+# Spikes of the neurons of one slot of one clip; the number of spikes, and of neurons times time
+# steps, to `counts`; and the spikes of query, key and value as bytes to `packed` [3, T, B, N, C].
 @triton.jit
 def _attend_fire(
-    queries, keys, values, spikes, packed, fired, size, steps, clips, tokens, channels, heads, rate,
-    threshold, OVER_TOKENS: tl.constexpr, INTERLEAVED: tl.constexpr, WIDTH: tl.constexpr,
+    queries, keys, values, spikes, packed, counts, size, steps, clips, tokens, channels, heads,
+    rate, threshold, OVER_TOKENS: tl.constexpr, INTERLEAVED: tl.constexpr, WIDTH: tl.constexpr,
     CHANNELS_FIRST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     clip, slot = tl.program_id(0) // heads, tl.program_id(0) % heads
@@ -109,8 +109,9 @@ def _attend_fire(
         tl.store(spikes + at, tl.where(fires, 1.0, 0.0).to(spikes.dtype.element_ty), mask=inside)
         total += (fires & inside).to(tl.int32)
         membrane = tl.where(fires, 0.0, h)
-    place = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    tl.store(fired + place, tl.sum(total))
+    place = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * 2
+    tl.store(counts + place, tl.sum(total))
+    tl.store(counts + place + 1, tl.sum(inside.to(tl.int32)) * steps)
 
 
 # Gradients of query, key and value of attention over tokens, one head at one time step, from the
@@ -232,14 +233,14 @@ def attend_fire(
     spikes = query.new_empty(shape)
     packed = query.new_empty((3, *shape), dtype=torch.uint8)
     grid, sizes = _grid(tokens, channels, clips, spec)
-    fired = query.new_empty(grid, dtype=torch.int32)
+    counts = query.new_empty((*grid, 2), dtype=torch.int32)
     with _on_device_of(query):
         _attend_fire[grid](
-            *rows, spikes, packed, fired, spikes.numel(), *shape, spec.heads, 1.0 / spec.tau,
+            *rows, spikes, packed, counts, spikes.numel(), *shape, spec.heads, 1.0 / spec.tau,
             spec.threshold, INTERLEAVED=spec.layout == "interleaved", **sizes,
             enable_fp_fusion=False,
         )  # fmt: skip
-    return spikes.transpose(2, 3), fired.sum(), packed.transpose(3, 4)
+    return spikes.transpose(2, 3), counts.sum((0, 1)), packed.transpose(3, 4)
 
 
 def attend_fire_backward(

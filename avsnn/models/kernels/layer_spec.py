@@ -30,10 +30,10 @@ class LayerSpec(NamedTuple):
 
     def spike_shape(self, current: Tensor) -> tuple[int, ...]:
         """Return the shape of the spikes that ``current`` gives, ``[T, B, C, ...]``."""
-        batch, channels, *sides = self.frame_shape(current)
+        frame = self.frame_shape(current)
         if self.pooled:
-            sides = [(side + 1) // 2 for side in sides]
-        return (self.steps, batch, channels, *sides)
+            frame = (*frame[:-2], *((side + 1) // 2 for side in frame[-2:]))
+        return (self.steps, *frame)
 
 
 class AttentionSpec(NamedTuple):

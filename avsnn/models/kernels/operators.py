@@ -43,11 +43,12 @@ def fire(
     tau: float,
     threshold: float,
     slope: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return the spikes of ``current * scale + shift``; differentiable only if ``scale`` is None.
 
     Args:
-        current: ``[T, B, C, ...]``, or ``[B, C, ...]`` if ``constant``.
+        current: ``[T, B, C, ...]``, or ``[B, C, ...]`` if ``constant``; without ``scale`` and
+            pooling, any ``[T, ...]`` or ``[...]``.
         scale: ``[C]``, or None to take ``current`` as it is.
         shift: ``[C]`` with ``scale``, otherwise None.
         steps: T. This argument and the following arguments are the fields of a ``LayerSpec``,
@@ -59,7 +60,8 @@ def fire(
         slope: slope of the surrogate.
 
     Returns:
-        spikes ``[T, B, C, ...]``.
+        spikes ``[T, B, C, ...]``; and ``[2]`` int64, through which no gradient flows: the number of
+        spikes before pooling, and the number of neurons times time steps.
     """
     layer = LayerSpec(steps, constant, pooled, tau, threshold, slope)
     return _fire(current, scale, shift, layer)
@@ -100,7 +102,7 @@ def norm_fire(
     tau: float,
     threshold: float,
     slope: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise a current with the statistics of this batch, and return the spikes.
 
     Args:
@@ -116,15 +118,16 @@ def norm_fire(
         slope: as for ``fire``.
 
     Returns:
-        spikes ``[T, B, C, ...]``; and mean and biased variance of each channel, ``[2, C]``, through
-        which no gradient flows.
+        spikes ``[T, B, C, ...]``; the numbers ``[2]`` that ``fire`` returns; and mean and biased
+        variance of each channel, ``[2, C]``. No gradient flows through the last two results.
     """
     layer = LayerSpec(steps, constant, pooled, tau, threshold, slope)
     kernels = kernels_for(current)
     x = kernels.as_input(current)
     statistics = kernels.moments(x if constant else x.flatten(0, 1))
     scale = weight * torch.rsqrt(statistics[1] + eps)
-    return _fire(x, scale, bias - statistics[0] * scale, layer).to(current.dtype), statistics
+    spikes, count = _fire(x, scale, bias - statistics[0] * scale, layer)
+    return spikes.to(current.dtype), count, statistics
 
 
 @_operator
@@ -145,7 +148,7 @@ def norm_fire_backward(
     """Return the gradients of current, weight and bias from the gradient of the spikes.
 
     The arguments are those of ``norm_fire``, with ``grad``, the gradient of the spikes, and
-    ``statistics``, the second result of ``norm_fire``.
+    ``statistics``, the third result of ``norm_fire``.
     """
     layer = LayerSpec(steps, constant, pooled, tau, threshold, slope)
     kernels = kernels_for(current)
@@ -222,13 +225,15 @@ def spike_conv_backward(
     return grad_spikes.contiguous(), grad_weight.contiguous(), grad_bias
 
 
-def _fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+def _fire(
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
+) -> tuple[Tensor, Tensor]:
     kernels = kernels_for(current)
     if scale is not None and shift is not None:
         # A batch norm in bfloat16 gives both in bfloat16, which the kernels would misread.
         scale, shift = kernels.as_input(scale), kernels.as_input(shift)
-    spikes: Tensor = kernels.fire(kernels.as_input(current), scale, shift, layer)
-    return spikes.to(current.dtype)
+    spikes, count = kernels.fire(kernels.as_input(current), scale, shift, layer)
+    return spikes.to(current.dtype), count
 
 
 def _fake_fire(
@@ -239,8 +244,9 @@ def _fake_fire(
     constant: bool,
     pooled: bool,
     *rest: float,
-) -> Tensor:
-    return current.new_empty(LayerSpec(steps, constant, pooled, *rest).spike_shape(current))
+) -> tuple[Tensor, Tensor]:
+    spikes = LayerSpec(steps, constant, pooled, *rest).spike_shape(current)
+    return current.new_empty(spikes), current.new_empty(2, dtype=torch.int64)
 
 
 def _fake_fire_backward(grad: Tensor, current: Tensor, *_rest: float) -> Tensor:
@@ -256,9 +262,10 @@ def _fake_norm_fire(
     constant: bool,
     pooled: bool,
     *rest: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     spikes = LayerSpec(steps, constant, pooled, *rest).spike_shape(current)
-    return current.new_empty(spikes), weight.new_empty((2, len(weight)))
+    count = current.new_empty(2, dtype=torch.int64)
+    return current.new_empty(spikes), count, weight.new_empty((2, len(weight)))
 
 
 def _fake_norm_fire_backward(
@@ -312,11 +319,12 @@ def _save_for_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     current, scale, _, *rest = inputs
     if scale is not None and ctx.needs_input_grad[0]:
         raise RuntimeError("Neurons with a scale have no gradient; use them in evaluation only.")
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(current)
     ctx.rest = rest
 
 
-def _backward_of_fire(ctx, grad):  # type: ignore[no-untyped-def]
+def _backward_of_fire(ctx, grad, _count):  # type: ignore[no-untyped-def]
     _refuse_second_derivative()
     (current,) = ctx.saved_tensors
     return fire_backward(grad, current, *ctx.rest), *(None,) * 8
@@ -324,13 +332,13 @@ def _backward_of_fire(ctx, grad):  # type: ignore[no-untyped-def]
 
 def _save_for_norm_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     current, weight, bias, *rest = inputs
-    _, statistics = output
-    ctx.mark_non_differentiable(statistics)
+    _, count, statistics = output
+    ctx.mark_non_differentiable(count, statistics)
     ctx.save_for_backward(current, weight, bias, statistics)
     ctx.rest = rest
 
 
-def _backward_of_norm_fire(ctx, grad, _statistics):  # type: ignore[no-untyped-def]
+def _backward_of_norm_fire(ctx, grad, _count, _statistics):  # type: ignore[no-untyped-def]
     _refuse_second_derivative()
     return *norm_fire_backward(grad, *ctx.saved_tensors, *ctx.rest), *(None,) * 7
 

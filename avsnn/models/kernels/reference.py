@@ -33,25 +33,36 @@ def moments(current: Tensor) -> Tensor:
     return torch.stack([mean, variance])
 
 
-def fire(current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec) -> Tensor:
+def fire(
+    current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
+) -> tuple[Tensor, Tensor]:
     """Return the spikes of ``current * scale + shift``, pooled if the layer is pooled.
 
     Args:
-        current: ``[T, B, C, ...]``, or ``[B, C, ...]`` if the layer is constant.
+        current: ``[T, B, C, ...]``, or ``[B, C, ...]`` if the layer is constant; without ``scale``
+            and pooling, any ``[T, ...]`` or ``[...]``.
         scale: ``[C]``, or None to take ``current`` as it is.
         shift: ``[C]`` with ``scale``, otherwise None.
         layer: constants of the neurons.
 
     Returns:
-        spikes ``[T, B, C, ...]``.
+        spikes ``[T, B, C, ...]``; and ``[2]`` int64: the number of spikes before pooling, and the
+        number of neurons times time steps, which is the most there could be.
     """
     spikes = [
         (potential >= layer.threshold).to(current.dtype)
         for potential in _potentials(current, scale, shift, layer)
     ]
+    count = torch.stack([count_spikes(train) for train in spikes]).sum(0)
     if layer.pooled:
         spikes = [functional.max_pool2d(train, 3, 2, 1) for train in spikes]
-    return torch.stack(spikes)
+    return torch.stack(spikes), count
+
+
+def count_spikes(spikes: Tensor) -> Tensor:
+    """Return ``[2]`` int64: the number of spikes, and the number of values."""
+    fired = spikes.count_nonzero()
+    return torch.stack([fired, torch.full_like(fired, spikes.numel())])
 
 
 def fire_backward(
@@ -74,7 +85,8 @@ def fire_backward(
 
     Returns:
         the gradient, with the shape of ``current``; and ``[C, 2]``: for each channel, the sum of
-        the gradient, and the sum of the gradient times ``current - centre``.
+        the gradient, and the sum of the gradient times ``current - centre``. Nobody may read the
+        second result for a current that has no axis of channels.
     """
     parts = []
     for t, potential in enumerate(_potentials(current, scale, shift, layer)):
@@ -87,8 +99,10 @@ def fire_backward(
         constants = layer.slope / layer.tau
         parts.append(part * sigmoid * (constants - constants * sigmoid))
     out = torch.stack(parts).sum(0) if layer.constant else torch.stack(parts)
-    off = current if centre is None else current - _along(centre, current, layer)
     channel = 1 if layer.constant else 2
+    if out.dim() <= channel:
+        return out, out.new_empty((0, 2))
+    off = current if centre is None else current - _along(centre, current, layer)
     axes = [axis for axis in range(out.dim()) if axis != channel]
     return out, torch.stack([out.sum(axes), (out * off).sum(axes)], dim=1)
 

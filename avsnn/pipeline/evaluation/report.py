@@ -31,7 +31,7 @@ img.square { max-width: 36rem; display: block; margin-top: 1rem; }
 
 CAPTIONS = {
     "curves": "Loss and accuracy over the epochs",
-    "spikes": "Firing rate of every spiking layer, last step of each epoch",
+    "spikes": "Firing rate of every spiking layer, over each epoch",
 }
 
 # The parts in the order in which the page shows them.

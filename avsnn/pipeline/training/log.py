@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.training.epoch_totals import EpochTotals
+from avsnn.pipeline.training.epoch_totals import LOSSES, EpochTotals
 
 # The layers of attention and alignment. These layers may fall silent for good, and the weights
 # before and behind a silent layer stop learning.
 MAY_FALL_SILENT = ("fusion.", "attention.")
-
-LOSSES = ("loss", "cross_entropy", "alignment", "auxiliary")
 
 
 class Curves:

@@ -13,13 +13,12 @@ from avsnn.pipeline.loading.order import step_seed
 from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
+from avsnn.pipeline.training.epoch_totals import LOSSES
 from avsnn.pipeline.training.finite_check import FiniteCheck
-from avsnn.pipeline.training.log import LOSSES
 from avsnn.pipeline.training.state import TrainingState
 
 
 def take_step(
-    network: nn.Module,
     batch: Batch,
     *,
     state: TrainingState,
@@ -32,7 +31,6 @@ def take_step(
     """Take one step of the optimizer.
 
     Args:
-        network: the network to call, ``state.wrapped`` or ``state.shared``.
         batch: the samples of this process.
         state: the training, which this step changes.
         settings: the settings of the training.
@@ -44,6 +42,7 @@ def take_step(
     Returns:
         the loss, its parts and the accuracy of this process, by name.
     """
+    network = state.wrapped
     audio, frames = training_inputs(batch, settings, epoch=epoch, device=state.device)
     labels = batch.labels.to(state.device, non_blocking=True)
     # Some networks draw numbers (the position bias of SCA, as published). The seed depends on the

@@ -37,7 +37,7 @@ from avsnn.pipeline.training.finite_check import (
     not_finite_error,
     require_finite_loss,
 )
-from avsnn.pipeline.training.log import MAY_FALL_SILENT, TrainingLog, progress_note
+from avsnn.pipeline.training.log import TrainingLog, progress_note
 from avsnn.pipeline.training.optimizer import learning_rate
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import (
@@ -102,6 +102,7 @@ class TrainingLoop:
             self.selection_rows = rows_of_parts(config, source, self.settings.selection)
         require_memory(config, options.device, processes=group.world_size)
         self.state = build_state(config, options.device, group, self.say)
+        self.totals = EpochTotals(self.state.model, device=options.device, group=group)
         self.metrics: list[dict[str, Any]] = []
         self.check = FiniteCheck(options.device)
 
@@ -130,13 +131,14 @@ class TrainingLoop:
             log = TrainingLog(folder, self.settings, self.start.epoch, self.say)
         first_step = self.start.step
         for epoch in range(self.start.epoch, self.settings.epochs):
-            line, totals = self._train_epoch(epoch, first_step, totals_before)
+            self.totals.restore(totals_before, steps=first_step)
+            line = self._train_epoch(epoch, first_step)
             self._require_finite(Position(epoch + 1, 0), group=self.group)
             first_step, totals_before = 0, {}
             if self.selection_rows is not None:
                 scores, part = self._evaluate_selection(), self.settings.selection
                 if scores is None:
-                    self._stop(Position(epoch, self.steps), totals.state())
+                    self._stop(Position(epoch, self.steps))
                 line |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
                 require_finite_loss(scores.loss, part, epoch)
             self.metrics.append(line)
@@ -151,18 +153,11 @@ class TrainingLoop:
         self._require_folder()
         return self.start.epoch
 
-    def _train_epoch(
-        self, epoch: int, first_step: int, totals_before: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Any], EpochTotals]:
-        """Train one epoch; return the epoch's line of ``metrics.jsonl`` and the epoch's totals."""
-        settings, state, group = self.settings, self.state, self.group
+    def _train_epoch(self, epoch: int, first_step: int) -> dict[str, Any]:
+        """Train one epoch, and return the epoch's line of ``metrics.jsonl``."""
+        settings, state, group, totals = self.settings, self.state, self.group, self.totals
         lr = self._set_learning_rate(epoch)
         state.model.train()
-        # A compiled network does not call hooks that come and go, so the spikes of a compiled
-        # network are counted in the last step only, which runs uncompiled.
-        counted = () if settings.compute.compile else MAY_FALL_SILENT
-        totals = EpochTotals(state.model, counted, device=state.device, group=group)
-        totals.restore(totals_before, steps=first_step)
         requests = training_requests(
             self.rows,
             batch_size=settings.batch_size,
@@ -181,12 +176,13 @@ class TrainingLoop:
         batches = self.loader.read(requests)
         try:
             for step in range(first_step, self.steps):
-                batch = self._next_batch(batches, Position(epoch, step), totals)
-                network, is_last = state.wrapped, step + 1 == self.steps
-                if is_last:
-                    totals.count_every_layer()
-                    network = state.shared
-                totals.add(step_of_epoch(network, batch, step=step))
+                batch, is_last = (
+                    self._next_batch(batches, Position(epoch, step)),
+                    step + 1 == self.steps,
+                )
+                with totals.spikes:
+                    totals.add(step_of_epoch(batch, step=step))
+                totals.steps += 1
                 now, note = time.monotonic(), ""
                 if now - noted > NOTE_INTERVAL_S and not is_last:
                     rate = (step + 1 - first_step) * settings.batch_size / (now - began)
@@ -194,13 +190,12 @@ class TrainingLoop:
                     self._require_finite(Position(epoch, step + 1), group=ProcessGroup())
                 self.progress.advance(note=note)
                 if not is_last:
-                    self._save_between_steps(Position(epoch, step + 1), totals)
+                    self._save_between_steps(Position(epoch, step + 1))
         finally:
-            totals.close()
             self.progress.stop()
         samples_per_second = steps_to_do * settings.batch_size / (time.monotonic() - began)
         rates = totals.spike_rates(all_processes=True)
-        line = {
+        return {
             "epoch": epoch + 1,
             "lr": lr,
             "kernels": state.kernels,
@@ -209,11 +204,8 @@ class TrainingLoop:
             # Four significant digits, so that a rate is 0 only if there was no spike at all.
             "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
-        return line, totals
 
-    def _next_batch(
-        self, batches: Iterator[Batch], position: Position, totals: EpochTotals
-    ) -> Batch:
+    def _next_batch(self, batches: Iterator[Batch], position: Position) -> Batch:
         """Return the next batch; SIGTERM ends the waiting for the batch.
 
         Of several processes, none may leave while the others take the step; these processes obey
@@ -224,7 +216,7 @@ class TrainingLoop:
                 return next(batches)
         except ToldToEnd:
             self._require_finite(position, group=self.group)
-            self._stop(position, totals.state())
+            self._stop(position)
 
     def _set_learning_rate(self, epoch: int) -> float:
         settings = self.settings
@@ -273,21 +265,20 @@ class TrainingLoop:
             write_checkpoint(best_checkpoint(self.folder), checkpoint)
         write_metrics(self.folder, self.metrics)
 
-    def _save_between_steps(self, position: Position, totals: EpochTotals) -> None:
+    def _save_between_steps(self, position: Position) -> None:
         """Save a resume point within an epoch if it is time to save, or time to end."""
         stop, every = self.group.any(self.sigterm.has_come), self.options.save_every
         if stop or (every and (position.epoch * self.steps + position.step) % every == 0):
             self._require_finite(position, group=self.group)
-            # Every process takes part in `totals.state`, which adds up the sums of all processes.
-            state = totals.state()
             if stop:
-                self._stop(position, state)
-            self._save_resume_point(position, state)
+                self._stop(position)
+            self._save_resume_point(position, self.totals.state())
 
-    def _stop(self, position: Position, totals: Mapping[str, Tensor]) -> NoReturn:
+    def _stop(self, position: Position) -> NoReturn:
         """Save where the training stands, unless it stands where it started, and end it."""
         if position != self.start:
-            self._save_resume_point(position, totals)
+            # Every process takes part in `totals.state`, which adds up the sums of all processes.
+            self._save_resume_point(position, self.totals.state())
         raise PreemptedError
 
     def _require_folder(self) -> None:

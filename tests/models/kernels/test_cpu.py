@@ -31,10 +31,10 @@ def test_threads_change_no_bit():
     before = torch.get_num_threads()
 
     def everything() -> list[torch.Tensor]:
-        spikes = cpu.fire(current, scale, shift, layer)
+        spikes, count = cpu.fire(current, scale, shift, layer)
         grad = torch.sin(torch.arange(spikes.numel(), dtype=torch.float32)).view_as(spikes)
         back, sums = cpu.fire_backward(grad, current, scale, shift, shift, layer)
-        return [cpu.moments(current.flatten(0, 1)), spikes, back, sums]
+        return [cpu.moments(current.flatten(0, 1)), spikes, count, back, sums]
 
     try:
         torch.set_num_threads(1)

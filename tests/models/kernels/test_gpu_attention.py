@@ -45,10 +45,10 @@ def compare_with_plain_torch(spikes: Tensor, spec: AttentionSpec) -> None:
     due, count, packed = attention_products.attend_fire(*spikes, spec)
     if due.numel() > 1000:
         assert 0.02 < due.mean() < 0.98
-    ours, fired, saved = kernels.attend_fire(*spikes, spec)
+    ours, counted, saved = kernels.attend_fire(*spikes, spec)
     assert torch.equal(ours, due)
     assert torch.equal(saved, packed)
-    assert int(fired) == int(count) == int(due.sum())
+    assert counted.tolist() == count.tolist() == [due.sum(), due.numel()]
     grad = torch.randn_like(due)
     theirs = attention_products.attend_fire_backward(grad.double(), packed, spec)
     for got, gradient in zip(kernels.attend_fire_backward(grad, saved, spec), theirs, strict=True):
@@ -88,7 +88,7 @@ def test_the_triton_kernel_takes_bfloat16_and_gives_its_gradients_in_bfloat16(la
 
 
 @needs_interpreter
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("mix", [SpatialMix, PublishedTemporalMix])
 def test_a_triton_layer_gives_the_same_with_one_kernel_and_with_a_hook_between_two(mix):
     torch.manual_seed(0)
     layer = SpikingAttention(
@@ -96,7 +96,7 @@ def test_a_triton_layer_gives_the_same_with_one_kernel_and_with_a_hook_between_t
     )
     for part in (layer.query, layer.key, layer.value):
         nn.init.constant_(part.norm.bias, 1.0)
-    own, other = (torch.rand(2, 2, 1, 16, 6) < 0.5).float()
+    own, other = (torch.rand(2, 2, 1, 16, 3) < 0.5).float()
     seen = []
     results = []
     for watch in (False, True):

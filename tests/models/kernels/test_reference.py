@@ -14,8 +14,11 @@ from tests.models.kernels.cases import layers, named, needs_cuda, needs_interpre
 def compare_with_reference(kernels, case, scaled):
     layer, current, scale, shift = case
     known = (scale, shift) if scaled else (None, None)
-    spikes = reference.fire(current, *known, layer)
-    assert torch.equal(kernels.fire(current, *known, layer), spikes)
+    spikes, count = reference.fire(current, *known, layer)
+    whole, _ = reference.fire(current, *known, layer._replace(pooled=False))
+    assert count.tolist() == [int(whole.sum()), whole.numel()]
+    for found, due in zip(kernels.fire(current, *known, layer), (spikes, count), strict=True):
+        assert torch.equal(found, due)
     grad = torch.randn_like(spikes)
     ours, sums = kernels.fire_backward(grad, current, *known, shift, layer)
     theirs, due = reference.fire_backward(
@@ -84,9 +87,9 @@ def test_kernels_in_triton_take_bfloat16_as_it_is():
     layer = LayerSpec(3, False, True, 2.0, 1.0, 4.0)
     current = (torch.randn(3, 2, 4, 9, 8) * 2).bfloat16()
     scale, shift = torch.rand(4) + 0.5, torch.randn(4)
-    spikes = gpu.fire(current, scale, shift, layer)
+    spikes, _ = gpu.fire(current, scale, shift, layer)
     assert spikes.dtype == torch.bfloat16
-    assert torch.equal(spikes.float(), reference.fire(current.float(), scale, shift, layer))
+    assert torch.equal(spikes.float(), reference.fire(current.float(), scale, shift, layer)[0])
     grad = torch.randn_like(spikes)
     ours, sums = gpu.fire_backward(grad, current, scale, shift, shift, layer)
     theirs, due = reference.fire_backward(grad.float(), current.float(), scale, shift, shift, layer)

@@ -1,23 +1,28 @@
 /* Neurons without pooling. */
 
-/* One step of n neurons; `membrane` holds their potentials from step to step. */
-static inline void fire_step(const float *restrict in, float a, float b, float *restrict membrane,
+/* One step of n neurons; `membrane` holds their potentials from step to step. Returns the number of
+   spikes. */
+static inline size fire_step(const float *restrict in, float a, float b, float *restrict membrane,
                              float *restrict spikes, size n, Layer layer) {
-#pragma omp simd
+    int32_t fired = 0;
+#pragma omp simd reduction(+ : fired)
     for (size j = 0; j < n; j++) {
         float h = charge(in[j] * a + b, membrane[j], layer.rate);
         int fires = h >= layer.threshold;
         spikes[j] = (float)fires;
         membrane[j] = fires ? 0.0f : h;
+        fired += fires;
     }
+    return fired;
 }
 
 /* Spikes [steps, batch, channels, area] of the current x * scale + shift. If scale is NULL, the
-   current is x. */
-void avsnn_fire(const float *x, const float *scale, const float *shift, float *spikes, Layer L) {
+   current is x. Returns the number of spikes. */
+size avsnn_fire(const float *x, const float *scale, const float *shift, float *spikes, Layer L) {
     const size area = L.height * L.width, planes = L.batch * L.channels, step = planes * area;
     const size between = L.constant ? 0 : step;
-#pragma omp parallel for schedule(static)
+    size fired = 0;
+#pragma omp parallel for reduction(+ : fired) schedule(static)
     for (size p = 0; p < planes; p++) {
         const float a = scale ? scale[p % L.channels] : 1.0f;
         const float b = scale ? shift[p % L.channels] : 0.0f;
@@ -25,10 +30,11 @@ void avsnn_fire(const float *x, const float *scale, const float *shift, float *s
             const size n = area - i < BLOCK ? area - i : BLOCK;
             float membrane[BLOCK] = {0};
             for (size t = 0; t < L.steps; t++)
-                fire_step(x + t * between + p * area + i, a, b, membrane,
-                          spikes + t * step + p * area + i, n, L);
+                fired += fire_step(x + t * between + p * area + i, a, b, membrane,
+                                   spikes + t * step + p * area + i, n, L);
         }
     }
+    return fired;
 }
 
 /* One step of the gradients of n neurons. Each lane adds its gradient to `sum`, and its gradient

@@ -3,14 +3,15 @@
    fires, as in torch. */
 
 /* Pooled spikes [steps, batch, channels, (height + 1) / 2, (width + 1) / 2]. Only three rows of
-   spikes per step are in memory at a time. */
-void avsnn_fire_pool(const float *x, const float *scale, const float *shift, float *pooled,
+   spikes per step are in memory at a time. Returns the number of spikes before pooling. */
+size avsnn_fire_pool(const float *x, const float *scale, const float *shift, float *pooled,
                      Layer L) {
+    size fired = 0;
     const size planes = L.batch * L.channels, area = L.height * L.width;
     const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, between = planes * area;
     /* One place of padding on the left of a row, and up to two places on the right. */
     const size row = 2 * wide + 2;
-#pragma omp parallel
+#pragma omp parallel reduction(+ : fired)
     {
         float *rows = calloc(L.steps * 3 * row, sizeof(float));
         float *tallest = calloc(row, sizeof(float));
@@ -25,8 +26,9 @@ void avsnn_fire_pool(const float *x, const float *scale, const float *shift, flo
                 for (size t = 0; t < L.steps; t++) {
                     float *s = rows + (t * 3 + r % 3) * row + 1;
                     if (r < L.height)
-                        fire_step(x + (L.constant ? 0 : t * between) + p * area + r * L.width, a, b,
-                                  membrane, s, L.width, L);
+                        fired += fire_step(
+                            x + (L.constant ? 0 : t * between) + p * area + r * L.width, a, b,
+                            membrane, s, L.width, L);
                     else
                         memset(s, 0, L.width * sizeof(float));
                     if (r % 2 == 0) continue;
@@ -48,6 +50,7 @@ void avsnn_fire_pool(const float *x, const float *scale, const float *shift, flo
         }
         free(rows), free(tallest), free(membrane);
     }
+    return fired;
 }
 
 /* One row of values, columns 0, 2, 4, ... apart from columns 1, 3, 5, ...; in a row of potentials,
