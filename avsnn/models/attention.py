@@ -25,6 +25,7 @@ from avsnn.models.kernels.attention_products import (
 )
 from avsnn.models.kernels.dispatch import kernels_for_attention
 from avsnn.models.layers import SpikingConv1x1
+from avsnn.models.token_layout import times_step_mean, token_mean
 
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF, NeuronFactory
@@ -277,6 +278,5 @@ class SpatioTemporalAttention(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """Map ``[T, B, C, N]`` each to real values ``[T, B, C, N]`` in [0, 1]."""
-        over_tokens = self.spatial(own, other).mean(dim=3, keepdim=True)
-        over_steps = self.temporal(own, other).mean(dim=0, keepdim=True)
-        return over_tokens * over_steps  # type: ignore[no-any-return]
+        over_tokens = token_mean(self.spatial(own, other))
+        return times_step_mean(over_tokens, self.temporal(own, other))
