@@ -80,6 +80,14 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
+def _product(audio: Tensor, visual: Tensor) -> Tensor:
+    """Return ``audio @ visual.T``, exact in float32 on every device."""
+    if audio.is_cuda:
+        # A GPU may round the operands of a product in float32 to TF32, and never those in float64.
+        return (audio.double() @ visual.double().T).to(audio.dtype)
+    return audio @ visual.T
+
+
 def mean_over_positives(log_probability: Tensor, same: Tensor) -> Tensor:
     """Return the mean over clips of each clip's mean over its pairs of one class."""
     # A clip has the same class as itself, so every row has a pair and the divisor is not 0.
@@ -135,7 +143,7 @@ def semantic_alignment(
     features = [_at_least_float32(residual).mean(dim=0) for residual in (audio, visual)]
     if normalize:
         features = [functional.normalize(f, dim=1, eps=_SILENT) for f in features]
-    similarity = features[0] @ features[1].T / temperature
+    similarity = _product(*features) / temperature
     same = labels[:, None] == labels[None, :]
     directions = [similarity, similarity.T] if symmetric else [similarity]
     losses = [-AVERAGES[average](functional.log_softmax(s, dim=1), same) for s in directions]

@@ -18,7 +18,7 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.measures import Evaluation, measure, read_evaluation
 from avsnn.pipeline.formats.prepared_json import load_prepared
-from avsnn.pipeline.inference.device import choose_kernels
+from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.memory import (
     EVALUATION_ADVICE,
     lack_of_memory_said,
@@ -78,6 +78,7 @@ def _evaluate(
         require_same_data(config)
     if (before := recorded_evaluation(folder, config, part=part)) is not None:
         return before, True
+    choose_precision(config.settings, device)
     choose_kernels("auto", device)
     with Loader(partial(open_source, config), workers=0, pin=device.type == "cuda") as loader:
         rows = rows_of_parts(config, loader.source, part)

@@ -1,8 +1,10 @@
 """Where and how a network is computed: device, kernels, precision."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.utils import deterministic
 
 from avsnn.errors import UserError
 from avsnn.models import kernels
@@ -40,6 +42,24 @@ def choose_kernels(name: str, device: torch.device) -> str:
         return kernels.choose(name, device)
     except ValueError as error:
         raise UserError(f"compute.kernels: {error}") from None
+
+
+def choose_precision(settings: TrainSettings, device: torch.device) -> None:
+    """Make a GPU compute with TF32 as the settings say, and the same bytes each time.
+
+    cuDNN and cuBLAS otherwise choose algorithms that add in another order in every run, so a
+    resumed run would drift away from a run that was not cut.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = settings.compute.tf32
+    torch.backends.cudnn.allow_tf32 = settings.compute.tf32
+    # cuBLAS reads this variable when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.set_deterministic_debug_mode("warn")
+    # Otherwise torch would write to all memory that it hands out.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(settings: TrainSettings, device: torch.device) -> AbstractContextManager[object]:

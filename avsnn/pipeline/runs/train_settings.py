@@ -147,6 +147,17 @@ class ComputeSettings(StrictModel):
         default=False,
         description="Whether torch.compile compiles the network, which needs a C++ compiler",
     )
+    cuda_graph: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the training step is recorded in a CUDA graph and replayed, so that a "
+        "GPU does not wait for Python: auto records on a GPU; on also says why another device "
+        "cannot record",
+    )
+    tf32: bool = Field(
+        default=True,
+        description="Whether a GPU rounds the operands of float32 convolutions and matrix products "
+        "to TF32 (10 bits instead of 23), which leaves spikes exact; the loss is never rounded",
+    )
     recompute: bool = Field(
         default=False,
         description="Whether the forward pass keeps only the inputs of each block, and the "

@@ -23,6 +23,8 @@ class ProcessGroup:
 
     rank: int = 0
     world_size: int = 1
+    #: The processes as a group that exchanges numbers of the CPU; None is the default group.
+    on_cpu: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -84,9 +86,9 @@ class ProcessGroup:
         """Return whether ``flag`` is true in at least one process."""
         if self.world_size == 1:
             return flag
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        highest = torch.tensor(float(flag), device=device)
-        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        # A number on a GPU would make every process wait for its GPU.
+        highest = torch.tensor(float(flag))
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=self.on_cpu)
         return bool(highest)
 
     def concatenate(self, values: Tensor) -> Tensor:
@@ -138,7 +140,8 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         reason = str(error).splitlines()[0]
         raise RunError(f"this process cannot join the processes of torchrun: {reason}.") from None
     try:
-        yield ProcessGroup(dist.get_rank(), world_size)
+        on_cpu = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        yield ProcessGroup(dist.get_rank(), world_size, on_cpu)
         # The other processes would wait for ever for a process that leaves the group early.
         dist.barrier()
     finally:

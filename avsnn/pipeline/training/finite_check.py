@@ -41,16 +41,19 @@ class FiniteCheck:
     def __init__(self, device: torch.device) -> None:
         # Epoch, step and the number of the check in one integer; 0 as long as all is well.
         self._first = torch.zeros((), dtype=torch.int64, device=device)
+        self._place = torch.zeros_like(self._first)
 
-    def note(
-        self, *, epoch: int, step: int, inputs: tuple[Tensor, ...], loss: Tensor, norm: Tensor
-    ) -> None:
+    def start_step(self, *, epoch: int, step: int) -> None:
+        """Set the step that ``note`` checks, on the device, where a CUDA graph reads the step."""
+        self._place.fill_((epoch << 32) + step)
+
+    def note(self, *, inputs: tuple[Tensor, ...], loss: Tensor, norm: Tensor) -> None:
         """Check the values of one step without waiting for the device."""
         bad_input = torch.stack([~tensor.isfinite().all() for tensor in inputs]).any()
         bad = torch.stack([bad_input, ~loss.isfinite(), ~norm.isfinite()])
-        code = ((epoch << 32) + step) * len(CHECKED) + bad.int().argmax() + 1
+        code = self._place * len(CHECKED) + bad.int().argmax() + 1
         is_first = bad.any() & (self._first == 0)
-        self._first = torch.where(is_first, code, self._first)
+        self._first.copy_(torch.where(is_first, code, self._first))
 
     def first_bad_step(self, group: ProcessGroup) -> BadStep | None:
         """Return the first bad step of all processes of a group; None if there is none."""

@@ -14,6 +14,10 @@ from avsnn.pipeline.training.epoch_totals import LOSSES, EpochTotals
 MAY_FALL_SILENT = ("fusion.", "attention.")
 
 
+# Seconds between two notes on the progress bar. On a GPU every note waits for the device.
+NOTE_INTERVAL_S = 0.5
+
+
 class Curves:
     """A file with curves for TensorBoard, written without a thread and without a queue.
 

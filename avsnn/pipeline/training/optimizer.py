@@ -4,7 +4,7 @@ from inspect import unwrap
 from math import cos, pi
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avsnn.pipeline.runs.train_settings import OptimizerSettings
 
@@ -40,7 +40,10 @@ def learning_rate(
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
-    """Make the AdamW of a model; only matrices and filters have weight decay."""
+    """Make the AdamW of a model; only matrices and filters have weight decay.
+
+    On a GPU, the learning rate is a tensor and a step can be a part of a CUDA graph.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in trainable if parameter.ndim > 1]
     not_decayed = [parameter for parameter in trainable if parameter.ndim <= 1]
@@ -48,4 +51,15 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": not_decayed, "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+    on_gpu = trainable[0].device.type == "cuda"
+    lr = torch.zeros((), device=trainable[0].device) if on_gpu else 0.0
+    return AdamW(groups, lr=lr, betas=BETAS, eps=EPS, fused=True, capturable=on_gpu)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameters; a tensor stays the same tensor."""
+    for parameters in optimizer.param_groups:
+        if isinstance(parameters["lr"], Tensor):
+            parameters["lr"].fill_(lr)
+        else:
+            parameters["lr"] = lr

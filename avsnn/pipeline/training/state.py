@@ -4,17 +4,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from avsnn.models.activation_checkpointing import recompute_blocks
 from avsnn.models.batch_norm import BatchNorm
-from avsnn.pipeline.inference.device import choose_kernels
+from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.network import build_network
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.optimizer import AdamW, make_optimizer
+
+
+class MovingAverage(AveragedModel):
+    """The moving average of the weights of a network; buffers are copied.
+
+    ``AveragedModel`` reads from the device in every update whether the update is the first one.
+    This class reads once, so later updates can be a part of a CUDA graph.
+
+    Args:
+        model: the network.
+        decay: share of the average that an update keeps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self._decay = decay
+        self._is_new: bool | None = None
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the weights; the first update copies the weights."""
+        if self._is_new is None:
+            self._is_new = not self.n_averaged
+        own: list[Tensor] = list(self.module.parameters())
+        new: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(own, new, 1.0 if self._is_new else 1 - self._decay)
+        for buffer, now in zip(self.module.buffers(), model.buffers(), strict=True):
+            buffer.copy_(now)
+        self.n_averaged += 1
+        self._is_new = False
 
 
 @dataclass
@@ -23,9 +53,8 @@ class TrainingState:
 
     Attributes:
         model: the network.
-        shared: the network that shares its gradients: ``model`` itself, or ``model`` wrapped for
-            several processes.
-        wrapped: the network as a step calls the network: ``shared``, or ``shared`` compiled.
+        wrapped: the network as a step calls the network: ``model``, or a wrapper that shares
+            gradients with other processes or compiles.
         optimizer: the optimizer of the parameters of ``model``.
         average: moving average of the weights; None without ``optimizer.ema_decay``.
         kernels: name of the kernels that compute the neurons.
@@ -33,10 +62,9 @@ class TrainingState:
     """
 
     model: nn.Module
-    shared: nn.Module
     wrapped: nn.Module
     optimizer: AdamW
-    average: AveragedModel | None
+    average: MovingAverage | None
     kernels: str
     device: torch.device
 
@@ -61,6 +89,7 @@ def build_state(
         UserError: the settings make no network, or ask for kernels that do not run here.
     """
     settings = config.settings
+    choose_precision(settings, device)
     kernels = choose_kernels(settings.compute.kernels, device)
     if kernels == "torch" != settings.compute.kernels:
         lacking = "working C compiler (cc, or CC)" if device.type == "cpu" else "package triton"
@@ -75,11 +104,9 @@ def build_state(
     if settings.compute.recompute:
         recompute_blocks(model)
     optimizer = make_optimizer(model, settings.optimizer)
-    average = None
-    if (decay := settings.optimizer.ema_decay) is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    shared = DistributedDataParallel(model) if group.world_size > 1 else model
-    wrapped: nn.Module = shared
+    decay = settings.optimizer.ema_decay
+    average = None if decay is None else MovingAverage(model, decay)
+    wrapped: nn.Module = DistributedDataParallel(model) if group.world_size > 1 else model
     if settings.compute.compile:
-        wrapped = torch.compile(shared, dynamic=False)  # type: ignore[assignment]
-    return TrainingState(model, shared, wrapped, optimizer, average, kernels, device)
+        wrapped = torch.compile(wrapped, dynamic=False)  # type: ignore[assignment]
+    return TrainingState(model, wrapped, optimizer, average, kernels, device)

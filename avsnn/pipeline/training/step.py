@@ -2,75 +2,82 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from avsnn.models.losses import training_loss
 from avsnn.pipeline.inference.device import autocast
-from avsnn.pipeline.inference.inputs import training_inputs
-from avsnn.pipeline.loading.order import step_seed
-from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
-from avsnn.pipeline.training.epoch_totals import LOSSES
+from avsnn.pipeline.training.epoch_totals import LOSSES, EpochTotals
 from avsnn.pipeline.training.finite_check import FiniteCheck
 from avsnn.pipeline.training.state import TrainingState
 
 
-def take_step(
-    batch: Batch,
-    *,
-    state: TrainingState,
-    settings: TrainSettings,
-    group: ProcessGroup,
-    check: FiniteCheck,
-    epoch: int,
-    step: int,
-) -> dict[str, Tensor]:
-    """Take one step of the optimizer.
+class TrainingStep:
+    """Computes a step of the optimizer, from the input of the network to the moving average.
+
+    A call neither reads a number from the device nor depends on a Python number that changes from
+    step to step, so a CUDA graph can record the call.
 
     Args:
-        batch: the samples of this process.
-        state: the training, which this step changes.
+        state: the training, which a step changes.
         settings: the settings of the training.
         group: the processes that train together.
         check: notes whether inputs, loss and gradient are finite.
-        epoch: number of the epoch, from 0.
-        step: number of the step in the epoch, from 0.
-
-    Returns:
-        the loss, its parts and the accuracy of this process, by name.
+        totals: gets the loss, its parts, the accuracy and the spikes of this process.
     """
-    network = state.wrapped
-    audio, frames = training_inputs(batch, settings, epoch=epoch, device=state.device)
-    labels = batch.labels.to(state.device, non_blocking=True)
-    # Some networks draw numbers (the position bias of SCA, as published). The seed depends on the
-    # step alone, so a resumed run draws the same numbers.
-    torch.manual_seed(step_seed(seed=settings.seed, epoch=epoch, step=step))
-    state.optimizer.zero_grad(set_to_none=True)
-    is_global = settings.distributed.global_alignment and group.world_size > 1
-    count = settings.optimizer.accumulate
-    chunks = zip(audio.chunk(count), frames.chunk(count), labels.chunk(count), strict=True)
-    sums: dict[str, Tensor] = {}
-    for number, (audio_part, frames_part, labels_part) in enumerate(chunks, 1):
-        with _gradients_shared(network, now=number == count):
-            with autocast(settings, state.device):
-                output = network(audio_part, frames_part)
-            gather = group.gather_with_gradient if is_global else None
-            losses = training_loss(output, labels_part, settings.loss, gather=gather)
-            (losses.total * (1 / count)).backward()
-        correct = (output.logits.argmax(1) == labels_part).float().mean()
-        values = dict(zip(LOSSES, losses, strict=True)) | {"accuracy": correct}
-        for name, value in values.items():
-            addend = value.detach() * (1 / count)
-            sums[name] = sums[name] + addend if name in sums else addend
-    norm = _gradient_norm(state.model, longest=settings.optimizer.clip_norm)
-    check.note(epoch=epoch, step=step, inputs=(audio, frames), loss=sums["loss"], norm=norm)
-    state.optimizer.step()
-    if state.average is not None:
-        state.average.update_parameters(state.model)
-    return sums
+
+    def __init__(
+        self,
+        state: TrainingState,
+        settings: TrainSettings,
+        group: ProcessGroup,
+        check: FiniteCheck,
+        totals: EpochTotals,
+    ) -> None:
+        self._state, self._settings = state, settings
+        self._check, self._totals = check, totals
+        is_global = settings.distributed.global_alignment and group.world_size > 1
+        self._gather = group.gather_with_gradient if is_global else None
+
+    def __call__(self, audio: Tensor, frames: Tensor, labels: Tensor) -> None:
+        """Take one step of the optimizer.
+
+        Args:
+            audio: audio images ``[B, 1, S, S]``.
+            frames: frames ``[B, 3, S, S]``.
+            labels: classes ``[B]``, int64.
+        """
+        state = self._state
+        state.optimizer.zero_grad(set_to_none=True)
+        with self._totals.spikes:
+            sums = self._gradients(audio, frames, labels)
+        norm = _gradient_norm(state.model, longest=self._settings.optimizer.clip_norm)
+        self._check.note(inputs=(audio, frames), loss=sums["loss"], norm=norm)
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        self._totals.add(sums)
+
+    def _gradients(self, audio: Tensor, frames: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Compute the gradients; return the loss, its parts and the accuracy, by name."""
+        settings, network = self._settings, self._state.wrapped
+        count = settings.optimizer.accumulate
+        chunks = zip(audio.chunk(count), frames.chunk(count), labels.chunk(count), strict=True)
+        sums: dict[str, Tensor] = {}
+        for number, (audio_part, frames_part, labels_part) in enumerate(chunks, 1):
+            with _gradients_shared(network, now=number == count):
+                with autocast(settings, self._state.device):
+                    output = network(audio_part, frames_part)
+                losses = training_loss(output, labels_part, settings.loss, gather=self._gather)
+                (losses.total * (1 / count)).backward()
+            correct = (output.logits.argmax(1) == labels_part).float().mean()
+            values = dict(zip(LOSSES, losses, strict=True)) | {"accuracy": correct}
+            for name, value in values.items():
+                addend = value.detach() * (1 / count)
+                sums[name] = sums[name] + addend if name in sums else addend
+        return sums
 
 
 def _gradient_norm(model: nn.Module, *, longest: float | None) -> Tensor:

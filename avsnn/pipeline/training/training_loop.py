@@ -9,15 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.inference.inputs import training_inputs
 from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
-from avsnn.pipeline.loading.order import share_of_rank, steps_per_epoch, training_requests
+from avsnn.pipeline.loading.order import (
+    share_of_rank,
+    step_seed,
+    steps_per_epoch,
+    training_requests,
+)
 from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
@@ -37,8 +44,9 @@ from avsnn.pipeline.training.finite_check import (
     not_finite_error,
     require_finite_loss,
 )
-from avsnn.pipeline.training.log import TrainingLog, progress_note
-from avsnn.pipeline.training.optimizer import learning_rate
+from avsnn.pipeline.training.graphed_step import graphed
+from avsnn.pipeline.training.log import NOTE_INTERVAL_S, TrainingLog, progress_note
+from avsnn.pipeline.training.optimizer import learning_rate, set_learning_rate
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import (
     START,
@@ -50,10 +58,7 @@ from avsnn.pipeline.training.resume import (
 )
 from avsnn.pipeline.training.sigterm import SigtermWatch, ToldToEnd
 from avsnn.pipeline.training.state import build_state
-from avsnn.pipeline.training.step import take_step
-
-# Seconds between two notes on the progress bar. On a GPU every note waits for the device.
-NOTE_INTERVAL_S = 0.5
+from avsnn.pipeline.training.step import TrainingStep
 
 
 class TrainingLoop:
@@ -105,6 +110,10 @@ class TrainingLoop:
         self.totals = EpochTotals(self.state.model, device=options.device, group=group)
         self.metrics: list[dict[str, Any]] = []
         self.check = FiniteCheck(options.device)
+        step = TrainingStep(self.state, self.settings, group, self.check, self.totals)
+        self.take_step = graphed(
+            step, self.settings, options.device, processes=group.world_size, say=self.say
+        )
 
     def run(self, sigterm: SigtermWatch) -> int:
         """Train the epochs that are missing, while the caller holds the lock of the run folder.
@@ -167,9 +176,6 @@ class TrainingLoop:
             rank=group.rank,
             world_size=group.world_size,
         )
-        step_of_epoch = partial(
-            take_step, state=state, settings=settings, group=group, check=self.check, epoch=epoch
-        )
         steps_to_do = self.steps - first_step
         self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps_to_do, "steps")
         began = noted = time.monotonic()
@@ -180,9 +186,7 @@ class TrainingLoop:
                     self._next_batch(batches, Position(epoch, step)),
                     step + 1 == self.steps,
                 )
-                with totals.spikes:
-                    totals.add(step_of_epoch(batch, step=step))
-                totals.steps += 1
+                self._take_step(batch, epoch=epoch, step=step)
                 now, note = time.monotonic(), ""
                 if now - noted > NOTE_INTERVAL_S and not is_last:
                     rate = (step + 1 - first_step) * settings.batch_size / (now - began)
@@ -205,6 +209,17 @@ class TrainingLoop:
             "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
 
+    def _take_step(self, batch: Batch, *, epoch: int, step: int) -> None:
+        settings, device = self.settings, self.state.device
+        inputs = training_inputs(batch, settings, epoch=epoch, device=device)
+        labels = batch.labels.to(device, non_blocking=True)
+        # Some networks draw numbers (the position bias of SCA, as published). The seed depends on
+        # the step alone, so a resumed run draws the same numbers.
+        torch.manual_seed(step_seed(seed=settings.seed, epoch=epoch, step=step))
+        self.check.start_step(epoch=epoch, step=step)
+        self.take_step(*inputs, labels)
+        self.totals.steps += 1
+
     def _next_batch(self, batches: Iterator[Batch], position: Position) -> Batch:
         """Return the next batch; SIGTERM ends the waiting for the batch.
 
@@ -223,8 +238,7 @@ class TrainingLoop:
         lr = learning_rate(
             settings.optimizer, epoch=epoch, epochs=settings.epochs, batch_size=settings.batch_size
         )
-        for parameters in self.state.optimizer.param_groups:
-            parameters["lr"] = lr
+        set_learning_rate(self.state.optimizer, lr)
         return lr
 
     def _evaluate_selection(self) -> Scores | None:
@@ -321,7 +335,7 @@ class TrainingLoop:
             first_step=bad.step,
         )
         keys = [self.loader.source.keys[row] for row in next(requests).rows]
-        lr = self.state.optimizer.param_groups[0]["lr"]
+        lr = float(self.state.optimizer.param_groups[0]["lr"])
         raise not_finite_error(bad, run=self.folder, lr=lr, clips=keys)
 
     def _save_resume_point(self, position: Position, totals: Mapping[str, Tensor]) -> None:
