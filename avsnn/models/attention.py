@@ -224,8 +224,8 @@ class SpikingAttention(nn.Module):
         """Compute spikes ``[T, B, C, N]``: query from ``own``, key and value from ``other``.
 
         Both inputs are ``[T, B, C, N]``. Saved for backward: five currents, C values each for each
-        step, clip and token; query, key and value as bytes; both inputs and the spikes before the
-        projection, on a CPU as bytes too.
+        step, clip and token, or four where one kernel computes attention and neurons; query, key
+        and value as bytes; both inputs and the spikes before the projection, on a CPU as bytes too.
         """
         query, key, value = self.query(own), self.key(other), self.value(other)
         return self.projection(self._attend(query, key, value))  # type: ignore[no-any-return]

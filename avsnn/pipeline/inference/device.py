@@ -44,6 +44,16 @@ def choose_kernels(name: str, device: torch.device) -> str:
         raise UserError(f"compute.kernels: {error}") from None
 
 
+def wants_channels_last(settings: TrainSettings, device: torch.device) -> bool:
+    """Return whether images, and the filters that convolve images, are in channels-last memory.
+
+    The kernels for GPUs read and write activations in this format, as cuDNN does. If the filters of
+    the network have this format too, nothing is transposed.
+    """
+    on_gpu = kernels.kernels_for(torch.empty(0, device=device)).NAME == "triton"
+    return settings.compute.channels_last or on_gpu
+
+
 def choose_precision(settings: TrainSettings, device: torch.device) -> None:
     """Make a GPU compute with TF32 as the settings say, and the same bytes each time.
 

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avsnn.pipeline.inference.device import wants_channels_last
 from avsnn.pipeline.loading.augment import (
     DRAWS,
     add_noise,
@@ -46,10 +47,7 @@ def training_inputs(
     )
     frames = _with_noise(frames, batch.rows, settings, epoch=epoch)
     audio = resize_audio(batch.audio.to(device, non_blocking=True), size=settings.data.size)
-    if settings.compute.channels_last:
-        frames = frames.contiguous(memory_format=torch.channels_last)
-        audio = audio.contiguous(memory_format=torch.channels_last)
-    return audio, frames
+    return _formatted(audio, frames, settings)
 
 
 def evaluation_inputs(
@@ -65,7 +63,15 @@ def evaluation_inputs(
     frames = centre_frames(batch.frames.to(device), settings=augment, size=size)
     if augment.noise_in_evaluation:
         frames = _with_noise(frames, batch.rows, settings, epoch=EVALUATION_EPOCH)
-    return resize_audio(batch.audio.to(device), size=size), frames
+    return _formatted(resize_audio(batch.audio.to(device), size=size), frames, settings)
+
+
+def _formatted(audio: Tensor, frames: Tensor, settings: TrainSettings) -> tuple[Tensor, Tensor]:
+    """Return both inputs as the first convolutions read memory."""
+    if not wants_channels_last(settings, frames.device):
+        return audio, frames
+    form = torch.channels_last
+    return audio.contiguous(memory_format=form), frames.contiguous(memory_format=form)
 
 
 def _with_noise(
