@@ -7,6 +7,8 @@ ways meet the same load of the machine:
 
 - published: T copies of the input, layer by layer (``published.py``), float32.
 - avsnn: as ``avsnn train`` computes.
+- avsnn-bf16: the same with ``compute.precision=bf16``, on GPUs and on CPUs with instructions for
+  bfloat16.
 - floor: only the convolutions and matrix products of the same step, forward and backward, each in
   the faster of two memory layouts.
 
@@ -33,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from avsnn.models import kernels
+from avsnn.models.kernels.instruction_set import has_any
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.runs.train_settings import OptimizerSettings
@@ -62,7 +65,8 @@ def main() -> None:
 
 def compare(batch: int, args: argparse.Namespace) -> None:
     """Compare all ways at one batch size."""
-    ways = ["published", "avsnn", "floor"] + ["avsnn-bf16"] * (args.device == "cuda")
+    has_bf16 = args.device == "cuda" or has_any("avx512_bf16", "amx_bf16")
+    ways = ["published", "avsnn", "floor"] + ["avsnn-bf16"] * has_bf16
     kinds = ["training", "evaluation"]
     workers = {
         (way, kind): Worker(way, kind, batch, args)
@@ -91,6 +95,10 @@ def compare(batch: int, args: argparse.Namespace) -> None:
         ("training, avsnn / floor", "avsnn", "floor", "at most 1.35"),
     ):
         print_time_ratio(name, seconds[above, "training"], seconds[below, "training"], target)
+    if has_bf16 and args.device == "cpu":
+        for kind in kinds:
+            float32, bf16 = seconds["avsnn", kind], seconds["avsnn-bf16", kind]
+            print_time_ratio(f"{kind}, avsnn / avsnn-bf16", float32, bf16, "3 with AMX")
     print_time_ratio(
         "evaluation, published / avsnn",
         seconds["published", "evaluation"],
@@ -269,11 +277,12 @@ def make_step(
         kernels.keep_memory()
     if way == "floor":
         return products_alone(model, audio, visual)
+    half = torch.autocast(device.type, torch.bfloat16) if way.endswith("bf16") else nullcontext()
     if kind == "evaluation":
         model.eval()
 
         def evaluate() -> Tensor:
-            with torch.inference_mode():
+            with torch.inference_mode(), half:
                 return model(audio, visual).logits  # type: ignore[no-any-return]
 
         return evaluate
@@ -284,7 +293,6 @@ def make_step(
     )
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
-    half = torch.autocast(device.type, torch.bfloat16) if way.endswith("bf16") else nullcontext()
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)

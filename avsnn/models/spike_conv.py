@@ -14,7 +14,8 @@ def _convolve_spikes(layer: nn.Conv1d | nn.Conv2d, spikes: Tensor) -> Tensor | N
     """Convolve with the kernels for spikes, or return None where these kernels cannot run.
 
     The kernels take float32 on a CPU, and spikes only; for 1x1, also sums of up to three spikes.
-    They cannot run under a compiler, which does not see the values, or under autocast.
+    They cannot run under a compiler, which does not see the values. Under autocast, a dense
+    convolution in bfloat16 is quicker from about 0.1 spikes per place on.
     """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None

@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from avsnn.pipeline.inference.device import bfloat16_advice
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.conftest import PROJECT
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
@@ -48,6 +51,24 @@ def test_a_training_without_a_usable_home_works(
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_training_says_once_what_the_compiler_cannot_compile_and_what_the_cpu_could_do(
+    avsnn_path: str, small_demo: Path, tmp_path: Path
+) -> None:
+    header = tmp_path / "old.h"
+    header.write_text("#error this compiler is too old\n")
+    compiler = f"{os.environ.get('CC', 'cc')} -include {header}"
+    cache = str(tmp_path / "cache")
+    done = train(avsnn_path, small_demo, tmp_path, CC=compiler, XDG_CACHE_HOME=cache)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    known = "neurons run on plain torch, which is slower: the C compiler "
+    if shutil.which("cc"):
+        assert said.count(f"{known}{compiler} cannot compile the kernels (") == 1
+        assert said.count("this compiler is too old") == 1
+    has_bfloat16 = bfloat16_advice(TrainSettings(), torch.device("cpu"))
+    assert said.count("--set compute.precision=bf16") == (1 if has_bfloat16 else 0)
 
 
 def test_a_user_without_a_name_and_a_home_can_train(

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional
 
 from avsnn.models import kernels
+from avsnn.models.kernels import cpu
 from avsnn.models.spike_conv import SpikeConv1d, SpikeConv2d
 from tests.models.conftest import CPU, needs_compiler
 
@@ -39,6 +40,42 @@ def test_adding_weights_for_each_spike_equals_a_convolution(inputs, outputs, pla
         gradients = [p.grad.double().clone() for p in (s, *layer.parameters())]
         results.append((out.double(), *gradients))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "places"),
+    [(2, 4, (2, 70_000)), (1, 64, (70_000,)), (70_000, 64, (2,))],
+    ids=["columns of 3x3", "places of 1x1", "inputs of 1x1"],
+)
+def test_sizes_above_16_bits_are_counted_rightly(inputs, outputs, places):
+    generator = torch.Generator().manual_seed(0)
+    spikes = (torch.rand(1, inputs, *places, generator=generator) < 0.02).float()
+    layer = convolution(inputs, outputs, len(places))
+    packed = cpu.pack(spikes, layer.weight)
+    assert packed is not None
+    with torch.no_grad():
+        out = cpu.spike_conv(packed[0], layer.weight, layer.bias, packed[1])
+        convolve = functional.conv1d if len(places) == 1 else functional.conv2d
+        due = convolve(spikes, layer.weight, layer.bias, padding=layer.padding)
+        torch.testing.assert_close(out, due, rtol=1e-4, atol=1e-5)
+        grad = torch.randn(due.shape, generator=generator)
+        ours = cpu.spike_conv_backward(grad, packed[0], layer.weight, packed[1])
+    axes = len(places)
+    theirs = torch.ops.aten.convolution_backward(
+        *(grad, spikes, layer.weight, None, [1] * axes, [axes - 1] * axes, [1] * axes),
+        *(False, [0] * axes, 1, [False, True, False]),
+    )[1]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@needs_compiler
+def test_a_frame_of_more_values_than_32_bits_count_is_convolved_densely():
+    # All values share one byte of memory.
+    packed = torch.zeros(1, dtype=torch.uint8).expand(1, 2, 2**29)
+    weight = torch.zeros(64, 2, 1)
+    assert cpu.spike_conv(packed, weight, None, 0) is None
+    assert cpu.spike_conv_backward(weight, packed, weight, 0) is None
 
 
 @needs_compiler

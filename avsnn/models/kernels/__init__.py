@@ -6,6 +6,12 @@ registers the kernels as torch operators, which autograd, autocast and compilers
 """
 
 from avsnn.models.kernels.allocator import keep_memory
-from avsnn.models.kernels.dispatch import KERNELS, choose, kernels_for, use_reference
+from avsnn.models.kernels.dispatch import (
+    KERNELS,
+    choose,
+    kernels_for,
+    use_reference,
+    why_reference,
+)
 
-__all__ = ["KERNELS", "choose", "keep_memory", "kernels_for", "use_reference"]
+__all__ = ["KERNELS", "choose", "keep_memory", "kernels_for", "use_reference", "why_reference"]

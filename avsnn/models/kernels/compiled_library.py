@@ -23,6 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avsnn.models.kernels.instruction_set import instruction_set
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -47,11 +49,18 @@ for name in functions.split(","):
 """
 
 
-def load_library(functions: Sequence[str]) -> ctypes.CDLL | None:
-    """Return the compiled kernels, or None if this machine cannot compile the kernels.
+class NoLibraryError(Exception):
+    """There are no compiled kernels on this machine; the text of the error says why."""
+
+
+def load_library(functions: Sequence[str]) -> ctypes.CDLL:
+    """Return the compiled kernels.
 
     Args:
         functions: the names of the functions that the library must have.
+
+    Raises:
+        NoLibraryError: the kernels cannot be compiled or loaded here.
     """
     compiler = _compiler()
     digest = sources_digest(compiler)
@@ -69,14 +78,14 @@ def load_library(functions: Sequence[str]) -> ctypes.CDLL | None:
         with tempfile.TemporaryDirectory(prefix="avsnn-") as folder_of_this_process:
             library = _compile(compiler, Path(folder_of_this_process), digest, functions)
             return _load(library, functions)
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except OSError as error:
+        raise NoLibraryError(f"no folder can keep the compiled kernels ({error})") from None
 
 
 def sources_digest(compiler: Sequence[str]) -> str:
     """Return a digest of everything that decides the bytes of the library."""
     sources = [path.read_text() for path in sorted(SOURCES.glob("*.[ch]"))]
-    key = [*sources, *compiler, *_FLAGS, platform.machine(), _instruction_set()]
+    key = [*sources, *compiler, *_FLAGS, platform.machine(), instruction_set()]
     return hashlib.sha256("\n".join(key).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -143,39 +152,67 @@ def _compile(compiler: list[str], folder: Path, digest: str, functions: Sequence
 
     Raises:
         OSError: the folder cannot be written.
-        subprocess.SubprocessError: the compiler fails, or writes something else than the library.
+        NoLibraryError: the compiler fails, or writes something else than the library.
     """
     with tempfile.TemporaryDirectory(dir=folder) as work:
         compiled, linked = Path(work, "cpu.o"), Path(work, "cpu.so")
         source = str(SOURCES / _MAIN_SOURCE)
         trial = [str(linked), ",".join(functions), *_loaded_openmp()]
-        for command in (
-            [*compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", source, "-o", str(compiled)],
-            [*compiler, "-shared", str(compiled), "-o", str(linked)],
-            [sys.executable, "-I", "-S", "-c", _TRIAL, *trial],
+        name = shlex.join(compiler)
+        for command, failure in (
+            (
+                [*compiler, *_FLAGS, "-fopenmp", "-fPIC", "-c", source, "-o", str(compiled)],
+                f"the C compiler {name} cannot compile the kernels",
+            ),
+            (
+                [*compiler, "-shared", str(compiled), "-o", str(linked)],
+                f"the C compiler {name} cannot link the kernels",
+            ),
+            (
+                [sys.executable, "-I", "-S", "-c", _TRIAL, *trial],
+                f"the kernels that the C compiler {name} made cannot be loaded",
+            ),
         ):
-            _run(command)
+            _run(command, failure)
         linked.chmod(0o700)
         # Another process may compile at the same time: a rename puts only a whole library in place.
         return linked.replace(folder / _name(linked, digest))
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], failure: str) -> None:
     """Run a command that must succeed.
 
+    Args:
+        command: the program and its arguments.
+        failure: what it means if the command fails.
+
     Raises:
-        subprocess.SubprocessError: the command does not exist, fails, or takes too long.
+        NoLibraryError: the command does not exist, fails, or takes too long.
     """
     try:
-        subprocess.run(
+        done = subprocess.run(
             command,
-            check=True,
+            check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_COMPILER_TIMEOUT_S,
+            env={**os.environ, "LC_ALL": "C"},
         )
+    except subprocess.TimeoutExpired:
+        raise NoLibraryError(f"{failure} (it took over {_COMPILER_TIMEOUT_S} s)") from None
     except (OSError, ValueError) as error:
-        raise subprocess.SubprocessError(str(error)) from None
+        raise NoLibraryError(f"there is no C compiler (cc, or CC) that runs: {error}") from None
+    if done.returncode:
+        said = _first_error(done.stderr.decode(errors="replace"))
+        raise NoLibraryError(f"{failure} ({said or f'exit code {done.returncode}'})")
+
+
+def _first_error(output: str) -> str:
+    """Return the first line in which a program says what is wrong; empty if there is no line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # The linker says what is wrong, and then its caller, collect2, says that there was an error.
+    errors = (x for x in lines if "error:" in x.lower() and not x.startswith("collect2"))
+    return next(errors, lines[0] if lines else "")
 
 
 def _loaded_openmp() -> list[str]:
@@ -186,15 +223,3 @@ def _loaded_openmp() -> list[str]:
         return []
     paths = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
     return sorted(path for path in paths if Path(path).name.startswith(("libgomp", "libiomp")))
-
-
-def _instruction_set() -> str:
-    """Return the CPU features that ``-march=native`` compiles for.
-
-    Machines of several kinds can share a home folder, and each kind needs a library of its own.
-    """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,4 +1,6 @@
-"""Kernels for CPUs, in C: compiled on first use with the C compiler of this machine.
+"""Kernels for CPUs, in C, on float32 and bfloat16; the arithmetic is in float32.
+
+The kernels are compiled on first use, with the C compiler of this machine.
 
 The sources are in ``csrc``; ``compiled_library`` compiles, keeps and loads them. If there is no
 compiler, ``available`` is false and everything runs on the reference. The threads are torch's
@@ -16,22 +18,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from avsnn.models.kernels.compiled_library import load_library
+from avsnn.models.kernels.compiled_library import NoLibraryError, load_library
+from avsnn.models.kernels.instruction_set import has_any
 
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import LayerSpec
 
 NAME = "cpu"
 
-# The functions of csrc/ that this module calls.
+# What the names of the functions in csrc/ end in, for each type of values.
+_SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}
+
+# The functions of csrc/ that this module calls: functions of both types, then of float32 alone.
 _FUNCTIONS = (
-    *("avsnn_moments", "avsnn_pack", "avsnn_norm_backward"),
-    *("avsnn_fire", "avsnn_fire_backward", "avsnn_fire_pool", "avsnn_fire_pool_backward"),
-    *("avsnn_spike_conv", "avsnn_spike_conv_backward"),
+    *(
+        name + suffix
+        for suffix in _SUFFIXES.values()
+        for name in (
+            *("avsnn_moments", "avsnn_norm_backward"),
+            *("avsnn_fire", "avsnn_fire_backward", "avsnn_fire_pool", "avsnn_fire_pool_backward"),
+        )
+    ),
+    *("avsnn_pack", "avsnn_spike_conv", "avsnn_spike_conv_backward"),
     *("avsnn_spike_linear", "avsnn_spike_linear_backward"),
 )
 
-# The functions that return a number of spikes.
+# The functions that return a number of spikes, of both types.
 _COUNTING = ("avsnn_pack", "avsnn_fire", "avsnn_fire_pool")
 
 # A current without channels is cut into at least so many planes, where its shape allows.
@@ -41,12 +53,17 @@ _MIN_PLANES = 64
 _BLOCK = 64
 # Largest value in the input of a 1x1 convolution (MOST in csrc/spike_conv.c).
 _MOST = 3
+# The counters of csrc/spike_conv.c have 32 bits, and a value can be listed _MOST times.
+_MAX_FRAME = 2**31 // _MOST
 
 # Spikes per value of the input up to which adding weights was quicker than a convolution of oneDNN
-# on all layers of the published network, forward and for the gradient of the weights. The numbers
-# were measured with benchmarks/spikes.py.
-MAX_DENSITY = {"conv": 0.2, "linear": 0.25}
-MAX_DENSITY_BACKWARD = {"conv": 0.3, "linear": 0.25}
+# on the layers of the published network, forward and for the gradient of the weights. oneDNN gains
+# more from AVX-512 than adding does. The numbers come from a table, because numbers that every
+# machine measures for itself could differ between two runs, and the results with the numbers. The
+# numbers were measured with benchmarks/spikes.py.
+_WIDE_VECTORS = has_any("avx512f")
+MAX_DENSITY = {"conv": 0.15 if _WIDE_VECTORS else 0.2, "linear": 0.22}
+MAX_DENSITY_BACKWARD = {"conv": 0.3 if _WIDE_VECTORS else 0.25, "linear": 0.2}
 
 
 class _CLayer(ctypes.Structure):
@@ -64,28 +81,35 @@ def available(device: torch.device) -> bool:
     return device.type == "cpu" and _library() is not None
 
 
+def why_unavailable() -> str:
+    """Return why these kernels do not run on the CPU of this machine; empty where they run."""
+    return _loaded()[1]
+
+
 def as_input(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` contiguous and in float32, as these kernels read memory."""
-    return tensor.float().contiguous()
+    """Return ``tensor`` contiguous and in float32 or bfloat16, as these kernels read memory."""
+    known = tensor if tensor.dtype in _SUFFIXES else tensor.float()
+    return known.contiguous()
 
 
 def moments(current: Tensor) -> Tensor:
-    """Compute ``reference.moments`` of float32; the sums are in double precision."""
+    """Compute ``reference.moments`` in float32; the sums are in double precision."""
     frames, channels, *sides = current.shape
     both = torch.empty((2, channels), dtype=torch.float64)
     area = prod(sides)
-    _call("avsnn_moments", current, frames, channels, area, both[0], both[1])
+    name = "avsnn_moments" + _SUFFIXES[current.dtype]
+    _call(name, current, frames, channels, area, both[0], both[1])
     return both.float()
 
 
 def fire(
     current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
 ) -> tuple[Tensor, Tensor]:
-    """Compute ``reference.fire`` of float32."""
+    """Compute ``reference.fire``; the spikes are of the type of ``current``."""
     c_layer = _c_layer(current, layer, by_channel=scale is not None)
     spikes = current.new_empty(layer.spike_shape(current))
-    name = "avsnn_fire_pool" if layer.pooled else "avsnn_fire"
-    fired = _call(name, current, scale, shift, spikes, c_layer)
+    name = ("avsnn_fire_pool" if layer.pooled else "avsnn_fire") + _SUFFIXES[current.dtype]
+    fired = _call(name, current, *_constants(scale, shift), spikes, c_layer)
     neurons = current.numel() // (1 if layer.constant else layer.steps)
     return spikes, torch.tensor([fired, neurons * layer.steps])
 
@@ -98,20 +122,32 @@ def fire_backward(
     centre: Tensor | None,
     layer: LayerSpec,
 ) -> tuple[Tensor, Tensor]:
-    """Compute ``reference.fire_backward`` of float32."""
+    """Compute ``reference.fire_backward``; the gradient is of the type of ``current``.
+
+    Raises:
+        TypeError: ``grad`` and ``current`` are of different types.
+    """
+    _require_one_type(grad, current)
     by_channel = scale is not None or centre is not None
     c_layer = _c_layer(current, layer, by_channel=by_channel)
     out = torch.empty_like(current)
     sums = torch.empty((c_layer.channels, 2), dtype=torch.float64)
     name = "avsnn_fire_pool_backward" if layer.pooled else "avsnn_fire_backward"
-    _call(name, grad, current, scale, shift, centre, out, sums, c_layer)
+    name += _SUFFIXES[current.dtype]
+    _call(name, grad, current, *_constants(scale, shift, centre), out, sums, c_layer)
     return out, sums.float()
 
 
 def norm_backward(grad: Tensor, current: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """Compute ``reference.norm_backward`` of float32, in place."""
+    """Compute ``reference.norm_backward``, in place.
+
+    Raises:
+        TypeError: ``grad`` and ``current`` are of different types.
+    """
+    _require_one_type(grad, current)
     frames, channels, *sides = current.shape
-    _call("avsnn_norm_backward", grad, current, a, b, c, frames, channels, prod(sides))
+    name = "avsnn_norm_backward" + _SUFFIXES[current.dtype]
+    _call(name, grad, current, *_constants(a, b, c), frames, channels, prod(sides))
 
 
 def pack(spikes: Tensor, weight: Tensor) -> tuple[Tensor, int] | None:
@@ -172,10 +208,14 @@ def spike_conv_backward(grad: Tensor, packed: Tensor, weight: Tensor, fired: int
 
 
 def _is_sparse(packed: Tensor, weight: Tensor, fired: int, density: float) -> bool:
-    """Return whether spikes are few enough, and output channels fit into whole blocks."""
+    """Return whether spikes are few enough, and the sizes are sizes that the C code can compute.
+
+    Output channels must fit into whole blocks, and the values of a frame must be countable.
+    """
     outputs = len(weight)
     fits = not outputs % _BLOCK or (weight.dim() == 4 and outputs < _BLOCK)
-    return fits and fired < density * packed.numel()
+    countable = packed.shape[1:].numel() < _MAX_FRAME
+    return fits and countable and fired < density * packed.numel()
 
 
 def _weight_blocks(weight: Tensor) -> Tensor:
@@ -225,8 +265,19 @@ def _count_planes(frame: tuple[int, ...]) -> int:
     return planes
 
 
+def _constants(*values: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return values of each channel in float32; a batch norm in bfloat16 gives bfloat16."""
+    return tuple(None if value is None else value.float().contiguous() for value in values)
+
+
+def _require_one_type(grad: Tensor, current: Tensor) -> None:
+    """Refuse a gradient that the C code would read as values of another type."""
+    if grad.dtype != current.dtype:
+        raise TypeError(f"The gradient is {grad.dtype}, the current {current.dtype}.")
+
+
 # The types that the C code knows: values, sums, and spikes with one byte per value.
-_DTYPES = (torch.float32, torch.float64, torch.uint8)
+_DTYPES = (*_SUFFIXES, torch.float64, torch.uint8)
 
 
 def _call(name: str, *arguments: Tensor | int | _CLayer | None) -> int:
@@ -247,12 +298,19 @@ def _as_c(argument: Tensor | int | _CLayer | None) -> Any:
     return ctypes.c_int64(argument) if isinstance(argument, int) else argument
 
 
-@cache
 def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None if this machine cannot compile the kernels."""
-    library = load_library(_FUNCTIONS)
-    if library is not None:
-        for name in _FUNCTIONS:
-            counts = name in _COUNTING
-            getattr(library, name).restype = ctypes.c_int64 if counts else None
-    return library
+    return _loaded()[0]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    """Return the compiled kernels, or None and why there are none."""
+    try:
+        library = load_library(_FUNCTIONS)
+    except NoLibraryError as error:
+        return None, str(error)
+    for name in _FUNCTIONS:
+        counts = name.removesuffix(_SUFFIXES[torch.bfloat16]) in _COUNTING
+        getattr(library, name).restype = ctypes.c_int64 if counts else None
+    return library, ""

@@ -43,8 +43,11 @@ def choose(name: str, device: torch.device) -> str:
     if name not in KERNELS:
         raise ValueError(f"There are no kernels '{name}'; there are {', '.join(KERNELS)}.")
     if name == "cpu" and not cpu.available(device):
-        elsewhere = "" if device.type == "cpu" else f", not {device}"
-        raise ValueError(f"The kernels 'cpu' need a C compiler (cc, or CC) and a CPU{elsewhere}.")
+        if device.type == "cpu":
+            raise ValueError(f"The kernels 'cpu' cannot run here: {cpu.why_unavailable()}.")
+        raise ValueError(
+            f"The kernels 'cpu' need a C compiler (cc, or CC) and a CPU, not {device}."
+        )
     if name == "triton" and _triton(device.type) is None:
         raise ValueError(
             f"The kernels 'triton' need a CUDA device and the package triton, not {device}."
@@ -83,6 +86,11 @@ def kernels_for_attention(query: Tensor, spec: AttentionSpec) -> ModuleType | No
 @cache
 def _triton_attention() -> ModuleType:
     return import_module("avsnn.models.kernels.gpu_attention")
+
+
+def why_reference(device: torch.device) -> str:
+    """Return why ``auto`` chose the reference on ``device``."""
+    return cpu.why_unavailable() if device.type == "cpu" else "there is no package triton"
 
 
 @cache

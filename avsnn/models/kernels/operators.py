@@ -229,9 +229,6 @@ def _fire(
     current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
 ) -> tuple[Tensor, Tensor]:
     kernels = kernels_for(current)
-    if scale is not None and shift is not None:
-        # A batch norm in bfloat16 gives both in bfloat16, which the kernels would misread.
-        scale, shift = kernels.as_input(scale), kernels.as_input(shift)
     spikes, count = kernels.fire(kernels.as_input(current), scale, shift, layer)
     return spikes.to(current.dtype), count
 

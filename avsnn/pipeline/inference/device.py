@@ -8,6 +8,7 @@ from torch.utils import deterministic
 
 from avsnn.errors import UserError
 from avsnn.models import kernels
+from avsnn.models.kernels.instruction_set import has_any
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 
@@ -52,6 +53,20 @@ def wants_channels_last(settings: TrainSettings, device: torch.device) -> bool:
     """
     on_gpu = kernels.kernels_for(torch.empty(0, device=device)).NAME == "triton"
     return settings.compute.channels_last or on_gpu
+
+
+def bfloat16_advice(settings: TrainSettings, device: torch.device) -> str:
+    """Return a sentence about bfloat16 if a training could use what this CPU has; else nothing.
+
+    CPUs without these instructions were not measured, so nothing is said about them.
+    """
+    has_instructions = has_any("avx512_bf16", "amx_bf16")
+    if device.type != "cpu" or settings.compute.precision != "float32" or not has_instructions:
+        return ""
+    return (
+        "this CPU has instructions for bfloat16: a new run with --set compute.precision=bf16 can "
+        "be faster and needs less memory, but its products are less precise"
+    )
 
 
 def choose_precision(settings: TrainSettings, device: torch.device) -> None:

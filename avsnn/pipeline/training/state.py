@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from avsnn.models.activation_checkpointing import recompute_blocks
 from avsnn.models.batch_norm import BatchNorm
+from avsnn.models.kernels import why_reference
 from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.network import build_network, place_network
 from avsnn.pipeline.runs.config import RunConfig
@@ -92,8 +93,7 @@ def build_state(
     choose_precision(settings, device)
     kernels = choose_kernels(settings.compute.kernels, device)
     if kernels == "torch" != settings.compute.kernels:
-        lacking = "working C compiler (cc, or CC)" if device.type == "cpu" else "package triton"
-        say(f"no {lacking} here: neurons run on plain torch, which is slower")
+        say(f"neurons run on plain torch, which is slower: {why_reference(device)}")
     torch.manual_seed(settings.seed)
     model = place_network(build_network(config), settings, device)
     for module in model.modules():

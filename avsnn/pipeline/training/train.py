@@ -14,6 +14,7 @@ from avsnn.pipeline.engine.atomic_files import (
 )
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.inference.device import bfloat16_advice
 from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
@@ -108,6 +109,8 @@ def _train(
             # The loop comes before the first file, because the loop refuses settings that
             # make no network or ask for more than there is.
             loop = TrainingLoop(config, folder, options, group, progress, say)
+            if is_new and (advice := bfloat16_advice(config.settings, options.device)):
+                say(advice)
             lock: AbstractContextManager[None] = (
                 lock_folder(folder) if group.is_main else nullcontext()
             )

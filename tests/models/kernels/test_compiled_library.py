@@ -4,6 +4,7 @@ import ctypes
 import os
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,12 @@ def cache(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def load() -> ctypes.CDLL | None:
     """Load the kernels as a new process does."""
-    return cpu._library.__wrapped__()
+    return cpu._loaded.__wrapped__()[0]
+
+
+def why_not() -> str:
+    """Return why a new process finds no kernels."""
+    return cpu._loaded.__wrapped__()[1]
 
 
 def only_library(folder: Path) -> Path:
@@ -162,6 +168,9 @@ def test_a_compiler_that_writes_rubbish_leaves_nothing_and_torch_computes(
         monkeypatch.setenv("CC", str(compiler))
         before = sorted(cache.iterdir())
         assert load() is None
+        assert why_not().startswith(
+            f"the kernels that the C compiler {compiler} made cannot be loaded ("
+        )
         assert sorted(cache.iterdir()) == before
 
 
@@ -175,12 +184,53 @@ def test_the_compiler_may_have_options(
     only_library(cache)
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/cc", "cc 'unfinished", "false"])
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("/nowhere/cc", "there is no C compiler (cc, or CC) that runs: [Errno 2] No such file"),
+        ("cc 'unfinished", "there is no C compiler (cc, or CC) that runs: [Errno 2] No such file"),
+        ("false", "the C compiler false cannot compile the kernels (exit code 1)"),
+    ],
+)
 def test_without_a_compiler_that_works_torch_computes(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
+    cache: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
 ) -> None:
     monkeypatch.setenv("CC", compiler)
     assert load() is None
+    assert why_not().startswith(reason)
+
+
+def test_the_first_error_of_a_compiler_is_the_reason_why_there_are_no_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = tmp_path / "old.h"
+    header.write_text("#warning this comes first\n#error this compiler is too old\n#error second\n")
+    compiler = f"{os.environ.get('CC', 'cc')} -include {header}"
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    why = why_not()
+    assert why.startswith(f"the C compiler {compiler} cannot compile the kernels ({header}:2")
+    assert "this compiler is too old" in why
+    assert "\n" not in why
+    assert "second" not in why
+
+
+def test_gcc_11_knows_every_builtin_of_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = os.environ.get("CC", "cc")
+    macros = subprocess.run(
+        [*shlex.split(compiler), "-dM", "-E", "-x", "c", "/dev/null"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    if "__clang__" in macros:
+        pytest.skip("needs GCC, which takes another builtin than clang")
+    # GCC knows this builtin only since version 12, so no other GCC may meet it.
+    monkeypatch.setenv("CC", f"{compiler} -D__builtin_shufflevector=unknown")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert load() is not None
 
 
 def test_an_empty_name_of_a_compiler_is_the_compiler_of_the_machine(

@@ -7,6 +7,21 @@
 
 typedef int64_t size;
 
+/* A value in bfloat16: the upper half of a float. */
+typedef uint16_t Bfloat16;
+
+static inline float widen(Bfloat16 value) {
+    union { uint32_t bits; float value; } wide = {(uint32_t)value << 16};
+    return wide.value;
+}
+
+/* Round to the nearest value; where two values are equally near, to the one whose last bit is 0. */
+static inline Bfloat16 narrow(float value) {
+    union { float value; uint32_t bits; } wide = {value};
+    const uint32_t rounded = wide.bits + 0x7fff + (wide.bits >> 16 & 1);
+    return value == value ? (Bfloat16)(rounded >> 16) : 0x7fc0;
+}
+
 /* A layer of neurons. A current is [frames, channels, height * width], contiguous. frames is
    steps * batch, or batch for a constant current, which is the input of every step. rate is
    1 / tau. */

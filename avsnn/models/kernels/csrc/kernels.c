@@ -7,8 +7,32 @@
    so the result does not depend on the number of threads. */
 
 #include "common.h"
+#include "pooling.h"
 
+/* Every function of these three files twice: for values in memory of float32 and, with a name that
+   ends in _bf16, of bfloat16. The arithmetic is in float32 both times. WIDE reads a value, NARROW
+   gives the value to store, and ONE is a spike. */
+#define NAME(name) name
+#define VALUE float
+#define ONE 1.0f
+#define WIDE(value) (value)
+#define NARROW(value) (value)
 #include "batch_norm.c"
 #include "neurons.c"
 #include "pooled_neurons.c"
+#undef NAME
+#undef VALUE
+#undef ONE
+#undef WIDE
+#undef NARROW
+
+#define NAME(name) name##_bf16
+#define VALUE Bfloat16
+#define ONE 0x3f80
+#define WIDE widen
+#define NARROW narrow
+#include "batch_norm.c"
+#include "neurons.c"
+#include "pooled_neurons.c"
+
 #include "spike_conv.c"

@@ -1,15 +1,16 @@
-/* Neurons without pooling. */
+/* Neurons without pooling. kernels.c includes this file once for each type. */
 
 /* One step of n neurons; `membrane` holds their potentials from step to step. Returns the number of
    spikes. */
-static inline size fire_step(const float *restrict in, float a, float b, float *restrict membrane,
-                             float *restrict spikes, size n, Layer layer) {
+static inline size NAME(fire_step)(const VALUE *restrict in, float a, float b,
+                                   float *restrict membrane, VALUE *restrict spikes, size n,
+                                   Layer layer) {
     int32_t fired = 0;
 #pragma omp simd reduction(+ : fired)
     for (size j = 0; j < n; j++) {
-        float h = charge(in[j] * a + b, membrane[j], layer.rate);
+        float h = charge(WIDE(in[j]) * a + b, membrane[j], layer.rate);
         int fires = h >= layer.threshold;
-        spikes[j] = (float)fires;
+        spikes[j] = fires ? ONE : 0;
         membrane[j] = fires ? 0.0f : h;
         fired += fires;
     }
@@ -18,7 +19,8 @@ static inline size fire_step(const float *restrict in, float a, float b, float *
 
 /* Spikes [steps, batch, channels, area] of the current x * scale + shift. If scale is NULL, the
    current is x. Returns the number of spikes. */
-size avsnn_fire(const float *x, const float *scale, const float *shift, float *spikes, Layer L) {
+size NAME(avsnn_fire)(const VALUE *x, const float *scale, const float *shift, VALUE *spikes,
+                      Layer L) {
     const size area = L.height * L.width, planes = L.batch * L.channels, step = planes * area;
     const size between = L.constant ? 0 : step;
     size fired = 0;
@@ -30,35 +32,41 @@ size avsnn_fire(const float *x, const float *scale, const float *shift, float *s
             const size n = area - i < BLOCK ? area - i : BLOCK;
             float membrane[BLOCK] = {0};
             for (size t = 0; t < L.steps; t++)
-                fired += fire_step(x + t * between + p * area + i, a, b, membrane,
-                                   spikes + t * step + p * area + i, n, L);
+                fired += NAME(fire_step)(x + t * between + p * area + i, a, b, membrane,
+                                         spikes + t * step + p * area + i, n, L);
         }
     }
     return fired;
 }
 
 /* One step of the gradients of n neurons. Each lane adds its gradient to `sum`, and its gradient
-   times (x - middle) to `product`. If `adds`, the gradient is added to `out`, otherwise stored. */
-static inline void fire_backward_step(const float *restrict in, const float *restrict grad, float a,
-                                      float b, float middle, float *restrict membrane,
-                                      float *restrict out, float *restrict sum,
-                                      float *restrict product, size n, int adds, Layer layer) {
+   times (x - middle) to `product`. If `total` is NULL, the gradient is stored in `out`, otherwise
+   added to `total`. */
+static inline void NAME(fire_backward_step)(const VALUE *restrict in, const VALUE *restrict grad,
+                                            float a, float b, float middle,
+                                            float *restrict membrane, VALUE *restrict out,
+                                            float *restrict total, float *restrict sum,
+                                            float *restrict product, size n, Layer layer) {
 #pragma omp simd
     for (size j = 0; j < n; j++) {
-        const float h = charge(in[j] * a + b, membrane[j], layer.rate);
-        const float d = grad[j] * derivative(h, layer);
+        const float h = charge(WIDE(in[j]) * a + b, membrane[j], layer.rate);
+        const float d = WIDE(grad[j]) * derivative(h, layer);
         membrane[j] = h >= layer.threshold ? 0.0f : h;
-        out[j] = adds ? out[j] + d : d;
+        if (total)
+            total[j] += d;
+        else
+            out[j] = NARROW(d);
         sum[j] += d;
-        product[j] = multiply_add(d, in[j] - middle, product[j]);
+        product[j] = multiply_add(d, WIDE(in[j]) - middle, product[j]);
     }
 }
 
 /* Gradients of the current, [frames, channels, area], from the gradients of the spikes. sums
    [channels, 2] gets, for each channel, the sum of the gradients and the sum of the gradients times
    (x - centre). If centre is NULL, centre is 0. */
-void avsnn_fire_backward(const float *grad, const float *x, const float *scale, const float *shift,
-                         const float *centre, float *out, double *sums, Layer L) {
+void NAME(avsnn_fire_backward)(const VALUE *grad, const VALUE *x, const float *scale,
+                               const float *shift, const float *centre, VALUE *out, double *sums,
+                               Layer L) {
     const size area = L.height * L.width, planes = L.batch * L.channels, step = planes * area;
     const size between = L.constant ? 0 : step;
     double *partial = calloc(2 * planes, sizeof(double));
@@ -72,15 +80,17 @@ void avsnn_fire_backward(const float *grad, const float *x, const float *scale, 
             const size n = area - i < BLOCK ? area - i : BLOCK;
             float membrane[BLOCK] = {0}, total[BLOCK] = {0};
             for (size t = 0; t < L.steps; t++) {
-                const float *in = x + t * between + p * area + i;
-                const float *g = grad + t * step + p * area + i;
-                float *o = out + t * step + p * area + i;
+                const VALUE *in = x + t * between + p * area + i;
+                const VALUE *g = grad + t * step + p * area + i;
+                VALUE *o = out + t * between + p * area + i;
                 if (L.constant)
-                    fire_backward_step(in, g, a, b, middle, membrane, total, sum, product, n, 1, L);
+                    NAME(fire_backward_step)(in, g, a, b, middle, membrane, NULL, total, sum,
+                                             product, n, L);
                 else
-                    fire_backward_step(in, g, a, b, middle, membrane, o, sum, product, n, 0, L);
+                    NAME(fire_backward_step)(in, g, a, b, middle, membrane, o, NULL, sum, product,
+                                             n, L);
             }
-            if (L.constant) memcpy(out + p * area + i, total, n * sizeof(float));
+            for (size j = 0; j < n && L.constant; j++) out[p * area + i + j] = NARROW(total[j]);
         }
         partial[2 * p] = add_lanes(sum);
         partial[2 * p + 1] = add_lanes(product);

@@ -1,11 +1,11 @@
 /* Neurons and 3x3 max pooling with stride 2 and padding 1. The gradient of a window goes to the
    first spike of the window in reading order, or to the first place of the window if no place
-   fires, as in torch. */
+   fires, as in torch. kernels.c includes this file once for each type. */
 
 /* Pooled spikes [steps, batch, channels, (height + 1) / 2, (width + 1) / 2]. Only three rows of
    spikes per step are in memory at a time. Returns the number of spikes before pooling. */
-size avsnn_fire_pool(const float *x, const float *scale, const float *shift, float *pooled,
-                     Layer L) {
+size NAME(avsnn_fire_pool)(const VALUE *x, const float *scale, const float *shift, VALUE *pooled,
+                           Layer L) {
     size fired = 0;
     const size planes = L.batch * L.channels, area = L.height * L.width;
     const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, between = planes * area;
@@ -13,38 +13,41 @@ size avsnn_fire_pool(const float *x, const float *scale, const float *shift, flo
     const size row = 2 * wide + 2;
 #pragma omp parallel reduction(+ : fired)
     {
-        float *rows = calloc(L.steps * 3 * row, sizeof(float));
-        float *tallest = calloc(row, sizeof(float));
+        VALUE *rows = calloc(L.steps * 3 * row, sizeof(VALUE));
+        VALUE *tallest = calloc(row, sizeof(VALUE));
         float *membrane = calloc(L.width, sizeof(float));
 #pragma omp for schedule(static)
         for (size p = 0; p < planes; p++) {
             const float a = scale ? scale[p % L.channels] : 1.0f;
             const float b = scale ? shift[p % L.channels] : 0.0f;
-            memset(rows, 0, L.steps * 3 * row * sizeof(float));
+            memset(rows, 0, L.steps * 3 * row * sizeof(VALUE));
             for (size r = 0; r < 2 * high; r++) {
                 memset(membrane, 0, L.width * sizeof(float));
                 for (size t = 0; t < L.steps; t++) {
-                    float *s = rows + (t * 3 + r % 3) * row + 1;
+                    VALUE *s = rows + (t * 3 + r % 3) * row + 1;
                     if (r < L.height)
-                        fired += fire_step(
+                        fired += NAME(fire_step)(
                             x + (L.constant ? 0 : t * between) + p * area + r * L.width, a, b,
                             membrane, s, L.width, L);
                     else
-                        memset(s, 0, L.width * sizeof(float));
+                        memset(s, 0, L.width * sizeof(VALUE));
                     if (r % 2 == 0) continue;
-                    const float *r0 = rows + t * 3 * row, *r1 = r0 + row, *r2 = r1 + row;
+                    /* Bits of 0 and 1 compare as 0 and 1 do, in bfloat16 too. */
+                    const VALUE *r0 = rows + t * 3 * row, *r1 = r0 + row, *r2 = r1 + row;
 #pragma omp simd
                     for (size j = 0; j < row; j++) {
-                        float m = r0[j] > r1[j] ? r0[j] : r1[j];
+                        VALUE m = r0[j] > r1[j] ? r0[j] : r1[j];
                         tallest[j] = m > r2[j] ? m : r2[j];
                     }
-                    float *o = pooled + ((t * planes + p) * high + r / 2) * wide;
+                    VALUE *o = pooled + ((t * planes + p) * high + r / 2) * wide;
+                    /* Pairs first: the compiler vectorises a loop that reads every value once. */
 #pragma omp simd
-                    for (size j = 0; j < wide; j++) {
-                        float m = tallest[2 * j] > tallest[2 * j + 1] ? tallest[2 * j]
-                                                                      : tallest[2 * j + 1];
-                        o[j] = m > tallest[2 * j + 2] ? m : tallest[2 * j + 2];
-                    }
+                    for (size j = 0; j < 2 * wide; j++)
+                        tallest[j] = tallest[j] > tallest[j + 1] ? tallest[j] : tallest[j + 1];
+#pragma omp simd
+                    for (size j = 0; j < wide; j++)
+                        o[j] = tallest[2 * j] > tallest[2 * j + 1] ? tallest[2 * j]
+                                                                   : tallest[2 * j + 1];
                 }
             }
         }
@@ -53,32 +56,10 @@ size avsnn_fire_pool(const float *x, const float *scale, const float *shift, flo
     return fired;
 }
 
-/* One row of values, columns 0, 2, 4, ... apart from columns 1, 3, 5, ...; in a row of potentials,
-   a value that never fires stands before the first odd column and behind the last odd column. */
-typedef struct {
-    float *even, *odd;
-} Row;
-
-/* Memory of one thread. `half` values hold the even or the odd columns of a row. */
-typedef struct {
-    size half;
-    float *potentials, *gradients; /* for each step, the last three rows */
-    float *membrane, *current;     /* one row */
-    float *share;                  /* gradient that the winner of each window of a row gets */
-    int32_t *place;                /* place of that winner, 0 to 8 */
-    float *line;                   /* one row, even and odd columns in turn */
-} Scratch;
-
-/* Row r of step t in `rows`, which holds the last three rows of each step. */
-static inline Row row_of(float *rows, size t, size r, size half) {
-    float *even = rows + (t * 3 + (r + 3) % 3) * 2 * half;
-    return (Row){even, even + half + 1};
-}
-
 /* Potentials of row r at all steps, before the neurons fire. `x` points to the row at step 0. A
    row below the image gets potentials that never fire. */
-static inline void charge_row(const float *x, size between, float a, float b, size r, size wide,
-                              Scratch S, Layer L) {
+static inline void NAME(charge_row)(const VALUE *x, size between, float a, float b, size r,
+                                    size wide, Scratch S, Layer L) {
     float *membrane = S.membrane, *current = S.current;
     const size half = S.half;
     memset(membrane, 0, 2 * half * sizeof(float));
@@ -89,14 +70,14 @@ static inline void charge_row(const float *x, size between, float a, float b, si
             continue;
         }
         if (t == 0 || !L.constant) {
-            const float *in = x + t * between;
+            const VALUE *in = x + t * between;
             const size odds = L.width / 2;
 #pragma omp simd
             for (size j = 0; j < odds; j++) {
-                current[j] = in[2 * j] * a + b;
-                current[half + j] = in[2 * j + 1] * a + b;
+                current[j] = WIDE(in[2 * j]) * a + b;
+                current[half + j] = WIDE(in[2 * j + 1]) * a + b;
             }
-            if (L.width % 2) current[odds] = in[2 * odds] * a + b;
+            if (L.width % 2) current[odds] = WIDE(in[2 * odds]) * a + b;
         }
 #pragma omp simd
         for (size j = 0; j < wide; j++) {
@@ -113,9 +94,9 @@ static inline void charge_row(const float *x, size between, float a, float b, si
 
 /* The winner of each window of one row of windows: its place, 0 to 8, and its gradient, which is
    the gradient of the window times the derivative at the potential of the winner. */
-static void find_winners(Row top, Row middle, Row bottom, int first_row, size wide,
-                         const float *grad, int32_t *restrict place, float *restrict share,
-                         Layer layer) {
+static void NAME(find_winners)(Row top, Row middle, Row bottom, int first_row, size wide,
+                               const VALUE *grad, int32_t *restrict place, float *restrict share,
+                               Layer layer) {
     const int32_t start = first_row ? 3 : 0;
     const float *before = (first_row ? middle : top).odd - 1, *t0 = top.odd - 1, *t1 = top.even;
     const float *t2 = top.odd, *m0 = middle.odd - 1, *m1 = middle.even, *m2 = middle.odd;
@@ -132,34 +113,21 @@ static void find_winners(Row top, Row middle, Row bottom, int first_row, size wi
         TAKE(b2, 8) TAKE(b1, 7) TAKE(b0, 6) TAKE(m2, 5) TAKE(m1, 4) TAKE(m0, 3)
         TAKE(t2, 2) TAKE(t1, 1) TAKE(t0, 0)
         place[j] = which;
-        share[j] = grad[j] * derivative(potential, layer);
+        share[j] = WIDE(grad[j]) * derivative(potential, layer);
     }
 #undef TAKE
     /* The left column of the first window lies outside the image, so its first place is in the
        middle column. */
     if (place[0] == start) {
         place[0] = start + 1;
-        share[0] = grad[0] * derivative((first_row ? middle : top).even[0], layer);
-    }
-}
-
-/* Add the gradients of one row of windows to one row of values, whose places in the windows are k,
-   k + 1 and k + 2. */
-static inline void add_to_winners(const int32_t *restrict place, const float *restrict share,
-                                  int32_t k, size wide, float *restrict even, float *restrict odd) {
-#pragma omp simd
-    for (size j = 0; j < wide; j++) {
-        const float own = share[j], next = share[j + 1];
-        const int32_t winner = place[j], after = place[j + 1];
-        even[j] += winner == k + 1 ? own : 0.0f;
-        odd[j] += (winner == k + 2 ? own : 0.0f) + (after == k ? next : 0.0f);
+        share[0] = WIDE(grad[0]) * derivative((first_row ? middle : top).even[0], layer);
     }
 }
 
 /* Write one row of gradients to `out`, add them to `sum`, and add them times (x - middle) to
    `product`. */
-static inline void write_row(Row d, const float *x, float *out, float middle, size wide,
-                             float *line, float *sum, float *product, Layer L) {
+static inline void NAME(write_row)(Row d, const VALUE *x, VALUE *out, float middle, size wide,
+                                   float *line, float *sum, float *product, Layer L) {
 #pragma omp simd
     for (size j = 0; j < wide; j++) {
         line[2 * j] = d.even[j];
@@ -167,13 +135,14 @@ static inline void write_row(Row d, const float *x, float *out, float middle, si
     }
     for (size from = 0; from < L.width; from += BLOCK) {
         const size n = L.width - from < BLOCK ? L.width - from : BLOCK;
-        const float *in = x + from, *sent = line + from;
-        float *o = out + from;
+        const VALUE *in = x + from;
+        const float *sent = line + from;
+        VALUE *o = out + from;
 #pragma omp simd
         for (size j = 0; j < n; j++) {
-            o[j] = sent[j];
+            o[j] = NARROW(sent[j]);
             sum[j] += sent[j];
-            product[j] = multiply_add(sent[j], in[j] - middle, product[j]);
+            product[j] = multiply_add(sent[j], WIDE(in[j]) - middle, product[j]);
         }
     }
 }
@@ -181,21 +150,22 @@ static inline void write_row(Row d, const float *x, float *out, float middle, si
 /* Gradients of one plane. grad, x and out point to the plane at step 0; `pooled_step` is the
    distance from one step of grad to the next, and `between` the distance from one step of x and out
    to the next. sum and product have BLOCK lanes, as in fire_backward_step. */
-static void fire_pool_backward_plane(const float *grad, size pooled_step, const float *x,
-                                     float *out, size between, float a, float b, float middle, float *sum,
-                                     float *product, Scratch S, Layer L) {
+static void NAME(fire_pool_backward_plane)(const VALUE *grad, size pooled_step, const VALUE *x,
+                                           VALUE *out, size between, float a, float b,
+                                           float middle, float *sum, float *product, Scratch S,
+                                           Layer L) {
     const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, half = S.half;
     const size grads = L.constant ? 1 : L.steps;
     for (size i = 0; i < L.steps * 3 * 2 * half; i++) S.potentials[i] = -INFINITY;
     memset(S.gradients, 0, grads * 3 * 2 * half * sizeof(float));
     for (size i = 0; i < high; i++) {
         for (size r = 2 * i; r < 2 * i + 2; r++)
-            charge_row(x + r * L.width, between, a, b, r, wide, S, L);
+            NAME(charge_row)(x + r * L.width, between, a, b, r, wide, S, L);
         for (size t = 0; t < L.steps; t++) {
-            find_winners(row_of(S.potentials, t, 2 * i - 1, half),
-                         row_of(S.potentials, t, 2 * i, half),
-                         row_of(S.potentials, t, 2 * i + 1, half), i == 0, wide,
-                         grad + t * pooled_step + i * wide, S.place, S.share, L);
+            NAME(find_winners)(row_of(S.potentials, t, 2 * i - 1, half),
+                               row_of(S.potentials, t, 2 * i, half),
+                               row_of(S.potentials, t, 2 * i + 1, half), i == 0, wide,
+                               grad + t * pooled_step + i * wide, S.place, S.share, L);
             /* No window follows the last window, so no place may match. */
             S.share[wide] = 0.0f;
             S.place[wide] = 9;
@@ -213,7 +183,7 @@ static void fire_pool_backward_plane(const float *grad, size pooled_step, const 
                 Row d = row_of(S.gradients, t, r, half);
                 const size at = t * between + r * L.width;
                 if (r < L.height)
-                    write_row(d, x + at, out + at, middle, wide, S.line, sum, product, L);
+                    NAME(write_row)(d, x + at, out + at, middle, wide, S.line, sum, product, L);
                 memset(d.even, 0, wide * sizeof(float));
                 memset(d.odd, 0, wide * sizeof(float));
             }
@@ -222,9 +192,9 @@ static void fire_pool_backward_plane(const float *grad, size pooled_step, const 
 
 /* Gradients of the current from the gradients of the pooled spikes; the arguments are those of
    avsnn_fire_backward. */
-void avsnn_fire_pool_backward(const float *grad, const float *x, const float *scale,
-                              const float *shift, const float *centre, float *out, double *sums,
-                              Layer L) {
+void NAME(avsnn_fire_pool_backward)(const VALUE *grad, const VALUE *x, const float *scale,
+                                    const float *shift, const float *centre, VALUE *out,
+                                    double *sums, Layer L) {
     const size planes = L.batch * L.channels, area = L.height * L.width;
     const size high = (L.height + 1) / 2, wide = (L.width + 1) / 2, half = wide + 2;
     const size grads = L.constant ? 1 : L.steps;
@@ -247,9 +217,10 @@ void avsnn_fire_pool_backward(const float *grad, const float *x, const float *sc
             const float b = scale ? shift[p % L.channels] : 0.0f;
             const float middle = centre ? centre[p % L.channels] : 0.0f;
             float sum[BLOCK] = {0}, product[BLOCK] = {0};
-            fire_pool_backward_plane(grad + p * high * wide, planes * high * wide, x + p * area,
-                                     out + p * area, L.constant ? 0 : planes * area, a, b, middle,
-                                     sum, product, S, L);
+            NAME(fire_pool_backward_plane)(grad + p * high * wide, planes * high * wide,
+                                           x + p * area, out + p * area,
+                                           L.constant ? 0 : planes * area, a, b, middle, sum,
+                                           product, S, L);
             partial[2 * p] = add_lanes(sum);
             partial[2 * p + 1] = add_lanes(product);
         }

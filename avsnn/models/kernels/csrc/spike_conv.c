@@ -1,9 +1,20 @@
 /* Convolutions of spikes, one byte per value. Every spike adds its weights to the outputs that see
    the spike, and a value without a spike costs nothing. The channels of the output are cut into
-   blocks of the same size; the channels of a block lie innermost in weights and sums. */
+   blocks of the same size; the channels of a block lie innermost in weights and sums. The numbers of
+   columns, channels and places have 32 bits; cpu.py calls these functions for frames of fewer than
+   2^31 / MOST values only. */
 
 /* Eight values that one instruction adds. */
 typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t Order __attribute__((vector_size(32)));
+
+/* Pick eight of the sixteen values of `a` and `b` by their numbers. GCC knows the first builtin only
+   since version 12, and clang does not know the second builtin. */
+#ifdef __clang__
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIX(a, b, ...) __builtin_shuffle(a, b, (Order){__VA_ARGS__})
+#endif
 
 /* Transpose `from` [rows, columns] to `to` [columns, rows], 8 x 8 values at a time. `between` is
    the distance from one row of `from` to the next, `apart` from one row of `to` to the next. */
@@ -12,7 +23,6 @@ static void transpose(const float *from, size rows, size columns, size between, 
     const size r8 = rows / 8 * 8, c8 = columns / 8 * 8;
 #define IN(k) (*(const Lanes *)(from + (r + (k)) * between + c))
 #define OUT(k) (*(Lanes *)(to + (c + (k)) * apart + r))
-#define MIX __builtin_shufflevector
     for (size r = 0; r < r8; r += 8)
         for (size c = 0; c < c8; c += 8) {
             Lanes a[8], b[8];
@@ -32,7 +42,6 @@ static void transpose(const float *from, size rows, size columns, size between, 
         }
 #undef IN
 #undef OUT
-#undef MIX
     for (size r = 0; r < rows; r++)
         for (size c = r < r8 ? c8 : 0; c < columns; c++) to[c * apart + r] = from[r * between + c];
 }
@@ -78,13 +87,13 @@ size avsnn_pack(const float *x, uint8_t *packed, size n, float most) {
 
 /* List the columns of the spikes of a plane, row by row; starts[r] is the start of row r in the
    list. */
-static void find_spikes(const uint8_t *plane, size height, size width, uint16_t *columns,
+static void find_spikes(const uint8_t *plane, size height, size width, int32_t *columns,
                         int32_t *starts) {
     int32_t n = 0;
     for (size r = 0; r < height; r++) {
         starts[r] = n;
         for (size c = 0; c < width; c++) {
-            columns[n] = (uint16_t)c;
+            columns[n] = (int32_t)c;
             n += plane[r * width + c] != 0;
         }
     }
@@ -100,7 +109,7 @@ void avsnn_spike_conv(const uint8_t *x, const float *weights, float *out, size f
     band = band < 2 ? 2 : band > height ? height : band;
 #pragma omp parallel
     {
-        uint16_t *columns = malloc((inputs * area + 1) * sizeof(uint16_t));
+        int32_t *columns = malloc((inputs * area + 1) * sizeof(int32_t));
         int32_t *starts = malloc(inputs * (height + 1) * sizeof(int32_t));
         float *sums = malloc(band * line * sizeof(float));
 #pragma omp for schedule(static)
@@ -146,7 +155,7 @@ void avsnn_spike_conv_backward(const float *grad, const uint8_t *x, float *weigh
     memset(weights, 0, blocks * inputs * 3 * run * sizeof(float));
 #pragma omp parallel
     {
-        uint16_t *columns = malloc((area + 1) * sizeof(uint16_t));
+        int32_t *columns = malloc((area + 1) * sizeof(int32_t));
         int32_t *starts = malloc((height + 1) * sizeof(int32_t));
         for (size f = 0; f < frames; f++) {
             /* Transpose the gradient: channels innermost, with a column of zeros on both sides. */
@@ -199,7 +208,7 @@ void avsnn_spike_linear(const uint8_t *x, const float *weights, const float *bia
     {
         /* For each place, the channels that fire there; a channel with value n is listed n times.
            */
-        uint16_t *events = malloc(places * MOST * inputs * sizeof(uint16_t));
+        int32_t *events = malloc(places * MOST * inputs * sizeof(int32_t));
         int32_t *counts = malloc(places * sizeof(int32_t));
         float *sums = malloc(places * BLOCK * sizeof(float));
 #pragma omp for schedule(static)
@@ -207,7 +216,7 @@ void avsnn_spike_linear(const uint8_t *x, const float *weights, const float *bia
             memset(counts, 0, places * sizeof(int32_t));
             for (size i = 0; i < inputs; i++) {
                 const uint8_t *in = x + (f * inputs + i) * places;
-                FOR_EACH_EVENT(in, places, p, events[p * MOST * inputs + counts[p]++] = (uint16_t)i)
+                FOR_EACH_EVENT(in, places, p, events[p * MOST * inputs + counts[p]++] = (int32_t)i)
             }
             for (size b = 0; b < blocks; b++) {
                 const float *rows = weights + b * inputs * BLOCK;
@@ -233,7 +242,7 @@ void avsnn_spike_linear_backward(const float *grad, const uint8_t *x, float *wei
     memset(weights, 0, inputs * outputs * sizeof(float));
 #pragma omp parallel
     {
-        uint16_t *events = malloc(places * MOST * sizeof(uint16_t));
+        int32_t *events = malloc(places * MOST * sizeof(int32_t));
         for (size f = 0; f < frames; f++) {
 #pragma omp for schedule(static)
             for (size b = 0; b < blocks; b++) {
@@ -244,7 +253,7 @@ void avsnn_spike_linear_backward(const float *grad, const uint8_t *x, float *wei
             for (size i = 0; i < inputs; i++) {
                 const uint8_t *in = x + (f * inputs + i) * places;
                 int32_t count = 0;
-                FOR_EACH_EVENT(in, places, p, events[count++] = (uint16_t)p)
+                FOR_EACH_EVENT(in, places, p, events[count++] = (int32_t)p)
                 if (!count) continue;
                 for (size b = 0; b < blocks; b++) {
                     float *row = weights + (b * inputs + i) * BLOCK;
