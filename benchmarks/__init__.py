@@ -1,1 +1,1 @@
-"""Benchmarks: each module is one command and compares avsnn with named alternatives."""
+"""Benchmarks, one command each, which compare avsnn with named alternatives; and their helpers."""

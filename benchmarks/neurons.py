@@ -2,12 +2,15 @@
 
 Run ``python -m benchmarks.neurons`` in the project's folder, with the ``dev`` and ``bench`` extras
 installed. With ``--device cuda`` the layer of avsnn is measured in bfloat16 too. All layers get the
-same currents, [4, 8, 32, 128, 128] float32, and have the same neuron: tau 2, threshold 1, hard
-reset, gradients through the surrogate only. A library that is not installed is named and left out.
+same currents, [4, 8, 32, 128, 128] float32 (on a GPU [4, 64, 32, 128, 128]), and have the same
+neuron: tau 2, threshold 1, hard reset, no gradient through the reset. In the layers of the other
+libraries, a gradient passes through time, which avsnn cuts as published. A library that is not
+installed is named and left out.
 
 The printed bandwidth counts the bytes that must move: the forward pass reads currents and writes
 spikes; the backward pass reads gradients and currents and writes gradients. The bandwidth is that
-of the fastest round, for the layers and for the copy of the currents.
+of the fastest round, for the layers and for the copy of the currents. On a GPU a round is ten calls
+one after the other, so that the host prepares a call while the GPU computes the call before.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +27,8 @@ from avsnn.models import kernels
 from avsnn.models.neuron import lif
 from benchmarks.measuring import print_machine
 
-SHAPE = (4, 8, 32, 128, 128)
+SHAPES = {"cpu": (4, 8, 32, 128, 128), "cuda": (4, 64, 32, 128, 128)}
+CALLS = {"cpu": 1, "cuda": 10}
 Layer = Callable[[Tensor], Tensor]
 
 
@@ -32,12 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", type=int, nargs="+", help="T, B and the shape of one frame")
     args = parser.parse_args()
     device = torch.device(args.device)
+    shape = args.shape or SHAPES[device.type]
     print_machine("torch")
-    kernels.keep_memory()
-    print(f"{list(SHAPE)} on {device}, {torch.get_num_threads()} threads, {args.rounds} rounds")
-    current = torch.randn(SHAPE, device=device) + 0.5
+    if device.type == "cuda":
+        print(torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}")
+    else:
+        kernels.keep_memory()
+    print(f"{list(shape)} on {device}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    current = torch.randn(shape, device=device) + 0.5
     layers: dict[str, Layer] = {}
     for name, maker in MAKERS.items():
         try:
@@ -46,52 +56,73 @@ def main() -> None:
             print(f"{name}: left out, {error}")
     if device.type == "cuda":
         layers["avsnn, bfloat16"] = layers["avsnn"]
+    if "SpikingJelly, multi-step" in layers:
+        print(f"SpikingJelly computes with {spikingjelly_provider(device)}")
+    compare(layers, current, args.rounds)
+
+
+def compare(layers: dict[str, Layer], current: Tensor, rounds: int) -> None:
+    """Measure the layers in turns, and print their times and bandwidths."""
     expected = layers["avsnn"](current)
-    grad = torch.ones_like(expected)
     forward: dict[str, list[float]] = {name: [] for name in layers}
     both: dict[str, list[float]] = {name: [] for name in layers}
     equal = {}
-    for turn in range(args.rounds + 1):
+    for turn in range(rounds + 1):
         for name, layer in layers.items():
-            kind = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
-            layer_input, layer_grad = current.to(kind), grad.to(kind)
+            layer_input = current.to(_kind(name))
             with torch.no_grad():
-                seconds, spikes = timed(layer, layer_input, device)
+                seconds, spikes = timed(layer, layer_input)
             equal[name] = float((spikes == expected).float().mean())
+            del spikes
             learning = layer_input.clone().requires_grad_()
-            twice, _ = timed(lambda x, f=layer, g=layer_grad: backward(f, x, g), learning, device)
+            grad = torch.ones_like(learning)
+            twice, _ = timed(lambda x, f=layer, g=grad: backward(f, x, g), learning)
+            # The first round compiles and warms up.
             if turn:
                 forward[name].append(seconds)
                 both[name].append(twice)
     copied = torch.empty_like(current)
-    copy = min(timed(copied.copy_, current, device)[0] for _ in range(9))
-    print(f"copying the currents: {2 * 4 * current.numel() / copy / 1e9:.1f} GB/s")
+    copy = min(timed(copied.copy_, current)[0] for _ in range(9))
+    bandwidth = 2 * 4 * current.numel() / copy
+    print(f"copying the currents: {bandwidth / 1e9:.1f} GB/s")
     for name in layers:
-        size = (2 if name.endswith("bfloat16") else 4) * current.numel()
-        once, both_ways = statistics.median(forward[name]), statistics.median(both[name])
-        fastest = 2 * size / min(forward[name]) / 1e9, 5 * size / min(both[name]) / 1e9
-        print(
-            f"{name:<28} forward {once * 1e3:8.2f} ms ({fastest[0]:5.1f} GB/s), with backward "
-            f"{both_ways * 1e3:8.2f} ms ({fastest[1]:5.1f} GB/s), {equal[name]:.4%} of spikes equal"
-        )
+        size = torch.empty(0, dtype=_kind(name)).element_size() * current.numel()
+        parts = []
+        for title, taken, moved in (
+            ("forward", forward[name], 2 * size),
+            ("with backward", both[name], 5 * size),
+        ):
+            rate = moved / min(taken)
+            parts.append(
+                f"{title} {statistics.median(taken) * 1e3:8.2f} ms ({rate / 1e9:6.1f} GB/s, "
+                f"{rate / bandwidth:4.0%} of a copy)"
+            )
+        print(f"{name:<28} {', '.join(parts)}, {equal[name]:.4%} of spikes equal", flush=True)
 
 
-def timed(
-    work: Callable[[Tensor], Tensor], current: Tensor, device: torch.device
-) -> tuple[float, Tensor]:
-    """Return the seconds of a call, and its result."""
+def _kind(name: str) -> torch.dtype:
+    return torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+
+
+def timed(work: Callable[[Tensor], Tensor], current: Tensor) -> tuple[float, Tensor]:
+    """Return the seconds of a call, the mean over the calls of a round; and the last result."""
+    is_cuda, count = current.is_cuda, CALLS[current.device.type]
+    if is_cuda:
+        torch.cuda.synchronize()
     began = time.perf_counter()
-    out = work(current)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began, out
+    for _ in range(count):
+        out = work(current)
+    if is_cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / count, out
 
 
 def backward(layer: Layer, current: Tensor, grad: Tensor) -> Tensor:
     """Run the forward and the backward pass; return the spikes."""
+    current.grad = None
     spikes = layer(current)
     spikes.backward(grad)
-    return spikes
+    return spikes.detach()
 
 
 def avsnn_layer(name: str) -> Callable[[torch.device], Layer]:
@@ -107,13 +138,28 @@ def avsnn_layer(name: str) -> Callable[[torch.device], Layer]:
     return make
 
 
-def spikingjelly(device: torch.device) -> Layer:
-    """Return the multi-step layer of SpikingJelly."""
+def spikingjelly_node(*, tau: float, threshold: float) -> Any:
+    """Return the multi-step layer of SpikingJelly, which keeps its state until ``reset``."""
     neuron = importlib.import_module("spikingjelly.activation_based.neuron")
     surrogate = importlib.import_module("spikingjelly.activation_based.surrogate")
-    node = neuron.LIFNode(
-        tau=2.0, surrogate_function=surrogate.Sigmoid(4.0), detach_reset=True, step_mode="m"
-    ).to(device)
+    return neuron.LIFNode(
+        tau=tau,
+        v_threshold=threshold,
+        surrogate_function=surrogate.Sigmoid(4.0),
+        detach_reset=True,
+        step_mode="m",
+    )
+
+
+def spikingjelly_provider(device: torch.device) -> str:
+    """Return the name of the implementation that SpikingJelly chooses on a device."""
+    functional = importlib.import_module("spikingjelly.activation_based.functional")
+    return str(functional.neuron_implementation("lif", device)["implementation"])
+
+
+def spikingjelly(device: torch.device) -> Layer:
+    """Return the multi-step layer of SpikingJelly as a function of the currents."""
+    node = spikingjelly_node(tau=2.0, threshold=1.0).to(device)
 
     def layer(current: Tensor) -> Tensor:
         node.reset()

@@ -2,7 +2,8 @@
 
 In the benchmarks this network stands for the authors' implementation. The static input is repeated
 T times; batch norm, neuron and pooling are separate layers; autograd follows the neurons step by
-step.
+step, or the neurons are those of SpikingJelly, all steps at once. SpikingJelly passes gradients
+through time, which the published code does not; the spikes are the same.
 """
 
 import types
@@ -14,12 +15,15 @@ from avsnn.models.autograd_neuron import autograd_lif
 from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import PatchSplit
+from benchmarks.neurons import spikingjelly_node
 
 
-def as_published(model: nn.Module, *, steps: int) -> nn.Module:
+def as_published(model: nn.Module, *, steps: int, spikingjelly: bool = False) -> nn.Module:
     """Change in place how ``model`` computes; the result of ``model`` stays the same."""
-    for module in model.modules():
+    for module in list(model.modules()):
         if isinstance(module, LIF):
+            if spikingjelly:
+                module.node = spikingjelly_node(tau=module.tau, threshold=module.threshold)
             module.forward = types.MethodType(_fire, module)  # type: ignore[method-assign]
             module.pooled = types.MethodType(_fire_and_pool, module)  # type: ignore[method-assign]
         if isinstance(module, PatchSplit):
@@ -35,6 +39,11 @@ def _fire(
     if norm is not None:
         flat = current.flatten(0, 1)
         current = nn.modules.batchnorm._BatchNorm.forward(norm, flat).view_as(current)
+    if (node := getattr(lif, "node", None)) is not None:
+        # A network with copies of its input gives every neuron all time steps.
+        assert steps is None  # noqa: S101
+        node.reset()
+        return node(current)  # type: ignore[no-any-return]
     return autograd_lif(current, steps=steps, neuron=lif.constants, rate=1.0 / lif.tau)
 
 

@@ -33,18 +33,22 @@ from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
 from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
-from avsnn.pipeline.loading.augment import DRAWS, MEAN, STD, augment_frames
+from avsnn.pipeline.inference.inputs import network_inputs
+from avsnn.pipeline.loading.augment import MEAN, STD
+from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.loader import Loader
-from avsnn.pipeline.loading.order import BatchRequest, sample_draws, training_requests
+from avsnn.pipeline.loading.order import training_requests
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
-from avsnn.pipeline.runs.train_settings import AugmentSettings
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
 from tests.fake_crema_d import FakeCremaD, make
 
 BATCH = 64
 SIZE = 128
+SETTINGS = TrainSettings()
+CPU = torch.device("cpu")
 NAME = "fake-crema-d"
 
 
@@ -99,7 +103,8 @@ def compare_starts(work: Path, prepared: Prepared, rounds: int) -> None:
     last = prepared.clips // BATCH - 1
 
     def first_batch(step: int) -> None:
-        with Loader(partial(open_cache, work, prepared), workers=0, pin=False) as loader:
+        opener = partial(open_cache, work, prepared)
+        with Loader(opener, SETTINGS, workers=0, device=CPU) as loader:
             batches = loader.read(
                 training_requests(rows, batch_size=BATCH, seed=0, epoch=0, first_step=step)
             )
@@ -142,7 +147,7 @@ def show_waiting(work: Path, prepared: Prepared) -> None:
     model = build(ModelSettings(), classes=6)
     optimizer = torch.optim.AdamW(model.parameters())
     for kind, opener in (("cache", open_cache), ("shards", open_shards)):
-        with Loader(partial(opener, work, prepared), workers=0, pin=False) as loader:
+        with Loader(partial(opener, work, prepared), SETTINGS, workers=0, device=CPU) as loader:
             rows = np.arange(prepared.clips)
             batches = loader.read(training_requests(rows, batch_size=8, seed=0, epoch=0))
             waited = worked = 0.0
@@ -150,7 +155,7 @@ def show_waiting(work: Path, prepared: Prepared) -> None:
                 began = time.perf_counter()
                 batch = next(batches)
                 received = time.perf_counter()
-                output = model(batch.audio, augmented(batch.rows, batch.frames))
+                output = model(*network_inputs(batch, SETTINGS))
                 optimizer.zero_grad()
                 training_loss(output, batch.labels, LossSettings()).total.backward()
                 optimizer.step()
@@ -185,14 +190,7 @@ def read_epoch(source: Source) -> None:
     """Read and augment one epoch."""
     rows = np.arange(len(source.keys))
     for request in training_requests(rows, batch_size=BATCH, seed=0, epoch=0):
-        batch = source.read(BatchRequest(*request))
-        augmented(batch.rows, batch.frames)
-
-
-def augmented(rows: np.ndarray[Any, Any], frames: Tensor) -> Tensor:
-    """Return the frames as the training augments the frames."""
-    draws = sample_draws(seed=0, epoch=0, rows=rows, count=DRAWS)
-    return augment_frames(frames, draws, settings=AugmentSettings(), size=SIZE)
+        network_inputs(read_batch(source, request, SETTINGS), SETTINGS)
 
 
 # --- other ways ----------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ PrepareWorkers = Annotated[
         "--workers",
         min=0,
         metavar="N",
-        help="Number of worker processes, by default one per core. With 0, the command does all "
-        "work in its own process.",
+        help="Largest number of worker processes, by default one per core. With 0, the command "
+        "does all work in its own process.",
     ),
 ]
 LoaderWorkers = Annotated[

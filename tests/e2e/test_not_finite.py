@@ -81,9 +81,14 @@ def test_a_checkpoint_that_is_not_finite_is_not_reported(avsnn: Command, one_epo
 def test_the_first_bad_step_and_the_first_bad_value_of_the_step_are_kept() -> None:
     good, bad = torch.tensor(1.0), torch.tensor(float("nan"))
     check = FiniteCheck(torch.device("cpu"))
-    check.note(epoch=3, step=0, inputs=(good, good), loss=good, norm=good)
+
+    def note(step: int, *, last: torch.Tensor, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        check.start_step(epoch=3, step=step)
+        check.note(inputs=(good, last), loss=loss, norm=norm)
+
+    note(0, last=good, loss=good, norm=good)
     assert check.first_bad_step(ProcessGroup()) is None
-    check.note(epoch=3, step=70_000, inputs=(good, good), loss=good, norm=bad)
-    check.note(epoch=3, step=70_001, inputs=(good, bad), loss=bad, norm=bad)
+    note(70_000, last=good, loss=good, norm=bad)
+    note(70_001, last=bad, loss=bad, norm=bad)
     found = check.first_bad_step(ProcessGroup())
     assert found == BadStep(3, 70_000, "the norm of the gradient")

@@ -1,11 +1,13 @@
 """What every child process of a command needs from its parent."""
 
+import math
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from pathlib import Path, PurePosixPath
 
 
 def keep_current_folder_off_children() -> None:
@@ -19,10 +21,53 @@ def keep_current_folder_off_children() -> None:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of cores that this process may use, by affinity and by quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min([cores, *cores_of_quotas()])
+
+
+def cores_of_quotas(
+    mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Return the number of cores of every CPU quota that limits this process, rounded up.
+
+    A container or a service may see all cores of a machine, and get the time of a few. Linux keeps
+    the quotas in folders of control groups: a quota limits the processes of its group and of all
+    groups below.
+
+    Args:
+        mount: the folder where Linux shows the control groups, of version 1 or 2.
+        membership: the file that names the groups of this process, each as ``id:controllers:path``.
+    """
+    found = []
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            folder, read_quota = mount, _quota_of_version_2
+        elif "cpu" in controllers.split(","):
+            folder, read_quota = mount / "cpu", _quota_of_version_1
+        else:
+            continue
+        own = PurePosixPath(path.lstrip("/"))
+        for group in (own, *own.parents):
+            # A group without a quota has the word `max` in place of a number, or -1.
+            with suppress(OSError, ValueError):
+                quota, period = read_quota(folder / group)
+                if quota > 0:
+                    found.append(math.ceil(quota / period))
+    return found
+
+
+def _quota_of_version_2(group: Path) -> tuple[int, int]:
+    quota, period = (group / "cpu.max").read_text().split()
+    return int(quota), int(period)
+
+
+def _quota_of_version_1(group: Path) -> tuple[int, int]:
+    quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return int(quota), int(period)
 
 
 @contextmanager

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 # that waits for a server needs no core.
 CONNECTIONS = 8
 
+# Number of local workers that start at once. More workers start only if they pay for their start.
+FIRST_WORKERS = 2
+
+# A worker pays if it works so many times as long as its process took to start. The first imports of
+# the worker and the process of its decoders take about as long again.
+WORTH = 4
+
 # The form of an address that a Dask scheduler prints.
 SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
 
@@ -129,8 +136,8 @@ class DaskExecutor(Executor):
     Args:
         client: a client of the cluster.
         address: address of the scheduler, for messages.
-        cluster: the cluster, if this process started the cluster; it gets a worker for each unit
-            that waits, up to ``max_workers``.
+        cluster: the cluster, if this process started the cluster; its workers start as units need
+            them, one for each unit at most.
         max_workers: largest number of workers of ``cluster``.
     """
 
@@ -148,19 +155,45 @@ class DaskExecutor(Executor):
         self._max_workers = max_workers
         self._workers = 0
         self._running: set[Future[Any]] = set()
-        self._last_seen = time.monotonic()
+        self._submitted = 0
+        # The time at which the workers began to work on the units that run.
+        self._began = self._last_seen = time.monotonic()
+        # How long the process of a worker takes to start, in s; None until one has started.
+        self._start_s: float | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on a worker."""
-        future = self._executor.submit(fn, *args, **kwargs)
-        if self._cluster is not None and self._workers < self._max_workers:
-            self._running.add(future)
-            future.add_done_callback(self._running.discard)
-            if len(self._running) > self._workers:
-                self._workers += 1
-                self._cluster.scale(self._workers)
         self._last_seen = time.monotonic()
+        if not self._running:
+            self._submitted, self._began = 0, self._last_seen
+        future = self._executor.submit(fn, *args, **kwargs)
+        self._submitted += 1
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        self._start_workers(FIRST_WORKERS)
         return future
+
+    def start_workers_that_pay(self) -> None:
+        """Start more workers of a local cluster if each of them will pay for its start."""
+        if self._cluster is None:
+            return
+        seconds, left = time.monotonic() - self._began, len(self._running)
+        if self._start_s is None:
+            if self._cluster.scheduler_info["workers"]:
+                self._start_s, self._began = seconds, time.monotonic()
+            return
+        ended = self._submitted - left
+        self._start_workers(
+            workers_that_pay(
+                self._workers, ended=ended, left=left, seconds=seconds, start_s=self._start_s
+            )
+        )
+
+    def _start_workers(self, wanted: int) -> None:
+        wanted = min(wanted, self._max_workers, len(self._running))
+        if self._cluster is not None and wanted > self._workers:
+            self._workers = wanted
+            self._cluster.scale(wanted)
 
     def require_workers(self) -> None:
         """Do nothing if the cluster can still do units.
@@ -196,6 +229,21 @@ class DaskExecutor(Executor):
             f"{self._address}: {reason}. What is done is safe: start the cluster and run the same "
             "command again."
         )
+
+
+def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float, start_s: float) -> int:
+    """Return how many workers pay: each works at least ``WORTH`` times as long as its start takes.
+
+    Args:
+        workers: number of workers that work so far.
+        ended: number of units that have ended.
+        left: number of units that have not ended.
+        seconds: how long the workers have worked, in s. If no unit has ended, each worker has
+            worked so long on its first unit.
+        start_s: how long the process of a worker takes to start, in s.
+    """
+    seconds_left = left * seconds / max(1, ended, workers)
+    return max(0, int(workers * (seconds_left / (WORTH * start_s) - 1)))
 
 
 @contextmanager

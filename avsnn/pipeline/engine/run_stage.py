@@ -130,6 +130,8 @@ def _as_completed(
         future.add_done_callback(ended.put)
     for _ in futures:
         while True:
+            if isinstance(executor, DaskExecutor):
+                executor.start_workers_that_pay()
             try:
                 future = ended.get(timeout=WORKERS_CHECK_S)
                 break

@@ -80,7 +80,8 @@ def _evaluate(
         return before, True
     choose_precision(config.settings, device)
     choose_kernels("auto", device)
-    with Loader(partial(open_source, config), workers=0, pin=device.type == "cuda") as loader:
+    opener = partial(open_source, config)
+    with Loader(opener, config.settings, workers=0, device=device) as loader:
         rows = rows_of_parts(config, loader.source, part)
         clips = min(len(rows), config.settings.batch_size)
         require_memory_to_evaluate(config, device, clips=clips)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.device import autocast
-from avsnn.pipeline.inference.inputs import evaluation_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -61,7 +61,7 @@ def predict(
         loader: reads the samples.
         rows: the rows; there may be none.
         settings: the settings of the training; nothing is augmented.
-        device: the device that computes.
+        device: the device that computes, which gets the batches of the loader.
         batch_size: clips of a step; by default those of a training step.
         progress: told of every clip.
     """
@@ -69,14 +69,17 @@ def predict(
     # numbers the same in every evaluation.
     torch.manual_seed(settings.seed)
     model.eval()
-    # A process of several may have no rows, so the lists start with empty tensors.
-    logits, labels = [torch.empty(0)], [torch.empty(0).long()]
-    with torch.inference_mode(), autocast(settings, device):
+    # A process of several may have no rows, so the list starts with an empty tensor.
+    logits = [torch.empty(0, device=device)]
+    with torch.inference_mode():
         requests = evaluation_requests(rows, batch_size=batch_size or settings.batch_size)
         for batch in loader.read(requests):
-            audio, frames = evaluation_inputs(batch, settings, device=device)
-            logits.append(model(audio, frames).logits.float().cpu())
-            labels.append(batch.labels)
+            # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
+            audio, frames = network_inputs(batch, settings)
+            with autocast(settings, device):
+                output = model(audio, frames)
+            # The logits stay on the device until the end, so the CPU waits for no single batch.
+            logits.append(output.logits.float())
             if progress is not None:
                 progress.advance(len(batch.rows))
-    return Scores(torch.cat(logits), torch.cat(labels))
+    return Scores(torch.cat(logits).cpu(), loader.source.labels[torch.from_numpy(rows)])

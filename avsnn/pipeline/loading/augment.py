@@ -1,6 +1,7 @@
 """Augments a batch on the device: crops, flips, normalisation and noise."""
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,55 +24,67 @@ ATTEMPTS = 10
 DRAWS = 2 * ATTEMPTS + 3
 
 
-def augment_frames(
-    frames: Tensor, draws: NDArray[np.float64], *, settings: AugmentSettings, size: int
+def random_crops(
+    draws: NDArray[np.float64], extent: torch.Size, settings: AugmentSettings
 ) -> Tensor:
-    """Crop each frame at random, resize and flip the crop, and normalise (arXiv 2502.12488).
+    """Return a random crop of each frame, and whether the crop is mirrored (arXiv 2502.12488).
 
     Args:
-        frames: frames ``[B, 3, H, W]`` uint8.
         draws: uniform random numbers in [0, 1), ``[B, DRAWS]``.
-        settings: the ranges of area and ratio, and whether to flip.
-        size: height and width of the result in px.
+        extent: height and width of the frames in px.
+        settings: the ranges of area and ratio, and whether to mirror.
 
     Returns:
-        normalised frames ``[B, 3, size, size]`` float32.
+        top, left, height and width of each crop in px, and 1 if the crop is mirrored left to right,
+        ``[B, 5]`` int32.
     """
-    boxes = _random_boxes(draws, frames.shape[-2:], settings)
-    flipped = draws[:, -1] < 0.5 if settings.flip else np.zeros(len(draws), bool)
-    return _normalise(crop_resize(frames, boxes, size=size, flipped=flipped))
+    boxes = _random_boxes(draws, extent, settings)
+    mirrored = (draws[:, -1:] < 0.5) & settings.flip
+    return torch.from_numpy(np.concatenate([boxes, mirrored], axis=1).astype(np.int32))
 
 
-def centre_frames(frames: Tensor, *, settings: AugmentSettings, size: int) -> Tensor:
-    """Crop the centred square of each frame for evaluation, resize the square, and normalise.
+def centre_crops(count: int, extent: torch.Size, settings: AugmentSettings) -> Tensor:
+    """Return the centred square of each frame for evaluation, in the form of ``random_crops``.
+
+    Args:
+        count: number of frames.
+        extent: height and width of the frames in px.
+        settings: the side of the square.
+    """
+    height, width = extent
+    side = max(1, round(settings.test_crop * min(height, width)))
+    crop = [(height - side) // 2, (width - side) // 2, side, side, 0]
+    return torch.tensor(crop, dtype=torch.int32).repeat(count, 1)
+
+
+def crop_and_normalise(frames: Tensor, crops: Tensor, *, size: int) -> Tensor:
+    """Crop each frame, resize the crop, and normalise.
 
     Args:
         frames: frames ``[B, 3, H, W]`` uint8.
-        settings: the side of the square.
+        crops: the crop of each frame, as ``random_crops`` returns crops, on the device of the
+            frames.
         size: height and width of the result in px.
 
     Returns:
         normalised frames ``[B, 3, size, size]`` float32.
     """
-    height, width = frames.shape[-2:]
-    side = max(1, round(settings.test_crop * min(height, width)))
-    box = ((height - side) // 2, (width - side) // 2, side, side)
-    boxes = np.tile(box, (len(frames), 1))
-    return _normalise(crop_resize(frames, boxes, size=size, flipped=np.zeros(len(frames), bool)))
+    scale, shift = _normalisation(frames.device)
+    return crop_resize(frames, crops, size=size).mul_(scale).add_(shift)
 
 
-def add_noise(images: Tensor, noise: NDArray[np.float32], *, snr: float) -> Tensor:
+def add_noise(images: Tensor, noise: Tensor, *, snr: float) -> Tensor:
     """Return the images with noise of power ``mean(x ** 2) / 10 ** (snr / 10)``.
 
     The mean is taken over each image.
 
     Args:
         images: images ``[B, C, H, W]``.
-        noise: standard normal noise, of the shape of the images.
+        noise: standard normal noise, of the shape of the images and on their device.
         snr: signal to noise ratio in dB.
     """
     power = images.square().mean(dim=(1, 2, 3), keepdim=True) / 10 ** (snr / 10)
-    return images + torch.from_numpy(noise).to(images.device) * power.sqrt()
+    return images + noise * power.sqrt()
 
 
 def resize_audio(images: Tensor, *, size: int) -> Tensor:
@@ -83,76 +96,95 @@ def resize_audio(images: Tensor, *, size: int) -> Tensor:
     )
 
 
-def crop_resize(
-    images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
-) -> Tensor:
+def crop_resize(images: Tensor, crops: Tensor, *, size: int) -> Tensor:
     """Crop each image at a box of its own, and resize the crop, bilinear with antialiasing.
 
-    The result has whole grey levels, as published (PIL). Some grey levels of a GPU differ by one
-    from the grey levels of a CPU.
+    The result has whole grey levels, as published (PIL). Less than one in a hundred grey levels of
+    a GPU differs by one from the grey level of a CPU, whose weights are whole numbers.
 
     Args:
         images: images ``[B, C, H, W]`` uint8.
-        boxes: top, left, height and width of each crop in px, ``[B, 4]``.
+        crops: the crop of each image, as ``random_crops`` returns crops, on the device of the
+            images.
         size: height and width of the result in px.
-        flipped: which results are mirrored left to right, ``[B]``.
 
     Returns:
         images ``[B, C, size, size]`` float32, 0 to 255.
     """
     resize = resize_one_by_one if images.device.type == "cpu" else resize_together
-    return resize(images, boxes, size=size, flipped=flipped)
+    return resize(images, crops, size=size)
 
 
-def resize_one_by_one(
-    images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
-) -> Tensor:
+def resize_one_by_one(images: Tensor, crops: Tensor, *, size: int) -> Tensor:
     """Do the work of ``crop_resize`` on a CPU.
 
     On a CPU, torch resizes bytes 20 times as fast as torch multiplies matrices.
     """
     out = torch.empty((len(images), images.shape[1], size, size), dtype=images.dtype)
-    for i, (top, left, height, width) in enumerate(boxes.tolist()):
+    for i, (top, left, height, width, mirrored) in enumerate(crops.tolist()):
         crop = images[i : i + 1, :, top : top + height, left : left + width]
         resized = interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
-        out[i] = resized.flip(-1) if flipped[i] else resized
+        out[i] = resized.flip(-1) if mirrored else resized
     return out.float()
 
 
-def resize_together(
-    images: Tensor, boxes: NDArray[np.int64], *, size: int, flipped: NDArray[np.bool_]
-) -> Tensor:
-    """Do the work of ``crop_resize`` on a GPU.
+def resize_together(images: Tensor, crops: Tensor, *, size: int) -> Tensor:
+    """Do the work of ``crop_resize`` on a GPU, without waiting for the GPU.
 
-    The filter is separable, so a product with one matrix for the rows and one matrix for the
-    columns resizes the whole batch at once.
+    The filter is separable, so a product with one matrix for the columns and a product with one
+    matrix for the rows resize the whole batch at once. Like PIL and like torch on a CPU, each of
+    the two rounds to whole grey levels, and one half upwards.
     """
-    height, width = images.shape[-2:]
-    rows = _filters(boxes[:, 0], boxes[:, 2], height, size).to(images.device)
-    columns = _filters(boxes[:, 1], boxes[:, 3], width, size)
-    columns[torch.from_numpy(flipped)] = columns[torch.from_numpy(flipped)].flip(1)
-    columns = columns.to(images.device)
-    return (rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)).round()
+    count, channels, height, width = images.shape
+    top, left, crop_height, crop_width, mirrored = crops.unsqueeze(-1).unbind(1)
+    outputs = torch.arange(size, dtype=torch.int32, device=images.device).expand(count, size)
+    # The filters of a mirrored crop are the same filters in reverse order.
+    column_outputs = torch.where(mirrored > 0, size - 1 - outputs, outputs)
+    columns = _filters(left, crop_width, column_outputs, extent=width)
+    rows = _filters(top, crop_height, outputs, extent=height)
+    # Each product sees the channels as a part of the dimension that it leaves alone, so neither the
+    # images nor the filters are copied for each channel.
+    pixels = images.reshape(count, channels * height, width).float()
+    narrow = _filter(columns, pixels).reshape(count, size * channels, height)
+    small = _filter(rows, narrow).view(count, size, size, channels)
+    return small.permute(0, 3, 1, 2).contiguous()
 
 
-def _filters(start: NDArray[np.int64], length: NDArray[np.int64], extent: int, size: int) -> Tensor:
-    """Return the weights ``[B, size, extent]`` of a triangle filter along one dimension.
-
-    Half the width of the triangle is the larger of one output pixel and one input pixel.
+def _filter(weights: Tensor, pixels: Tensor) -> Tensor:
+    """Return the filtered pixels as whole grey levels, ``[B, size, N]``.
 
     Args:
-        start: first pixel of each crop, ``[B]``.
-        length: number of pixels of each crop, ``[B]``.
-        extent: number of pixels of the images.
-        size: number of pixels of the result.
+        weights: weights of the filters, 0 to 1, ``[B, size, extent]``.
+        pixels: whole grey levels, ``[B, N, extent]``.
     """
-    scale = length / size
-    centre = start[:, None] + (np.arange(size) + 0.5) * scale[:, None]
-    pixel = np.arange(extent)
-    distance = np.abs(pixel + 0.5 - centre[..., None]) / np.maximum(scale, 1)[:, None, None]
-    inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
-    weights = np.maximum(0, 1 - distance) * inside[:, None]
-    return torch.from_numpy(weights / weights.sum(-1, keepdims=True)).float()
+    # A GPU may round the operands of a product to TF32, which has 11 bits. Grey levels have 8 bits
+    # and the coarse weights 10 bits after the point, so only the fine weights are rounded.
+    coarse = (weights * 1024).floor() / 1024
+    fine = weights - coarse
+    return (coarse @ pixels.mT).add_(fine @ pixels.mT).add_(0.5).floor_()
+
+
+def _filters(start: Tensor, length: Tensor, outputs: Tensor, *, extent: int) -> Tensor:
+    """Return the weights ``[B, size, extent]`` of a triangle filter along one dimension, float32.
+
+    Half the width of the triangle is the larger of one output pixel and one input pixel. All
+    numbers up to the division are whole numbers, so only the division is rounded.
+
+    Args:
+        start: first pixel of each crop, ``[B, 1]`` int32.
+        length: number of pixels of each crop, ``[B, 1]`` int32.
+        outputs: number of the output pixel that each filter computes, from 0, ``[B, size]`` int32.
+        extent: number of pixels of the images.
+    """
+    size = outputs.shape[1]
+    pixel = torch.arange(extent, dtype=torch.int32, device=start.device)
+    # Positions in units of 1 / (2 * size) of a pixel of the image.
+    centre = 2 * size * start + (2 * outputs + 1) * length
+    distance = ((2 * pixel + 1) * size - centre[..., None]).abs()
+    inside = (pixel >= start) & (pixel < start + length)
+    half_width = 2 * length.clamp(min=size)
+    weights = (half_width[..., None] - distance).clamp(min=0) * inside[:, None]
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def _random_boxes(
@@ -178,8 +210,12 @@ def _random_boxes(
     return np.stack([top, left, crop_height, crop_width], axis=1)
 
 
-def _normalise(images: Tensor) -> Tensor:
-    """Compute ``(x / 255 - mean) / std`` in place, as one product and one sum."""
-    scale = torch.tensor([1 / (255 * std) for std in STD], device=images.device)
+@cache
+def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of ``(x / 255 - mean) / std`` as one product and one sum.
+
+    Each device gets its tensors once, because a GPU would wait for the copy in every step.
+    """
+    scale = torch.tensor([1 / (255 * std) for std in STD])
     shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)])
-    return images.mul_(scale.view(3, 1, 1)).add_(shift.to(images.device).view(3, 1, 1))
+    return scale.to(device).view(3, 1, 1), shift.to(device).view(3, 1, 1)

@@ -17,8 +17,7 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.cache_layout import CODECS, shard_file, small_array_files
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.loading.mapped_array import MappedArray
-from avsnn.pipeline.loading.order import BatchRequest
-from avsnn.pipeline.loading.source import Batch, requested_frames
+from avsnn.pipeline.loading.source import Samples, requested_frames
 
 # An array in a store is read once and kept in memory up to this size. A larger array is read batch
 # by batch.
@@ -64,13 +63,11 @@ class CacheSource:
         self._read_frames = _row_reader(frames / "frames", images)
         self._read_audio = _row_reader(audio / "audio", sounds)
 
-    def read(self, request: BatchRequest) -> Batch:
-        """Return the samples that are asked for."""
-        rows = request.rows
+    def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
+        """Return the samples of some rows, as `Source` says."""
         start, count = self._spans[rows].T
-        frame_rows = start + requested_frames(request, count)
-        return Batch(
-            rows=rows,
+        frame_rows = start + requested_frames(frame_positions, count)
+        return Samples(
             frames=torch.from_numpy(self._read_frames(frame_rows)),
             audio=torch.from_numpy(self._read_audio(self._sound_rows[rows])),
             labels=self.labels[torch.from_numpy(rows)],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avsnn.errors import RunError, UserError
@@ -14,9 +15,12 @@ from avsnn.pipeline.engine.children import (
     children_block_signals,
     keep_current_folder_off_children,
 )
+from avsnn.pipeline.loading.batch import Batch, read_batch
+from avsnn.pipeline.loading.device_batches import copy_to_device
 from avsnn.pipeline.loading.open_files import require_open_files
 from avsnn.pipeline.loading.order import BatchRequest
-from avsnn.pipeline.loading.source import Batch, Source
+from avsnn.pipeline.loading.source import Source
+from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Each worker reads this number of batches before they are asked for.
 PREFETCHED_BATCHES = 2
@@ -27,34 +31,48 @@ T = TypeVar("T")
 class Loader:
     """Reads batches ahead of time. The loader is a context manager; leaving it ends the workers.
 
-    The batches come in the order of the requests, for any number of workers.
+    The batches come in the order of the requests, for any number of workers. Everything that a
+    batch needs from a CPU (reading, random numbers, pinned memory) happens in the thread or in the
+    workers, so the thread that launches work on a GPU only launches.
 
     Args:
         open_source: opens the source. Each worker calls this function for itself, because open
             files of Zarr and open decoders do not survive a fork. The function must be picklable.
+        settings: the settings of the training, which say how samples are augmented.
         workers: number of worker processes; 0 reads in a thread of this process.
-        pin: put batches into pinned memory, for a GPU.
+        device: the device that gets the batches.
 
     Raises:
         UserError: this process may not open as many files as the workers need.
     """
 
-    def __init__(self, open_source: Callable[[], Source], *, workers: int, pin: bool) -> None:
+    def __init__(
+        self,
+        open_source: Callable[[], Source],
+        settings: TrainSettings,
+        *,
+        workers: int,
+        device: torch.device,
+    ) -> None:
         self._requests: Iterable[BatchRequest] = ()
-        self._source = _LazySource(open_source)
-        self._pin = pin
+        self._reader = _Reader(open_source, settings)
+        self._device = device
+        # A GPU copies from pinned memory while this process goes on.
+        self._pin = device.type == "cuda"
         self._processes: DataLoader[Batch | UserError] | None = None
         if workers:
             require_open_files(workers)
             keep_current_folder_off_children()
             self._processes = DataLoader(
-                self._source,
+                self._reader,
                 sampler=_CurrentRequests(self),
                 batch_size=None,
                 collate_fn=_unchanged,
                 num_workers=workers,
                 prefetch_factor=PREFETCHED_BATCHES,
                 persistent_workers=True,
+                # A thread of torch pins each batch as soon as a worker has read the batch.
+                pin_memory=self._pin,
                 # With "forkserver", a signal to all processes would end the fork server, and the
                 # workers with it.
                 multiprocessing_context="spawn",
@@ -76,24 +94,28 @@ class Loader:
     @property
     def source(self) -> Source:
         """The source, opened in this process."""
-        return self._source.open()
+        return self._reader.open()
 
     def read(self, requests: Iterable[BatchRequest]) -> Iterator[Batch]:
-        """Yield a batch for each request, in order."""
+        """Yield a batch on the device for each request, in order."""
         self._requests = requests
         if self._processes is None:
-            batches = _read_ahead(self._source, requests)
+            batches = _read_ahead(self._read_in_thread, requests)
         else:
             batches = _read_in_processes(self._processes)
-        for batch in batches:
-            yield batch.pinned() if self._pin else batch
+        yield from copy_to_device(batches, self._device)
+
+    def _read_in_thread(self, request: BatchRequest) -> Batch:
+        batch = self._reader.read(request)
+        return batch.pin_memory() if self._pin else batch
 
 
-class _LazySource(Dataset[Batch | UserError]):
-    """A source that each process opens for itself when the process first reads."""
+class _Reader(Dataset[Batch | UserError]):
+    """Reads batches from a source that each process opens for itself when it first reads."""
 
-    def __init__(self, open_source: Callable[[], Source]) -> None:
+    def __init__(self, open_source: Callable[[], Source], settings: TrainSettings) -> None:
         self._open_source = open_source
+        self._settings = settings
         self._source: Source | None = None
 
     def open(self) -> Source:
@@ -102,7 +124,7 @@ class _LazySource(Dataset[Batch | UserError]):
         return self._source
 
     def read(self, request: BatchRequest) -> Batch:
-        return self.open().read(request)
+        return read_batch(self.open(), request, self._settings)
 
     def __getitem__(self, request: BatchRequest) -> Batch | UserError:
         """Return a batch in shared memory, or the error to raise in the parent.
@@ -116,10 +138,10 @@ class _LazySource(Dataset[Batch | UserError]):
         except UserError as error:
             return error
         try:
-            for tensor in (batch.frames, batch.audio, batch.labels):
+            for tensor in batch.tensors:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError:
-            size = sum(tensor.nbytes for tensor in (batch.frames, batch.audio, batch.labels))
+            size = sum(tensor.nbytes for tensor in batch.tensors)
             return UserError(
                 f"the shared memory of this machine, /dev/shm, has no room for a batch of {size:,} "
                 "bytes; make it larger, or use a smaller batch_size or --workers 0."
@@ -127,7 +149,7 @@ class _LazySource(Dataset[Batch | UserError]):
         return batch
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_open_source": self._open_source, "_source": None}
+        return {**self.__dict__, "_source": None}
 
 
 class _CurrentRequests:
@@ -174,13 +196,15 @@ def _unchanged(batch: T) -> T:
     return batch
 
 
-def _read_ahead(source: _LazySource, requests: Iterable[BatchRequest]) -> Iterator[Batch]:
+def _read_ahead(
+    read: Callable[[BatchRequest], Batch], requests: Iterable[BatchRequest]
+) -> Iterator[Batch]:
     """Read the next batches in a thread while the caller computes on the current batch."""
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(1) as reader:
         try:
             for request in requests:
-                waiting.append(reader.submit(source.read, request))
+                waiting.append(reader.submit(read, request))
                 if len(waiting) > PREFETCHED_BATCHES:
                     yield waiting.popleft().result()
             while waiting:

@@ -19,11 +19,12 @@ class BatchRequest(NamedTuple):
 
     Attributes:
         rows: row of each sample, ``[B]``.
-        frame_positions: position in [0, 1) of the wanted frame along each clip, ``[B]``.
+        epoch: number of the training epoch that the random numbers of the samples belong to, from
+            0; None for evaluation, which augments nothing.
     """
 
     rows: NDArray[np.int64]
-    frame_positions: NDArray[np.float64]
+    epoch: int | None
 
 
 def epoch_order(*, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -64,7 +65,7 @@ def training_requests(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[BatchRequest]:
-    """Yield the batch of each step of an epoch: shuffled rows, and a random frame of each clip.
+    """Yield the batch of each step of an epoch, with shuffled rows.
 
     The last partial batch is dropped: ``len(rows) % batch_size`` samples sit out this epoch, and
     other samples sit out the next epoch.
@@ -86,14 +87,13 @@ def training_requests(
     for step in range(first_step, steps):
         batch = shuffled[step * batch_size : (step + 1) * batch_size]
         share = share_of_rank(batch, rank=rank, world_size=world_size)
-        yield BatchRequest(share, sample_draws(seed=seed, epoch=epoch, rows=share, count=1)[:, 0])
+        yield BatchRequest(share, epoch)
 
 
 def evaluation_requests(rows: NDArray[np.int64], *, batch_size: int) -> Iterator[BatchRequest]:
-    """Yield every row once, in order, with the middle frame of each clip."""
+    """Yield every row once, in order."""
     for start in range(0, len(rows), batch_size):
-        block = rows[start : start + batch_size]
-        yield BatchRequest(block, np.full(len(block), 0.5))
+        yield BatchRequest(rows[start : start + batch_size], None)
 
 
 def sample_draws(

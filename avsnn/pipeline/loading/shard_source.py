@@ -23,18 +23,17 @@ from avsnn.pipeline.formats.shards import (
     read_shards,
     require_written_bytes,
 )
-from avsnn.pipeline.loading.order import BatchRequest
-from avsnn.pipeline.loading.source import Batch, requested_frames
+from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
 
 class ShardSource:
     """The WebDataset shards of a data set, read at random through the index beside each shard.
 
-    Only the frame that is asked for is decoded. A batch is equal to the batch of ``CacheSource``,
-    to the bit. Some stores, such as some HTTP servers, give whole files only. Then each process
-    copies a shard into its temporary folder when the process first needs the shard; the order of
-    samples does not change.
+    Only the frame that is asked for is decoded. The samples are equal to the samples of
+    ``CacheSource``, to the bit. Some stores, such as some HTTP servers, give whole files only. Then
+    each process copies a shard into its temporary folder when the process first needs the shard;
+    the order of samples does not change.
 
     Args:
         shards: the folder of the shards.
@@ -69,24 +68,23 @@ class ShardSource:
                     "folder when it is first needed, by every process that reads"
                 )
 
-    def read(self, request: BatchRequest) -> Batch:
-        """Return the samples that are asked for."""
-        frame_numbers = requested_frames(request, self._frame_counts[request.rows])
+    def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
+        """Return the samples of some rows, as `Source` says."""
+        frame_numbers = requested_frames(frame_positions, self._frame_counts[rows])
         wanted = [
             (self._found[row][0], member)
-            for row, frame in zip(request.rows, frame_numbers, strict=True)
+            for row, frame in zip(rows, frame_numbers, strict=True)
             for member in self._members(row, frame)
         ]
         data = _read_members(wanted, self._store)
         decoded = [
             self._decode(row, image, sound)
-            for row, image, sound in zip(request.rows, data[::2], data[1::2], strict=True)
+            for row, image, sound in zip(rows, data[::2], data[1::2], strict=True)
         ]
-        return Batch(
-            rows=request.rows,
+        return Samples(
             frames=torch.from_numpy(np.stack([frame for frame, _ in decoded])),
             audio=torch.from_numpy(np.stack([audio for _, audio in decoded])),
-            labels=self.labels[torch.from_numpy(request.rows)],
+            labels=self.labels[torch.from_numpy(rows)],
         )
 
     def _members(self, row: int, frame: int) -> tuple[Member, Member]:

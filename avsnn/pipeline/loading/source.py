@@ -1,4 +1,4 @@
-"""What every source of samples gives: batches of samples by their rows."""
+"""What every source of samples gives: samples by their rows."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,28 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avsnn.pipeline.loading.order import BatchRequest
 
-
-class Batch(NamedTuple):
+class Samples(NamedTuple):
     """Samples as the caches hold them.
 
     Attributes:
-        rows: row of each sample, ``[B]``.
         frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB.
         audio: one audio image of each clip, ``[B, 1, F, F]`` float32 log magnitudes.
         labels: class of each clip, ``[B]`` int64.
     """
 
-    rows: NDArray[np.int64]
     frames: Tensor
     audio: Tensor
     labels: Tensor
-
-    def pinned(self) -> "Batch":
-        """Return the same batch in pinned memory, from which a GPU copies without the CPU."""
-        tensors = (tensor.pin_memory() for tensor in (self.frames, self.audio, self.labels))
-        return Batch(self.rows, *tensors)
 
 
 class Source(Protocol):
@@ -43,15 +34,22 @@ class Source(Protocol):
     labels: Tensor
     note: str
 
-    def read(self, request: BatchRequest) -> Batch:
-        """Return the samples that are asked for."""
+    def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
+        """Return the samples of some rows.
+
+        Args:
+            rows: row of each sample, ``[B]``.
+            frame_positions: position in [0, 1) of the wanted frame along each clip, ``[B]``.
+        """
 
 
-def requested_frames(request: BatchRequest, frame_counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def requested_frames(
+    frame_positions: NDArray[np.float64], frame_counts: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return which frame of each clip is asked for, counted from 0, ``[B]``.
 
     Args:
-        request: the request, with a position in [0, 1) for each clip.
+        frame_positions: position in [0, 1) of the wanted frame along each clip, ``[B]``.
         frame_counts: number of frames of each clip, ``[B]``.
     """
-    return (request.frame_positions * frame_counts).astype(np.int64)
+    return (frame_positions * frame_counts).astype(np.int64)

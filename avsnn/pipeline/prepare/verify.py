@@ -1,12 +1,12 @@
 """Compares everything that was prepared with what was written, byte for byte."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import Folder, Output, name_in, why_damaged
+from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.is_done import why_stale
 from avsnn.pipeline.engine.journal import Record, StageSummary
 from avsnn.pipeline.engine.lock import require_no_writer
@@ -130,7 +130,7 @@ def _check_files(
         return _why_damaged(stage.folder / output.path, output)
 
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             reasons = pool.map(check, (output for _, output in files))
             for (unit, output), reason in zip(files, reasons, strict=True):
                 if reason:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.inference.inputs import training_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import (
@@ -25,7 +26,6 @@ from avsnn.pipeline.loading.order import (
     steps_per_epoch,
     training_requests,
 )
-from avsnn.pipeline.loading.source import Batch
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -93,8 +93,9 @@ class TrainingLoop:
         self.say = say if group.is_main else lambda _: None
         self.loader = Loader(
             partial(open_source, config, shards=options.shards),
+            self.settings,
             workers=options.workers,
-            pin=options.device.type == "cuda",
+            device=options.device,
         )
         source = self.loader.source
         if source.note:
@@ -210,14 +211,12 @@ class TrainingLoop:
         }
 
     def _take_step(self, batch: Batch, *, epoch: int, step: int) -> None:
-        settings, device = self.settings, self.state.device
-        inputs = training_inputs(batch, settings, epoch=epoch, device=device)
-        labels = batch.labels.to(device, non_blocking=True)
+        inputs = network_inputs(batch, self.settings)
         # Some networks draw numbers (the position bias of SCA, as published). The seed depends on
         # the step alone, so a resumed run draws the same numbers.
-        torch.manual_seed(step_seed(seed=settings.seed, epoch=epoch, step=step))
+        torch.manual_seed(step_seed(seed=self.settings.seed, epoch=epoch, step=step))
         self.check.start_step(epoch=epoch, step=step)
-        self.take_step(*inputs, labels)
+        self.take_step(*inputs, batch.labels)
         self.totals.steps += 1
 
     def _next_batch(self, batches: Iterator[Batch], position: Position) -> Batch:

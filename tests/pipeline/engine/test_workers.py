@@ -13,7 +13,12 @@ import pytest
 from distributed import Client
 
 from avsnn.errors import RunError
-from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.executor import (
+    FIRST_WORKERS,
+    DaskExecutor,
+    open_worker_pools,
+    workers_that_pay,
+)
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare
@@ -43,6 +48,43 @@ def test_local_workers_listen_on_this_machine_alone_and_are_no_more_than_the_uni
         futures = [pools.processes().submit(time.sleep, 0.01) for _ in range(6)]
         assert [future.result() for future in futures] == [None] * 6
         assert len({pools.processes().submit(os.getpid).result() for _ in range(30)}) <= 3
+
+
+def test_few_short_units_start_no_more_workers_than_two() -> None:
+    with open_worker_pools(16) as pools:
+        executor = pools.processes()
+        assert isinstance(executor, DaskExecutor)
+        futures = [executor.submit(os.getpid) for _ in range(40)]
+        pids = set()
+        for future in futures:
+            executor.start_workers_that_pay()
+            pids.add(future.result())
+        assert len(pids) <= FIRST_WORKERS
+
+
+@pytest.mark.parametrize(
+    ("ended", "left", "seconds", "least", "most"),
+    [
+        # The demo: two workers do 6 units of about one second.
+        (0, 6, 1, 0, 2),
+        (2, 4, 1.5, 0, 2),
+        # CREMA-D: 80 units of about 5 s.
+        (0, 80, 1, 8, 16),
+        # Units of a minute: workers start before the first unit ends.
+        (0, 10, 5, 4, 10),
+        (0, 10, 12, 10, 40),
+        # The last units need no more workers.
+        (78, 2, 180, 0, 2),
+    ],
+)
+def test_more_workers_start_only_if_they_work_longer_than_they_start(
+    ended: int, left: int, seconds: float, least: int, most: int
+) -> None:
+    found = workers_that_pay(2, ended=ended, left=left, seconds=seconds, start_s=1.5)
+    assert least <= found <= most
+    # On a machine that is busy, everything takes longer, also the start of a worker.
+    busy = workers_that_pay(2, ended=ended, left=left, seconds=10 * seconds, start_s=15)
+    assert busy == found
 
 
 def test_the_number_of_workers_follows_the_cores_that_may_be_used() -> None:

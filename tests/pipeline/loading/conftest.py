@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.shard_source import ShardSource
-from avsnn.pipeline.loading.source import Batch, Source
+from avsnn.pipeline.loading.source import Samples, Source
 from tests.pipeline.conftest import prepared_demo
 
 
@@ -25,14 +25,9 @@ def open_source(root: Path, kind: str = "cache") -> Source:
     return CacheSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
 
 
-def are_equal(one: Batch, other: Batch) -> bool:
-    """Return whether two batches hold the same samples in the same order."""
-    return (
-        np.array_equal(one.rows, other.rows)
-        and torch.equal(one.frames, other.frames)
-        and torch.equal(one.audio, other.audio)
-        and torch.equal(one.labels, other.labels)
-    )
+def are_equal(one: Batch | Samples, other: Batch | Samples) -> bool:
+    """Return whether two batches hold the same samples and random numbers in the same order."""
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.loading import cache_source
+from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.cache_source import CacheSource
-from avsnn.pipeline.loading.order import BatchRequest, evaluation_requests
+from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.loading.source import Source
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.pipeline.conftest import prepared_demo
 from tests.pipeline.loading.conftest import are_equal, open_source
 
@@ -30,15 +32,16 @@ def test_caches_in_a_store_give_the_same_batch_as_a_folder(
         copy_to_memory(small_demo / "demo" / getattr(prepared, name), f"/test-stream/{name}")
         for name in ("frames", "audio")
     )
-    request = BatchRequest(np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9]))
-    expected = source.read(request)
-    assert are_equal(CacheSource(frames=frames, audio=audio).read(request), expected)
+    rows, positions = np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9])
+    expected = source.read(rows, positions)
+    assert are_equal(CacheSource(frames=frames, audio=audio).read(rows, positions), expected)
     monkeypatch.setattr(cache_source, "IN_MEMORY_BYTES", 0)
-    assert are_equal(CacheSource(frames=frames, audio=audio).read(request), expected)
+    assert are_equal(CacheSource(frames=frames, audio=audio).read(rows, positions), expected)
 
 
 def test_evaluation_reads_the_middle_frame(source: Source, small_demo: Path) -> None:
-    batch = source.read(next(evaluation_requests(np.array([3]), batch_size=1)))
+    request = next(evaluation_requests(np.array([3]), batch_size=1))
+    batch = read_batch(source, request, TrainSettings())
     cache = small_demo / "demo" / prepared_demo(small_demo).frames
     images = zarr.open_group(str(cache), mode="r")
     start, count = np.asarray(images["rows"][3])  # type: ignore[index]
@@ -48,7 +51,7 @@ def test_evaluation_reads_the_middle_frame(source: Source, small_demo: Path) -> 
 
 def test_training_reads_more_than_one_frame_of_a_clip(source: Source) -> None:
     positions = np.linspace(0, 0.99, 20)
-    frames = source.read(BatchRequest(np.zeros(20, np.int64), positions)).frames
+    frames = source.read(np.zeros(20, np.int64), positions).frames
     assert len({frame.numpy().tobytes() for frame in frames}) > 1
 
 
@@ -69,4 +72,4 @@ def test_a_damaged_cache_is_refused_with_one_sentence(
     root = shutil.copytree(small_demo, tmp_path / "data")
     damage(next((root / "demo" / "cache").glob("audio-*/audio/c/0/0/0/0")))
     with pytest.raises(UserError, match=r"is (damaged|missing); run 'avsnn repair'"):
-        open_source(root).read(BatchRequest(np.arange(72), np.zeros(72)))
+        open_source(root).read(np.arange(72), np.zeros(72))

@@ -15,12 +15,11 @@ from avsnn.errors import UserError
 from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.shards import ShardIndex
 from avsnn.pipeline.loading.cache_source import CacheSource
-from avsnn.pipeline.loading.order import BatchRequest
 from tests.conftest import ONE_SMALL_EPOCH, Command, flip_a_bit
 from tests.pipeline.conftest import cache_paths
 from tests.pipeline.loading.conftest import open_source
 
-ALL_CLIPS = BatchRequest(np.arange(72), np.zeros(72))
+ALL_CLIPS = np.arange(72), np.zeros(72)
 
 
 @pytest.fixture
@@ -157,14 +156,14 @@ def test_a_damaged_shard_is_refused(
 ) -> None:
     damage(next((root / "demo" / "shards").glob(name)))
     with pytest.raises(UserError, match=r"train-008192\.\w+ is (damaged|missing).*repair"):
-        open_source(root, "shards").read(ALL_CLIPS)
+        open_source(root, "shards").read(*ALL_CLIPS)
 
 
 def test_a_shard_whose_members_were_overwritten_is_refused(root: Path) -> None:
     tar = next((root / "demo" / "shards").glob(SHARD))
     tar.write_bytes(bytes(tar.stat().st_size))
     with pytest.raises(UserError, match=r"train-008192\.tar is damaged.*run 'avsnn repair'"):
-        open_source(root, "shards").read(ALL_CLIPS)
+        open_source(root, "shards").read(*ALL_CLIPS)
 
 
 @pytest.mark.parametrize("member", ["0.jpg", "flac"])
@@ -176,7 +175,7 @@ def test_a_flipped_bit_of_a_frame_or_a_sound_is_refused(root: Path, member: str)
     data[offset + size - 100] ^= 1
     tar.write_bytes(data)
     with pytest.raises(UserError, match=r"train-008192\.tar is damaged.*run 'avsnn repair'"):
-        open_source(root, "shards").read(ALL_CLIPS)
+        open_source(root, "shards").read(*ALL_CLIPS)
 
 
 @pytest.mark.parametrize("damage", [cut_in_half, write_rubbish, write_a_list])

@@ -3,16 +3,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests, training_requests
-from avsnn.pipeline.loading.source import Batch
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.settings_overrides import build_settings
 from tests.pipeline.loading.conftest import are_equal, open_source
+
+CPU = torch.device("cpu")
+WITH_NOISE = build_settings(TrainSettings, [], ["data.augment.noise_snr=10", "data.size=32"])
 
 
 def read_two_epochs(root: Path, kind: str, workers: int) -> list[Batch]:
     open_demo = partial(open_source, root, kind)
-    with Loader(open_demo, workers=workers, pin=False) as loader:
+    with Loader(open_demo, WITH_NOISE, workers=workers, device=CPU) as loader:
         rows = np.arange(len(loader.source.keys))
         return [
             batch
@@ -34,7 +40,7 @@ def test_cache_and_shards_give_the_same_batches_with_any_number_of_workers(
 def test_a_pass_that_is_given_up_in_the_middle_does_not_disturb_the_next_pass(
     small_demo: Path,
 ) -> None:
-    with Loader(partial(open_source, small_demo), workers=2, pin=False) as loader:
+    with Loader(partial(open_source, small_demo), WITH_NOISE, workers=2, device=CPU) as loader:
         first = loader.read(evaluation_requests(np.arange(72), batch_size=4))
         next(first)
         first.close()

@@ -51,7 +51,7 @@ def test_any_number_of_processes_reads_the_same_samples_each_once_without_the_pa
     rows = np.arange(100, 100 + count)
     shares = [
         [
-            (int(row), float(position))
+            int(row)
             for request in training_requests(
                 rows,
                 batch_size=batch_size,
@@ -60,16 +60,14 @@ def test_any_number_of_processes_reads_the_same_samples_each_once_without_the_pa
                 rank=rank,
                 world_size=world_size,
             )
-            for row, position in zip(*request, strict=True)
+            for row in request.rows
         ]
         for rank in range(world_size)
     ]
-    pairs = [pair for share in shares for pair in share]
-    assert len({row for row, _ in pairs}) == len(pairs) == count // batch_size * batch_size
+    read = [row for share in shares for row in share]
+    assert len(set(read)) == len(read) == count // batch_size * batch_size
     alone = training_requests(rows, batch_size=batch_size, seed=seed, epoch=epoch)
-    assert sorted(pairs) == sorted(
-        (int(row), float(position)) for r in alone for row, position in zip(*r, strict=True)
-    )
+    assert sorted(read) == sorted(int(row) for request in alone for row in request.rows)
 
 
 @given(seeds, epochs, st.integers(0, 9), st.sampled_from([1, 2, 3]))
@@ -78,7 +76,7 @@ def test_an_epoch_that_starts_at_a_later_step_gives_the_same_rest(
 ) -> None:
     for rank in range(world_size):
 
-        def requests(first_step: int, rank: int = rank) -> list[tuple[list[int], list[float]]]:
+        def requests(first_step: int, rank: int = rank) -> list[tuple[list[int], int | None]]:
             found = training_requests(
                 np.arange(62),
                 batch_size=6,
@@ -88,7 +86,7 @@ def test_an_epoch_that_starts_at_a_later_step_gives_the_same_rest(
                 rank=rank,
                 world_size=world_size,
             )
-            return [(list(request.rows), list(request.frame_positions)) for request in found]
+            return [(list(request.rows), request.epoch) for request in found]
 
         assert requests(first) == requests(0)[first:]
 
@@ -100,11 +98,10 @@ def test_the_shares_of_all_processes_are_the_whole(count: int, world_size: int) 
     assert np.array_equal(np.concatenate(shares), rows)
 
 
-def test_evaluation_requests_every_row_once_in_order_with_its_middle_frame() -> None:
+def test_evaluation_requests_every_row_once_in_order_without_random_numbers() -> None:
     requests = list(evaluation_requests(np.arange(5, 20), batch_size=7))
     assert [int(row) for request in requests for row in request.rows] == list(range(5, 20))
-    positions = {float(p) for request in requests for p in request.frame_positions}
-    assert positions == {0.5}
+    assert {request.epoch for request in requests} == {None}
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:

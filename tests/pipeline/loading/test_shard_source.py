@@ -5,9 +5,11 @@ from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
-from avsnn.pipeline.loading.order import BatchRequest, training_requests
+from avsnn.pipeline.loading.batch import read_batch
+from avsnn.pipeline.loading.order import training_requests
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.pipeline.conftest import prepared_demo
 from tests.pipeline.loading.conftest import are_equal
 
@@ -21,8 +23,8 @@ def test_shards_in_a_store_give_the_same_batch_as_a_folder(
     remote = ShardSource(
         shards=shards, frames=prepared.settings.frames, audio=prepared.settings.audio
     )
-    request = BatchRequest(np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9]))
-    assert are_equal(remote.read(request), source.read(request))
+    rows, positions = np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9])
+    assert are_equal(remote.read(rows, positions), source.read(rows, positions))
 
 
 class WholeFiles(MemoryFileSystem):
@@ -47,5 +49,7 @@ def test_shards_in_a_store_without_byte_ranges_give_the_same_batches(
     )
     assert "whole files only" in remote.note
     rows = np.arange(len(remote.keys))
+    settings = TrainSettings()
     for request in training_requests(rows, batch_size=16, seed=1, epoch=0):
-        assert are_equal(remote.read(request), source.read(request))
+        remote_batch, batch = (read_batch(each, request, settings) for each in (remote, source))
+        assert are_equal(remote_batch, batch)
