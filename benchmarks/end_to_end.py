@@ -25,7 +25,7 @@ from torch import Tensor
 
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.pipeline.inference.device import autocast, choose_kernels, choose_precision
-from avsnn.pipeline.inference.inputs import training_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.network import build_network
 from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
@@ -140,7 +140,7 @@ def load_batches(config: RunConfig, device: torch.device) -> list[tuple[Tensor, 
         rows, batch_size=settings.batch_size, seed=settings.seed, epoch=0
     ):
         batch = read_batch(source, request, settings).to(device)
-        batches.append((*training_inputs(batch, settings), batch.labels))
+        batches.append((*network_inputs(batch, settings), batch.labels))
     return batches
 
 

@@ -33,7 +33,7 @@ from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
 from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
-from avsnn.pipeline.inference.inputs import training_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.augment import MEAN, STD
 from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.cache_source import CacheSource
@@ -155,7 +155,7 @@ def show_waiting(work: Path, prepared: Prepared) -> None:
                 began = time.perf_counter()
                 batch = next(batches)
                 received = time.perf_counter()
-                output = model(*training_inputs(batch, SETTINGS))
+                output = model(*network_inputs(batch, SETTINGS))
                 optimizer.zero_grad()
                 training_loss(output, batch.labels, LossSettings()).total.backward()
                 optimizer.step()
@@ -190,7 +190,7 @@ def read_epoch(source: Source) -> None:
     """Read and augment one epoch."""
     rows = np.arange(len(source.keys))
     for request in training_requests(rows, batch_size=BATCH, seed=0, epoch=0):
-        training_inputs(read_batch(source, request, SETTINGS), SETTINGS)
+        network_inputs(read_batch(source, request, SETTINGS), SETTINGS)
 
 
 # --- other ways ----------------------------------------------------------------------------------

@@ -9,17 +9,26 @@ Features are ``[T, B, C, N]``; head h holds the channels ``h * D`` to ``(h + 1) 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from avsnn.models.kernels.attention_products import (
+    SCALE,
+    from_matrices,
+    join_heads,
+    product,
+    product_backward,
+    split_heads,
+    to_matrices,
+)
+from avsnn.models.kernels.dispatch import kernels_for_attention
 from avsnn.models.layers import SpikingConv1x1
+from avsnn.models.token_layout import times_step_mean, token_mean
 
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF, NeuronFactory
-
-SCALE = 0.25
 
 
 class _Attend(torch.autograd.Function):
@@ -28,71 +37,42 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(*(spikes.to(torch.uint8) for spikes in (query, key, value)))
-        return _product(query, key, value)
+        return product(query, key, value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = (packed.to(grad.dtype) for packed in ctx.saved_tensors)
-        if _channels_first(query):
-            across = (value @ key.mT).mul_(SCALE)
-            back = (grad @ query.mT).mul_(SCALE)
-            return across.mT @ grad, back.mT @ value, back @ key
-        scores = (key.mT @ query).mul_(SCALE)
-        back = (value.mT @ grad).mul_(SCALE)
-        return key @ back, query @ back.mT, grad @ scores.mT
+        return product_backward(grad, *(packed.to(grad.dtype) for packed in ctx.saved_tensors))
 
 
-def _channels_first(query: Tensor) -> bool:
-    D, L = query.shape[-2:]
-    return D <= L
-
-
-def _product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    if _channels_first(query):
-        return (value @ key.mT).mul_(SCALE) @ query
-    return value @ (key.mT @ query).mul_(SCALE)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return ``(Q K^T) V * 0.25`` of spikes ``[..., D, L]``; attention is over L.
-
-    The two products are computed in the cheaper order. Both orders are exact in float32 as long as
-    L * D < 2 ** 24. Saved for backward: the spikes, one byte each.
-    """
-    return _Attend.apply(query, key, value)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def split_heads(features: Tensor, heads: int) -> Tensor:
-    """Return ``[T, B, C, N]`` as a view ``[T, B, heads, D, N]``."""
-    T, B, C, N = features.shape
-    return features.view(T, B, heads, C // heads, N)
-
-
-class SpatialMix(nn.Module):
-    """Attention over the N tokens of each time step (arXiv 2502.12488, section 3.3).
+class Mix(nn.Module):
+    """Base of attention without neurons between its two products.
 
     Saved for backward: query, key and value, one byte each.
     """
 
+    #: The name of this attention in an ``AttentionSpec``.
+    layout: ClassVar[str]
+
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
-        return attend(query, key, value).flatten(2, 3)
+        matrices = (to_matrices(x, self.layout) for x in (query, key, value))
+        mixed = _Attend.apply(*matrices)  # type: ignore[no-untyped-call]
+        return join_heads(from_matrices(mixed, self.layout), self.layout)
 
 
-class TemporalMix(nn.Module):
-    """Attention over the T steps of each token; heads stay apart (arXiv 2502.12488, section 3.3).
+class SpatialMix(Mix):
+    """Attention over the N tokens of each time step (arXiv 2502.12488, section 3.3)."""
 
-    Saved for backward: query, key and value, one byte each.
+    layout = "tokens"
+
+
+class TemporalMix(Mix):
+    """Attention over the T steps of each token (arXiv 2502.12488, section 3.3).
+
+    Heads stay apart.
     """
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
-        return self._attend(query, key, value).permute(4, 0, 1, 3, 2).flatten(2, 3).contiguous()
-
-    @staticmethod
-    def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map spikes ``[T, B, heads, D, N]`` each to ``[B, heads, N, D, T]``."""
-        return attend(*(x.permute(1, 2, 4, 3, 0) for x in (query, key, value)))
+    layout = "steps"
 
 
 class PublishedTemporalMix(TemporalMix):
@@ -102,11 +82,7 @@ class PublishedTemporalMix(TemporalMix):
     axis. The output at step t is therefore not the result of attention at step t.
     """
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map spikes ``[T, B, heads, D, N]`` each to ``[T, B, C, N]``."""
-        T, B, heads, D, N = query.shape
-        mixed = self._attend(query, key, value).permute(0, 1, 4, 3, 2)  # [B, heads, T, D, N]
-        return mixed.reshape(B, T, heads * D, N).transpose(0, 1).contiguous()
+    layout = "interleaved"
 
 
 #: Attention over time steps, by the value of the ``temporal_layout`` setting.
@@ -248,13 +224,28 @@ class SpikingAttention(nn.Module):
         """Compute spikes ``[T, B, C, N]``: query from ``own``, key and value from ``other``.
 
         Both inputs are ``[T, B, C, N]``. Saved for backward: five currents, C values each for each
-        step, clip and token; query, key and value as bytes; both inputs and the spikes before the
-        projection, on a CPU as bytes too.
+        step, clip and token, or four where one kernel computes attention and neurons; query, key
+        and value as bytes; both inputs and the spikes before the projection, on a CPU as bytes too.
         """
-        query = split_heads(self.query(own), self.heads)
-        key = split_heads(self.key(other), self.heads)
-        value = split_heads(self.value(other), self.heads)
-        return self.projection(self.lif(self.norm(self.mix(query, key, value))))  # type: ignore[no-any-return]
+        query, key, value = self.query(own), self.key(other), self.value(other)
+        return self.projection(self._attend(query, key, value))  # type: ignore[no-any-return]
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return the spikes on the attention output; one kernel computes both where one can."""
+        mix = self.mix
+        if isinstance(mix, Mix) and self._can_fuse(query, mix.layout):
+            return self.lif.attend(query, key, value, heads=self.heads, layout=mix.layout)
+        split = (split_heads(features, self.heads) for features in (query, key, value))
+        return self.lif(self.norm(mix(*split)))  # type: ignore[no-any-return]
+
+    def _can_fuse(self, query: Tensor, layout: str) -> bool:
+        """Return whether nothing stands between attention and neurons, and a kernel takes both."""
+        between = (self.mix, self.norm, self.lif)
+        watched = any(module._forward_hooks or module._forward_pre_hooks for module in between)
+        if watched or not isinstance(self.norm, nn.Identity):
+            return False
+        spec = self.lif.attention_spec(self.heads, layout)
+        return self.lif.constants.has_kernels and kernels_for_attention(query, spec) is not None
 
 
 class OtherQueryAttention(SpikingAttention):
@@ -287,6 +278,5 @@ class SpatioTemporalAttention(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """Map ``[T, B, C, N]`` each to real values ``[T, B, C, N]`` in [0, 1]."""
-        over_tokens = self.spatial(own, other).mean(dim=3, keepdim=True)
-        over_steps = self.temporal(own, other).mean(dim=0, keepdim=True)
-        return over_tokens * over_steps  # type: ignore[no-any-return]
+        over_tokens = token_mean(self.spatial(own, other))
+        return times_step_mean(over_tokens, self.temporal(own, other))

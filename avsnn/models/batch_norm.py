@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from avsnn.models.activation_checkpointing import is_recomputing
 from avsnn.models.distributed import sum_over_processes
 from avsnn.models.kernels import operators
+from avsnn.models.token_layout import has_channels_innermost
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -126,4 +127,8 @@ class TokenNorm(BatchNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise ``[T, B, C, N]``; the shape stays the same."""
-        return super().forward(features.flatten(0, 1)).view_as(features)
+        frames = features.flatten(0, 1)
+        if has_channels_innermost(features):
+            # As images of one row, because torch knows no `channels_last` of three axes.
+            return super().forward(frames.unsqueeze(2)).squeeze(2).view_as(features)
+        return super().forward(frames).view_as(features)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from avsnn.models import builders
 from avsnn.models.attention import BiasedSpatialMix, LearnedBias, RandomBias, SpikingAttention
 from avsnn.models.layers import ChannelLinear, SpikingMLP, published_linear
+from avsnn.models.token_layout import token_mean
 
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF
@@ -169,7 +170,7 @@ class StreamWeight(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         """Return ``own`` times its weight; both streams are ``[T, B, C, N]``."""
-        means = torch.cat([own.mean(dim=3), other.mean(dim=3)], dim=2)
+        means = torch.cat([token_mean(own), token_mean(other)], dim=2)
         return self.weight(self.mix(means)).unsqueeze(-1) * own  # type: ignore[no-any-return]
 
 

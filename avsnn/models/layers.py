@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.spike_conv import SpikeConv1d
+from avsnn.models.token_layout import has_channels_innermost, linear_along_channels
 
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF, NeuronFactory
@@ -41,6 +42,8 @@ class ChannelLinear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``[T, B, C, N]`` to ``[T, B, C', N]``."""
+        if has_channels_innermost(features):
+            return linear_along_channels(features, self.weight, self.bias)
         T, B, C, N = features.shape
         # A 1x1 convolution computes the same along the channel axis, so no tensor is transposed.
         out = nn.functional.conv1d(

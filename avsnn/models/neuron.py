@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from avsnn.models.activation_checkpointing import is_recomputing
 from avsnn.models.autograd_neuron import autograd_lif
-from avsnn.models.kernels import operators
+from avsnn.models.kernels import attention_operators, operators
+from avsnn.models.kernels.layer_spec import AttentionSpec
 from avsnn.models.kernels.reference import count_spikes
 from avsnn.models.neuron_constants import NeuronConstants
 from avsnn.models.surrogate import slope_of
@@ -208,6 +209,31 @@ class LIF(nn.Module):
         spikes = self(current, steps, norm)
         pooled = functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1)
         return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, *, heads: int, layout: str
+    ) -> Tensor:
+        """Compute spikes whose current is the attention of spikes, as one operator.
+
+        Args:
+            query: spikes ``[T, B, C, N]``.
+            key: as ``query``.
+            value: as ``query``.
+            heads: number of heads.
+            layout: what attention is over (``AttentionSpec``).
+
+        Returns:
+            spikes ``[T, B, C, N]``. Saved for backward: query, key and value, one byte each.
+        """
+        spikes: Tensor
+        spec = self.attention_spec(heads, layout)
+        spikes, count, _ = attention_operators.attend_fire(query, key, value, *spec)
+        self._add_to_tally(spikes, count)
+        return spikes
+
+    def attention_spec(self, heads: int, layout: str) -> AttentionSpec:
+        """Return the description of attention on these neurons that the kernels take."""
+        return AttentionSpec(heads, layout, self.tau, self.threshold, self.slope)
 
     def _can_fuse(self, norm: BatchNorm | None) -> bool:
         return self.constants.has_kernels and (norm is None or norm.can_fuse)

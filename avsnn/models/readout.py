@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from avsnn.models.layers import published_linear
+from avsnn.models.token_layout import token_mean
 
 
 class Scores(NamedTuple):
@@ -29,7 +30,7 @@ class Scores(NamedTuple):
 
 def token_and_time_mean(stream: Tensor) -> Tensor:
     """Return the mean of ``[T, B, C, N]`` over tokens and time steps, ``[B, C]``."""
-    return stream.mean(dim=3).mean(dim=0)
+    return token_mean(stream).mean(dim=0)
 
 
 class SumReadout(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from avsnn.models.kernels import cpu, spike_conv_operators
 from avsnn.models.kernels.dispatch import kernels_for
+from avsnn.models.token_layout import has_channels_innermost, linear_along_channels
 
 
 def _convolve_spikes(layer: nn.Conv1d | nn.Conv2d, spikes: Tensor) -> Tensor | None:
@@ -43,7 +44,11 @@ class SpikeConv1d(nn.Conv1d):
     def forward(self, spikes: Tensor) -> Tensor:
         """Convolve ``[F, C, N]`` to ``[F, C', N]``."""
         out = _convolve_spikes(self, spikes)
-        return super().forward(spikes) if out is None else out
+        if out is not None:
+            return out
+        if has_channels_innermost(spikes):
+            return linear_along_channels(spikes, self.weight.squeeze(-1), self.bias)
+        return super().forward(spikes)
 
 
 class SpikeConv2d(nn.Conv2d):

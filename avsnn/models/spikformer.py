@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from avsnn.models.layers import published_linear
 from avsnn.models.readout import token_and_time_mean
+from avsnn.models.token_layout import token_mean
 
 if TYPE_CHECKING:
     from avsnn.models.attention import SpikingAttention
@@ -41,7 +42,7 @@ class Output(NamedTuple):
 
 
 def _token_mean(features: Tensor | None) -> Tensor | None:
-    return None if features is None else features.mean(dim=3)
+    return None if features is None else token_mean(features)
 
 
 class AudioVisualSpikformer(nn.Module):

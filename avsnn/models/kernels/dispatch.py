@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    from avsnn.models.kernels.layer_spec import AttentionSpec
+
 KERNELS = ("auto", "torch", "cpu", "triton")
 
 _chosen = "auto"
@@ -65,6 +67,25 @@ def kernels_for(tensor: Tensor) -> ModuleType:
     if on_gpu is not None:
         return on_gpu
     return cpu if cpu.available(tensor.device) else reference
+
+
+def kernels_for_attention(query: Tensor, spec: AttentionSpec) -> ModuleType | None:
+    """Return the module whose kernel computes attention and its neurons at once.
+
+    Returns:
+        None where attention and neurons run one after the other: on CPUs, where matrix products of
+        a library are faster, and for sizes that the kernel does not take. ``attention_products``
+        holds the same mathematics in plain torch.
+    """
+    if kernels_for(query).NAME != "triton":
+        return None
+    module = _triton_attention()
+    return module if module.fits(query, spec) else None
+
+
+@cache
+def _triton_attention() -> ModuleType:
+    return import_module("avsnn.models.kernels.gpu_attention")
 
 
 def why_reference(device: torch.device) -> str:

@@ -46,3 +46,27 @@ class LayerSpec(NamedTuple):
         if self.pooled:
             frame = (*frame[:-2], *((side + 1) // 2 for side in frame[-2:]))
         return (self.steps, *frame)
+
+
+class AttentionSpec(NamedTuple):
+    """Attention and the neurons on its output; the neurons are those of ``LayerSpec``.
+
+    Attributes:
+        heads: number of heads.
+        layout: ``tokens`` for attention over the tokens of each time step; ``steps`` for attention
+            over the time steps of each token; ``interleaved`` for the same attention over time
+            steps with heads and time interleaved in its result, as published.
+        tau: membrane time constant, in steps.
+        threshold: membrane potential at which a neuron fires.
+        slope: slope of the surrogate.
+    """
+
+    heads: int
+    layout: str
+    tau: float
+    threshold: float
+    slope: float
+
+    def neurons(self, steps: int) -> LayerSpec:
+        """Return the neurons of the attention for T time steps."""
+        return LayerSpec(steps, False, False, self.tau, self.threshold, self.slope)

@@ -24,7 +24,7 @@ from avsnn.pipeline.inference.memory import (
     lack_of_memory_said,
     require_memory_to_evaluate,
 )
-from avsnn.pipeline.inference.network import load_network
+from avsnn.pipeline.inference.network import load_network, place_network
 from avsnn.pipeline.inference.predict import predict
 from avsnn.pipeline.loading.dataset import open_source, require_same_data, rows_of_parts
 from avsnn.pipeline.loading.loader import Loader
@@ -91,7 +91,12 @@ def _evaluate(
         model, epoch = load_network(config, checkpoint, weights)
         progress.start(f"evaluate {part}", len(rows), "clips")
         scores = predict(
-            model.to(device), loader, rows, config.settings, device=device, progress=progress
+            place_network(model, config.settings, device),
+            loader,
+            rows,
+            config.settings,
+            device=device,
+            progress=progress,
         )
     progress.stop()
     if not isfinite(scores.loss):

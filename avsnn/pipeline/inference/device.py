@@ -45,6 +45,16 @@ def choose_kernels(name: str, device: torch.device) -> str:
         raise UserError(f"compute.kernels: {error}") from None
 
 
+def wants_channels_last(settings: TrainSettings, device: torch.device) -> bool:
+    """Return whether images, and the filters that convolve images, are in channels-last memory.
+
+    The kernels for GPUs read and write activations in this format, as cuDNN does. If the filters of
+    the network have this format too, nothing is transposed.
+    """
+    on_gpu = kernels.kernels_for(torch.empty(0, device=device)).NAME == "triton"
+    return settings.compute.channels_last or on_gpu
+
+
 def bfloat16_advice(settings: TrainSettings, device: torch.device) -> str:
     """Return a sentence about bfloat16 if a training could use what this CPU has; else nothing.
 

@@ -8,8 +8,10 @@ from torch import nn
 from avsnn.errors import UserError
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
+from avsnn.pipeline.inference.device import wants_channels_last
 from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.train_settings import TrainSettings
 
 
 def build_network(config: RunConfig) -> nn.Module:
@@ -30,6 +32,13 @@ def build_network(config: RunConfig) -> nn.Module:
     except ValueError as error:
         raise UserError(f"these settings make no network: {error}") from None
     return model
+
+
+def place_network(model: nn.Module, settings: TrainSettings, device: torch.device) -> nn.Module:
+    """Move a network to a device, into the memory format that the kernels of the device read."""
+    if wants_channels_last(settings, device):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device)
 
 
 def load_network(config: RunConfig, checkpoint: Path, content: bytes) -> tuple[nn.Module, int]:

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.device import autocast
-from avsnn.pipeline.inference.inputs import evaluation_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -75,7 +75,7 @@ def predict(
         requests = evaluation_requests(rows, batch_size=batch_size or settings.batch_size)
         for batch in loader.read(requests):
             # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
-            audio, frames = evaluation_inputs(batch, settings)
+            audio, frames = network_inputs(batch, settings)
             with autocast(settings, device):
                 output = model(audio, frames)
             # The logits stay on the device until the end, so the CPU waits for no single batch.

@@ -165,8 +165,8 @@ class ComputeSettings(StrictModel):
     )
     channels_last: bool = Field(
         default=False,
-        description="Whether channels are the innermost dimension of images in memory, which is "
-        "faster on some devices",
+        description="Whether channels are the innermost dimension of images in memory also where "
+        "Triton does not compute: Triton always has the channels innermost",
     )
 
 

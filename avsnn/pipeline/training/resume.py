@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -123,8 +124,15 @@ def restore_training(
         kind, _, rest = name.partition(".")
         kinds[kind][rest] = tensor
     moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in kinds.pop("optimizer", {}).items():
         index, _, moment = name.partition(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # A checkpoint is contiguous. The optimizer goes through the memory of weight and
+            # moments together, so both must have one memory format.
+            kept = torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device)
+            tensor = kept.copy_(tensor)
         moments[int(index)][moment] = tensor
     model.load_state_dict(kinds.pop("model"))
     optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(moments)})

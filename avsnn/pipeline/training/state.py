@@ -12,7 +12,7 @@ from avsnn.models.activation_checkpointing import recompute_blocks
 from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.kernels import why_reference
 from avsnn.pipeline.inference.device import choose_kernels, choose_precision
-from avsnn.pipeline.inference.network import build_network
+from avsnn.pipeline.inference.network import build_network, place_network
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.optimizer import AdamW, make_optimizer
@@ -95,9 +95,7 @@ def build_state(
     if kernels == "torch" != settings.compute.kernels:
         say(f"neurons run on plain torch, which is slower: {why_reference(device)}")
     torch.manual_seed(settings.seed)
-    model = build_network(config).to(device)
-    if settings.compute.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = place_network(build_network(config), settings, device)
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.synchronised = settings.distributed.sync_batch_norm

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.inference.inputs import training_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.batch import Batch
@@ -211,7 +211,7 @@ class TrainingLoop:
         }
 
     def _take_step(self, batch: Batch, *, epoch: int, step: int) -> None:
-        inputs = training_inputs(batch, self.settings)
+        inputs = network_inputs(batch, self.settings)
         # Some networks draw numbers (the position bias of SCA, as published). The seed depends on
         # the step alone, so a resumed run draws the same numbers.
         torch.manual_seed(step_seed(seed=self.settings.seed, epoch=epoch, step=step))

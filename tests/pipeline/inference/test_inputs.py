@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from avsnn.pipeline.inference.inputs import evaluation_inputs, training_inputs
+from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.source import Samples
@@ -28,8 +28,7 @@ def test_no_input_of_a_step_needs_a_number_of_the_device() -> None:
     # A tensor on the device `meta` has no numbers: whatever would wait for a GPU fails here.
     settings = build_settings(TrainSettings, [], ["data.augment.noise_snr=5", "data.size=32"])
     batch = read_batch(MadeUpSource(), BatchRequest(np.arange(3), 0), settings)
-    for inputs in (training_inputs, evaluation_inputs):
-        on_cpu, on_meta = (inputs(batch.to(torch.device(d)), settings) for d in ("cpu", "meta"))
-        for expected, found in zip(on_cpu, on_meta, strict=True):
-            assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-            assert found.stride() == expected.stride()
+    on_cpu, on_meta = (network_inputs(batch.to(torch.device(d)), settings) for d in ("cpu", "meta"))
+    for expected, found in zip(on_cpu, on_meta, strict=True):
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert found.stride() == expected.stride()

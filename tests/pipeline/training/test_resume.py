@@ -1,14 +1,20 @@
 from pathlib import Path
 
+import pytest
 import torch
+from torch import nn
 
-from avsnn.pipeline.runs.checkpoint import Checkpoint, write_checkpoint
+from avsnn.pipeline.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from avsnn.pipeline.runs.train_settings import OptimizerSettings
+from avsnn.pipeline.training.optimizer import make_optimizer, set_learning_rate
 from avsnn.pipeline.training.resume import (
     Position,
     keep_newest,
     newest_undamaged,
+    restore_training,
     resume_path,
     resume_points,
+    training_tensors,
 )
 
 TENSORS = {"weight": torch.arange(6.0)}
@@ -51,3 +57,34 @@ def test_only_the_newest_resume_points_are_kept(tmp_path: Path) -> None:
     keep_newest(tmp_path, 2)
     assert list(resume_points(tmp_path)) == [Position(10, 0), Position(2, 30)]
     assert (tmp_path / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_a_resumed_optimizer_finds_the_moments_of_each_weight(
+    tmp_path: Path, form: torch.memory_format
+) -> None:
+    """Checkpoints are contiguous, and the optimizer goes through memory as it lies there."""
+    image = torch.randn(2, 4, 8, 8)
+
+    def training() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(4, 6, 3).to(memory_format=form)  # type: ignore[call-overload]
+        optimizer = make_optimizer(model, OptimizerSettings())
+        set_learning_rate(optimizer, 0.1)
+        return model, optimizer
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(image).square().sum().backward()
+        optimizer.step()
+
+    whole, cut = training(), training()
+    for one in (whole, cut):
+        step(*one)
+    file = tmp_path / "resume.safetensors"
+    write_checkpoint(file, Checkpoint(training_tensors(*cut, None), {}))
+    resumed = training()
+    restore_training(read_checkpoint(file).tensors, *resumed, None)
+    for one in (whole, resumed):
+        step(*one)
+    assert torch.equal(resumed[0].weight, whole[0].weight)
