@@ -18,7 +18,7 @@ together with the batch norm before it and the pooling behind it, as one operato
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -272,6 +272,10 @@ class LIF(nn.Module):
             surrogate=self.surrogate,
             learn_tau=self.learn_tau,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy of the layer gets: everything but the tally of an open counter."""
+        return {name: value for name, value in self.__dict__.items() if name != "tally"}
 
     def extra_repr(self) -> str:
         """Return the constants as ``print(model)`` shows them."""

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -38,6 +40,17 @@ def test_spikes_are_counted_before_pooling_for_every_neuron(words):
         handle.remove()
         assert rates[""].spikes == int(seen[-1].sum()) > 0
         assert rates[""].size == current.numel()
+
+
+def test_a_copy_that_is_made_while_spikes_are_counted_counts_for_itself():
+    model = nn.Sequential(LIF())
+    with spike_rates(model) as rates:
+        copied = copy.deepcopy(model)
+        copied(torch.full((4, 2, 3), 2.0))
+    assert rates == {}
+    with spike_rates(copied) as rates:
+        copied(torch.full((4, 2, 3), 2.0))
+    assert rates == {"0": 1.0}
 
 
 def test_two_counters_at_a_time_are_refused():

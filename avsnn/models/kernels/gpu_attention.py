@@ -98,7 +98,7 @@ def _attend_fire(
         value = tl.load(values + at, mask=inside, other=0)
         tl.store(packed + at, query.to(tl.uint8), mask=inside)
         tl.store(packed + size + at, key.to(tl.uint8), mask=inside)
-        tl.store(packed + 2 * size + at, value.to(tl.uint8), mask=inside)
+        tl.store(packed + size + size + at, value.to(tl.uint8), mask=inside)
         current = _attend(
             query, key, value, keys, values, own, inside, head, clip, steps, clips, tokens,
             channels, OVER_TOKENS, WIDTH, CHANNELS_FIRST,

@@ -41,9 +41,11 @@ def cores_of_quotas(
         membership: the file that names the groups of this process, each as ``id:controllers:path``.
     """
     found = []
-    lines = membership.read_text().splitlines() if membership.exists() else []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    lines: list[list[str]] = []
+    with suppress(OSError):
+        text = membership.read_text(errors="surrogateescape")
+        lines = [line.split(":", 2) for line in text.splitlines() if line.count(":") > 1]
+    for _, controllers, path in lines:
         if not controllers:
             folder, read_quota = mount, _quota_of_version_2
         elif "cpu" in controllers.split(","):
@@ -55,7 +57,7 @@ def cores_of_quotas(
             # A group without a quota has the word `max` in place of a number, or -1.
             with suppress(OSError, ValueError):
                 quota, period = read_quota(folder / group)
-                if quota > 0:
+                if quota > 0 < period:
                     found.append(math.ceil(quota / period))
     return found
 

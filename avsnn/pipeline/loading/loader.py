@@ -81,7 +81,12 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End the workers.
+
+        Raises:
+            RunError: a worker has died. torch says so wherever the main thread happens to be.
+        """
         iterator: Any = None if self._processes is None else self._processes._iterator
         self._processes = None
         if iterator is not None:
@@ -90,6 +95,8 @@ class Loader:
             iterator._shutdown_workers()
             for worker in iterator._workers:
                 worker.kill()
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise _worker_ended(error) from None
 
     @property
     def source(self) -> Source:
@@ -184,11 +191,15 @@ def _read_in_processes(processes: "DataLoader[Batch | UserError]") -> Iterator[B
             f"processes that read batches cannot be started ({error}); use --workers 0."
         ) from None
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(
-            f"a process that reads batches has ended ({reason}); run the command again, with "
-            "--workers 0 if this comes again."
-        ) from None
+        raise _worker_ended(error) from None
+
+
+def _worker_ended(error: RuntimeError) -> RunError:
+    reason = str(error).splitlines()[0]
+    return RunError(
+        f"a process that reads batches has ended ({reason}); run the command again, with "
+        "--workers 0 if this comes again."
+    )
 
 
 def _unchanged(batch: T) -> T:

@@ -1,6 +1,7 @@
 """``config.yaml`` of a run folder: what was trained, on which data, and how to do it again."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -75,7 +76,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     split = _require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
     clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
-    facts = settings.model_dump(mode="json")
+    facts = _identifying(settings)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
     return RunConfig(
         fingerprint=fingerprint(identity),
@@ -86,6 +87,19 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         settings=settings,
         made_with=provenance(),
     )
+
+
+def _identifying(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that tell one run from another run.
+
+    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, so its
+    default is left out, and their runs stay the same runs.
+    """
+    facts = settings.model_dump(mode="json")
+    del facts["compute"]["cuda_graph"]
+    if settings.compute.tf32:
+        del facts["compute"]["tf32"]
+    return facts
 
 
 def save_config(folder: Path, config: RunConfig) -> None:

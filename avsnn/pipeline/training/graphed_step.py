@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from avsnn.errors import RunError
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Steps that run one by one before the recording: kernels are compiled, the optimizer gets its
@@ -74,45 +75,43 @@ class GraphedStep:
     Args:
         step: the step, a function of tensors that always have the same shapes.
         recorder: records the step.
-        say: told if the step cannot be recorded; the training then goes on step by step.
+
+    Raises:
+        RunError: the step cannot be recorded. torch leaves the device in the middle of the
+            recording, so the training cannot go on in this process.
     """
 
-    def __init__(
-        self, step: Callable[..., None], recorder: Recorder, say: Callable[[str], None]
-    ) -> None:
-        self._step, self._recorder, self._say = step, recorder, say
+    def __init__(self, step: Callable[..., None], recorder: Recorder) -> None:
+        self._step, self._recorder = step, recorder
         self._eager_steps = EAGER_STEPS
         self._inputs: tuple[Tensor, ...] = ()
-        self._gave_up = False
 
     def __call__(self, *inputs: Tensor) -> None:
         """Take a step with these inputs."""
-        if self._gave_up:
-            self._step(*inputs)
-            return
         if self._eager_steps:
             self._eager_steps -= 1
             self._recorder.run(lambda: self._step(*inputs))
             return
-        if not self._inputs and not self._record(inputs):
-            self._step(*inputs)
-            return
+        if not self._inputs:
+            self._inputs = self._record(inputs)
         for kept, given in zip(self._inputs, inputs, strict=True):
             kept.copy_(given)
         self._recorder.replay()
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Record the step; return whether the step could be recorded."""
+    def _record(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Record the step; return the tensors that a replay reads."""
         kept = tuple(tensor.clone() for tensor in inputs)
         try:
             self._recorder.record(lambda: self._step(*kept))
         except RuntimeError as error:
-            self._gave_up = True
-            reason = str(error).splitlines()[0]
-            self._say(f"the training step runs without a CUDA graph: recording failed ({reason})")
-            return False
-        self._inputs = kept
-        return True
+            # The end of a recording that has failed raises an error of its own, which hides why.
+            first = error.__context__ or error
+            reason = (str(first) or type(first).__name__).splitlines()[0]
+            raise RunError(
+                f"the training step cannot be recorded in a CUDA graph ({reason}); run the command "
+                "again with --set compute.cuda_graph=off (train: and with --resume)."
+            ) from error
+        return kept
 
 
 def hindrance(settings: TrainSettings, device: torch.device, *, processes: int) -> str | None:
@@ -161,4 +160,4 @@ def graphed(
     if reason is not None:
         say(f"the training step runs without a CUDA graph: {reason}")
         return step
-    return GraphedStep(step, CudaRecorder(), say)
+    return GraphedStep(step, CudaRecorder())

@@ -30,7 +30,7 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model)
+        super().__init__(model, device=next(model.parameters()).device)
         self._decay = decay
         self._is_new: bool | None = None
 
