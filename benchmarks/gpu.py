@@ -5,14 +5,15 @@ of its own. The output of a part goes to ``FOLDER/PART.txt`` while the part runs
 ``FOLDER/summary.json`` is written anew after every part. A part that fails, or that finds no time,
 is recorded, and the next part runs. Correctness comes first:
 
-- tests: the tests of the kernels, and the recorded arrays of the authors on the GPU.
+- tests: the tests of the kernels, of the recorded arrays of the authors, of the CUDA graph of a
+  step and of the copies to the GPU. Without a GPU these tests are skipped, which the output says.
 - neurons, step, growth: the benchmarks of these names.
 - end-to-end: ``avsnn train`` against bare steps; the demo as shipped, then the published size in
   float32 and in bf16.
 - startup: seconds from the start of ``avsnn train`` to its first step.
 - max-autotune: ``torch.compile(mode="max-autotune")`` against avsnn, in the time that is left.
 
-Without a GPU the same parts run in tiny sizes on the CPU, which tests this script.
+Without a GPU all parts but the last run in tiny sizes on the CPU, which tests this script.
 """
 
 import argparse
@@ -52,6 +53,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     has_gpu = torch.cuda.is_available()
+    names = [part.name for part in (gpu_parts if has_gpu else cpu_parts)(Path(), Path())]
+    if unknown := sorted(set(args.parts or ()) - set(names)):
+        parser.error(
+            f"--parts: there is no {', '.join(unknown)} here; there are {', '.join(names)}"
+        )
     end = time.monotonic() + 60 * args.minutes
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as temporary:
@@ -165,6 +171,7 @@ def benchmark(name: str, *words: str) -> list[str]:
 def tests(*words: str) -> list[str]:
     """Return the command that runs the tests of kernels and of recorded arrays."""
     files = ["tests/models/kernels", "tests/models/test_golden_on_gpu.py"]
+    files += ["tests/pipeline/training/test_graphed_step.py", "tests/pipeline/loading"]
     return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", *words, *files]
 
 

@@ -86,6 +86,7 @@ def ways_here(device: str) -> tuple[list[str], list[str]]:
     here, lines = [], []
     for name, way in WAYS.items():
         if way.holds_graph and device != "cuda":
+            lines.append(f"{name}: left out, because the device is {device}")
             continue
         if way.spikingjelly and find_spec("spikingjelly") is None:
             lines.append(f"{name}: left out, because spikingjelly is not installed")

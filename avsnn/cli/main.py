@@ -104,6 +104,10 @@ def main() -> None:
     # A finished data set is described by some 100,000 records. With Python's default threshold, a
     # rerun that finds nothing to do spends a fifth of its time on garbage collection.
     gc.set_threshold(50_000)
+    # A thread of the GNU OpenMP waits for the other threads in a loop, by default for some
+    # milliseconds. On a machine that others use too, this loop takes the core from the thread that
+    # is waited for. The library reads the variable when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     output = guard_streams()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     sentence, code = _run()
