@@ -110,7 +110,7 @@ def main() -> None:
         (folder / "datasets").mkdir()
         all_rows = write_clips(folder / "source", args.clips + 100)
         rows, appended = all_rows[: args.clips], all_rows[args.clips :]
-        command = [Path(sys.executable).with_name("avsnn"), "prepare", "many"]
+        command = [str(Path(sys.executable).with_name("avsnn")), "prepare", "many"]
         command += ["--source", "source"]
         environment = {**os.environ, USER_FOLDER_VARIABLE: str(folder / "datasets")}
 

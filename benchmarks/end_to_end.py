@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.pipeline.inference.device import autocast, choose_kernels, choose_precision
 from avsnn.pipeline.inference.inputs import network_inputs
-from avsnn.pipeline.inference.network import build_network
+from avsnn.pipeline.inference.network import build_network, place_network
 from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
 from avsnn.pipeline.loading.order import training_requests
@@ -36,7 +37,7 @@ from avsnn.pipeline.training.optimizer import make_optimizer
 from benchmarks.measuring import print_machine
 
 #: Settings of ``avsnn train demo``, by the name of the size.
-SIZES = {
+SIZES: dict[str, list[str]] = {
     "published": ["model.channels=256", "data.size=128"],
     "demo": [],
 }
@@ -45,11 +46,7 @@ SIZES = {
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--data", type=Path, help="folder with a prepared demo")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", choices=SIZES, default="published")
+    add_demo_arguments(parser, size="published")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=1)
@@ -74,6 +71,24 @@ def main() -> None:
     print(f"avsnn train / bare steps: {statistics.median(ratios):.3f}, target 0.95")
 
 
+def add_demo_arguments(parser: argparse.ArgumentParser, *, size: str) -> None:
+    """Add the arguments of a benchmark that trains the demo; ``size`` is the default size."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=160)
+    parser.add_argument("--data", type=Path, help="folder with a prepared demo")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", choices=SIZES, default=size)
+
+
+def train_command(
+    data: Path, run: Path, args: argparse.Namespace, settings: Sequence[str] = ()
+) -> list[str]:
+    """Return the command that trains the demo in the size and with the settings."""
+    command = [sys.executable, "-m", "avsnn", "train", "demo", "--device", args.device]
+    command += ["--root", str(data), "--run", str(run)]
+    return command + [w for setting in (*SIZES[args.size], *settings) for w in ("--set", setting)]
+
+
 def prepare_demo(root: Path, clips: int) -> Path:
     """Prepare some clips of the demo below a folder; return the folder."""
     words = ["prepare", "demo", "--root", str(root), "--limit", str(clips)]
@@ -83,11 +98,9 @@ def prepare_demo(root: Path, clips: int) -> Path:
 
 def trained_rate(data: Path, run: Path, args: argparse.Namespace) -> float:
     """Return the samples per second that ``avsnn train`` reports of a run."""
-    words = [*SIZES[args.size], f"batch_size={args.batch}", f"epochs={args.epochs}"]
-    words += [f"compute.precision={args.precision}", "selection=last"]
-    command = [sys.executable, "-m", "avsnn", "train", "demo", "--device", args.device]
-    command += ["--root", str(data), "--run", str(run)]
-    command += [word for setting in words for word in ("--set", setting)]
+    settings = [f"batch_size={args.batch}", f"epochs={args.epochs}", "selection=last"]
+    settings.append(f"compute.precision={args.precision}")
+    command = train_command(data, run, args, settings)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"avsnn train ended with code {done.returncode}: {done.stderr[-2000:]}")
@@ -102,7 +115,7 @@ def bare_rate(config: RunConfig, device: torch.device, *, passes: int) -> float:
     choose_precision(settings, device)
     choose_kernels("auto", device)
     torch.manual_seed(settings.seed)
-    model = build_network(config).to(device).train()
+    model = place_network(build_network(config), settings, device).train()
     optimizer = make_optimizer(model, settings.optimizer)
     batches = load_batches(config, device)
 

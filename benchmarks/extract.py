@@ -117,7 +117,8 @@ def compare_decoders(fake: FakeCremaD, work: Path, rounds: int) -> None:
                 },
                 rounds,
             )
-            print_ratio(f"avsnn / OpenCV, {name}, frames: {rule}", *costs.values())
+            name_of_ratio = f"avsnn / OpenCV, {name}, frames: {rule}"
+            print_ratio(name_of_ratio, costs["opencv"], costs["avsnn"])
 
 
 # --- what is measured ----------------------------------------------------------------------------
@@ -183,13 +184,12 @@ def write_index(fake: FakeCremaD, folder: Path) -> None:
             label_name=row["key"].split("_")[2],
             group=row["group"],
             part="train",
-            position=i,
             splits={"published": "train"},
             audio=row["audio_path"],
             visual=row["visual_path"],
             sha256={},
         )
-        for i, row in enumerate(fake.rows)
+        for row in fake.rows
     ]
     folder.mkdir()
     lines = "".join(row.model_dump_json() + "\n" for row in rows)

@@ -18,6 +18,7 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def compare(layers: dict[str, Layer], current: Tensor, rounds: int) -> None:
             del spikes
             learning = layer_input.clone().requires_grad_()
             grad = torch.ones_like(learning)
-            twice, _ = timed(lambda x, f=layer, g=grad: backward(f, x, g), learning)
+            twice, _ = timed(partial(backward, layer, grad=grad), learning)
             # The first round compiles and warms up.
             if turn:
                 forward[name].append(seconds)

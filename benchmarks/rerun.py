@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=7442)
     parser.add_argument("--runs", type=int, default=7)
     args = parser.parse_args()
-    command = [Path(sys.executable).with_name("avsnn"), "prepare", "many"]
+    command = [str(Path(sys.executable).with_name("avsnn")), "prepare", "many"]
     with tempfile.TemporaryDirectory() as folder:
         write_manifest(Path(folder), args.clips)
         environment = {**os.environ, USER_FOLDER_VARIABLE: folder}

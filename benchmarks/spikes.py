@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,12 +48,12 @@ def main() -> None:
             packed, fired = cpu.pack(spikes, weight) or (spikes, 0)
             pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
                 "forward": (
-                    lambda s=spikes, w=weight: dense(s, w),
-                    lambda s=spikes, w=weight: add_weights(s, w),
+                    partial(dense, spikes, weight),
+                    partial(add_weights, spikes, weight),
                 ),
                 "gradient of weights": (
-                    lambda g=grad, s=spikes, w=weight: dense_gradient(g, s, w),
-                    lambda g=grad, p=packed, w=weight, n=fired: cpu.spike_conv_backward(g, p, w, n),
+                    partial(dense_gradient, grad, spikes, weight),
+                    partial(cpu.spike_conv_backward, grad, packed, weight, fired),
                 ),
             }
             for name, pair in pairs.items():

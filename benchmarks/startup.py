@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.end_to_end import SIZES, prepare_demo
+from benchmarks.end_to_end import add_demo_arguments, prepare_demo, train_command
 from benchmarks.measuring import Cost, print_machine
 
 POLL_S = 0.005
@@ -29,11 +29,7 @@ POLL_S = 0.005
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=160)
-    parser.add_argument("--data", type=Path, help="folder with a prepared demo")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", choices=SIZES, default="demo")
+    add_demo_arguments(parser, size="demo")
     args = parser.parse_args()
     print_machine("torch")
     print(f"{args.size} size on {args.device}, {args.rounds} rounds", flush=True)
@@ -70,9 +66,7 @@ def cpu_of_children() -> float:
 
 def time_to_first_step(data: Path, run: Path, caches: Path, args: argparse.Namespace) -> Cost:
     """Return the cost of ``avsnn train`` from its start to the end of its first step."""
-    command = [sys.executable, "-m", "avsnn", "train", "demo", "--device", args.device]
-    command += ["--root", str(data), "--run", str(run), "--save-every", "1"]
-    command += [word for setting in SIZES[args.size] for word in ("--set", setting)]
+    command = [*train_command(data, run, args), "--save-every", "1"]
     environment = os.environ | {
         "XDG_CACHE_HOME": str(caches),
         "TRITON_CACHE_DIR": str(caches / "triton"),

@@ -13,7 +13,13 @@ from avsnn.models import kernels
 from avsnn.models.kernels.instruction_set import has_any
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
-from avsnn.pipeline.runs.train_settings import OptimizerSettings
+from avsnn.pipeline.inference.device import (
+    choose_kernels,
+    choose_precision,
+    wants_channels_last,
+)
+from avsnn.pipeline.inference.network import place_network
+from avsnn.pipeline.runs.train_settings import OptimizerSettings, TrainSettings
 from avsnn.pipeline.training.graphed_step import CudaRecorder, GraphedStep
 from avsnn.pipeline.training.optimizer import make_optimizer, set_learning_rate
 from benchmarks.neurons import spikingjelly_provider
@@ -109,17 +115,21 @@ def make_step(job: Job) -> tuple[Callable[[], object], str]:
     way, device = WAYS[job.way], torch.device(job.device)
     torch.manual_seed(0)
     settings = ModelSettings(steps=job.steps, channels=job.channels)
-    model = build(settings, classes=CLASSES).to(device)
-    audio = torch.randn(job.batch, 1, job.side, job.side, device=device)
-    visual = torch.randn(job.batch, 3, job.side, job.side, device=device)
+    model = build(settings, classes=CLASSES)
+    images = [torch.randn(job.batch, c, job.side, job.side, device=device) for c in (1, 3)]
     labels = torch.randint(0, CLASSES, (job.batch,), device=device)
-    remark = ""
+    remark, training = "", TrainSettings()
     if way.published:
         kernels.choose("torch", device)
         as_published(model, steps=job.steps, spikingjelly=way.spikingjelly)
         remark = f"neurons by {spikingjelly_provider(device)}" if way.spikingjelly else ""
-    elif device.type == "cpu":
-        kernels.keep_memory()
+    else:
+        choose_precision(training, device)
+        choose_kernels("auto", device)
+    place_network(model, training, device)
+    if wants_channels_last(training, device):
+        images = [image.contiguous(memory_format=torch.channels_last) for image in images]
+    audio, visual = images
     if way.products_only:
         return products_alone(model, audio, visual), tf32_remark(device)
     network: Callable[..., Any] = model
@@ -182,11 +192,7 @@ def optimizer_of(model: nn.Module, way: Way) -> torch.optim.Optimizer:
 
 def as_graph(step: Callable[..., None]) -> Callable[..., None]:
     """Return a step that is recorded as a CUDA graph and replayed, as ``avsnn train`` does."""
-
-    def fail(reason: str) -> None:
-        raise RuntimeError(reason)
-
-    return GraphedStep(step, CudaRecorder(), fail)
+    return GraphedStep(step, CudaRecorder())
 
 
 def tf32_remark(device: torch.device) -> str:
