@@ -54,7 +54,7 @@ def as_input(tensor: Tensor, channel: int | None = None) -> Tensor:
     return arrange(tensor, memory_order(tensor, channel))
 
 
-def _on_its_device(function: Callable[P, R]) -> Callable[P, R]:
+def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
     """Make the GPU of the first argument the current GPU, on which Triton launches kernels."""
 
     @wraps(function)
@@ -68,7 +68,7 @@ def _on_its_device(function: Callable[P, R]) -> Callable[P, R]:
     return launch
 
 
-@_on_its_device
+@on_its_device
 def norm(current: Tensor, weight: Tensor, bias: Tensor, eps: float, layer: LayerSpec) -> Tensor:
     """Compute ``reference.norm``, in float32; sums of many values are in float64."""
     channels = current.shape[layer.channel]
@@ -86,7 +86,7 @@ def norm(current: Tensor, weight: Tensor, bias: Tensor, eps: float, layer: Layer
     return statistics
 
 
-@_on_its_device
+@on_its_device
 def fire(
     current: Tensor, scale: Tensor | None, shift: Tensor | None, layer: LayerSpec
 ) -> tuple[Tensor, Tensor]:
@@ -115,14 +115,19 @@ def fire(
             out, spikes, layer.steps, step, windows * channels, windows, channels, *sizes,
             STEPS=per_byte, ROWS=gpu_pooling.POOL_ROWS, COLUMNS=gpu_pooling.COLUMNS,
         )  # fmt: skip
-    count = current.new_empty(2, dtype=torch.int64)
+    return spikes, add_counts(counts, step * layer.steps)
+
+
+def add_counts(counts: Tensor, size: int) -> Tensor:
+    """Return ``[2]`` int64: the sum of the counts of all programs, and ``size``."""
+    both = counts.new_empty(2, dtype=torch.int64)
     gpu_norm.finish_count[(1,)](
-        counts, count, len(counts), step * layer.steps, BLOCK=gpu_norm.COUNTS, num_warps=8
+        counts, both, counts.numel(), size, BLOCK=gpu_norm.COUNTS, num_warps=8
     )
-    return spikes, count
+    return both
 
 
-@_on_its_device
+@on_its_device
 def current_gradient(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
     """Compute ``reference.current_gradient``."""
     order = memory_order(current, layer.channel if layer.pooled else None)
@@ -136,7 +141,7 @@ def current_gradient(grad: Tensor, current: Tensor, layer: LayerSpec) -> Tensor:
     return out
 
 
-@_on_its_device
+@on_its_device
 def norm_fire_backward(
     grad: Tensor, current: Tensor, statistics: Tensor, eps: float, layer: LayerSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,7 +169,7 @@ def norm_fire_backward(
     return out, grad_weight, grad_bias
 
 
-@_on_its_device
+@on_its_device
 def move_statistics(
     running_mean: Tensor,
     running_variance: Tensor,

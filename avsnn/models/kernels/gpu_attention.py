@@ -13,7 +13,6 @@ heads and time steps are interleaved.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from avsnn.models.kernels.gpu_neurons import derivative
+from avsnn.models.kernels.gpu import add_counts, on_its_device
+from avsnn.models.kernels.gpu_neurons import charge, derivative
 
 if TYPE_CHECKING:
     from avsnn.models.kernels.layer_spec import AttentionSpec
@@ -75,19 +75,24 @@ def _attend(
     return mixed * 0.25
 
 
-# Spikes of the neurons of one slot of one clip; the number of spikes, and of neurons times time
-# steps, to `counts`; and the spikes of query, key and value as bytes to `packed` [3, T, B, N, C].
+# Clip and head of one program, the places of its values in one head, and which of these there are.
+@triton.jit
+def _tile(tokens, channels, heads, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    clip, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    return clip, head, row * channels + column, (row < tokens) & (column < WIDTH)
+
+
+# Spikes of the neurons of one slot of one clip; the number of spikes to `counts`; and the spikes of
+# query, key and value as bytes to `packed` [3, T, B, N, C].
 @triton.jit
 def _attend_fire(
     queries, keys, values, spikes, packed, counts, size, steps, clips, tokens, channels, heads,
     rate, threshold, OVER_TOKENS: tl.constexpr, INTERLEAVED: tl.constexpr, WIDTH: tl.constexpr,
     CHANNELS_FIRST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    clip, slot = tl.program_id(0) // heads, tl.program_id(0) % heads
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (row < tokens) & (column < WIDTH)
-    own = row * channels + column
+    clip, slot, own, inside = _tile(tokens, channels, heads, WIDTH, ROWS, COLUMNS)
     membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.int32)
     for step in range(steps):
@@ -103,15 +108,14 @@ def _attend_fire(
             query, key, value, keys, values, own, inside, head, clip, steps, clips, tokens,
             channels, OVER_TOKENS, WIDTH, CHANNELS_FIRST,
         )  # fmt: skip
-        h = membrane + (current - membrane) * rate
+        h = charge(current, 1.0, 0.0, membrane, rate)
         fires = h >= threshold
         at = _place(slot, step, clip, clips, tokens, channels, WIDTH) + own
         tl.store(spikes + at, tl.where(fires, 1.0, 0.0).to(spikes.dtype.element_ty), mask=inside)
         total += (fires & inside).to(tl.int32)
         membrane = tl.where(fires, 0.0, h)
-    place = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * 2
+    place = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(counts + place, tl.sum(total))
-    tl.store(counts + place + 1, tl.sum(inside.to(tl.int32)) * steps)
 
 
 # Gradients of query, key and value of attention over tokens, one head at one time step, from the
@@ -147,11 +151,7 @@ def _attend_fire_backward(
     WIDTH: tl.constexpr, CHANNELS_FIRST: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    clip, slot = tl.program_id(0) // heads, tl.program_id(0) % heads
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (row < tokens) & (column < WIDTH)
-    own = row * channels + column
+    clip, slot, own, inside = _tile(tokens, channels, heads, WIDTH, ROWS, COLUMNS)
     membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
     for step in range(steps):
         head, t = _source(slot, step, steps, heads, INTERLEAVED)
@@ -163,7 +163,7 @@ def _attend_fire_backward(
             query, key, value, keys, values, own, inside, head, clip, steps, clips, tokens,
             channels, OVER_TOKENS, WIDTH, CHANNELS_FIRST,
         )  # fmt: skip
-        h = membrane + (current - membrane) * rate
+        h = charge(current, 1.0, 0.0, membrane, rate)
         membrane = tl.where(h >= threshold, 0.0, h)
         here = _place(slot, step, clip, clips, tokens, channels, WIDTH) + own
         g = tl.load(grad + here, mask=inside, other=0.0).to(tl.float32)
@@ -185,11 +185,7 @@ def _steps_backward(
     mixed, queries, keys, values, of_queries, of_keys, of_values, steps, clips, tokens, channels,
     heads, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    clip, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (row < tokens) & (column < WIDTH)
-    own = row * channels + column
+    clip, head, own, inside = _tile(tokens, channels, heads, WIDTH, ROWS, COLUMNS)
     kind = of_queries.dtype.element_ty
     for t in range(steps):
         at = _place(head, t, clip, clips, tokens, channels, WIDTH) + own
@@ -224,6 +220,7 @@ def fits(query: Tensor, spec: AttentionSpec) -> bool:
     return tokens <= MAX_TOKENS and _side(tokens) * _side(width) <= MAX_TILE
 
 
+@on_its_device
 def attend_fire(
     query: Tensor, key: Tensor, value: Tensor, spec: AttentionSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,16 +230,16 @@ def attend_fire(
     spikes = query.new_empty(shape)
     packed = query.new_empty((3, *shape), dtype=torch.uint8)
     grid, sizes = _grid(tokens, channels, clips, spec)
-    counts = query.new_empty((*grid, 2), dtype=torch.int32)
-    with _on_device_of(query):
-        _attend_fire[grid](
-            *rows, spikes, packed, counts, spikes.numel(), *shape, spec.heads, 1.0 / spec.tau,
-            spec.threshold, INTERLEAVED=spec.layout == "interleaved", **sizes,
-            enable_fp_fusion=False,
-        )  # fmt: skip
-    return spikes.transpose(2, 3), counts.sum((0, 1)), packed.transpose(3, 4)
+    counts = query.new_empty(grid, dtype=torch.int32)
+    _attend_fire[grid](
+        *rows, spikes, packed, counts, spikes.numel(), *shape, spec.heads, 1.0 / spec.tau,
+        spec.threshold, INTERLEAVED=spec.layout == "interleaved", **sizes, enable_fp_fusion=False,
+    )  # fmt: skip
+    count = add_counts(counts, spikes.numel())
+    return spikes.transpose(2, 3), count, packed.transpose(3, 4)
 
 
+@on_its_device
 def attend_fire_backward(
     grad: Tensor, packed: Tensor, spec: AttentionSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,18 +254,15 @@ def attend_fire_backward(
     # float32 multiplies in TF32 only where torch's own products may. bfloat16 holds less than TF32.
     rounded = grad.dtype == torch.bfloat16 or torch.backends.cuda.matmul.allow_tf32
     shape = (steps, clips, tokens, channels, spec.heads)
-    with _on_device_of(grad):
-        _attend_fire_backward[grid](
-            rows, *spikes, mixed, *out, *shape, 1.0 / spec.tau, spec.threshold, spec.slope,
-            INTERLEAVED=spec.layout == "interleaved", PRECISION="tf32" if rounded else "ieee",
-            **sizes, enable_fp_fusion=False,
-        )  # fmt: skip
-        if not over_tokens:
-            sides = {
-                name: sizes[name]
-                for name in ("WIDTH", "ROWS", "COLUMNS", "num_warps", "num_stages")
-            }
-            _steps_backward[grid](mixed, *spikes, *out, *shape, **sides)
+    _attend_fire_backward[grid](
+        rows, *spikes, mixed, *out, *shape, 1.0 / spec.tau, spec.threshold, spec.slope,
+        INTERLEAVED=spec.layout == "interleaved", PRECISION="tf32" if rounded else "ieee",
+        **sizes, enable_fp_fusion=False,
+    )  # fmt: skip
+    if not over_tokens:
+        names = ("WIDTH", "ROWS", "COLUMNS", "num_warps", "num_stages")
+        sides = {name: sizes[name] for name in names}
+        _steps_backward[grid](mixed, *spikes, *out, *shape, **sides)
     of_query, of_key, of_value = (tensor.transpose(2, 3) for tensor in out)
     return of_query, of_key, of_value
 
@@ -303,8 +297,3 @@ def _grid(
 def _side(count: int) -> int:
     """Return the side of the tile that holds ``count`` values: a power of 2, 16 or more."""
     return int(max(16, triton.next_power_of_2(count)))
-
-
-def _on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Make the device of ``tensor`` the current one: Triton launches on the current device."""
-    return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()

@@ -34,6 +34,17 @@ def derivative(potential, rate, threshold, slope):
 
 
 @triton.jit
+def gradient_of(x, d, inside, a, b, membrane, rate, threshold, slope):
+    """Return the current, its gradient from ``d``, and the potential after the step.
+
+    ``d`` is the gradient of the spikes; the gradient is that of the normalised current.
+    """
+    current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+    h = charge(current, a, b, membrane, rate)
+    return current, d * derivative(h, rate, threshold, slope), tl.where(h >= threshold, 0.0, h)
+
+
+@triton.jit
 def by_channel(table, channel, channels):
     """Return the values of ``table``, one for each channel, as a row."""
     return tl.load(table + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
@@ -117,11 +128,10 @@ def sum_gradients(
         source, above = x, grad
         membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
         for _ in range(steps):
-            current = tl.load(source + i, mask=inside, other=0.0).to(tl.float32)
             d = tl.load(above + i, mask=inside, other=0.0).to(tl.float32)
-            h = charge(current, a, b, membrane, rate)
-            membrane = tl.where(h >= threshold, 0.0, h)
-            d *= derivative(h, rate, threshold, slope)
+            current, d, membrane = gradient_of(
+                source + i, d, inside, a, b, membrane, rate, threshold, slope
+            )
             total += d
             product += d * (current - middle)
             source += between
@@ -169,11 +179,10 @@ def write_gradients(
     membrane = tl.zeros([ROWS, COLUMNS], tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for _ in range(steps):
-        current = tl.load(source + i, mask=inside, other=0.0).to(tl.float32)
         d = tl.load(above + i, mask=inside, other=0.0).to(tl.float32)
-        h = charge(current, a, b, membrane, rate)
-        membrane = tl.where(h >= threshold, 0.0, h)
-        d *= derivative(h, rate, threshold, slope)
+        current, d, membrane = gradient_of(
+            source + i, d, inside, a, b, membrane, rate, threshold, slope
+        )
         if CONSTANT:
             total += d
         else:

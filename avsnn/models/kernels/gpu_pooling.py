@@ -23,7 +23,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from avsnn.models.kernels.gpu_neurons import by_channel, charge, derivative, norm_of, store_sums
+from avsnn.models.kernels.gpu_neurons import (
+    by_channel,
+    charge,
+    derivative,
+    gradient_of,
+    norm_of,
+    store_sums,
+)
 
 # Windows and channels of one program of the kernels that go from bytes to pooled spikes, and of the
 # kernels that compute gradients. The latter hold up to nine potentials for each window and channel,
@@ -184,16 +191,14 @@ def write_place(
     ``d`` is the sum of the gradients that the windows around the place send to the place. Returns
     the total and the potential after the step.
     """
-    current = tl.load(x, mask=inside, other=0.0).to(tl.float32)
-    h = charge(current, a, b, membrane, rate)
-    d *= derivative(h, rate, threshold, slope)
+    current, d, membrane = gradient_of(x, d, inside, a, b, membrane, rate, threshold, slope)
     if CONSTANT:
         total += d
     else:
         if NORM:
             d = d * by + current * of + more
         tl.store(out, d.to(out.dtype.element_ty), mask=inside)
-    return total, tl.where(h >= threshold, 0.0, h)
+    return total, membrane
 
 
 @triton.jit
