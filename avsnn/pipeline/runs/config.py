@@ -19,6 +19,9 @@ from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 3
 
+# The setting of the group `compute` that changes nothing of the result.
+CUDA_GRAPH = "cuda_graph"
+
 # The file has some 100 lines; a larger file is no config.yaml, and would take minutes to parse.
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -96,7 +99,7 @@ def _identifying(settings: TrainSettings) -> dict[str, Any]:
     default is left out, and their runs stay the same runs.
     """
     facts = settings.model_dump(mode="json")
-    del facts["compute"]["cuda_graph"]
+    del facts["compute"][CUDA_GRAPH]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
     return facts
@@ -159,7 +162,7 @@ def require_same(config: RunConfig, folder: Path) -> None:
     differing = [
         f"{key} {there.get(key)} there, {here[key]} here"
         for key in here
-        if here[key] != there.get(key)
+        if here[key] != there.get(key) and key != f"compute.{CUDA_GRAPH}"
     ]
     if config.dataset != found.dataset:
         differing.insert(0, f"data set {found.dataset} there, {config.dataset} here")

@@ -71,6 +71,7 @@ class EpochTotals:
             self.spikes.names, self._group.sum(self.spikes.counts), strict=True
         ):
             state |= {f"{SPIKES}.{name}": spikes, f"{SIZES}.{name}": size}
+        # Tensors that share memory cannot be written to one file.
         return {name: total.clone() for name, total in state.items()}
 
     def restore(self, state: Mapping[str, Tensor], *, steps: int) -> None:

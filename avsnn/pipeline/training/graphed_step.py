@@ -114,7 +114,7 @@ class GraphedStep:
         return kept
 
 
-def hindrance(settings: TrainSettings, device: torch.device, *, processes: int) -> str | None:
+def _hindrance(settings: TrainSettings, device: torch.device, *, processes: int) -> str | None:
     """Return why a training step cannot be a CUDA graph, or None if it can.
 
     Args:
@@ -156,7 +156,7 @@ def graphed(
     wanted = settings.compute.cuda_graph
     if wanted == "off" or (wanted == "auto" and device.type != "cuda"):
         return step
-    reason = hindrance(settings, device, processes=processes)
+    reason = _hindrance(settings, device, processes=processes)
     if reason is not None:
         say(f"the training step runs without a CUDA graph: {reason}")
         return step

@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -5,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from avsnn.errors import RunError
 from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests, training_requests
@@ -46,3 +50,19 @@ def test_a_pass_that_is_given_up_in_the_middle_does_not_disturb_the_next_pass(
         first.close()
         second = list(loader.read(evaluation_requests(np.arange(8, 24), batch_size=4)))
     assert [int(row) for batch in second for row in batch.rows] == list(range(8, 24))
+
+
+def test_a_reader_that_is_killed_while_a_step_computes_is_one_sentence(small_demo: Path) -> None:
+    def lose_the_reader() -> None:
+        open_demo = partial(open_source, small_demo)
+        with Loader(open_demo, WITH_NOISE, workers=1, device=CPU) as loader:
+            batches = loader.read(evaluation_requests(np.arange(72), batch_size=4))
+            next(batches)
+            (worker,) = multiprocessing.active_children()
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            # torch raises its error in the handler of SIGCHLD, wherever the main thread is.
+            signal.pause()
+
+    with pytest.raises(RunError, match=r"process that reads batches has ended.*--workers 0"):
+        lose_the_reader()

@@ -6,6 +6,7 @@ import torch
 from avsnn.models.zoo import ModelSettings, build
 from avsnn.pipeline.runs.train_settings import OptimizerSettings
 from avsnn.pipeline.training.optimizer import learning_rate, make_optimizer
+from avsnn.pipeline.training.state import MovingAverage
 
 PUBLISHED = OptimizerSettings()
 
@@ -39,3 +40,8 @@ def test_every_parameter_is_trained_and_only_matrices_and_filters_decay() -> Non
 def test_the_optimizer_has_the_published_constants() -> None:
     group = make_optimizer(torch.nn.Linear(2, 2), PUBLISHED).param_groups[0]
     assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+
+
+def test_the_moving_average_counts_its_updates_on_the_device_of_the_network() -> None:
+    average = MovingAverage(build(ModelSettings(channels=32), classes=6).to("meta"), decay=0.9)
+    assert average.n_averaged.device.type == "meta"

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.runs.checkpoint import read_checkpoint
-from avsnn.pipeline.runs.config import RunConfig, make_config
+from avsnn.pipeline.runs.config import TRAIN_VERSION, RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -244,3 +247,24 @@ def test_resuming_with_other_kernels_is_reported(
     lines = run(small_demo, folder, *words, say=messages.append, resume=True)
     assert any("goes on with 'others': not bit for bit" in line for line in messages)
     assert [line["kernels"] for line in lines][1:] == ["others"]
+
+
+def test_a_run_stays_the_same_run_with_and_without_a_cuda_graph(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    run(small_demo, tmp_path / "r", "epochs=2", "compute.cuda_graph=off")
+    run(small_demo, tmp_path / "r", "epochs=2", "compute.cuda_graph=auto", resume=True)
+    with pytest.raises(UserError, match=r"another run \(compute\.tf32 True there, False here\)"):
+        run(small_demo, tmp_path / "r", "epochs=2", "compute.tf32=false", resume=True)
+
+
+def test_a_run_of_a_version_without_graphs_and_tf32_is_the_same_run(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    run(small_demo, tmp_path / "r")
+    content = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
+    data, settings = content["data"], content["settings"]
+    for name in ("cuda_graph", "tf32"):
+        del settings["compute"][name]
+    identity = [TRAIN_VERSION, "demo", data["fingerprint"], content["clips"], settings]
+    assert content["fingerprint"] == fingerprint(identity)
