@@ -46,6 +46,11 @@ def _require_distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
 Pattern = Annotated[str, AfterValidator(_require_pattern)]
 FolderName = Annotated[str, AfterValidator(_require_folder_name)]
 
+# Formats of files that hold recordings of an event sensor: AEDAT 2.0 with addresses of a DVS128,
+# the binary files of N-MNIST, and the HDF5 layouts of N-TIDIGITS18 and of the Spiking Heidelberg
+# Digits.
+EventFormat = Literal["aedat2", "n-mnist", "n-tidigits", "shd"]
+
 
 class Source(StrictModel):
     """A place from which files can be downloaded: a folder on the web, or a Git LFS server."""

@@ -114,6 +114,36 @@ class AudioSettings(StrictModel):
         return self
 
 
+class EventSettings(StrictModel):
+    """How the events of a clip become event frames, one for each time step."""
+
+    steps: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Number T of time bins, and so of event frames, of each clip; a network needs "
+        "the same model.steps (published: 16 and 64)",
+    )
+    bins: Literal["time", "count"] = Field(
+        default="time",
+        description="Time bins that are equally long (time, as published), or that hold equally "
+        "many events (count)",
+    )
+    downsample: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Number of rows and of columns of the event camera that become one",
+    )
+    crop: int | None = Field(
+        default=28,
+        ge=4,
+        le=4096,
+        description="Side in px of the square around the centre of the events that is kept, after "
+        "the downsampling (published size: 28); unset keeps all that the camera sees",
+    )
+
+
 class PrepareSettings(StrictModel):
     """All settings that change what is prepared."""
 
@@ -125,6 +155,10 @@ class PrepareSettings(StrictModel):
     )
     audio: AudioSettings = Field(
         default=AudioSettings(), description="The audio image of each clip"
+    )
+    events: EventSettings = Field(
+        default=EventSettings(),
+        description="How events become event frames, in data sets of event sensors",
     )
     limit: int | None = Field(
         default=None,
