@@ -102,10 +102,10 @@ def test_two_digits_far_apart_do_not_leave_the_square_empty_between_them() -> No
 
 
 def test_a_sensor_that_is_smaller_than_the_crop_is_padded_evenly() -> None:
-    events = make_events([0, 0], [0, 2], [0, 1], [0, 0], (1, 2, 3))
-    frame = event_row(events, EventSettings(steps=1, crop=6)).frames[0, 0]
-    # Two rows before and two after the sensor; one column before, and two after.
-    assert np.argwhere(frame).tolist() == [[2, 1], [3, 3]]
+    events = make_events([0, 0], [0, 3], [0, 1], [0, 0], (1, 2, 4))
+    frame = event_row(events, EventSettings(steps=1, crop=7)).frames[0, 0]
+    # Two rows before and three after the sensor; one column before, and two after.
+    assert np.argwhere(frame).tolist() == [[2, 1], [3, 4]]
 
 
 def test_rows_and_columns_left_over_by_the_downsampling_are_a_smaller_block() -> None:
