@@ -57,7 +57,7 @@ def write_ntidigits(path: Path, parts: Mapping[str, Mapping[str, tuple[Any, Any]
 
 
 class Utterance(NamedTuple):
-    """An utterance of SHD: times in s, channels from 0 to 699, digit class from 0 to 19, speaker."""
+    """An utterance of SHD: times in s, channels from 0 to 699, label from 0 to 19, speaker."""
 
     times: Any
     units: Any
