@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 NTIDIGITS = Sensor(polarities=1, height=1, width=64)
 SHD = Sensor(polarities=1, height=1, width=700)
 
-# A recording or a list with more entries than this is a mistake or a trap: utterances of the known
+# A recording or a list with more bytes than this is a mistake or a trap: utterances of the known
 # data sets have some 10,000 spikes.
-MAX_ENTRIES = 2**25
+MAX_BYTES = 2**28
+
+# The filters of HDF5 itself, and LZF, which h5py brings.
+OWN_FILTERS = (1, 2, 3, 4, 5, 6, 32000)
+
+# Letters, digits and hyphens make up the keys of N-TIDIGITS18, such as ``man-ae-a-12o``.
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 def list_ntidigits(file: Path) -> list[str]:
@@ -39,11 +47,12 @@ def list_ntidigits(file: Path) -> list[str]:
         opened = _open(file)
         for part in ("train", "test"):
             for key in np.asarray(_dataset(opened, f"{part}_labels", dimensions=1)[:]).tolist():
-                text = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
-                if not isinstance(text, str) or not text.isprintable() or "/" in text or not text:
+                text = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+                if not _NAME.fullmatch(text) or not isinstance(key, bytes):
                     raise MediaError(f"has the key {key!r} in {part}_labels, which is no name")
                 names.append(f"{part}/{text}")
-    return names
+    # A key that is listed twice is one utterance.
+    return list(dict.fromkeys(names))
 
 
 def read_ntidigits(file: Path, member: str) -> Events:
@@ -92,28 +101,41 @@ def list_shd(file: Path) -> list[str]:
         if name != "spikes/units" and values.dtype.kind not in "iu":
             raise MediaError(f"has no whole numbers in {name}")
     pairs = zip(columns["extra/speaker"], columns["labels"], strict=True)
-    return [f"{i:05d}-{speaker}-{label}" for i, (speaker, label) in enumerate(pairs)]
+    return [_shd_name(i, speaker, label) for i, (speaker, label) in enumerate(pairs)]
 
 
 def read_shd(file: Path, member: str) -> Events:
     """Return the spikes of an utterance of SHD.
 
     ``spikes/times`` holds times in s (float16 in the original), and ``spikes/units`` holds channels
-    from 0 to 699. Nobody states that the times of this simulated cochlea rise, and event frames do
-    not need an order, so any order is accepted.
+    from 0 to 699. The publishers' own code (lauscher) writes times that rise, but they do not state
+    an order, and event frames do not need one, so any order is accepted.
 
     Raises:
         MediaError: the file is damaged, the utterance is not there, a channel is outside of the
             cochlea, or a time is negative or no finite number.
     """
+    import h5py
+
     digits = member.partition("-")[0]
     with _damage_is_one_phrase():
         opened = _open(file)
         times, units = (_dataset(opened, f"spikes/{n}", dimensions=1) for n in ("times", "units"))
-        if not digits.isdecimal() or int(digits) >= min(len(times), len(units)):
+        speakers, labels = (_dataset(opened, n, dimensions=1) for n in ("extra/speaker", "labels"))
+        count = min(map(len, (times, units, speakers, labels)))
+        number = int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else count
+        # The name is compared whole, so a file that was exchanged gives no clip of another class.
+        if number >= count or member != _shd_name(number, speakers[number], labels[number]):
             raise MediaError(f"is not among the {len(times):,} utterances")
-        number = int(digits)
+        for name, rows in (("times", times), ("units", units)):
+            kind = h5py.check_vlen_dtype(rows.dtype)
+            if not isinstance(kind, np.dtype) or kind.kind not in "fiu":
+                raise MediaError(f"has no rows of numbers in spikes/{name}")
         return _spikes(np.asarray(times[number]), np.asarray(units[number]), SHD)
+
+
+def _shd_name(number: int, speaker: Any, label: Any) -> str:
+    return f"{number:05d}-{speaker}-{label}"
 
 
 def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Events:
@@ -127,7 +149,7 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
         raise MediaError(f"has {times.size:,} times, but {channels.size:,} channels")
     if not len(times):
         raise MediaError("holds no events")
-    if times.dtype.kind not in "fiu" or channels.dtype.kind not in "fiu":
+    if any(a.dtype.kind not in "fiu" or a.dtype.itemsize > 8 for a in (times, channels)):
         raise MediaError(f"has {times.dtype} as times and {channels.dtype} as channels")
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise MediaError("has a time that is negative or no finite number")
@@ -191,12 +213,15 @@ def _dataset(file: h5py.File, path: str, *, dimensions: int) -> h5py.Dataset:
 
     Raises:
         MediaError: the array is not there, is behind a link, has other dimensions, is absurdly
-            large, or keeps its bytes in another file.
+            large, keeps its bytes in another file, or is packed with an unknown filter.
     """
     import h5py
 
     found: Any = file
     for name in path.split("/"):
+        # HDF5 would take the group itself for ".", and ends a name at the character 0.
+        if not _NAME.fullmatch(name):
+            raise MediaError(f"has no {path}")
         link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
         if link is None:
             raise MediaError(f"has no {path}")
@@ -209,6 +234,13 @@ def _dataset(file: h5py.File, path: str, *, dimensions: int) -> h5py.Dataset:
         raise MediaError(f"keeps {path} in another file")
     if found.ndim != dimensions:
         raise MediaError(f"has {found.ndim} dimensions in {path}, not {dimensions}")
-    if found.size > MAX_ENTRIES:
-        raise MediaError(f"has {found.size:,} entries in {path}, and the limit is {MAX_ENTRIES:,}")
+    creation = found.id.get_create_plist()
+    for filter_number, *_ in map(creation.get_filter, range(creation.get_nfilters())):
+        # HDF5 would search a folder of plugins for a filter that is not its own.
+        if filter_number not in OWN_FILTERS:
+            raise MediaError(f"packs {path} with filter {filter_number}, which avsnn does not read")
+    # HDF5 unpacks whole chunks, which may be larger than the array.
+    size = max(found.size, math.prod(found.chunks or ())) * found.dtype.itemsize
+    if size > MAX_BYTES:
+        raise MediaError(f"has {size:,} bytes in {path}, and the limit is {MAX_BYTES:,}")
     return found

@@ -1,22 +1,25 @@
 """Reads files straight from a zip, so that nothing is unpacked to the disk."""
 
-import lzma
+import struct
 import zipfile
 import zlib
 from functools import lru_cache
 from pathlib import Path
 
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import FALSE_PLACE_ERRNOS, MediaError
 
-# What `zipfile` raises for a damaged archive. NotImplementedError is an unknown compression, and
-# RuntimeError is an encrypted file.
+# What `zipfile` raises for a damaged archive. NotImplementedError is an unknown feature,
+# RuntimeError is an encrypted file, and an OSError may be a false place of a file in the archive.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     EOFError,
     NotImplementedError,
+    OSError,
+    OverflowError,
     RuntimeError,
+    ValueError,
+    struct.error,
 )
 
 
@@ -41,16 +44,24 @@ def read_member(file: Path, name: str, max_bytes: int) -> bytes:
     Raises:
         MediaError: the zip is damaged, has no such file, or the file is encrypted, damaged, or
             larger than ``max_bytes``.
+        OSError: the zip cannot be read.
     """
     archive = _open(file)
     try:
         info = archive.getinfo(name)
         if info.file_size > max_bytes:
             raise MediaError(f"has {info.file_size:,} bytes, and the limit is {max_bytes:,}")
-        return archive.read(info)
+        # bzip2 and LZMA unpack any number of bytes at once, and no known data set has them.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise MediaError(f"is packed by a method that avsnn does not read in {file.name}")
+        with archive.open(info) as member:
+            # Without a size, `read` unpacks more bytes than the archive states.
+            return member.read(info.file_size)
     except KeyError:
         raise MediaError(f"is not in {file.name}") from None
     except ZIP_ERRORS as error:
+        if isinstance(error, OSError) and error.errno not in FALSE_PLACE_ERRNOS:
+            raise
         raise MediaError(f"cannot be read from {file.name}: {error}") from None
 
 
@@ -71,4 +82,6 @@ def _open_once(file: Path, mtime_ns: int, size: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except ZIP_ERRORS as error:
+        if isinstance(error, OSError) and error.errno not in FALSE_PLACE_ERRNOS:
+            raise
         raise MediaError(f"is no zip, or is damaged: {error}") from None
