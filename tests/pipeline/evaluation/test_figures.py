@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from avsnn.pipeline.evaluation.figures import draw_confusion, png
+from avsnn.pipeline.evaluation.figures import draw_confusion
 from avsnn.pipeline.evaluation.measures import ClassReport, Evaluation
+from avsnn.pipeline.pictures import png
 
 
 def evaluation(names: list[str]) -> Evaluation:
