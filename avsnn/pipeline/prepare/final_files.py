@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from avsnn.datasets_manifest.clips import PARTS
+from avsnn.datasets_manifest.clips import NO_PART, PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
@@ -83,7 +83,8 @@ def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
     for split in stages.manifest.splits:
         found: dict[str, set[str]] = {part: set() for part in PARTS}
         for row in rows:
-            found[row.splits[split]].add(row.label_name)
+            if row.splits[split] != NO_PART:
+                found[row.splits[split]].add(row.label_name)
         for part, classes in found.items():
             missing = [name for name in stages.manifest.classes if name not in classes]
             if not classes:
