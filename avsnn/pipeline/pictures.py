@@ -1,5 +1,8 @@
 """What all pictures share: an empty figure, names that fit, and the bytes of a PNG."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,23 @@ def shorten(name: str, longest: int) -> str:
 
 def png(figure: "Figure") -> bytes:
     """Return a figure as the bytes of a PNG file."""
-    buffer = BytesIO()
     # Without the version of matplotlib in the file, the same numbers give the same bytes.
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return encode(figure, "png", metadata={"Software": None})
+
+
+def encode(figure: "Figure", kind: str, **options: Any) -> bytes:
+    """Return a figure as the bytes of a file of a kind that matplotlib writes."""
+    buffer = BytesIO()
+    with missing_letters_allowed():
+        figure.savefig(buffer, format=kind, dpi=130, **options)
     return buffer.getvalue()
+
+
+@contextmanager
+def missing_letters_allowed() -> Iterator[None]:
+    """Draw a box for a letter that the font lacks, without a warning on stderr."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font", category=UserWarning
+        )
+        yield

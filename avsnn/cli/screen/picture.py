@@ -169,6 +169,8 @@ def _draw_small(
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.colors import to_hex
 
+    from avsnn.pipeline.pictures import missing_letters_allowed
+
     texts = []
 
     class Renderer(RendererAgg):
@@ -191,7 +193,8 @@ def _draw_small(
     figure.set_dpi(PX_PER_INCH)
     figure.set_size_inches(columns / PX_PER_INCH, 2 * rows / PX_PER_INCH)
     renderer = Renderer(columns, 2 * rows, PX_PER_INCH)
-    figure.draw(renderer)
+    with missing_letters_allowed():
+        figure.draw(renderer)
     return np.asarray(renderer.buffer_rgba())[..., :3], texts
 
 

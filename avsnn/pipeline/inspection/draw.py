@@ -1,7 +1,6 @@
-"""Draws a clip: frames and the spectrogram of the sound."""
+"""Draws a clip as one picture: frames and a spectrogram, or event frames and a raster."""
 
 import textwrap
-from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,12 +8,28 @@ from numpy.typing import NDArray
 
 from avsnn.pipeline.formats.audio_rows import read_sound, spectrogram
 from avsnn.pipeline.formats.damaged import damaged_error
-from avsnn.pipeline.formats.prepare_settings import AudioSettings
-from avsnn.pipeline.formats.shards import AUDIO_MEMBER
+from avsnn.pipeline.formats.event_npz import read_event_npz
+from avsnn.pipeline.formats.event_rows import event_row
+from avsnn.pipeline.formats.prepare_settings import EventSettings
+from avsnn.pipeline.formats.shards import (
+    AUDIO_EVENTS_MEMBER,
+    AUDIO_MEMBER,
+    VISUAL_EVENTS_MEMBER,
+)
 from avsnn.pipeline.inspection.clip import Clip
-from avsnn.pipeline.media import audio
+from avsnn.pipeline.inspection.panels import (
+    CHARACTERS_PER_INCH,
+    FONT_SIZE,
+    add_polarity_legend,
+    colour_polarities,
+    draw_raster,
+    draw_spectrogram,
+    draw_strip,
+    join_frames,
+)
 from avsnn.pipeline.media.errors import MediaError, failures_of
-from avsnn.pipeline.media.frames import spread_evenly
+from avsnn.pipeline.media.events import Events
+from avsnn.pipeline.media.frames import Frame, spread_evenly
 from avsnn.pipeline.media.image import decode_image
 from avsnn.pipeline.pictures import new_figure, shorten
 
@@ -22,28 +37,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A picture shows at most so many frames of a clip, so many in a row.
-MOST_FRAMES, MOST_IN_ROW = 16, 8
+# A picture shows at most so many frames of a clip.
+MOST_FRAMES = 16
 
-# Width of the picture in inches, the largest height of one row of frames, and the height of a plot.
-WIDTH, ROW_HEIGHT, PLOT_HEIGHT = 9.5, 2.0, 2.6
+# Width of a picture, height of the plot of a sound, and height of all texts above and below the
+# frames and the plot, in inches.
+WIDTH, PLOT_HEIGHT, TEXT_HEIGHT = 9.5, 2.6, 1.5
 
-# A screen shows no more columns of a spectrogram. An hour of sound has a hundred times as many.
-MOST_COLUMNS = 2000
+LONGEST_CLASS = 40
 
-# Sounds that are weaker than the loudest by more, in dB, are black.
-DYNAMIC_RANGE_DB = 80
 
-MEL_TICKS_HZ = (0, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+class _Frames(NamedTuple):
+    """The frames of a clip that a picture shows.
 
-# Size of all letters in points, and a number of letters that an inch holds in any text.
-FONT_SIZE, CHARACTERS_PER_INCH = 9, 11
+    Attributes:
+        images: the frames as images.
+        names: what is written below each frame.
+        heading: what is written above the frames.
+        has_polarities: whether the colours are the two polarities of events.
+    """
+
+    images: list[Frame]
+    names: list[str]
+    heading: str
+    has_polarities: bool = False
 
 
 def draw_clip(clip: Clip, *, width: float | None = None) -> "Figure":
-    """Draw a clip as one picture: the frames of the clip above the spectrogram of the sound.
+    """Draw a clip as one picture: the frames of the clip, and below them its sound.
 
-    The picture shows at most `MOST_FRAMES` frames, spread evenly over the clip.
+    The sound of a video is a spectrogram; the sound of event data is a raster of the cochlea. The
+    picture shows at most `MOST_FRAMES` frames, spread evenly over the clip.
 
     Args:
         clip: the clip.
@@ -52,144 +76,109 @@ def draw_clip(clip: Clip, *, width: float | None = None) -> "Figure":
     Raises:
         UserError: a file of the clip cannot be decoded.
     """
+    width = width or WIDTH
     try:
-        shown = spread_evenly(clip.sample.frames, min(clip.sample.frames, MOST_FRAMES))
-        with failures_of(f"a frame of the clip {clip.row.key}"):
-            frames = [decode_image(clip.members[clip.sample.frame_member(n)]) for n in shown]
-        with failures_of(f"the sound of the clip {clip.row.key}"):
-            sound = read_sound(clip.members[AUDIO_MEMBER], clip.row.key, clip.settings.audio)
-            bins = spectrogram(sound, clip.settings.audio)
+        if clip.sample.events is not None:
+            return _draw_events(clip, width)
+        return _draw_video(clip, width)
     except MediaError as error:
         raise damaged_error(clip.shard, str(error)) from None
-    width = width or WIDTH
-    strip = _join_frames(frames, width)
-    figure, (top, bottom) = new_figure(
-        width=width,
-        height=strip.inches + PLOT_HEIGHT + 1.5,
-        nrows=2,
-        height_ratios=(strip.inches, PLOT_HEIGHT),
-    )
-    _add_title(figure, clip, f"{sound.seconds:.1f} s of sound")
-    names = [f"frame {number}" for number in shown]
-    is_image = clip.manifest.visual == "image"
-    _draw_strip(top, strip, [""] if is_image else names, _describe_frames(clip, len(frames)))
-    _draw_spectrogram(bottom, bins, clip.settings.audio)
+
+
+def _draw_video(clip: Clip, width: float) -> "Figure":
+    with failures_of(f"the sound of the clip {clip.row.key}"):
+        sound = read_sound(clip.members[AUDIO_MEMBER], clip.row.key, clip.settings.audio)
+        bins = spectrogram(sound, clip.settings.audio)
+    with failures_of(f"a frame of the clip {clip.row.key}"):
+        frames = _frames_of_video(clip)
+    figure, plot = _begin(clip, frames, f"{sound.seconds:.1f} s of sound", width)
+    draw_spectrogram(plot, bins, clip.settings.audio)
     return figure
 
 
-def _add_title(figure: "Figure", clip: Clip, length: str) -> None:
-    """Write the key above the picture, and class, part and length of the clip below the key."""
-    facts = (
-        f"class {shorten(clip.row.label_name, 60)}; part {clip.row.splits[clip.split]} of the "
-        f"split {clip.split}; {length}"
+def _draw_events(clip: Clip, width: float) -> "Figure":
+    with failures_of(f"the events of the clip {clip.row.key}"):
+        seen = read_event_npz(clip.members[VISUAL_EVENTS_MEMBER])
+        heard = read_event_npz(clip.members[AUDIO_EVENTS_MEMBER])
+        frames = _frames_of_events(seen, clip.settings.events)
+    seen_seconds, heard_seconds = _seconds(seen), _seconds(heard)
+    length = f"{seen_seconds.max(initial=0):.2f} s of vision"
+    length += f", {heard_seconds.max(initial=0):.2f} s of sound"
+    figure, plot = _begin(clip, frames, length, width)
+    draw_raster(plot, heard_seconds, heard.x, heard.sensor.width)
+    return figure
+
+
+def _begin(clip: Clip, frames: _Frames, length: str, width: float) -> "tuple[Figure, Axes]":
+    """Return a figure with title and frames, and the empty axes of the sound."""
+    strip = join_frames(frames.images, width)
+    figure, (top, plot) = new_figure(
+        width=width,
+        height=strip.inches + PLOT_HEIGHT + TEXT_HEIGHT,
+        nrows=2,
+        height_ratios=(strip.inches, PLOT_HEIGHT),
     )
-    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
-    lines = [*textwrap.wrap(clip.row.key, width), *textwrap.wrap(facts, width)]
+    facts = (
+        f"class {shorten(clip.row.label_name, LONGEST_CLASS)}; part {clip.row.splits[clip.split]} "
+        f"of the split {clip.split}; {length}"
+    )
+    characters = int(CHARACTERS_PER_INCH * width)
+    lines = [*textwrap.wrap(clip.row.key, characters), *textwrap.wrap(facts, characters)]
     # A name that holds two dollar signs is no formula.
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=FONT_SIZE, parse_math=False)
+    draw_strip(top, strip, frames.names, frames.heading)
+    if frames.has_polarities:
+        add_polarity_legend(top)
+    return figure, plot
 
 
-def _describe_frames(clip: Clip, shown: int) -> str:
+def _frames_of_video(clip: Clip) -> _Frames:
+    """Decode frames of a video, or the image of a clip."""
     count = clip.sample.frames
+    shown = spread_evenly(count, min(count, MOST_FRAMES))
+    images = [decode_image(clip.members[clip.sample.frame_member(number)]) for number in shown]
     if clip.manifest.visual == "image":
-        return "image"
-    frames = "1 frame" if count == 1 else f"{count:,} frames"
-    rule = clip.settings.extract.frames
-    how = "about one per second" if rule == "1fps" else "spread evenly over the video"
-    some = f"{shown} of " if shown < count else ""
-    return f"{some}{frames}, {how}"
+        return _Frames(images, [""], "image")
+    is_per_second = clip.settings.extract.frames == "1fps"
+    how = "about one per second" if is_per_second else "spread evenly over the video"
+    heading = f"{_of(len(shown), count)} {'frame' if count == 1 else 'frames'}, {how}"
+    return _Frames(images, [f"frame {number}" for number in shown], heading)
 
 
-class _Strip(NamedTuple):
-    """Frames side by side, in rows, with room for the name of each frame below the frame.
-
-    Attributes:
-        pixels: all frames as one image ``[H, W, 3]``.
-        places: middle and lower edge of each frame in px, as (x, y).
-        inches: height of the strip in the picture.
-    """
-
-    pixels: NDArray[np.uint8]
-    places: list[tuple[float, int]]
-    inches: float
-
-
-def _join_frames(frames: list[NDArray[np.uint8]], inches: float) -> _Strip:
-    """Return the strip of some frames for a picture of a width in inches."""
-    height, width, _ = frames[0].shape
-    across = min(len(frames), MOST_IN_ROW)
-    rows = -(-len(frames) // MOST_IN_ROW)
-    gap = ceil(0.06 * width)
-    px_per_inch = max((across * (width + gap) - gap) / inches, height / ROW_HEIGHT)
-    below = ceil(0.22 * px_per_inch)
-    pixels = np.full((rows * (height + below), across * (width + gap) - gap, 3), 255, np.uint8)
-    places = []
-    for number, frame in enumerate(frames):
-        row, column = divmod(number, MOST_IN_ROW)
-        y, x = row * (height + below), column * (width + gap)
-        pixels[y : y + height, x : x + width] = frame
-        places.append((x + width / 2, y + height))
-    return _Strip(pixels, places, len(pixels) / px_per_inch)
-
-
-def _draw_strip(axes: "Axes", strip: _Strip, names: list[str], heading: str) -> None:
-    """Draw a strip, with the name of each frame below the frame."""
-    axes.imshow(strip.pixels)
-    for (x, y), name in zip(strip.places, names, strict=True):
-        axes.text(x, y, name, ha="center", va="top", fontsize=FONT_SIZE)
-    axes.set_anchor("W")
-    axes.set_axis_off()
-    _add_heading(axes, heading)
-
-
-def _draw_spectrogram(axes: "Axes", bins: NDArray[np.float32], settings: AudioSettings) -> None:
-    """Draw a spectrogram ``[bins, frames]`` in dB, over time in s and frequency in Hz."""
-    hop = settings.hop / settings.sample_rate
-    count, columns = bins.shape
-    pooled = -(-columns // MOST_COLUMNS)
-    bins = np.maximum.reduceat(bins, range(0, columns, pooled), axis=1)
-    factor = 20 if settings.n_mels is None else 10
-    levels = factor * np.log10(bins + 1e-7)
-    levels -= levels.max()
-    # Window n lies around the time n * hop.
-    right = (bins.shape[1] * pooled - 0.5) * hop
-    kind = f"STFT (window {settings.n_fft}, hop {settings.hop}, {settings.sample_rate:,} Hz)"
-    if settings.n_mels is None:
-        half = settings.sample_rate / settings.n_fft / 2
-        lowest, highest = -half, settings.sample_rate / 2 + half
-    else:
-        lowest, highest = -0.5, count - 0.5
-        kind = f"{settings.n_mels} mel filters on the {kind}"
-    noise = "" if settings.noise_snr is None else f", with noise at {settings.noise_snr:g} dB SNR"
-    image = axes.imshow(
-        levels,
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        vmin=-DYNAMIC_RANGE_DB,
-        vmax=0,
-        extent=(-hop / 2, right, lowest, highest),
+def _frames_of_events(events: Events, settings: EventSettings) -> _Frames:
+    """Count the events of a camera, and name each event frame by the times of its events in s."""
+    frames, outside, _ = event_row(events, settings)
+    count, _, height, width = frames.shape
+    shown = spread_evenly(count, min(count, MOST_FRAMES))
+    edges = _edges(_seconds(events), settings)
+    digits = 2 if edges[-1] / count >= 0.02 else 3
+    names = [f"{edges[n]:.{digits}f}-{edges[n + 1]:.{digits}f}" for n in shown]
+    left_out = f" ({outside:,} outside the crop)" if outside else ""
+    heading = (
+        f"{_of(len(shown), count)} event frames of {height} x {width} px, with their times in s: "
+        f"{len(events.t):,} events{left_out}"
     )
-    if settings.n_mels is not None:
-        peaks = audio.mel_frequencies(sample_rate=settings.sample_rate, n_mels=settings.n_mels)
-        ticks = [hz for hz in MEL_TICKS_HZ if peaks[0] <= hz <= peaks[-1]]
-        axes.set_yticks(np.interp(ticks, peaks, range(count)), map(str, ticks))
-    _label_axes(axes, f"sound: {kind}{noise}", y="Hz")
-    bar = axes.figure.colorbar(image, ax=axes)
-    bar.ax.set_title("dB", fontsize=FONT_SIZE)
-    bar.ax.tick_params(labelsize=FONT_SIZE)
+    return _Frames(
+        colour_polarities(frames[shown]), names, heading, has_polarities=frames.shape[1] == 2
+    )
 
 
-def _label_axes(axes: "Axes", heading: str, *, y: str) -> None:
-    _add_heading(axes, heading)
-    axes.set_xlabel("time in s", fontsize=FONT_SIZE)
-    axes.set_ylabel(y, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
-    axes.tick_params(labelsize=FONT_SIZE)
+def _of(shown: int, count: int) -> str:
+    return f"{count:,}" if shown == count else f"{shown} of {count:,}"
 
 
-def _add_heading(axes: "Axes", heading: str) -> None:
-    # Numbers and units of the axes take an inch to the left of the heading.
-    figure = axes.get_figure(root=True)
-    width = (figure.get_figwidth() if figure else WIDTH) - 1
-    lines = textwrap.wrap(heading, int(CHARACTERS_PER_INCH * width))
-    axes.set_title("\n".join(lines), loc="left", fontsize=FONT_SIZE)
+def _seconds(events: Events) -> NDArray[np.float64]:
+    """Return the time of each event after the first event, in s ``[E]``."""
+    if not len(events.t):
+        return np.zeros(0)
+    unit = 1.0 if events.t.dtype.kind == "f" else 1e-6
+    return np.asarray(events.t - events.t.min(), np.float64) * unit
+
+
+def _edges(seconds: NDArray[np.float64], settings: EventSettings) -> NDArray[np.float64]:
+    """Return the starts of the time bins, and the end of the last bin, in s ``[T + 1]``."""
+    T = settings.steps
+    if settings.bins == "time" or not len(seconds):
+        return np.linspace(0, seconds.max(initial=0), T + 1)
+    firsts = np.minimum(-(-np.arange(T + 1) * len(seconds) // T), len(seconds) - 1)
+    return np.asarray(np.sort(seconds)[firsts], np.float64)

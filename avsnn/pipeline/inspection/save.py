@@ -1,6 +1,5 @@
 """Writes a picture to a file, whole or not at all."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from avsnn.pipeline.engine.atomic_files import (
     disk_full_error,
     write_atomically,
 )
-from avsnn.pipeline.pictures import png
+from avsnn.pipeline.pictures import encode, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,18 +42,12 @@ def save_picture(figure: "Figure", path: Path) -> None:
         UserError: the file cannot be written.
         RunError: the disk is full.
     """
+    kind = path.suffix.lower().removeprefix(".")
+    data = png(figure) if kind == "png" else encode(figure, kind)
     try:
-        write_atomically(path, _encode(figure, path.suffix.lower().removeprefix(".")))
+        write_atomically(path, data)
     except OSError as error:
         raise _not_written(path, error) from None
-
-
-def _encode(figure: "Figure", kind: str) -> bytes:
-    if kind == "png":
-        return png(figure)
-    buffer = BytesIO()
-    figure.savefig(buffer, format=kind, dpi=130)
-    return buffer.getvalue()
 
 
 def _not_written(path: Path, error: OSError) -> UserError | RunError:
