@@ -38,10 +38,6 @@ HALF_BLOCK = "▀"
 # With so many px per inch, letters of 9 points need no more room than letters of the terminal.
 PX_PER_INCH = 12
 
-# A picture that is higher than the terminal is drawn in as many lines as the terminal has, but in
-# no fewer than these.
-FEWEST_LINES = 28
-
 
 class Display(NamedTuple):
     """How a terminal shows a picture.
@@ -188,8 +184,6 @@ def _draw_small(
             texts.append((int(middle // 2), round(x + share * spare), text, to_hex(gc.get_rgb())))
 
     rows = round(figure.get_figheight() * PX_PER_INCH / 2)
-    # Two lines stay for the sentences below the picture and for the prompt.
-    rows = min(rows, max(FEWEST_LINES, out.height - 3))
     figure.set_dpi(PX_PER_INCH)
     figure.set_size_inches(columns / PX_PER_INCH, 2 * rows / PX_PER_INCH)
     renderer = Renderer(columns, 2 * rows, PX_PER_INCH)

@@ -22,6 +22,7 @@ from avsnn.pipeline.inspection.panels import (
     FONT_SIZE,
     add_polarity_legend,
     colour_polarities,
+    count_in_row,
     draw_raster,
     draw_spectrogram,
     draw_strip,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A picture shows at most so many frames of a clip.
-MOST_FRAMES = 16
+# A picture shows at most so many rows of frames of a clip.
+MOST_ROWS = 2
 
 # Width of a picture, height of the plot of a sound, and height of all texts above and below the
 # frames and the plot, in inches.
@@ -67,7 +68,7 @@ def draw_clip(clip: Clip, *, width: float | None = None) -> "Figure":
     """Draw a clip as one picture: the frames of the clip, and below them its sound.
 
     The sound of a video is a spectrogram; the sound of event data is a raster of the cochlea. The
-    picture shows at most `MOST_FRAMES` frames, spread evenly over the clip.
+    picture shows at most two rows of frames, spread evenly over the clip.
 
     Args:
         clip: the clip.
@@ -89,18 +90,20 @@ def _draw_video(clip: Clip, width: float) -> "Figure":
     with failures_of(f"the sound of the clip {clip.row.key}"):
         sound = read_sound(clip.members[AUDIO_MEMBER], clip.row.key, clip.settings.audio)
         bins = spectrogram(sound, clip.settings.audio)
+    most = MOST_ROWS * count_in_row(width)
     with failures_of(f"a frame of the clip {clip.row.key}"):
-        frames = _frames_of_video(clip)
+        frames = _frames_of_video(clip, most)
     figure, plot = _begin(clip, frames, f"{sound.seconds:.1f} s of sound", width)
     draw_spectrogram(plot, bins, clip.settings.audio)
     return figure
 
 
 def _draw_events(clip: Clip, width: float) -> "Figure":
+    most = MOST_ROWS * count_in_row(width)
     with failures_of(f"the events of the clip {clip.row.key}"):
         seen = read_event_npz(clip.members[VISUAL_EVENTS_MEMBER])
         heard = read_event_npz(clip.members[AUDIO_EVENTS_MEMBER])
-        frames = _frames_of_events(seen, clip.settings.events)
+        frames = _frames_of_events(seen, clip.settings.events, most)
     seen_seconds, heard_seconds = _seconds(seen), _seconds(heard)
     length = f"{seen_seconds.max(initial=0):.2f} s of vision"
     length += f", {heard_seconds.max(initial=0):.2f} s of sound"
@@ -132,10 +135,10 @@ def _begin(clip: Clip, frames: _Frames, length: str, width: float) -> "tuple[Fig
     return figure, plot
 
 
-def _frames_of_video(clip: Clip) -> _Frames:
-    """Decode frames of a video, or the image of a clip."""
+def _frames_of_video(clip: Clip, most: int) -> _Frames:
+    """Decode at most ``most`` frames of a video, or the image of a clip."""
     count = clip.sample.frames
-    shown = spread_evenly(count, min(count, MOST_FRAMES))
+    shown = spread_evenly(count, min(count, most))
     images = [decode_image(clip.members[clip.sample.frame_member(number)]) for number in shown]
     if clip.manifest.visual == "image":
         return _Frames(images, [""], "image")
@@ -145,17 +148,17 @@ def _frames_of_video(clip: Clip) -> _Frames:
     return _Frames(images, [f"frame {number}" for number in shown], heading)
 
 
-def _frames_of_events(events: Events, settings: EventSettings) -> _Frames:
-    """Count the events of a camera, and name each event frame by the times of its events in s."""
+def _frames_of_events(events: Events, settings: EventSettings, most: int) -> _Frames:
+    """Count the events of a camera, and name at most ``most`` event frames by their times in s."""
     frames, outside, _ = event_row(events, settings)
     count, _, height, width = frames.shape
-    shown = spread_evenly(count, min(count, MOST_FRAMES))
+    shown = spread_evenly(count, min(count, most))
     edges = _edges(_seconds(events), settings)
     digits = 2 if edges[-1] / count >= 0.02 else 3
     names = [f"{edges[n]:.{digits}f}-{edges[n + 1]:.{digits}f}" for n in shown]
-    left_out = f" ({outside:,} outside the crop)" if outside else ""
+    left_out = f", {outside:,} outside the crop" if outside else ""
     heading = (
-        f"{_of(len(shown), count)} event frames of {height} x {width} px, with their times in s: "
+        f"{_of(len(shown), count)} event frames of {height} x {width} px, times in s; "
         f"{len(events.t):,} events{left_out}"
     )
     return _Frames(

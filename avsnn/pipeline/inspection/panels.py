@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 FONT_SIZE, CHARACTERS_PER_INCH = 9, 11
 
 # The largest height of a row of frames in inches, and the width that the name of a frame needs.
-ROW_HEIGHT, NAME_WIDTH = 2.0, 1.1
+ROW_HEIGHT, NAME_WIDTH = 2.0, 0.95
 
-# Numbers and units beside the axes take about so many inches of the width of a picture.
-BESIDE_AXES = 1.8
+# What stands to the left of the axes, and on both sides, takes about so many inches.
+LEFT_OF_AXES, BESIDE_AXES = 1.0, 1.8
 
 # A screen shows no more columns than these. The spectrogram of an hour has a hundred times as many.
 MOST_COLUMNS = 2000
@@ -34,7 +34,12 @@ MEL_TICKS_HZ = (200, 500, 1000, 2000, 4000, 8000, 16000, 32000)
 
 # Blue and vermilion of Okabe and Ito, which colour-blind people tell apart: OFF, ON.
 POLARITY_COLOURS = ((0, 114, 178), (213, 94, 0))
-POLARITY_NAMES = ("OFF (darker)", "ON (brighter)")
+POLARITY_NAMES = ("OFF (darker)", "ON (brighter)", "both")
+BACKGROUND = 232
+
+# An event frame has at most so many px on a side, and a raster so many rows and columns. More
+# would be too small to be seen.
+MOST_EVENT_PX, RASTER_ROWS, RASTER_COLUMNS = 64, 128, 400
 
 
 class Strip(NamedTuple):
@@ -51,10 +56,15 @@ class Strip(NamedTuple):
     inches: float
 
 
+def count_in_row(inches: float) -> int:
+    """Return how many frames stand side by side in a picture of a width in inches."""
+    return int((inches - BESIDE_AXES) / NAME_WIDTH)
+
+
 def join_frames(frames: "list[Frame]", inches: float) -> Strip:
     """Return the strip of some frames for a picture of a width in inches."""
     height, width, _ = frames[0].shape
-    across = min(len(frames), int(inches / NAME_WIDTH))
+    across = min(len(frames), count_in_row(inches))
     rows = ceil(len(frames) / across)
     gap = ceil(0.06 * width)
     full_width = across * (width + gap) - gap
@@ -141,10 +151,9 @@ def draw_raster(
         count: number of channels.
     """
     end = float(seconds.max(initial=0)) or 1.0
-    across = int(min(MOST_COLUMNS, max(100, len(seconds))))
-    events, _, _ = np.histogram2d(
-        channels, seconds, bins=(count, across), range=((-0.5, count - 0.5), (0, end))
-    )
+    bins = (min(count, RASTER_ROWS), RASTER_COLUMNS)
+    span = ((-0.5, count - 0.5), (0, end))
+    events, _, _ = np.histogram2d(channels, seconds, bins=bins, range=span)
     axes.imshow(
         events > 0,
         origin="lower",
@@ -158,48 +167,49 @@ def draw_raster(
 
 
 def colour_polarities(frames: NDArray[np.uint8]) -> "list[Frame]":
-    """Return event frames ``[T, P, H, W]`` as images: white where nothing happened.
+    """Return event frames ``[T, P, H, W]`` as images: grey where nothing happened.
 
     More events of a polarity make the colour of the polarity stronger, up to a number that 95 % of
-    the counts do not exceed. A sensor without polarities has shades of grey.
+    the counts do not exceed. A sensor without polarities has one colour.
     """
-    scale = max(1.0, float(np.percentile(frames[frames > 0], 95))) if frames.any() else 1.0
-    strength = np.minimum(1, frames / scale)[..., None]
-    colours = POLARITY_COLOURS if frames.shape[1] == 2 else ((0, 0, 0),)
-    absorbed = 255 - np.array(colours, float)
-    light = 255 - (strength * absorbed[:, None, None]).sum(axis=1)
+    height, width = frames.shape[2:]
+    # Single px of a large sensor would be too small to be seen.
+    step = ceil(max(height, width) / MOST_EVENT_PX)
+    counts = np.add.reduceat(frames, range(0, height, step), axis=2, dtype=np.int64)
+    counts = np.add.reduceat(counts, range(0, width, step), axis=3)
+    limit = np.percentile(counts[counts > 0], 95) if counts.any() else 1
+    strength = np.minimum(1, counts / limit)[..., None]
+    absorbed = BACKGROUND - np.array(POLARITY_COLOURS[: frames.shape[1]])[:, None, None]
+    light = BACKGROUND - (strength * absorbed).sum(axis=1)
     return list(np.clip(light, 0, 255).astype(np.uint8))
 
 
 def add_polarity_legend(axes: "Axes") -> None:
-    """Say above the frames which colour is which polarity."""
+    """Say below the frames which colour is which polarity."""
     from matplotlib.patches import Patch
 
-    handles = [
-        Patch(facecolor="#" + bytes(colour).hex(), label=name)
-        for colour, name in zip(POLARITY_COLOURS, POLARITY_NAMES, strict=True)
-    ]
+    colours = zip((*POLARITY_COLOURS, (0, 0, 0)), POLARITY_NAMES, strict=True)
     axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
+        handles=[Patch(facecolor=f"#{bytes(rgb).hex()}", label=name) for rgb, name in colours],
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        ncols=len(POLARITY_NAMES),
         frameon=False,
         fontsize=FONT_SIZE,
         borderpad=0,
-        borderaxespad=0.3,
+        borderaxespad=0.2,
     )
 
 
 def _label_axes(axes: "Axes", heading: str, *, y: str) -> None:
     _add_heading(axes, heading)
     axes.set_xlabel("time in s", fontsize=FONT_SIZE)
-    axes.set_ylabel(y, fontsize=FONT_SIZE, rotation=0, ha="right", va="center")
+    axes.set_ylabel(y, fontsize=FONT_SIZE, rotation=0, ha="right", va="center", labelpad=8)
     axes.tick_params(labelsize=FONT_SIZE)
 
 
 def _add_heading(axes: "Axes", heading: str) -> None:
     figure = axes.get_figure(root=True)
-    width = (figure.get_figwidth() if figure else 0) - BESIDE_AXES
+    width = (figure.get_figwidth() if figure else 0) - LEFT_OF_AXES
     lines = textwrap.wrap(heading, int(CHARACTERS_PER_INCH * width))
     axes.set_title("\n".join(lines), loc="left", fontsize=FONT_SIZE)
