@@ -88,10 +88,10 @@ def draw_strip(axes: "Axes", strip: Strip, names: list[str], heading: str) -> No
         axes.annotate(
             name,
             place,
-            xytext=(0, -2),
+            xytext=(0, -FONT_SIZE - 1),
             textcoords="offset points",
             ha="center",
-            va="top",
+            va="baseline",
             fontsize=FONT_SIZE,
         )
     axes.set_anchor("W")
