@@ -29,10 +29,12 @@ def inspect_command(
     split: SplitName = None,
     root: Root = Path("data"),
 ) -> None:
-    """Show one clip of a prepared data set as a picture: its frames and its sound.
+    """Show one clip of a prepared data set as a picture.
 
-    The sound is shown as a spectrogram, with the settings of the audio cache. inspect shows the
-    picture in the terminal, as sharp as the terminal allows, or writes the picture to a file.
+    The picture shows the frames of the clip, and the spectrogram of its sound with the settings of
+    the audio cache. Of event data, the picture shows event frames, and a raster of the cochlea.
+    Without --out, the picture appears in the terminal: sharp in kitty, Ghostty, iTerm2, WezTerm and
+    mintty, in coloured half blocks in other terminals.
     """
     from avsnn.cli.screen.picture import choose_display, print_clip, show_picture
     from avsnn.pipeline.inspection.save import require_picture_path

@@ -80,13 +80,16 @@ def _find_row(
     folder: Path, prepared: Prepared, key: str | None, *, root: Path
 ) -> tuple[IndexRow, int]:
     """Return the clip in the index, and the number of all clips that are ready."""
-    failures = read_failures(folder)
+    index = folder / prepared.index / "clips.jsonl"
+    with _reading(folder / "failures.jsonl"):
+        failures = read_failures(folder)
     if key in failures:
         raise UserError(
             f"the clip {key} of {prepared.dataset} could not be prepared: "
             f"{'; '.join(failures[key])}."
         )
-    rows = {row.key: row for row in read_index(folder / prepared.index) if row.key not in failures}
+    with _reading(index):
+        rows = {row.key: row for row in read_index(index.parent) if row.key not in failures}
     if not rows:
         raise UserError(
             f"no clip of {prepared.dataset} in {root} is ready; run 'avsnn prepare "
@@ -96,8 +99,7 @@ def _find_row(
     if key not in rows:
         raise UserError(
             f"no prepared clip of {prepared.dataset} in {root} has the key {key!r}; "
-            f"{did_you_mean(key, rows)}{folder / prepared.index / 'clips.jsonl'} lists the keys of "
-            f"all {len(rows):,} clips."
+            f"{did_you_mean(key, rows)}{index} lists the keys of all {len(rows):,} clips."
         )
     return rows[key], len(rows)
 
