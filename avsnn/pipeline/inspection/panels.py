@@ -69,7 +69,7 @@ def join_frames(frames: "list[Frame]", inches: float) -> Strip:
     gap = ceil(0.06 * width)
     full_width = across * (width + gap) - gap
     px_per_inch = max(full_width / (inches - BESIDE_AXES), height / ROW_HEIGHT)
-    below = ceil(0.22 * px_per_inch)
+    below = ceil(0.28 * px_per_inch)
     pixels = np.full((rows * (height + below), full_width, 3), 255, np.uint8)
     places = []
     for number, frame in enumerate(frames):
