@@ -267,6 +267,11 @@ class Manifest(StrictModel):
             raise ValueError("visual and audio are both recordings of event sensors, or neither")
         if self.pairs and not self.has_events:
             raise ValueError("pairs are for recordings of event sensors")
+        prefixes = tuple(source.prefix for source in self.sources)
+        if self.sources and any(
+            not file.published_path.startswith(prefixes) for file in self.recording_files
+        ):
+            raise ValueError("no source holds one of the files of pairs")
         if self.pairs and (wrong := self._labels_of_no_class()):
             raise ValueError(f"pairs: label {wrong[0]} is no class")
         return self
@@ -334,7 +339,7 @@ class Manifest(StrictModel):
         )
         prefixes = tuple(source.prefix for source in self.sources)
         for file in (file for clip in clips for file in clip.files):
-            if self.sources and not file.path.startswith(prefixes):
+            if self.sources and not self.pairs and not file.path.startswith(prefixes):
                 raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
         unknown = self.known_bad.keys() - {clip.key for clip in clips}
         # The table of a layout holds the clips that were found so far.

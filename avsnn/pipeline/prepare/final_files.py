@@ -62,8 +62,30 @@ def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepa
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
         layout=LAYOUT,
-        notes=_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
+        notes=(
+            *_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
+            *_notes_on_events(summaries),
+        ),
     )
+
+
+def _notes_on_events(summaries: list[StageSummary]) -> tuple[str, ...]:
+    """Return a phrase for every cache in which events of the recordings are not counted."""
+    notes = []
+    for summary in summaries:
+        tallies = summary.tallies
+        events = tallies["events"]
+        if outside := tallies["outside"]:
+            notes.append(
+                f"{summary.stage}: {outside:,} of {events:,} events ({outside / events:.1%}) are "
+                "outside the crop"
+            )
+        if saturated := tallies["saturated"]:
+            notes.append(
+                f"{summary.stage}: {saturated:,} of {events:,} events are not counted, because a "
+                "count ends at 255; more steps lower the counts"
+            )
+    return tuple(notes)
 
 
 def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:

@@ -121,13 +121,13 @@ class Extract(Stage):
 
         # FFmpeg takes a relative path with a colon for an address.
         raw = self.raw.absolute()
-        form, read = (self.visual, self.audio), _read_clip
+        form, read, kinds = (self.visual, self.audio), _read_clip, ("audio", self.visual)
         if self.visual in EVENT_FORMATS:
-            read = _read_events
+            read, kinds = _read_events, ("recording", "recording")
         try:
             return sandbox.call(read, raw, row.audio, row.visual, form, self.chosen)
         except sandbox.DecoderDiedError as died:
-            raise MediaError(f"audio {row.audio} or visual {row.visual} {died}") from None
+            raise MediaError(f"{kinds[0]} {row.audio} or {kinds[1]} {row.visual} {died}") from None
 
 
 def _sample(row: IndexRow, clip: DecodedClip) -> Sample:
@@ -176,7 +176,7 @@ def _read_events(
     raw: Path, sound: str, visual: str, form: tuple[str, str], settings: ExtractSettings
 ) -> DecodedClip:
     """Read two recordings of events; no setting changes what is read."""
-    from avsnn.pipeline.formats.event_rows import event_npz
+    from avsnn.pipeline.formats.event_npz import event_npz
 
     seen = _read_recording(raw, visual, form[0])
     heard = _read_recording(raw, sound, form[1])

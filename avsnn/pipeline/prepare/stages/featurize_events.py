@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
-from avsnn.pipeline.formats.event_rows import event_row, event_row_shape, read_event_npz
+from avsnn.pipeline.formats.event_npz import read_event_npz
+from avsnn.pipeline.formats.event_rows import event_row, event_row_shape
 from avsnn.pipeline.formats.prepare_settings import EventSettings
 from avsnn.pipeline.formats.shards import (
     AUDIO_EVENTS_MEMBER,
@@ -19,6 +21,7 @@ from avsnn.pipeline.formats.shards import (
     Sample,
     read_member,
 )
+from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.prepare.stages.cache import Cache
 
 if TYPE_CHECKING:
@@ -55,8 +58,15 @@ class EventCache(Cache):
         """Return the sensor whose events this cache holds."""
 
     def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
-        """Return the shape of the event frames of a clip, ``(T, P, H, W)``."""
-        return event_row_shape(self.sensor_of(samples[0]), self.chosen)
+        """Return the shape of the event frames of a clip, ``(T, P, H, W)``.
+
+        Raises:
+            UserError: with these settings, the event frames would be too large.
+        """
+        try:
+            return event_row_shape(self.sensor_of(samples[0]), self.chosen)
+        except MediaError as error:
+            raise UserError(f"events: {error}.") from None
 
     def rows_of(self, sample: Sample) -> int:
         """Return one row for any clip."""

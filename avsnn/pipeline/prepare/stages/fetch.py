@@ -199,9 +199,22 @@ class Fetch(Stage):
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
         # Only a generated data set needs the encoders, so no other data set waits for the import.
+        shape, contour = self.manifest.classes[clip.label].split("-")
+        if self.manifest.has_events:
+            from avsnn.pipeline.media import demo_events_synthesis
+
+            if file == clip.visual:
+                demo_events_synthesis.write_recording(target, key=clip.key, shape=shape)
+            else:
+                demo_events_synthesis.write_sound(
+                    target,
+                    key=clip.key,
+                    contour=contour,
+                    part="train" if file.member.startswith("train/") else "test",
+                )
+            return
         from avsnn.pipeline.media import demo_synthesis
 
-        shape, contour = self.manifest.classes[clip.label].split("-")
         if file == clip.visual:
             demo_synthesis.write_video(target, key=clip.key, shape=shape)
         else:

@@ -14,7 +14,6 @@ from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.media import sandbox
 from avsnn.pipeline.media.errors import MediaError, failures_of
-from avsnn.pipeline.media.event_files import list_recordings
 from avsnn.pipeline.prepare.pairing import PART_COLUMN, pair_recordings, read_paths
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.written_table import (
@@ -116,5 +115,7 @@ class Pair(Stage):
 
 
 def _list_in_file(file: Path, form: EventFormat) -> list[str]:
+    from avsnn.pipeline.media.event_files import list_recordings
+
     with failures_of(file.name):
         return list_recordings(file.absolute(), form)
