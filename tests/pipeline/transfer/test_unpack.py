@@ -72,14 +72,14 @@ def test_another_archive_is_refused_with_a_reason(
         unpack_one_file(tmp_path / "archive", tmp_path / "file")
 
 
-@given(st.data())
+@given(drawn=st.data())
 def test_a_damaged_archive_gives_the_file_or_a_reason(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    drawn: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    whole = data.draw(st.sampled_from([zip_of(a=CONTENT), gzip.compress(CONTENT)]))
-    place = data.draw(st.integers(0, len(whole) - 1))
+    whole = drawn.draw(st.sampled_from([zip_of(a=CONTENT), gzip.compress(CONTENT)]))
+    place = drawn.draw(st.integers(0, len(whole) - 1))
     damaged = bytearray(whole)
-    damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    damaged[place] ^= 1 << drawn.draw(st.integers(0, 7))
     folder = tmp_path_factory.mktemp("damaged")
     (folder / "archive").write_bytes(damaged)
     try:
