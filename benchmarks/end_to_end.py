@@ -115,7 +115,8 @@ def bare_rate(config: RunConfig, device: torch.device, *, passes: int) -> float:
     choose_precision(settings, device)
     choose_kernels("auto", device)
     torch.manual_seed(settings.seed)
-    model = place_network(build_network(config), settings, device).train()
+    shapes = open_source(config).shapes
+    model = place_network(build_network(config, shapes), settings, device).train()
     optimizer = make_optimizer(model, settings.optimizer)
     batches = load_batches(config, device)
 

@@ -168,6 +168,7 @@ def extract(fake: FakeCremaD, work: Path, executor: Executor, clips_per_shard: i
         raw=fake.folder,
         index=folder / "index",
         visual="video",
+        audio="sound",
         chosen=ExtractSettings(clips_per_shard=clips_per_shard),
     )
     summary = run_stage(stage, executor=lambda: executor, progress=NoProgress())

@@ -5,7 +5,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from operator import itemgetter
 from typing import Literal
@@ -14,6 +14,8 @@ from avsnn.errors import UserError
 
 Part = Literal["train", "val", "test"]
 PARTS = ("train", "val", "test")
+# What stands in place of a part where a split leaves a clip out.
+NO_PART = "none"
 
 # The columns of every table. A table has one more column for each split that names a column.
 COLUMNS = (
@@ -39,6 +41,8 @@ ENCODINGS = (
 )
 # What spreadsheets put between the fields of a table.
 SEPARATORS = (",", ";", "\t")
+# The end of the name of a file that holds many recordings.
+CONTAINER = re.compile(r"(\.zip|\.hdf5|\.h5)/")
 # A message quotes no more characters of a value than this.
 QUOTED_CHARACTERS = 40
 
@@ -51,11 +55,42 @@ class MediaFile:
         path: path below the data set's folder.
         sha256: SHA-256 of the bytes, in hexadecimal; None where nobody published a checksum.
         size: size in bytes; None where nobody published the size.
+        member: name of the recording in the file; empty where the file is the recording.
+        md5: MD5 of the bytes as published, in hexadecimal; None where nobody published an MD5.
+        packed_as: path of the archive that was published in place of the file, a zip or a gzip with
+            the file inside; empty where the file itself was published.
     """
 
     path: str
     sha256: str | None
     size: int | None
+    member: str = ""
+    md5: str | None = None
+    packed_as: str = ""
+
+    @property
+    def recording(self) -> str:
+        """Path of the recording: the path of the file, followed by the member."""
+        return f"{self.path}/{self.member}" if self.member else self.path
+
+    @property
+    def published_path(self) -> str:
+        """Path of the bytes that were published: of the archive, or of the file."""
+        return self.packed_as or self.path
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether somebody published a checksum of the file."""
+        return self.sha256 is not None or self.md5 is not None
+
+
+def split_recording(path: str) -> tuple[str, str]:
+    """Split the path of a recording into the path of its file and the name in the file.
+
+    The name is empty where the file is the recording.
+    """
+    file, suffix, member = CONTAINER.split(path, 1) if CONTAINER.search(path) else (path, "", "")
+    return file + suffix, member
 
 
 @dataclass(frozen=True)
@@ -85,7 +120,12 @@ class Clip:
 
 
 def read_table(
-    content: bytes, *, name: str, class_count: int, part_columns: Sequence[str]
+    content: bytes,
+    *,
+    name: str,
+    class_count: int,
+    part_columns: Sequence[str],
+    holds_recordings: bool = False,
 ) -> tuple[Clip, ...]:
     """Read the clips of a table, in the order of the rows; empty rows are skipped.
 
@@ -96,6 +136,7 @@ def read_table(
         name: name of the table in error messages.
         class_count: number of classes; a label is smaller than this number.
         part_columns: names of the columns that hold the parts of a split.
+        holds_recordings: whether a path may go on inside a file that holds many recordings.
 
     Raises:
         UserError: the table is not text in such an encoding, a column is missing, there is no row,
@@ -119,6 +160,11 @@ def read_table(
                 f"{len(header)}; put a text that holds the separator in quotes."
             )
         clips.append(_clip(row, values_of, part_positions, name, class_count))
+    if holds_recordings:
+        clips = [
+            replace(clip, audio=_in_its_file(clip.audio), visual=_in_its_file(clip.visual))
+            for clip in clips
+        ]
     if not clips:
         raise UserError(f"{name}: has no clips; add a row for each clip.")
     if len({clip.key for clip in clips}) != len(clips):
@@ -218,6 +264,12 @@ def _media_file(path: str, sha256: str, size: str, *, table: str) -> MediaFile:
         raise UserError(f"{table}: the checksum or the size of {_short(path)} is not valid.")
     _require_path_inside(path, table)
     return MediaFile(path=path, sha256=sha256 or None, size=int(size) if size else None)
+
+
+def _in_its_file(recording: MediaFile) -> MediaFile:
+    """Return a recording with the path of its file and its name in the file."""
+    path, member = split_recording(recording.path)
+    return replace(recording, path=path, member=member)
 
 
 def _require_path_inside(path: str, table: str) -> None:

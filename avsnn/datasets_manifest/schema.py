@@ -10,22 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from avsnn.datasets_manifest.clips import Clip, read_table
+from avsnn.datasets_manifest.clips import Clip, MediaFile, read_table
+from avsnn.datasets_manifest.patterns import Pattern
+from avsnn.datasets_manifest.recordings import EVENT_FORMATS, Pairs
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
-
-
-def _require_pattern(text: str) -> str:
-    """Refuse a text that is no regular expression.
-
-    Raises:
-        ValueError: Python cannot compile the text.
-    """
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"is no regular expression: {error}") from None
-    return text
 
 
 def _require_folder_name(text: str) -> str:
@@ -43,17 +32,14 @@ def _require_distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Pattern = Annotated[str, AfterValidator(_require_pattern)]
 FolderName = Annotated[str, AfterValidator(_require_folder_name)]
-
-# Formats of files that hold recordings of an event sensor: AEDAT 2.0 with addresses of a DVS128,
-# the binary files of N-MNIST, and the HDF5 layouts of N-TIDIGITS18 and of the Spiking Heidelberg
-# Digits.
-EventFormat = Literal["aedat2", "n-mnist", "n-tidigits", "shd"]
 
 
 class Source(StrictModel):
-    """A place from which files can be downloaded: a folder on the web, or a Git LFS server."""
+    """A place from which files can be downloaded.
+
+    A place is a folder on the web, a Git LFS server, or the address of a single file.
+    """
 
     prefix: str = Field(
         description="The source holds the files whose path starts with this text; empty for all "
@@ -69,15 +55,20 @@ class Source(StrictModel):
         pattern=r"^https?://.+/objects/batch$",
         description="Batch endpoint of a Git LFS server, which knows files by SHA-256 and size",
     )
+    file: str | None = Field(
+        default=None,
+        pattern=r"^https?://.+[^/]$",
+        description="Address of a single file; the prefix is the whole path of the file",
+    )
     insecure: bool = Field(
         default=False, description="Whether plain http, without encryption, is allowed"
     )
 
     @model_validator(mode="after")
     def _require_one_secure_address(self) -> "Source":
-        given = [address for address in (self.url, self.lfs) if address is not None]
+        given = [address for address in (self.url, self.lfs, self.file) if address is not None]
         if len(given) != 1:
-            raise ValueError("a source has either url or lfs")
+            raise ValueError("a source has url, lfs or file, and only one of the three")
         if given[0].startswith("http://") and not self.insecure:
             raise ValueError("a source over plain http must say insecure: true")
         return self
@@ -88,7 +79,7 @@ class Source(StrictModel):
 
         The whole address may hold a secret.
         """
-        host = urlsplit(self.url or self.lfs or "").hostname
+        host = urlsplit(self.url or self.lfs or self.file or "").hostname
         return f"{host} (LFS)" if self.lfs else str(host)
 
 
@@ -131,6 +122,16 @@ class ColumnSplit(StrictModel):
         ge=0,
         lt=1,
         description="Share of the train part that is set aside for validation, in each class",
+    )
+    whole_recordings: bool = Field(
+        default=False,
+        description="Whether clips that share a recording stay together, so that train and val "
+        "share no recording",
+    )
+    keys: Pattern | None = Field(
+        default=None,
+        description="Regular expression of the keys of the clips in the split; other clips are in "
+        "no part. Unset takes all clips",
     )
 
 
@@ -189,13 +190,15 @@ class Twins(StrictModel):
 class Manifest(StrictModel):
     """The facts about one data set.
 
-    A data set has a table or a layout. The table is a CSV file beside the YAML file with one row
-    per clip. The columns of the table are ``key``, ``label`` (index into ``classes``), ``group``,
-    every column that a split names, and ``_path``, ``_sha256`` and ``_bytes`` of ``audio`` and of
-    ``visual``. The checksum and the size are empty where nobody published them.
+    A data set has a table, a layout or pairs. The table is a CSV file beside the YAML file with one
+    row per clip. The columns of the table are ``key``, ``label`` (index into ``classes``),
+    ``group``, every column that a split names, and ``_path``, ``_sha256`` and ``_bytes`` of
+    ``audio`` and of ``visual``. The checksum and the size are empty where nobody published them.
 
     Where nobody published a list of clips, ``layout`` says how the files lie in folders. avsnn
     then writes the table beside the data when avsnn first finds the files (:meth:`with_table`).
+    Where recordings of two sensors were published, ``pairs`` says which of them become clips, and
+    avsnn writes the table when the files are here.
     """
 
     name: str = Field(
@@ -205,7 +208,14 @@ class Manifest(StrictModel):
     description: str = Field(description="What the clips are, how many there are, and the splits")
     homepage: str | None = Field(default=None, description="Address of the publisher's page")
     licence: str = Field(description="Licence of the data")
-    visual: Literal["image", "video"] = Field(description="What every visual file is")
+    visual: Literal["image", "video", "aedat2", "n-mnist"] = Field(
+        description="What every visual file is: an image, a video, or the format of the recordings "
+        "of an event camera"
+    )
+    audio: Literal["sound", "n-tidigits", "shd"] = Field(
+        default="sound",
+        description="What every audio file is: sound, or the format of the recordings of a cochlea",
+    )
     group: str = Field(
         description="What a group of clips has in common: speaker, actor, recording; 'none' where "
         "clips have no groups"
@@ -218,6 +228,9 @@ class Manifest(StrictModel):
     )
     layout: FolderLayout | None = Field(
         default=None, description="How the files lie in folders, where nobody published a table"
+    )
+    pairs: Pairs | None = Field(
+        default=None, description="How recordings become clips, where nobody published a table"
     )
     sources: tuple[Source, ...] = Field(
         default=(),
@@ -247,9 +260,40 @@ class Manifest(StrictModel):
             raise ValueError(f"default_split {self.default_split!r} is not one of its splits")
         if [bool(self.sources), self.kaggle is not None, self.generated].count(True) != 1:
             raise ValueError("a data set is generated, or has sources, or is on Kaggle")
-        if (self.table is None) == (self.layout is None):
-            raise ValueError("a data set has a table or a layout")
+        described = [self.table, self.layout, self.pairs]
+        if len([one for one in described if one is not None]) != 1:
+            raise ValueError("a data set has a table, a layout or pairs, and only one of the three")
+        if (self.visual in EVENT_FORMATS) != (self.audio in EVENT_FORMATS):
+            raise ValueError("visual and audio are both recordings of event sensors, or neither")
+        if self.pairs and not self.has_events:
+            raise ValueError("pairs are for recordings of event sensors")
+        prefixes = tuple(source.prefix for source in self.sources)
+        if self.sources and any(
+            not file.published_path.startswith(prefixes) for file in self.recording_files
+        ):
+            raise ValueError("no source holds one of the files of pairs")
+        if self.pairs and (wrong := self._labels_of_no_class()):
+            raise ValueError(f"pairs: label {wrong[0]} is no class")
         return self
+
+    def _labels_of_no_class(self) -> list[int]:
+        assert self.pairs is not None  # noqa: S101 - narrows the type
+        labels = {*self.pairs.audio.labels.values(), *self.pairs.visual.labels.values()}
+        return sorted(label for label in labels if not 0 <= label < len(self.classes))
+
+    @property
+    def has_events(self) -> bool:
+        """Whether the clips are recordings of event sensors, and not pictures and sound."""
+        return self.visual in EVENT_FORMATS
+
+    @property
+    def recording_files(self) -> tuple[MediaFile, ...]:
+        """The published files that hold many recordings; no files where each clip has its own."""
+        if self.pairs is None:
+            return ()
+        return tuple(
+            file.media_file for file in (*self.pairs.visual.files, *self.pairs.audio.files)
+        )
 
     def with_table(self, path: Path) -> "Manifest":
         """Return the same data set with the clips of a table that is not beside the YAML file."""
@@ -291,14 +335,15 @@ class Manifest(StrictModel):
             part_columns=[
                 rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)
             ],
+            holds_recordings=self.has_events,
         )
         prefixes = tuple(source.prefix for source in self.sources)
         for file in (file for clip in clips for file in clip.files):
-            if self.sources and not file.path.startswith(prefixes):
+            if self.sources and not self.pairs and not file.path.startswith(prefixes):
                 raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
         unknown = self.known_bad.keys() - {clip.key for clip in clips}
         # The table of a layout holds the clips that were found so far.
-        if unknown and self.layout is None:
+        if unknown and self.layout is None and self.pairs is None:
             raise UserError(
                 f"{self.name}.yaml: known_bad: no clip of {self.table} has the key "
                 f"{min(unknown)!r}."

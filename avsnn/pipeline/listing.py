@@ -7,9 +7,8 @@ from avsnn.datasets_manifest import names
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.formats.prepared_json import load_prepared
-from avsnn.pipeline.prepare.build_stages import build_as_requested
+from avsnn.pipeline.prepare.build_stages import build_as_requested, load_with_clips
 from avsnn.pipeline.prepare.request import load_request
-from avsnn.pipeline.prepare.stages.discover import load_discovered
 
 if TYPE_CHECKING:
     from avsnn.pipeline.runs.config import RunConfig
@@ -31,7 +30,7 @@ def list_datasets(root: Path) -> list[dict[str, Any]]:
 
 
 def _facts(name: str, root: Path) -> dict[str, Any]:
-    manifest = load_discovered(name, root)
+    manifest = load_with_clips(name, root)
     prepared = load_prepared(root, name)
     return {
         "title": manifest.title,
@@ -39,7 +38,11 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
         "licence": manifest.licence,
         "homepage": manifest.homepage,
         "clips": len(manifest.clips),
-        "bytes": sum(file.size or 0 for clip in manifest.clips for file in clip.files),
+        "bytes": sum(
+            file.size or 0
+            for file in manifest.recording_files
+            or (file for clip in manifest.clips for file in clip.files)
+        ),
         "classes": list(manifest.classes),
         "splits": list(manifest.splits),
         "default_split": manifest.default_split,

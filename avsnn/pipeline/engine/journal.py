@@ -5,9 +5,10 @@ import json
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class Record:
         skipped: number of inputs that an earlier stage counted as failed.
         failures: the inputs that could not be used.
         seconds: how long the unit took, in s.
+        tallies: what else a person should know; see `Outcome.tallies`.
     """
 
     unit: str
@@ -66,6 +68,7 @@ class Record:
     skipped: int
     failures: tuple[Failure, ...]
     seconds: float
+    tallies: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, line: bytes) -> "Record":
@@ -120,6 +123,7 @@ _RECORD_TYPES = {
     "written": int,
     "skipped": int,
     "seconds": int | float,
+    "tallies": dict,
 }
 _OUTPUT_TYPES = {"path": str, "size": int, "sha256": str, "mtime_ns": int}
 _FAILURE_TYPES = {"stage": str, "key": str, "reason": str, "path": str}
@@ -221,6 +225,14 @@ class StageSummary:
         return sum(output.size for record in self.records for output in record.outputs)
 
     @property
+    def tallies(self) -> Counter[str]:
+        """The sum of the tallies of all units, by name."""
+        total: Counter[str] = Counter()
+        for record in self.records:
+            total.update(record.tallies)
+        return total
+
+    @property
     def counts(self) -> StageCounts:
         """The numbers of this summary, without the records."""
         return StageCounts(
@@ -274,7 +286,11 @@ def append_records(journal: Path) -> Iterator[Callable[[Record], None]]:
         def append(record: Record) -> None:
             nonlocal last_sync
             size = file.seek(0, os.SEEK_END)
-            line = _with_checksum(json.dumps(asdict(record)).encode()) + b"\n"
+            facts = asdict(record)
+            if not record.tallies:
+                # Most stages tally nothing, and a line stays as earlier versions wrote it.
+                del facts["tallies"]
+            line = _with_checksum(json.dumps(facts).encode()) + b"\n"
             if file.write(line) != len(line):
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))

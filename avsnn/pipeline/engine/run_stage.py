@@ -173,6 +173,7 @@ def run_unit(stage: Stage, unit: Unit) -> Record:
         skipped=outcome.skipped,
         failures=tuple(outcome.failures),
         seconds=round(time.monotonic() - began, 3),
+        tallies=outcome.tallies,
     )
 
 

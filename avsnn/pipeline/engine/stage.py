@@ -46,11 +46,13 @@ class Outcome:
         skipped: number of inputs that were left out because an earlier stage counted them as
             failed.
         failures: the inputs that could not be used.
+        tallies: what else a person should know, by name, such as events outside of a crop.
     """
 
     written: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
+    tallies: dict[str, int] = field(default_factory=dict)
 
 
 class Stage(ABC):

@@ -84,11 +84,12 @@ def _evaluate(
     with Loader(opener, config.settings, workers=0, device=device) as loader:
         rows = rows_of_parts(config, loader.source, part)
         clips = min(len(rows), config.settings.batch_size)
-        require_memory_to_evaluate(config, device, clips=clips)
+        shapes = loader.source.shapes
+        require_memory_to_evaluate(config, shapes, device, clips=clips)
         # A training that runs beside this evaluation may write other weights meanwhile, so the
         # fingerprint is that of the bytes that are evaluated.
         weights = read_bytes(checkpoint)
-        model, epoch = load_network(config, checkpoint, weights)
+        model, epoch = load_network(config, shapes, checkpoint, weights)
         progress.start(f"evaluate {part}", len(rows), "clips")
         scores = predict(
             place_network(model, config.settings, device),

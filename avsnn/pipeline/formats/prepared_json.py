@@ -31,7 +31,8 @@ class Prepared(BaseModel):
         failed: number of failures in all stages.
         bytes: size of all files that the stages wrote.
         layout: number of the layout of shards and caches; see ``LAYOUT``.
-        notes: phrases on parts of a split that have no clips, or no clips of some classes.
+        notes: phrases on parts of a split that have no clips, or no clips of some classes, and on
+            events that no cache counts.
     """
 
     dataset: str

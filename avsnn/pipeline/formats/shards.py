@@ -1,8 +1,9 @@
 """WebDataset shards as they lie on disk: a tar file of samples, and a JSON index beside the tar.
 
-The members of a sample ``key`` are ``key.0.jpg key.1.jpg … key.flac key.json``. Plain
-``webdataset`` reads the tar; the index gives the place, the size and the checksum of every member,
-so that avsnn can read any member directly and notices any changed byte.
+The members of a sample ``key`` are ``key.0.jpg key.1.jpg … key.flac key.json``. A sample of event
+sensors has ``key.visual.npz key.audio.npz key.json``. Plain ``webdataset`` reads the tar; the index
+gives the place, the size and the checksum of every member, so that avsnn can read any member
+directly and notices any changed byte.
 """
 
 import hashlib
@@ -17,10 +18,13 @@ from upath import UPath
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.membership import hash_rank
+from avsnn.pipeline.media.events import Sensor
 
 # Names of members without the key of the sample.
 AUDIO_MEMBER = "flac"
 METADATA_MEMBER = "json"
+VISUAL_EVENTS_MEMBER = "visual.npz"
+AUDIO_EVENTS_MEMBER = "audio.npz"
 
 
 class Member(NamedTuple):
@@ -37,6 +41,22 @@ class Member(NamedTuple):
     crc32c: int
 
 
+class EventSensors(BaseModel):
+    """The sensors of a clip that is two recordings of events.
+
+    Attributes:
+        visual: polarities, height and width of the event camera.
+        audio: the same of the cochlea: 1, 1, and the number of channels.
+        visual_events: number of events of the event camera.
+        audio_events: number of events of the cochlea.
+    """
+
+    visual: Sensor
+    audio: Sensor
+    visual_events: int
+    audio_events: int
+
+
 class Sample(BaseModel):
     """A clip in a shard.
 
@@ -46,11 +66,12 @@ class Sample(BaseModel):
         splits: the part of the clip in every split.
         source: `IndexRow.source`, which tells from which files the clip was decoded.
         sha256: SHA-256 of the frames and the sound together; empty while the shard is written.
-        frames: number of frames.
-        height: height of every frame in px.
-        width: width of every frame in px.
-        audio_seconds: duration of the sound in s.
-        audio_rate: sample rate of the sound in Hz.
+        frames: number of frames; 0 where the clip is events.
+        height: height of every frame in px, or of the event camera.
+        width: width of every frame in px, or of the event camera.
+        audio_seconds: duration of the sound in s, or time from the first to the last event.
+        audio_rate: sample rate of the sound in Hz; 0 where the clip is events.
+        events: the sensors of a clip that is events; None for pictures and sound.
         members: each member of the tar, by the member's name; empty while the shard is written.
     """
 
@@ -64,6 +85,7 @@ class Sample(BaseModel):
     width: int
     audio_seconds: float
     audio_rate: int
+    events: EventSensors | None = None
     members: dict[str, Member] = {}
 
     def frame_member(self, frame: int) -> str:
@@ -109,7 +131,9 @@ def write_shard_index(tar: Path, samples: list[Sample]) -> None:
         for sample in samples
     ]
     index = ShardIndex(shard=tar.name, samples=described)
-    tar.with_suffix(".json").write_text(index.model_dump_json(indent=1), encoding="utf-8")
+    tar.with_suffix(".json").write_text(
+        index.model_dump_json(indent=1, exclude_none=True), encoding="utf-8"
+    )
 
 
 def index_files(folder: Folder) -> list[Folder]:

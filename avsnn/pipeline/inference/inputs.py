@@ -5,6 +5,7 @@ from torch import Tensor
 
 from avsnn.pipeline.inference.device import wants_channels_last
 from avsnn.pipeline.loading.augment import add_noise, crop_and_normalise, resize_audio
+from avsnn.pipeline.loading.augment_events import crop_and_normalise_events, resize_events
 from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
@@ -18,14 +19,27 @@ def network_inputs(batch: Batch, settings: TrainSettings) -> tuple[Tensor, Tenso
 
     Returns:
         audio images ``[B, 1, S, S]`` and frames ``[B, 3, S, S]``, float32, where S is
-        ``data.size``.
+        ``data.size``; of event data, ``[T, B, 1, S, S]`` and ``[T, B, 2, S, S]``.
     """
-    frames = crop_and_normalise(batch.frames, batch.crops, size=settings.data.size)
+    size, channels_last = settings.data.size, wants_channels_last(settings, batch.frames.device)
+    if has_events := batch.frames.dim() == 5:
+        frames = crop_and_normalise_events(batch.frames, batch.crops, channels_last=channels_last)
+    else:
+        frames = crop_and_normalise(batch.frames, batch.crops, size=size)
     snr = settings.data.augment.noise_snr
     if batch.noise is not None and snr is not None:
-        frames = add_noise(frames, batch.noise, snr=snr)
-    audio = resize_audio(batch.audio, size=settings.data.size)
-    if wants_channels_last(settings, frames.device):
-        frames = frames.contiguous(memory_format=torch.channels_last)
-        audio = audio.contiguous(memory_format=torch.channels_last)
+        noise = batch.noise.transpose(0, 1) if has_events else batch.noise
+        frames = add_noise(frames, noise, snr=snr)
+    if batch.audio.dim() == 5:
+        audio = resize_events(batch.audio, size=size)
+    else:
+        audio = resize_audio(batch.audio, size=size)
+    if channels_last:
+        audio, frames = _channels_last(audio), _channels_last(frames)
     return audio, frames
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Return images, or event frames, with the channels innermost in memory."""
+    flat = images if images.dim() == 4 else images.flatten(0, 1)
+    return flat.contiguous(memory_format=torch.channels_last).view(images.shape)

@@ -12,6 +12,7 @@ from avsnn.errors import RunError, UserError
 from avsnn.models.layers import SpikingConv1x1
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
+from avsnn.pipeline.loading.source import SampleShapes, is_events
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
@@ -39,11 +40,14 @@ EVALUATION_ADVICE = "evaluate the run on a machine or a device with more memory"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
-def require_memory(config: RunConfig, device: torch.device, *, processes: int) -> None:
+def require_memory(
+    config: RunConfig, shapes: SampleShapes, device: torch.device, *, processes: int
+) -> None:
     """Refuse a training that needs more memory than the device has.
 
     Args:
         config: the configuration of the run.
+        shapes: shapes of the samples.
         device: the device that computes.
         processes: number of processes that share out every batch.
 
@@ -52,32 +56,33 @@ def require_memory(config: RunConfig, device: torch.device, *, processes: int) -
     """
     settings = config.settings
     clips = settings.batch_size // (processes * settings.optimizer.accumulate)
-    stages = _bytes_of_stages(settings, clips=clips)
-    parameters, blocks = _parameters(config), _bytes_of_blocks(config, clips=clips)
-    if settings.compute.recompute:
-        # Only one stage at a time is kept for the backward pass.
-        step = max(stages)
-    else:
-        streams = 1 if settings.model.method in ("audio", "visual") else 2
-        step = streams * sum(stages) + blocks
+    stages = _bytes_of_stages(settings, shapes, clips=clips)
+    model = _network_without_weights(config, shapes)
+    blocks = _bytes_of_blocks(settings, model, clips=clips)
+    # Only one stage at a time is kept for the backward pass of `recompute`.
+    step = max(stages) if settings.compute.recompute else sum(stages) + blocks
     step = round(step * KEPT_BESIDE_OUTPUTS[device.type])
     _require_bytes(
-        BYTES_PER_PARAMETER * parameters + step, device, "these settings", TRAINING_ADVICE
+        BYTES_PER_PARAMETER * _parameters(model) + step, device, "these settings", TRAINING_ADVICE
     )
 
 
-def require_memory_to_evaluate(config: RunConfig, device: torch.device, *, clips: int) -> None:
+def require_memory_to_evaluate(
+    config: RunConfig, shapes: SampleShapes, device: torch.device, *, clips: int
+) -> None:
     """Refuse an evaluation that needs more memory than the device has.
 
     Args:
         config: the configuration of the run.
+        shapes: shapes of the samples.
         device: the device that computes.
         clips: number of clips of the largest batch.
 
     Raises:
         UserError: the weights and the largest layer of a batch are larger than all memory.
     """
-    needed = 4 * _parameters(config) + max(_bytes_of_stages(config.settings, clips=clips))
+    model = _network_without_weights(config, shapes)
+    needed = 4 * _parameters(model) + max(_bytes_of_stages(config.settings, shapes, clips=clips))
     _require_bytes(needed, device, "the evaluation of this run", EVALUATION_ADVICE)
 
 
@@ -124,15 +129,13 @@ def lack_of_memory_said(what_now: str) -> Iterator[None]:
         raise RunError(f"there is not enough memory ({reason}). {what_now}.") from None
 
 
-def _parameters(config: RunConfig) -> int:
-    """Return the number of parameters of the network of a run."""
-    model = _network_without_weights(config)
+def _parameters(model: nn.Module | None) -> int:
+    """Return the number of parameters of a network; 0 without a network."""
     return sum(parameter.numel() for parameter in model.parameters()) if model else 0
 
 
-def _bytes_of_blocks(config: RunConfig, *, clips: int) -> int:
+def _bytes_of_blocks(settings: TrainSettings, model: nn.Module | None, *, clips: int) -> int:
     """Return the bytes of the outputs of all 1x1 convolutions, in every time step."""
-    model, settings = _network_without_weights(config), config.settings
     if model is None:
         return 0
     channels = sum(m.conv.out_channels for m in model.modules() if isinstance(m, SpikingConv1x1))
@@ -141,12 +144,18 @@ def _bytes_of_blocks(config: RunConfig, *, clips: int) -> int:
     return settings.model.steps * clips * channels * side * side * _bytes_per_number(settings)
 
 
-def _network_without_weights(config: RunConfig) -> nn.Module | None:
+def _network_without_weights(config: RunConfig, shapes: SampleShapes) -> nn.Module | None:
     """Return the network of a run on the device ``meta``, which keeps no weights."""
     settings = config.settings
     try:
         with torch.device("meta"):
-            return build(settings.model, classes=len(config.manifest.classes), tokens=1)
+            return build(
+                settings.model,
+                classes=len(config.manifest.classes),
+                audio_channels=shapes.audio[-3],
+                visual_channels=shapes.frames[-3],
+                tokens=1,
+            )
     except ValueError:
         # `build_network` builds the same network, and says why the settings make no network.
         return None
@@ -156,17 +165,21 @@ def _bytes_per_number(settings: TrainSettings) -> int:
     return 2 if settings.compute.precision == "bf16" else 4
 
 
-def _bytes_of_stages(settings: TrainSettings, *, clips: int) -> list[int]:
-    """Return the bytes of the output of every convolution of one patch split.
+def _bytes_of_stages(settings: TrainSettings, shapes: SampleShapes, *, clips: int) -> list[int]:
+    """Return the bytes of the output of every convolution of the patch splits of all streams.
 
-    The stages after the first have T time steps.
+    The stages after the first have T time steps; of event frames, the first stage too.
     """
     model, size = settings.model, settings.data.size
+    streams = {"audio": shapes.audio, "visual": shapes.frames}
+    if model.method in streams:
+        streams = {model.method: streams[model.method]}
     return [
-        (model.steps if number else 1)
+        (model.steps if number or is_events(shape) else 1)
         * clips
         * (model.channels // divisor)
         * (size // 2**number) ** 2
         * _bytes_per_number(settings)
+        for shape in streams.values()
         for number, divisor in enumerate(PATCH_SPLITS[model.patch_split])
     ]

@@ -3,35 +3,90 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avsnn.errors import UserError
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
 from avsnn.pipeline.inference.device import wants_channels_last
+from avsnn.pipeline.loading.source import SampleShapes, is_events
 from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 
-def build_network(config: RunConfig) -> nn.Module:
+def build_network(config: RunConfig, shapes: SampleShapes) -> nn.Module:
     """Build the untrained network of a run; torch's default generator draws the weights.
 
+    Args:
+        config: the configuration of the run.
+        shapes: shapes of the samples, which say the numbers of channels.
+
     Raises:
-        UserError: the settings contradict each other, or the network cannot take images of
-            ``data.size``.
+        UserError: the settings contradict each other or the event frames, or the network cannot
+            take images of ``data.size``.
     """
+    _require_event_sizes(config, shapes)
     settings, size = config.settings.model, config.settings.data.size
     patch = 2 ** len(PATCH_SPLITS[settings.patch_split])
     try:
         model = build(
-            settings, classes=len(config.manifest.classes), tokens=(size // patch) ** 2
+            settings,
+            classes=len(config.manifest.classes),
+            audio_channels=shapes.audio[-3],
+            visual_channels=shapes.frames[-3],
+            tokens=(size // patch) ** 2,
         ).eval()
         with torch.no_grad():
-            model(torch.zeros(1, 1, size, size), torch.zeros(1, 3, size, size))
+            model(*(_blank_input(shape, size) for shape in (shapes.audio, shapes.frames)))
     except ValueError as error:
         raise UserError(f"these settings make no network: {error}") from None
     return model
+
+
+def _require_event_sizes(config: RunConfig, shapes: SampleShapes) -> None:
+    """Refuse settings that do not fit the event frames of the prepared data.
+
+    Raises:
+        UserError: the frames have another number of time steps or another size, or no patch split
+            of the settings can cut frames of this size.
+    """
+    settings, steps = config.settings, config.settings.model.steps
+    prepare = f"prepare them again with 'avsnn prepare {config.dataset} --set"
+    root = f"--root {config.root}'"
+    if shapes.steps not in (None, steps):
+        raise UserError(
+            f"model.steps is {steps}, but the event frames of {config.dataset} have "
+            f"{shapes.steps} time steps: add --set model.steps={shapes.steps}, or {prepare} "
+            f"events.steps={steps} {root}."
+        )
+    height, width = shapes.frames[-2:]
+    size, split = settings.data.size, settings.model.patch_split
+    if not is_events(shapes.frames):
+        return
+    if height != width:
+        side = min(height, width)
+        raise UserError(
+            f"the event frames of {config.dataset} are {height} x {width} px, and a network reads "
+            f"squares only: {prepare} events.crop={side} {root}."
+        )
+    if height != size:
+        raise UserError(
+            f"data.size is {size}, but the event frames of {config.dataset} are {height} x {width} "
+            f"px, and event frames are never resized: add --set data.size={height}, or {prepare} "
+            f"events.crop={size} {root}."
+        )
+    if split == "deep" and size % 2 ** len(PATCH_SPLITS[split]):
+        raise UserError(
+            f"the deep patch split cannot cut event frames of {height} x {width} px, because both "
+            "sides must be multiples of 16: add --set model.patch_split=shallow, as published."
+        )
+
+
+def _blank_input(shape: tuple[int, ...], size: int) -> Tensor:
+    """Return the input of a network for one clip whose sample has this shape."""
+    before = (shape[0], 1) if is_events(shape) else (1,)
+    return torch.zeros(*before, shape[-3], size, size)
 
 
 def place_network(model: nn.Module, settings: TrainSettings, device: torch.device) -> nn.Module:
@@ -41,18 +96,21 @@ def place_network(model: nn.Module, settings: TrainSettings, device: torch.devic
     return model.to(device)
 
 
-def load_network(config: RunConfig, checkpoint: Path, content: bytes) -> tuple[nn.Module, int]:
+def load_network(
+    config: RunConfig, shapes: SampleShapes, checkpoint: Path, content: bytes
+) -> tuple[nn.Module, int]:
     """Return the network of a run with the weights of a checkpoint, and the epoch of the weights.
 
     Args:
         config: the configuration of the run.
+        shapes: shapes of the samples.
         checkpoint: path of the checkpoint, for messages.
         content: the bytes of the checkpoint.
 
     Raises:
         UserError: the checkpoint does not fit the run.
     """
-    model = build_network(config)
+    model = build_network(config, shapes)
     weights, facts = parse_checkpoint(checkpoint, content)
     try:
         model.load_state_dict(weights)

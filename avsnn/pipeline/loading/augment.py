@@ -76,14 +76,15 @@ def crop_and_normalise(frames: Tensor, crops: Tensor, *, size: int) -> Tensor:
 def add_noise(images: Tensor, noise: Tensor, *, snr: float) -> Tensor:
     """Return the images with noise of power ``mean(x ** 2) / 10 ** (snr / 10)``.
 
-    The mean is taken over each image.
+    The mean is taken over each image; of event frames, over all time steps of each clip.
 
     Args:
-        images: images ``[B, C, H, W]``.
+        images: images ``[B, C, H, W]``, or event frames ``[T, B, C, H, W]``.
         noise: standard normal noise, of the shape of the images and on their device.
         snr: signal to noise ratio in dB.
     """
-    power = images.square().mean(dim=(1, 2, 3), keepdim=True) / 10 ** (snr / 10)
+    others = [axis for axis in range(images.dim()) if axis != images.dim() - 4]
+    power = images.square().mean(dim=others, keepdim=True) / 10 ** (snr / 10)
     return images + noise * power.sqrt()
 
 

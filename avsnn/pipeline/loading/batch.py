@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsnn.pipeline.loading.augment import DRAWS, centre_crops, random_crops
+from avsnn.pipeline.loading.augment_events import random_event_crops, whole_event_frames
 from avsnn.pipeline.loading.order import BatchRequest, sample_draws, sample_noise
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -23,12 +24,16 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: row of each sample, ``[B]``.
-        frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB.
-        audio: one audio image of each clip, ``[B, 1, F, F]`` float32 log magnitudes.
+        frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB; or the event frames of each
+            clip, ``[B, T, 2, H, W]`` uint8 counts.
+        audio: one audio image of each clip, ``[B, 1, F, F]`` float32 log magnitudes; or the event
+            frames of a cochlea, ``[B, T, 1, h, w]`` uint8 counts.
         labels: class of each clip, ``[B]`` int64.
-        crops: crop of each frame, ``[B, 5]`` int32, as ``random_crops`` returns crops.
+        crops: crop of each frame, ``[B, 5]`` int32, as ``random_crops`` returns crops; of event
+            frames, one crop for all time steps, as ``random_event_crops`` returns crops.
         noise: standard normal noise for each cropped frame, ``[B, 3, S, S]`` float32, where S is
-            ``data.size``; None if the settings ask for no noise.
+            ``data.size``, or ``[B, T, 2, H, W]`` for event frames; None if the settings ask for no
+            noise.
     """
 
     rows: NDArray[np.int64]
@@ -75,15 +80,26 @@ def read_batch(source: Source, request: BatchRequest, settings: TrainSettings) -
     if epoch is None:
         # Evaluation takes the middle frame of each clip.
         samples = source.read(rows, np.full(len(rows), 0.5))
-        crops = centre_crops(len(rows), samples.frames.shape[-2:], augment)
+        extent, has_events = samples.frames.shape[-2:], samples.frames.dim() == 5
+        crops = (
+            whole_event_frames(len(rows), extent)
+            if has_events
+            else centre_crops(len(rows), extent, augment)
+        )
     else:
         draws = sample_draws(seed=settings.seed, epoch=epoch, rows=rows, count=DRAWS + 1)
         # The first draw chooses the frame of the clip.
         samples = source.read(rows, draws[:, 0])
-        crops = random_crops(draws[:, 1:], samples.frames.shape[-2:], augment)
+        extent, has_events = samples.frames.shape[-2:], samples.frames.dim() == 5
+        crops = (
+            random_event_crops(draws[:, 1:3], extent, augment)
+            if has_events
+            else random_crops(draws[:, 1:], extent, augment)
+        )
     noise = None
     if augment.noise_snr is not None and (epoch is not None or augment.noise_in_evaluation):
-        shape = (samples.frames.shape[1], settings.data.size, settings.data.size)
+        size = samples.frames.shape[-2:] if has_events else (settings.data.size,) * 2
+        shape = (*samples.frames.shape[1:-2], *size)
         of_epoch = EVALUATION_EPOCH if epoch is None else epoch
         drawn = sample_noise(seed=settings.seed, epoch=of_epoch, rows=rows, shape=shape)
         noise = torch.from_numpy(drawn)

@@ -17,7 +17,7 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.cache_layout import CODECS, shard_file, small_array_files
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.loading.mapped_array import MappedArray
-from avsnn.pipeline.loading.source import Samples, requested_frames
+from avsnn.pipeline.loading.source import Samples, SampleShapes, is_events, requested_frames
 
 # An array in a store is read once and kept in memory up to this size. A larger array is read batch
 # by batch.
@@ -56,10 +56,16 @@ class CacheSource:
         for folder, array, rows in ((frames, images, spans), (audio, sounds, sound_spans)):
             if (rows[:, 0] < 0).any() or (rows.sum(1) > array.shape[0]).any():
                 raise damaged_error(folder / "rows", "it names rows that there are not")
-        if images.dtype != "uint8":
+        self.shapes = SampleShapes(images.shape[1:], sounds.shape[1:])
+        if images.dtype != "uint8" or images.ndim not in (4, 5):
             raise damaged_error(frames / "frames", "it holds other frames than were written")
-        if sounds.dtype != "float32":
+        if sounds.dtype != ("uint8" if is_events(self.shapes.audio) else "float32"):
             raise damaged_error(audio / "audio", "it holds other numbers than were written")
+        if len({shape[0] for shape in self.shapes if is_events(shape)}) > 1:
+            raise UserError(
+                f"{frames} and {audio} hold event frames of different numbers of time steps; run "
+                "'avsnn prepare' again."
+            )
         self._read_frames = _row_reader(frames / "frames", images)
         self._read_audio = _row_reader(audio / "audio", sounds)
 

@@ -23,7 +23,7 @@ from avsnn.pipeline.formats.shards import (
     read_shards,
     require_written_bytes,
 )
-from avsnn.pipeline.loading.source import Samples, requested_frames
+from avsnn.pipeline.loading.source import Samples, SampleShapes, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
 
@@ -55,6 +55,7 @@ class ShardSource:
         self.labels = torch.tensor([sample.label for sample in samples])
         self._frame_counts = np.array([sample.frames for sample in samples])
         self._frame_shape = frame_shape(samples, frames)
+        self.shapes = SampleShapes(self._frame_shape, (1, audio.size, audio.size))
         self._frames, self._audio = frames, audio
         self.note = ""
         self._store: AbstractFileSystem | None = None

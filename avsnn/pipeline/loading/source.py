@@ -11,8 +11,10 @@ class Samples(NamedTuple):
     """Samples as the caches hold them.
 
     Attributes:
-        frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB.
-        audio: one audio image of each clip, ``[B, 1, F, F]`` float32 log magnitudes.
+        frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB; or the event frames of each
+            clip, ``[B, T, 2, H, W]`` uint8 counts of events of each polarity.
+        audio: one audio image of each clip, ``[B, 1, F, F]`` float32 log magnitudes; or the event
+            frames of a cochlea, ``[B, T, 1, h, w]`` uint8 counts of events of each channel.
         labels: class of each clip, ``[B]`` int64.
     """
 
@@ -21,17 +23,42 @@ class Samples(NamedTuple):
     labels: Tensor
 
 
+class SampleShapes(NamedTuple):
+    """The shapes of the arrays of one sample.
+
+    Attributes:
+        frames: ``(3, H, W)`` of an image, or ``(T, 2, H, W)`` of event frames.
+        audio: ``(1, F, F)`` of an audio image, or ``(T, 1, h, w)`` of the event frames of a
+            cochlea.
+    """
+
+    frames: tuple[int, ...]
+    audio: tuple[int, ...]
+
+    @property
+    def steps(self) -> int | None:
+        """Number T of time steps of event frames; None if the samples have no event frames."""
+        return next((shape[0] for shape in self if is_events(shape)), None)
+
+
+def is_events(shape: tuple[int, ...]) -> bool:
+    """Return whether an array of a sample holds event frames: only these have a T axis."""
+    return len(shape) == 4
+
+
 class Source(Protocol):
     """The samples of a data set by row; a row is the same sample in every source.
 
     Attributes:
         keys: key of the clip of each row.
         labels: class of the clip of each row, ``[N]`` int64.
+        shapes: shapes of the arrays of every sample.
         note: what a person should know about the way the samples are read; may be empty.
     """
 
     keys: list[str]
     labels: Tensor
+    shapes: SampleShapes
     note: str
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:

@@ -15,11 +15,14 @@ from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
 from avsnn.pipeline.prepare.splits import select
-from avsnn.pipeline.prepare.stages.discover import Discover, discover_stage
+from avsnn.pipeline.prepare.stages.cache import Cache
+from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
+from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, EventFrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_of_splits
+from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pydantic_base import StrictModel
 
 
@@ -31,24 +34,38 @@ class DatasetStages:
         folder: the folder of the data set.
         manifest: the facts about the data set, with its clips.
         request: what was asked for.
-        discover: the stage that finds the clips; None where the manifest has a published table.
+        table: the stage that writes the table of clips; None where the table was published.
     """
 
     folder: Path
     manifest: Manifest
     request: PrepareRequest
-    discover: Discover | None
+    table: Discover | Pair | None
     fetch: Fetch
     index: Index
     extract: Extract
-    frames: FrameCache
-    audio: AudioCache
+    frames: Cache
+    audio: Cache
 
     @property
     def in_order(self) -> tuple[Stage, ...]:
         """All stages, in the order in which the data flow."""
-        first = (self.discover,) if self.discover else ()
-        return (*first, self.fetch, self.index, self.extract, self.frames, self.audio)
+        return (*self.before_index, self.index, self.extract, self.frames, self.audio)
+
+    @property
+    def before_index(self) -> tuple[Discover | Pair | Fetch, ...]:
+        """The stages that find the clips and their files, in order.
+
+        Files that hold recordings are fetched first, because they say which clips there are. Other
+        files are fetched once the clips are known.
+        """
+        match self.table:
+            case Discover():
+                return (self.table, self.fetch)
+            case Pair():
+                return (self.fetch, self.table)
+            case None:
+                return (self.fetch,)
 
     @property
     def generations(self) -> tuple[Stage, ...]:
@@ -73,12 +90,42 @@ def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> Datase
     state = folder / "state"
     if manifest.layout is not None and source is not None:
         source = find_layout_folder(manifest.layout, source)
-    discover = discover_stage(manifest, folder, source)
-    if discover:
-        manifest = discover.with_discovered_clips()
+    table = _table_stage(manifest, folder, source)
+    if table:
+        manifest = table.with_clips()
     fetch = Fetch(folder / "raw", state, manifest, select(manifest, request.settings.limit), source)
     index, extract, frames, audio = _stages_of_clips(request, fetch, folder, store)
-    return DatasetStages(folder, manifest, request, discover, fetch, index, extract, frames, audio)
+    return DatasetStages(folder, manifest, request, table, fetch, index, extract, frames, audio)
+
+
+def load_with_clips(dataset: str, root: Path) -> Manifest:
+    """Return the manifest of a data set, with its clips.
+
+    The clips are the published clips, or the clips that were found below ``root`` so far.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    manifest = load(dataset)
+    table = _table_stage(manifest, root / dataset, source=None)
+    return table.with_clips() if table else manifest
+
+
+def _table_stage(manifest: Manifest, folder: Path, source: Path | None) -> Discover | Pair | None:
+    """Return the stage that writes the table of clips; None where a table was published.
+
+    Args:
+        manifest: the facts about the data set.
+        folder: the folder of the data set.
+        source: the folder that holds the files; None knows only the files that were found before.
+    """
+    state = folder / "state"
+    if manifest.layout is not None:
+        return Discover(folder / "table", state, manifest, source)
+    if manifest.pairs is not None:
+        fetch = Fetch(folder / "raw", state, manifest, (), source)
+        return Pair(folder / "table", state, manifest, fetch)
+    return None
 
 
 def build_as_requested(
@@ -111,12 +158,15 @@ def rebuild_with_source(stages: DatasetStages, source: Path | None) -> DatasetSt
 
 def _stages_of_clips(
     request: PrepareRequest, fetch: Fetch, folder: Path, store: Folder
-) -> tuple[Index, Extract, FrameCache, AudioCache]:
+) -> tuple[Index, Extract, Cache, Cache]:
     """Build the stages whose folders are generations; see ``prepare/generations.py``."""
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
     manifest = fetch.manifest
-    identity = fingerprint([versions, manifest.visual, identity_of_splits(manifest), clips])
+    facts: list[object] = [versions, manifest.visual, identity_of_splits(manifest), clips]
+    if manifest.has_events:
+        facts += [manifest.audio, EventFrameCache.version, EventAudioCache.version]
+    identity = fingerprint(facts)
 
     def name(*chosen: StrictModel, prefix: str = "", suffix: str = "") -> str:
         settings_mark = fingerprint([one.model_dump() for one in chosen])[:8]
@@ -130,16 +180,25 @@ def _stages_of_clips(
         raw=fetch.folder,
         index=index.folder,
         visual=manifest.visual,
+        audio=manifest.audio,
         chosen=settings.extract,
     )
+    frames: Cache
+    audio: Cache
+    cache = store / "cache"
+    if manifest.has_events:
+        events = settings.events
+        frames_name = name(settings.extract, events, prefix="frames-", suffix=".zarr")
+        frames = EventFrameCache(cache / frames_name, state, extract.folder, events)
+        bins = EventAudioCache.bins_of(events)
+        audio_name = name(settings.extract, bins, prefix="audio-", suffix=".zarr")
+        audio = EventAudioCache(cache / audio_name, state, extract.folder, bins)
+        return index, extract, frames, audio
     frames_name = name(settings.extract, settings.frames, prefix="frames-", suffix=".zarr")
+    frames = FrameCache(cache / frames_name, state, extract.folder, settings.frames)
     audio_name = name(settings.extract, settings.audio, prefix="audio-", suffix=".zarr")
-    return (
-        index,
-        extract,
-        FrameCache(store / "cache" / frames_name, state, extract.folder, settings.frames),
-        AudioCache(store / "cache" / audio_name, state, extract.folder, settings.audio),
-    )
+    audio = AudioCache(cache / audio_name, state, extract.folder, settings.audio)
+    return index, extract, frames, audio
 
 
 def _open_store(url: str) -> UPath:

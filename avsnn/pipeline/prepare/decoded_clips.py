@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
@@ -13,7 +13,6 @@ from avsnn.pipeline.engine.journal import read_journal
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.clips_jsonl import IndexRow
 from avsnn.pipeline.formats.shards import (
-    AUDIO_MEMBER,
     METADATA_MEMBER,
     Sample,
     read_member,
@@ -22,23 +21,20 @@ from avsnn.pipeline.formats.shards import (
 
 
 class DecodedClip(NamedTuple):
-    """The files of a clip as a shard holds them.
+    """A clip as a shard holds the clip.
 
     Attributes:
-        flac: the sound.
-        seconds: duration of the sound in s.
-        rate: sample rate of the sound in Hz.
-        images: the frames, by the name of the member.
-        height: height of every frame in px.
-        width: width of every frame in px.
+        members: the files of the clip, by the name of the member, without the metadata.
+        facts: what is known about the files: the attributes of `Sample` from ``frames`` to
+            ``events``, by name.
     """
 
-    flac: bytes
-    seconds: float
-    rate: int
-    images: dict[str, bytes]
-    height: int
-    width: int
+    members: dict[str, bytes]
+    facts: dict[str, Any]
+
+
+# The attributes of `Sample` that describe the files of a clip.
+FACTS = ("frames", "height", "width", "audio_seconds", "audio_rate", "events")
 
 
 def find_decoded_clips(extract: Stage) -> Callable[[IndexRow], DecodedClip | None]:
@@ -59,14 +55,7 @@ def find_decoded_clips(extract: Stage) -> Callable[[IndexRow], DecodedClip | Non
                 for name, member in sample.members.items()
                 if name != METADATA_MEMBER
             }
-            return DecodedClip(
-                files.pop(AUDIO_MEMBER),
-                sample.audio_seconds,
-                sample.audio_rate,
-                files,
-                sample.height,
-                sample.width,
-            )
+            return DecodedClip(files, {name: getattr(sample, name) for name in FACTS})
         return None
 
     return take

@@ -22,11 +22,14 @@ BYTES_PER_S = 10e6
 
 # Clips per second that one core of an AMD EPYC takes from file to caches, measured with videos of
 # CREMA-D's size and codec, and with images of MNIST's size.
-CLIPS_PER_S = {"video": 20, "image": 100}
+CLIPS_PER_S = {"video": 20, "image": 100, "aedat2": 100, "n-mnist": 100}
 
 # Bytes of the shards, and of the frame cache, for each byte of a file, before anything is written
 # from which the sizes could be learnt.
 SHARD_SHARE, CACHE_SHARE = 1.0, 0.5
+
+# The largest sensors that avsnn reads: side of an event camera in px, and channels of a cochlea.
+EVENT_CAMERA_SIDE, COCHLEA_CHANNELS = 128, 700
 
 # A file whose size nobody published counts as this many bytes on the disk.
 UNKNOWN_FILE_BYTES = 60_000
@@ -67,8 +70,7 @@ def missing_bytes(stages: DatasetStages, *, unknown: int = 0) -> int:
     fetched = records(stages.fetch)
     return sum(
         max(0, (file.size or unknown) - stages.fetch.partial(file).size)
-        for clip in stages.fetch.clips
-        for file in clip.files
+        for file in stages.fetch.files.values()
         if file.path not in fetched
     )
 
@@ -94,7 +96,7 @@ def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
     decoding = max(work.decode, cache) / (CLIPS_PER_S[stages.manifest.visual] * busy)
     return Estimate(
         fetch_bytes=missing,
-        sizes_known=bool(stages.fetch.clips) or stages.discover is None,
+        sizes_known=bool(stages.fetch.files),
         disk_bytes=_bytes_to_write(stages, work),
         disk_is_guessed=_has_file_of_unknown_size(stages),
         free_bytes=free_disk_bytes(stages.folder),
@@ -127,6 +129,9 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     before the index is written.
     """
     clips, manifest = stages.index.clips, stages.manifest
+    if not clips and manifest.pairs is not None:
+        # The files say which clips there are, and the files are not here yet.
+        return _Work(*[_expected_clips(stages)] * 4)
     rows = {row.key: row for row in stages.index.rows()}
     decoded = decoded_sources(stages.extract)
     # A clip without a row is still to be fetched; a file that was corrected is fetched again, and
@@ -166,6 +171,14 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     return _Work(len(undecoded), *numbers)
 
 
+def _expected_clips(stages: DatasetStages) -> int:
+    """Return the number of clips, as published where the files are not here yet."""
+    clips, pairs = len(stages.fetch.clips), stages.manifest.pairs
+    if clips or pairs is None:
+        return clips
+    return min(pairs.clips, stages.request.settings.limit or pairs.clips)
+
+
 def _count_in_new_groups(
     keys: Iterable[str], before: Iterable[str], changed: set[str], capacity: int
 ) -> int:
@@ -190,21 +203,36 @@ def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
     """Return the bytes of files, shards and caches that are still to be written to this disk."""
     fetched = records(stages.fetch)
     sizes = {path: record.outputs[0].size for path, record in fetched.items() if record.outputs}
-    files = [file for clip in stages.fetch.clips for file in clip.files]
+    files = stages.fetch.files.values()
     total = sum(sizes.get(file.path, file.size or UNKNOWN_FILE_BYTES) for file in files)
     missing = missing_bytes(stages, unknown=UNKNOWN_FILE_BYTES)
     if stages.request.store is not None:
         return missing
-    of_a_clip = total / max(1, len(stages.fetch.clips))
+    of_a_clip = total / max(1, _expected_clips(stages))
+    frame_bytes, audio_bytes = _cache_bytes_of_a_clip(stages, of_a_clip)
     shards = _mean_bytes(stages.extract, default=SHARD_SHARE * of_a_clip)
-    frames = _mean_bytes(stages.frames, default=CACHE_SHARE * of_a_clip)
-    audio = _mean_bytes(stages.audio, default=4 * stages.audio.chosen.size**2)
+    frames = _mean_bytes(stages.frames, default=frame_bytes)
+    audio = _mean_bytes(stages.audio, default=audio_bytes)
     return missing + round(work.shards * shards + work.frames * frames + work.audio * audio)
+
+
+def _cache_bytes_of_a_clip(stages: DatasetStages, of_a_clip: float) -> tuple[float, float]:
+    """Return the bytes of a clip in the frame cache and in the audio cache, before any is written.
+
+    Args:
+        stages: the stages of the data set.
+        of_a_clip: bytes of the files of a clip.
+    """
+    settings = stages.request.settings
+    if not stages.manifest.has_events:
+        return CACHE_SHARE * of_a_clip, 4 * settings.audio.size**2
+    side = settings.events.crop or EVENT_CAMERA_SIDE // settings.events.downsample
+    return settings.events.steps * 2 * side**2, settings.events.steps * COCHLEA_CHANNELS
 
 
 def _has_file_of_unknown_size(stages: DatasetStages) -> bool:
     fetched = records(stages.fetch)
-    files = (file for clip in stages.fetch.clips for file in clip.files)
+    files = stages.fetch.files.values()
     return any(not file.size and file.path not in fetched for file in files)
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from avsnn.datasets_manifest.clips import PARTS
+from avsnn.datasets_manifest.clips import NO_PART, PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
@@ -62,8 +62,30 @@ def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepa
         failed=sum(summary.failed for summary in summaries),
         bytes=sum(summary.bytes for summary in summaries),
         layout=LAYOUT,
-        notes=_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
+        notes=(
+            *_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
+            *_notes_on_events(summaries),
+        ),
     )
+
+
+def _notes_on_events(summaries: list[StageSummary]) -> tuple[str, ...]:
+    """Return a phrase for every cache in which events of the recordings are not counted."""
+    notes = []
+    for summary in summaries:
+        tallies = summary.tallies
+        events = tallies["events"]
+        if outside := tallies["outside"]:
+            notes.append(
+                f"{summary.stage}: {outside:,} of {events:,} events ({outside / events:.1%}) are "
+                "outside the crop"
+            )
+        if saturated := tallies["saturated"]:
+            notes.append(
+                f"{summary.stage}: {saturated:,} of {events:,} events are not counted, because a "
+                "count ends at 255; more steps lower the counts"
+            )
+    return tuple(notes)
 
 
 def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
@@ -78,7 +100,8 @@ def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
     for split in stages.manifest.splits:
         found: dict[str, set[str]] = {part: set() for part in PARTS}
         for row in rows:
-            found[row.splits[split]].add(row.label_name)
+            if row.splits[split] != NO_PART:
+                found[row.splits[split]].add(row.label_name)
         for part, classes in found.items():
             missing = [name for name in stages.manifest.classes if name not in classes]
             if not classes:

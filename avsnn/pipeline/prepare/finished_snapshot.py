@@ -23,14 +23,23 @@ from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared, load_prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.request import PrepareRequest, last_request, save_request
+from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
+from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, EventFrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index
+from avsnn.pipeline.prepare.stages.pair import Pair
 
 # The first version called the snapshot a seal; the file keeps its name, so that a data set has one
 # such file and not two.
 SNAPSHOT = Path("state", "seal.json")
+
+# The stages whose code decides what a plan is; `discover` has no snapshot.
+KINDS = (
+    *(Fetch, Pair, Index, Extract),
+    *(FrameCache, AudioCache, EventFrameCache, EventAudioCache),
+)
 
 
 class Snapshot(BaseModel):
@@ -95,7 +104,7 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
     There is no snapshot where a plan looks at more than local files: where shards and caches are in
     a store, or where a source folder is searched for new files.
     """
-    if stages.discover or stages.request.store:
+    if isinstance(stages.table, Discover) or stages.request.store:
         return
     files = {
         f"{name_in(stages.folder, stage.folder)}/{output.path}": (output.size, output.mtime_ns)
@@ -104,8 +113,8 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
     }
     if (source := stages.fetch.source) is not None:
         # A file without a published checksum may be corrected in the source folder.
-        for file in (file for clip in stages.fetch.clips for file in clip.files):
-            if not file.sha256 and (source / file.path).exists():
+        for file in stages.fetch.files.values():
+            if not file.has_checksum and (source / file.path).exists():
                 stat = (source / file.path).stat()
                 files[str(source / file.path)] = (stat.st_size, stat.st_mtime_ns)
     results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
@@ -114,7 +123,8 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         stat = path.stat()
         files[str(path.relative_to(stages.folder))] = (stat.st_size, stat.st_mtime_ns)
     snapshot = Snapshot(
-        mark=_plan_fingerprint(stages.manifest, stages.request),
+        # The manifest as published: the table that `pair` writes is one of the files.
+        mark=_plan_fingerprint(load(stages.manifest.name), stages.request),
         stages=[replace(summary.counts, units_done_now=0, seconds=0.0) for summary in summaries],
         files=files,
     )
@@ -123,12 +133,11 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
 
 def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
     """Return the fingerprint of everything that a plan is made of, except the files."""
-    kinds = (Fetch, Index, Extract, FrameCache, AudioCache)
     return fingerprint(
         [
             __version__,
             LAYOUT,
-            [(kind.name, kind.version) for kind in kinds],
+            [(kind.__name__, kind.version) for kind in KINDS],
             # Words for people change no plan.
             manifest.model_dump(
                 mode="json", exclude={"title", "description", "homepage", "licence"}

@@ -23,6 +23,7 @@ from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import describe_clips
+from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.settings_overrides import flatten
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle
 
@@ -85,6 +86,8 @@ def changed_settings(stages: DatasetStages) -> list[str]:
 def _no_clips_error(stages: DatasetStages) -> UserError:
     name, layout = stages.manifest.name, stages.manifest.layout
     advice = "add clips to its table."
+    if stages.manifest.pairs is not None:
+        advice = f"{stages.folder / 'failures.jsonl'} says what was found in its files."
     if layout is not None:
         advice = (
             f"{stages.fetch.source} should hold {layout.audio}/CLASS/NAME{layout.audio_suffix} and "
@@ -117,22 +120,42 @@ class _PrepareRun:
 
     def run_stages(self) -> None:
         """Run the stages in order."""
-        request = self.stages.request
         self._download_from_kaggle_if_needed()
-        discover = self.stages.discover
-        if discover and self._run(discover).units_done_now:
-            # The later stages work on the clips that were just discovered.
-            self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
-        if not self.stages.fetch.clips:
+        if isinstance(self.stages.table, Discover):
+            self._find_clips(self.stages.table)
+            self._fetch()
+        else:
+            self._fetch()
+            if self.stages.table:
+                self._find_clips(self.stages.table)
+        for stage in self.stages.in_order[len(self.summaries) :]:
+            self._run(stage)
+
+    def _find_clips(self, table: Discover | Pair) -> None:
+        """Write the table of clips; later stages work on the clips of the table.
+
+        Raises:
+            UserError: the table has no clips.
+        """
+        self._run(table)
+        self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
+        if not self.stages.manifest.clips:
+            raise _no_clips_error(self.stages)
+
+    def _fetch(self) -> None:
+        """Fetch the files.
+
+        Raises:
+            UserError: there are no files to fetch.
+        """
+        if not self.stages.fetch.files:
             raise _no_clips_error(self.stages)
         self._require_disk_space()
-        save_request(self.stages.folder, request)
+        save_request(self.stages.folder, self.stages.request)
         self._run(self.stages.fetch)
         if describe_clips(self.stages.fetch) != self.stages.index.clips:
             # The folders of the later stages are named by the content of the files.
             self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
-        for stage in self.stages.in_order[len(self.summaries) :]:
-            self._run(stage)
 
     def write_failures(self) -> None:
         """Write ``failures.jsonl``, also with the recorded failures of stages that did not run."""
@@ -154,7 +177,7 @@ class _PrepareRun:
 
     def _run(self, stage: Stage) -> StageSummary:
         # A new source may have the files that were missing in the last source.
-        may_have_arrived = self.has_new_source and isinstance(stage, Discover | Fetch)
+        may_have_arrived = self.has_new_source and isinstance(stage, Discover | Pair | Fetch)
         summary = run_stage(
             stage,
             executor=self.pools.processes if stage.decodes else self.pools.threads,
@@ -172,8 +195,7 @@ class _PrepareRun:
         handle = stages.manifest.kaggle
         if handle is None or stages.fetch.source is not None:
             return
-        first = [stage for stage in (stages.discover, stages.fetch) if stage]
-        if any(plan(stage, retry_failed=self.retry_failed).todo for stage in first):
+        if any(plan(stage, retry_failed=self.retry_failed).todo for stage in stages.before_index):
             self.stages = rebuild_with_source(stages, download_from_kaggle(handle))
 
     def _require_disk_space(self) -> None:

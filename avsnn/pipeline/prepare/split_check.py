@@ -13,11 +13,10 @@ from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import load_prepared
-from avsnn.pipeline.prepare.build_stages import build_stages
+from avsnn.pipeline.prepare.build_stages import build_stages, load_with_clips
 from avsnn.pipeline.prepare.final_files import read_failed_keys
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.splits import assign_parts
-from avsnn.pipeline.prepare.stages.discover import load_discovered
 
 # The parts that a network is measured on, each with the parts that the network has seen before:
 # train by training, val by the choice of the epoch.
@@ -111,7 +110,7 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
     Raises:
         UserError: there is no such data set or split, or the clips are not discovered yet.
     """
-    manifest = load_discovered(dataset, root)
+    manifest = load_with_clips(dataset, root)
     name = split or manifest.default_split
     if name not in manifest.splits:
         raise UserError(
@@ -143,7 +142,9 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
         groups=groups if _has_groups(manifest) else None,
         shared=[_find_shared(manifest, part, members, digests) for part in SEEN_BEFORE],
         identical=_find_identical(manifest, placed, digests),
-        unchecked=sum(file.path not in digests for clip in manifest.clips for file in clip.files),
+        unchecked=sum(
+            file.recording not in digests for clip in manifest.clips for file in clip.files
+        ),
         known_bad=[(placed[key], why) for key, why in manifest.known_bad.items() if key in placed],
         prepared=prepared,
         disagreeing=disagreeing,
@@ -161,8 +162,10 @@ def _has_groups(manifest: Manifest) -> bool:
 def _known_digests(manifest: Manifest, root: Path) -> dict[str, str]:
     """Return SHA-256 by path: the published SHA-256, or the SHA-256 of the fetched file."""
     files = [file for clip in manifest.clips for file in clip.files]
-    digests = {file.path: file.sha256 for file in files if file.sha256}
-    if len(digests) < len(files):
+    # A file of many recordings has one checksum, so a recording there is known by its path.
+    digests = {file.recording: file.recording for file in files if file.member}
+    digests |= {file.path: file.sha256 for file in files if file.sha256 and not file.member}
+    if len(digests) < len(files) and not manifest.pairs:
         request = PrepareRequest(settings=PrepareSettings())
         fetch = build_stages(manifest.name, request, root=root).fetch
         for record in records(fetch).values():
@@ -193,7 +196,7 @@ def _find_shared(
         return set(re.findall(manifest.twins.pattern, clip.key)[:1]) if manifest.twins else set()
 
     def digests_of(clip: Clip) -> set[str]:
-        return {digests[file.path] for file in clip.files if file.path in digests}
+        return {digests[file.recording] for file in clip.files if file.recording in digests}
 
     groups = {clip.group for clip in members[part]} & {clip.group for clip in clips_before}
     has_groups = _has_groups(manifest)
@@ -214,8 +217,8 @@ def _find_identical(
     clips_of_content: dict[tuple[str, str], list[PlacedClip]] = defaultdict(list)
     for clip in manifest.clips:
         for kind, file in (("audio", clip.audio), ("visual", clip.visual)):
-            if file.path in digests:
-                clips_of_content[kind, digests[file.path]].append(placed[clip.key])
+            if file.recording in digests:
+                clips_of_content[kind, digests[file.recording]].append(placed[clip.key])
     return [(kind, clips) for (kind, _), clips in clips_of_content.items() if len(clips) > 1]
 
 

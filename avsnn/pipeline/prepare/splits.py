@@ -1,9 +1,10 @@
-"""Assigns each clip to a part of a split: train, val or test."""
+"""Assigns each clip to a part of a split: train, val, test, or no part."""
 
+import re
 from collections import Counter, defaultdict
 
 from avsnn.datasets_manifest import Clip, Manifest
-from avsnn.datasets_manifest.clips import PARTS
+from avsnn.datasets_manifest.clips import NO_PART, PARTS
 from avsnn.datasets_manifest.schema import (
     ColumnSplit,
     GroupShareSplit,
@@ -14,17 +15,18 @@ from avsnn.pipeline.formats.membership import hash_rank
 
 
 def assign_parts(manifest: Manifest, split: str) -> dict[str, str]:
-    """Return the part of every clip of the data set, ``{key: "train" | "val" | "test"}``.
+    """Return the part of every clip of the data set, ``{key: "train" | "val" | "test" | "none"}``.
 
     Where the publisher gave no validation part, the validation part is taken from train: the same
     share of each class. Which clips are taken is a pure function of their keys.
     """
     match manifest.splits[split]:
         case ColumnSplit() as rule:
-            parts = {clip.key: clip.columns[rule.column] for clip in manifest.clips}
-            return _set_val_aside(manifest, parts, rule.val_fraction)
+            parts = {clip.key: _part_in_column(rule, clip) for clip in manifest.clips}
+            owner = _shared_recording(manifest) if rule.whole_recordings else {}
+            return _set_val_aside(manifest, parts, rule.val_fraction, owner)
         case OrderSplit() as rule:
-            return _set_val_aside(manifest, _cut_by_order(manifest, rule), rule.val_fraction)
+            return _set_val_aside(manifest, _cut_by_order(manifest, rule), rule.val_fraction, {})
         case GroupSplit() as rule:
             return {clip.key: _part_of_group(rule, clip.group) for clip in manifest.clips}
         case GroupShareSplit() as rule:
@@ -59,14 +61,46 @@ def _clips_by_part_and_class(
     return found
 
 
-def _set_val_aside(manifest: Manifest, parts: dict[str, str], fraction: float) -> dict[str, str]:
-    """Return the parts with a share of the train part made val, class by class."""
+def _part_in_column(rule: ColumnSplit, clip: Clip) -> str:
+    if rule.keys is not None and not re.fullmatch(rule.keys, clip.key):
+        return NO_PART
+    return clip.columns[rule.column]
+
+
+def _shared_recording(manifest: Manifest) -> dict[str, str]:
+    """Return the recording of each clip that the most clips share, by the key of the clip."""
+    recordings = {clip.key: [file.recording for file in clip.files] for clip in manifest.clips}
+    uses = Counter(path for paths in recordings.values() for path in paths)
+    return {key: max(paths, key=lambda path: uses[path]) for key, paths in recordings.items()}
+
+
+def _set_val_aside(
+    manifest: Manifest, parts: dict[str, str], fraction: float, owner: dict[str, str]
+) -> dict[str, str]:
+    """Return the parts with a share of the train part made val, class by class.
+
+    Args:
+        manifest: the facts about the data set.
+        parts: the part of every clip, by key.
+        fraction: the share of each class of the train part.
+        owner: what clips have in common that must stay together, by key; empty where clips stand
+            alone.
+    """
     if not fraction:
         return parts
     changed = dict(parts)
     for (part, _), clips in _clips_by_part_and_class(manifest, parts).items():
-        if part == "train":
-            changed |= {clip.key: "val" for clip in clips[: round(fraction * len(clips))]}
+        if part != "train":
+            continue
+        together: dict[str, list[str]] = defaultdict(list)
+        for clip in clips:
+            together[owner.get(clip.key, clip.key)].append(clip.key)
+        wanted, taken = round(fraction * len(clips)), 0
+        for keys in together.values():
+            if taken + len(keys) > wanted:
+                break
+            changed |= dict.fromkeys(keys, "val")
+            taken += len(keys)
     return changed
 
 

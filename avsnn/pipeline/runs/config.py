@@ -13,7 +13,7 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.runs.provenance import provenance
-from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
 from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 
 # Raise this number by hand when the same settings train another network than before.
@@ -95,13 +95,16 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
 def _identifying(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that tell one run from another run.
 
-    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, so its
-    default is left out, and their runs stay the same runs.
+    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, and none
+    for the padding of event frames, so the defaults of both are left out, and the runs of earlier
+    versions stay the same runs.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
+    if settings.data.augment.padding == AugmentSettings().padding:
+        del facts["data"]["augment"]["padding"]
     return facts
 
 

@@ -21,6 +21,10 @@ from avsnn.pydantic_base import StrictModel
 HARMLESS: list[Any] = [argparse.Namespace]
 
 
+# Channels of the visual image that `build` assumes: RGB.
+DEFAULT_VISUAL_CHANNELS = 3
+
+
 class ConvertSettings(StrictModel):
     """Settings of the network that cannot be read from the shapes of the weights."""
 
@@ -28,7 +32,8 @@ class ConvertSettings(StrictModel):
         default=4,
         ge=1,
         le=1024,
-        description="Number of time steps T; no weight depends on T (published: 4)",
+        description="Number of time steps T; no weight depends on T (published: 4, and 16 or 64 "
+        "for event data)",
     )
     heads: int = Field(
         default=16, ge=1, le=1024, description="Number of attention heads (published: 16)"
@@ -54,8 +59,9 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
     """Convert a ``.pth.tar`` file or a bare state dict to a safetensors file with the settings.
 
     The metadata of the safetensors file hold JSON under ``avsnn``, with the keys ``settings`` and
-    ``classes``. The network ``build(ModelSettings(**settings), classes=classes)`` loads the
-    tensors of the file strictly.
+    ``classes``, and ``visual_channels`` for a network of event data. The network
+    ``build(ModelSettings(**settings), classes=classes, visual_channels=visual_channels)`` loads
+    the tensors of the file strictly.
 
     Args:
         file: the checkpoint of the authors' code.
@@ -88,7 +94,13 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         # A tensor of the right name may have a shape in which nothing is where it should be.
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{file} cannot be converted: {reason}.") from None
-    facts = {"settings": imported.settings.model_dump(), "classes": imported.classes}
+    facts: dict[str, Any] = {
+        "settings": imported.settings.model_dump(),
+        "classes": imported.classes,
+    }
+    if imported.visual_channels != DEFAULT_VISUAL_CHANNELS:
+        # A network of images needs no number, so its files keep the bytes of earlier versions.
+        facts["visual_channels"] = imported.visual_channels
     # safetensors refuses tensors that share memory, so each gets memory of its own.
     tensors = {name: tensor.detach().clone() for name, tensor in imported.state.items()}
     try:

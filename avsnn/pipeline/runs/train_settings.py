@@ -50,6 +50,13 @@ class AugmentSettings(StrictModel):
         "shorter side; with the published 0.5, evaluation sees the middle quarter of a square "
         "frame",
     )
+    padding: int = Field(
+        default=4,
+        ge=0,
+        le=4096,
+        description="Number of zeros on every side of event frames, from which a random crop of "
+        "the frame's size is taken in training; without effect on images (published: 4)",
+    )
 
 
 class DataSettings(StrictModel):
@@ -63,8 +70,8 @@ class DataSettings(StrictModel):
         default=128,
         gt=0,
         le=4096,
-        description="Height and width in px of the frames and audio images that the network gets "
-        "(published: 128)",
+        description="Height and width in px of the frames and audio images that the network gets; "
+        "event frames must have this size (published: 128, event frames 28)",
     )
     augment: AugmentSettings = Field(
         default=AugmentSettings(), description="How a frame becomes the input of the network"

@@ -15,6 +15,7 @@ from avsnn.models.kernels import why_reference
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.network import build_network, place_network
+from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
@@ -79,12 +80,17 @@ class TrainingState:
 
 
 def build_state(
-    config: RunConfig, device: torch.device, group: ProcessGroup, say: Callable[[str], None]
+    config: RunConfig,
+    shapes: SampleShapes,
+    device: torch.device,
+    group: ProcessGroup,
+    say: Callable[[str], None],
 ) -> TrainingState:
     """Build the network of a run and everything that trains the network.
 
     Args:
         config: the configuration of the run.
+        shapes: shapes of the samples.
         device: the device that computes.
         group: the processes that train together.
         say: told if the neurons run on slower kernels than the settings allow.
@@ -100,7 +106,7 @@ def build_state(
     if kernels == "torch" != settings.compute.kernels:
         say(f"neurons run on plain torch, which is slower: {why_reference(device)}")
     torch.manual_seed(settings.seed)
-    model = place_network(build_network(config), settings, device)
+    model = place_network(build_network(config, shapes), settings, device)
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.synchronised = settings.distributed.sync_batch_norm

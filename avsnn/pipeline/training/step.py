@@ -45,8 +45,8 @@ class TrainingStep:
         """Take one step of the optimizer.
 
         Args:
-            audio: audio images ``[B, 1, S, S]``.
-            frames: frames ``[B, 3, S, S]``.
+            audio: audio images ``[B, 1, S, S]``, or event frames ``[T, B, 1, S, S]``.
+            frames: frames ``[B, 3, S, S]``, or event frames ``[T, B, 2, S, S]``.
             labels: classes ``[B]``, int64.
         """
         state = self._state
@@ -64,7 +64,9 @@ class TrainingStep:
         """Compute the gradients; return the loss, its parts and the accuracy, by name."""
         settings, network = self._settings, self._state.wrapped
         count = settings.optimizer.accumulate
-        chunks = zip(audio.chunk(count), frames.chunk(count), labels.chunk(count), strict=True)
+        # Time steps come before the clips.
+        inputs = (tensor.chunk(count, dim=tensor.dim() - 4) for tensor in (audio, frames))
+        chunks = zip(*inputs, labels.chunk(count), strict=True)
         sums: dict[str, Tensor] = {}
         for number, (audio_part, frames_part, labels_part) in enumerate(chunks, 1):
             with _gradients_shared(network, now=number == count):

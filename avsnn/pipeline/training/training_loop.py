@@ -106,8 +106,8 @@ class TrainingLoop:
         self.selection_rows = None
         if self.settings.selection != "last":
             self.selection_rows = rows_of_parts(config, source, self.settings.selection)
-        require_memory(config, options.device, processes=group.world_size)
-        self.state = build_state(config, options.device, group, self.say)
+        require_memory(config, source.shapes, options.device, processes=group.world_size)
+        self.state = build_state(config, source.shapes, options.device, group, self.say)
         self.totals = EpochTotals(self.state.model, device=options.device, group=group)
         self.metrics: list[dict[str, Any]] = []
         self.check = FiniteCheck(options.device)

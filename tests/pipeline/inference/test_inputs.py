@@ -4,7 +4,7 @@ import torch
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.order import BatchRequest
-from avsnn.pipeline.loading.source import Samples
+from avsnn.pipeline.loading.source import Samples, SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 
@@ -15,6 +15,7 @@ class MadeUpSource:
     def __init__(self) -> None:
         self.keys = ["a", "b", "c"]
         self.labels = torch.arange(3)
+        self.shapes = SampleShapes((3, 40, 50), (1, 24, 24))
         self.note = ""
 
     def read(self, rows: np.ndarray, frame_positions: np.ndarray) -> Samples:

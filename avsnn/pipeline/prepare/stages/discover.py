@@ -3,25 +3,26 @@
 ``prepare/folder_layout.py`` says which files are one clip.
 """
 
-import csv
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from io import StringIO
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import Any, ClassVar
 
-from avsnn.datasets_manifest import Clip, Manifest, MediaFile, load
-from avsnn.datasets_manifest.clips import COLUMNS
+from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.schema import FolderLayout
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import TRANSIENT_ERRNOS, sha256
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.prepare.folder_layout import list_files, pair_files, read_path
+from avsnn.pipeline.prepare.written_table import (
+    TABLE,
+    TABLE_UNIT,
+    table_text,
+    with_written_table,
+)
 
-TABLE = "clips.csv"
 IGNORED = "ignored.txt"
 
 
@@ -67,8 +68,8 @@ class Discover(Stage):
 
     def units(self) -> list[Unit]:
         """Return the table; its inputs are the paths of all files that were ever found."""
-        paths = {file.path for clip in self.with_discovered_clips().clips for file in clip.files}
-        if record := records(self).get("table"):
+        paths = {file.path for clip in self.with_clips().clips for file in clip.files}
+        if record := records(self).get(TABLE_UNIT):
             paths |= {failure.path for failure in record.failures}
         if (ignored := self.folder / IGNORED).exists():
             lines = ignored.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -77,14 +78,14 @@ class Discover(Stage):
         if self.source is not None:
             paths |= set(list_files(self.layout, self.source))
         return [
-            Unit(name="table", outputs=(TABLE, IGNORED), inputs=dict.fromkeys(sorted(paths), ""))
+            Unit(name=TABLE_UNIT, outputs=(TABLE, IGNORED), inputs=dict.fromkeys(sorted(paths), ""))
         ]
 
     def changed_sources(self) -> dict[str, str]:
         """Return the table, if a file in the source folder has other bytes than the table says."""
         changed = sorted(self._changed_files())
         more = f" and {len(changed) - 1:,} more files have" if len(changed) > 1 else " has"
-        return {"table": f"{changed[0]}{more} changed in the source folder"} if changed else {}
+        return {TABLE_UNIT: f"{changed[0]}{more} changed in the source folder"} if changed else {}
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Pair the files, and read the files of the clips that are new or have changed.
@@ -95,9 +96,7 @@ class Discover(Stage):
         """
         if self.source is None:
             raise UserError("the table is made from the files; give their folder with --source")
-        known = {
-            (clip.audio.path, clip.visual.path): clip for clip in self.with_discovered_clips().clips
-        }
+        known = {(clip.audio.path, clip.visual.path): clip for clip in self.with_clips().clips}
         ignored = [path for path in unit.inputs if PurePosixPath(path).name.startswith(".")]
         classes = self.manifest.classes
         keys = {files: clip.key for files, clip in known.items()}
@@ -123,7 +122,7 @@ class Discover(Stage):
                 clips.append(Clip(key, label, group, {}, files[audio], files[visual]))
             else:
                 reasons |= dict.fromkeys(files, "is half a clip; the other file fails")
-        (scratch / TABLE).write_text(_table_text(clips), encoding="utf-8")
+        (scratch / TABLE).write_text(table_text(clips), encoding="utf-8")
         (scratch / IGNORED).write_text("".join(f"{path}\n" for path in ignored), encoding="utf-8")
         failures = [
             Failure(self.name, PurePosixPath(path).stem, reasons[path], path)
@@ -136,7 +135,7 @@ class Discover(Stage):
         if self.source is None:
             return set()
         found, copies, table = set(), self.folder.parent / "raw", self.folder / TABLE
-        for file in (file for clip in self.with_discovered_clips().clips for file in clip.files):
+        for file in (file for clip in self.with_clips().clips for file in clip.files):
             path, copy = self.source / file.path, copies / file.path
             try:
                 stat = path.stat()
@@ -152,58 +151,9 @@ class Discover(Stage):
                 continue
         return found
 
-    def with_discovered_clips(self) -> Manifest:
-        """Return the manifest with the clips of the table.
-
-        Where no table is written yet, the table has no clips, or the table changed after it was
-        written, the manifest has no clips.
-        """
-        record, table = records(self).get("table"), self.folder / TABLE
-        written = {output.path: output.sha256 for output in record.outputs} if record else {}
-        if not table.exists() or (digest := sha256(table)) != written.get(TABLE):
-            return self.manifest
-        if record is None or not record.written:
-            return self.manifest
-        return _load_with_table(self.manifest.name, table, digest)
-
-
-def discover_stage(manifest: Manifest, folder: Path, source: Path | None = None) -> Discover | None:
-    """Return the stage that finds the clips of a data set; None where a table lists the clips.
-
-    Args:
-        manifest: the facts about the data set.
-        folder: the folder of the data set.
-        source: the folder that holds the layout's folders; None knows only the files that were
-            found before.
-    """
-    if manifest.layout is None:
-        return None
-    return Discover(folder / "table", folder / "state", manifest, source)
-
-
-def load_discovered(dataset: str, root: Path) -> Manifest:
-    """Return the manifest of a data set, with its clips.
-
-    The clips are the published clips, or the clips that were discovered below ``root`` so far.
-
-    Raises:
-        UserError: there is no such data set.
-    """
-    manifest = load(dataset)
-    stage = discover_stage(manifest, root / dataset)
-    return stage.with_discovered_clips() if stage else manifest
-
-
-@lru_cache(maxsize=1)
-def _load_with_table(dataset: str, table: Path, digest: str) -> Manifest:
-    """Load the manifest with a table, once for all stages that ask for the same table.
-
-    Args:
-        dataset: name of the data set.
-        table: path of the table.
-        digest: SHA-256 of the table; a changed table makes the cached answer unused.
-    """
-    return load(dataset).with_table(table)
+    def with_clips(self) -> Manifest:
+        """Return the manifest with the clips of the table; without clips where none is written."""
+        return with_written_table(self, self.manifest, self.folder)
 
 
 def _read_media_file(source: Path, path: str) -> MediaFile:
@@ -217,13 +167,3 @@ def _read_media_file(source: Path, path: str) -> MediaFile:
     if not S_ISREG(status.st_mode):
         raise ValueError("is no regular file")
     return MediaFile(path, sha256(source / path), status.st_size)
-
-
-def _table_text(clips: list[Clip]) -> str:
-    text = StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for clip in clips:
-        files = (value for file in clip.files for value in (file.path, file.sha256, file.size))
-        rows.writerow([clip.key, clip.label, clip.group, *files])
-    return text.getvalue()

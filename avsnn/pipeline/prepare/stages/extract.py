@@ -1,11 +1,13 @@
-"""3. Media to frames and sound, in WebDataset shards."""
+"""3. Media to frames and sound, or recordings to events, in WebDataset shards."""
 
 import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from avsnn.datasets_manifest.clips import split_recording
+from avsnn.datasets_manifest.recordings import EVENT_FORMATS
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
@@ -13,8 +15,11 @@ from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
 from avsnn.pipeline.formats.membership import group_by_hash
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.shards import (
+    AUDIO_EVENTS_MEMBER,
     AUDIO_MEMBER,
     METADATA_MEMBER,
+    VISUAL_EVENTS_MEMBER,
+    EventSensors,
     Sample,
     frame_member_name,
     write_shard_index,
@@ -24,6 +29,7 @@ from avsnn.pipeline.prepare.decoded_clips import DecodedClip, find_decoded_clips
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
+    from avsnn.pipeline.media.events import Events
     from avsnn.pipeline.media.frames import Frame
 
 # The functions that decode import the decoders, so that a run which finds nothing to do need not
@@ -32,12 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extract(Stage):
-    """Decodes clips into shards; a unit is a shard. Images stay as published.
+    """Decodes clips into shards; a unit is a shard. Images and events stay as published.
 
     Attributes:
         raw: the folder of the files as published.
         index: the folder of ``clips.jsonl``.
-        visual: whether the visual files are images or videos.
+        visual: what the visual files are; see `Manifest.visual`.
+        audio: what the audio files are; see `Manifest.audio`.
         chosen: the settings.
     """
 
@@ -49,12 +56,15 @@ class Extract(Stage):
     state: Path
     raw: Path
     index: Path
-    visual: Literal["image", "video"]
+    visual: str
+    audio: str
     chosen: ExtractSettings
 
     def settings(self) -> dict[str, Any]:
         """Return all settings, and the kind of the visual files: every one changes the shards."""
-        return {**self.chosen.model_dump(), "visual": self.visual}
+        settings = {**self.chosen.model_dump(), "visual": self.visual}
+        # Earlier versions knew sound alone, and did not name it.
+        return settings if self.audio == "sound" else {**settings, "audio": self.audio}
 
     @property
     def earlier(self) -> tuple[Folder, ...]:
@@ -111,10 +121,13 @@ class Extract(Stage):
 
         # FFmpeg takes a relative path with a colon for an address.
         raw = self.raw.absolute()
+        form, read, kinds = (self.visual, self.audio), _read_clip, ("audio", self.visual)
+        if self.visual in EVENT_FORMATS:
+            read, kinds = _read_events, ("recording", "recording")
         try:
-            return sandbox.call(_read_clip, raw, row.audio, row.visual, self.visual, self.chosen)
+            return sandbox.call(read, raw, row.audio, row.visual, form, self.chosen)
         except sandbox.DecoderDiedError as died:
-            raise MediaError(f"audio {row.audio} or {self.visual} {row.visual} {died}") from None
+            raise MediaError(f"{kinds[0]} {row.audio} or {kinds[1]} {row.visual} {died}") from None
 
 
 def _sample(row: IndexRow, clip: DecodedClip) -> Sample:
@@ -123,31 +136,22 @@ def _sample(row: IndexRow, clip: DecodedClip) -> Sample:
         label=row.label,
         splits=row.splits,
         source=row.source,
-        frames=len(clip.images),
-        height=clip.height,
-        width=clip.width,
-        audio_seconds=clip.seconds,
-        audio_rate=clip.rate,
+        **clip.facts,
     )
 
 
 def _members(row: IndexRow, clip: DecodedClip) -> dict[str, bytes]:
     metadata = row.model_dump(exclude={"part"})
-    return clip.images | {
-        METADATA_MEMBER: json.dumps(metadata, sort_keys=True).encode(),
-        AUDIO_MEMBER: clip.flac,
-    }
+    return clip.members | {METADATA_MEMBER: json.dumps(metadata, sort_keys=True).encode()}
 
 
 def _read_clip(
-    raw: Path,
-    sound: str,
-    visual: str,
-    kind: Literal["image", "video"],
-    settings: ExtractSettings,
+    raw: Path, sound: str, visual: str, form: tuple[str, str], settings: ExtractSettings
 ) -> DecodedClip:
+    """Decode an image or a video, and a sound."""
     from avsnn.pipeline.media import audio
 
+    kind, _ = form
     with failures_of(f"audio {sound}"):
         flac, seconds, rate = audio.transcode_to_flac(raw / sound)
     with failures_of(f"{kind} {visual}"):
@@ -156,7 +160,51 @@ def _read_clip(
         else:
             images, shape = _read_video(raw / visual, settings, seconds)
     height, width, _ = shape
-    return DecodedClip(flac, seconds, rate, images, height, width)
+    return DecodedClip(
+        images | {AUDIO_MEMBER: flac},
+        {
+            "frames": len(images),
+            "height": height,
+            "width": width,
+            "audio_seconds": seconds,
+            "audio_rate": rate,
+        },
+    )
+
+
+def _read_events(
+    raw: Path, sound: str, visual: str, form: tuple[str, str], settings: ExtractSettings
+) -> DecodedClip:
+    """Read two recordings of events; no setting changes what is read."""
+    from avsnn.pipeline.formats.event_npz import event_npz
+
+    seen = _read_recording(raw, visual, form[0])
+    heard = _read_recording(raw, sound, form[1])
+    span = float(heard.t.max()) - float(heard.t.min())
+    return DecodedClip(
+        {VISUAL_EVENTS_MEMBER: event_npz(seen), AUDIO_EVENTS_MEMBER: event_npz(heard)},
+        {
+            "frames": 0,
+            "height": seen.sensor.height,
+            "width": seen.sensor.width,
+            "audio_seconds": span if heard.t.dtype.kind == "f" else span / 1e6,
+            "audio_rate": 0,
+            "events": EventSensors(
+                visual=seen.sensor,
+                audio=heard.sensor,
+                visual_events=len(seen.t),
+                audio_events=len(heard.t),
+            ),
+        },
+    )
+
+
+def _read_recording(raw: Path, recording: str, form: Any) -> "Events":
+    from avsnn.pipeline.media.event_files import read_recording
+
+    file, member = split_recording(recording)
+    with failures_of(f"recording {recording}"):
+        return read_recording(raw / file, member, form)
 
 
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:

@@ -1,251 +1,29 @@
 """4. Shards to tensors: a Zarr cache of frames and a Zarr cache of audio images, of the same clips.
 
 The caches are separate, so that another audio setting leaves the frames alone, and another frame
-setting the audio. ``formats/cache_layout.py`` says how a cache lies on disk.
+setting the audio.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from avsnn.pipeline.engine.atomic_files import Folder, sha256
 from avsnn.pipeline.engine.journal import Failure
-from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.audio_rows import audio_row
-from avsnn.pipeline.formats.cache_layout import (
-    CLIPS_PER_GROUP,
-    create_row_array,
-    create_small_array,
-    shard_file,
-    small_array_files,
-)
+from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
-from avsnn.pipeline.formats.membership import group_by_hash
-from avsnn.pipeline.formats.outliers import find_outliers
-from avsnn.pipeline.formats.shards import (
-    AUDIO_MEMBER,
-    Sample,
-    index_files,
-    read_member,
-    read_shards,
-)
-from avsnn.pipeline.prepare.generations import earlier_generations
+from avsnn.pipeline.formats.shards import AUDIO_MEMBER, Sample, read_member
+from avsnn.pipeline.prepare.stages.cache import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections import Counter
 
     from numpy.typing import NDArray
 
+    from avsnn.pipeline.engine.atomic_files import Folder
+    from avsnn.pipeline.engine.stage import Outcome
     from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
-
-# Names of inputs of a unit. Every other input is a clip, and a key holds no space.
-ROW_SHAPE, ROW_COUNT, OUTLIERS = "shape of a row", "count of rows", "clips left out"
-
-
-class _Layout(NamedTuple):
-    """What the unit ``layout`` writes.
-
-    Attributes:
-        rows: number of rows of the large array.
-        shape: shape of a row.
-        small_arrays: the small arrays, by name.
-        outliers: clips that are left out, each with the reason, by key.
-    """
-
-    rows: int
-    shape: tuple[int, ...]
-    small_arrays: dict[str, NDArray[Any]]
-    outliers: dict[str, str]
-
-
-class _Block(NamedTuple):
-    """The rows that one unit writes.
-
-    Attributes:
-        number: number of the Zarr shard.
-        rows: number of rows of the whole array.
-        shape: shape of a row.
-        sources: shard, sample and frame number of each row.
-    """
-
-    number: int
-    rows: int
-    shape: tuple[int, ...]
-    sources: list[tuple[Folder, Sample, int]]
-
-
-@dataclass(frozen=True)
-class Cache(Stage):
-    """A Zarr group with one large array, and the small arrays ``key``, ``label`` and ``rows``.
-
-    A unit is one Zarr shard of the large array, which one task writes whole. A Zarr shard depends
-    on nothing but the content of its clips. The unit ``layout`` writes everything else. Clips that
-    `find_outliers` names are in no array.
-
-    Attributes:
-        array: name of the large array.
-        dtype: type of the numbers in the large array.
-        rows_per_shard: number of rows of a Zarr shard.
-    """
-
-    array: ClassVar[str]
-    dtype: ClassVar[str]
-    rows_per_shard: ClassVar[int]
-    version: ClassVar[int] = 1
-    decodes: ClassVar[bool] = True
-
-    folder: Folder
-    state: Path
-    shards: Folder
-
-    @abstractmethod
-    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
-        """Return the shape of one row of the large array."""
-
-    @abstractmethod
-    def rows_of(self, sample: Sample) -> int:
-        """Return the number of rows of a clip."""
-
-    @abstractmethod
-    def read(
-        self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
-    ) -> NDArray[Any]:
-        """Compute one row of this shape from a shard."""
-
-    @property
-    def earlier(self) -> tuple[Folder, ...]:
-        """The caches of other clips with the same settings."""
-        return earlier_generations(self.folder, self.state)
-
-    def units(self) -> list[Unit]:
-        """Return the layout, then the shards of the large array."""
-        digests = tuple(sha256(path) for path in index_files(self.shards))
-        found, outliers = _read_shards_once(self.shards, digests)
-        if not found:
-            return []
-        shape = self.row_shape([sample for _, sample in found.values()])
-        groups = group_by_hash(found, CLIPS_PER_GROUP)
-        spans, end = self._spans(found, groups)
-        small = self.small_arrays(found, spans)
-        layout = Unit(
-            name="layout",
-            outputs=(
-                *("zarr.json", f"{self.array}/zarr.json"),
-                *(file for name, a in small.items() for file in small_array_files(name, a.ndim)),
-            ),
-            inputs={
-                **{key: [found[key][1].label, *spans[key]] for key in found},
-                ROW_SHAPE: shape,
-                ROW_COUNT: end,
-                OUTLIERS: outliers,
-            },
-            work=_Layout(end, shape, small, outliers),
-        )
-        return [layout, *self._blocks(found, groups, spans, shape, end)]
-
-    def _spans(
-        self, found: Mapping[str, tuple[Folder, Sample]], groups: Mapping[int, list[str]]
-    ) -> tuple[dict[str, tuple[int, int]], int]:
-        """Return the first row and the number of rows of every clip, and the number of all rows.
-
-        A group begins at the first row of a Zarr shard.
-        """
-        spans, row = {}, 0
-        for keys in groups.values():
-            row = -(-row // self.rows_per_shard) * self.rows_per_shard
-            for key in keys:
-                spans[key] = (row, self.rows_of(found[key][1]))
-                row += spans[key][1]
-        return spans, row
-
-    def _blocks(
-        self,
-        found: Mapping[str, tuple[Folder, Sample]],
-        groups: Mapping[int, list[str]],
-        spans: Mapping[str, tuple[int, int]],
-        shape: tuple[int, ...],
-        end: int,
-    ) -> Iterator[Unit]:
-        """Yield a unit for every Zarr shard that holds rows."""
-        for group, keys in groups.items():
-            rows = [(key, frame) for key in keys for frame in range(spans[key][1])]
-            first_shard = spans[keys[0]][0] // self.rows_per_shard
-            for number, start in enumerate(range(0, len(rows), self.rows_per_shard)):
-                block = rows[start : start + self.rows_per_shard]
-                frames: dict[str, list[int]] = {}
-                for key, frame in block:
-                    frames.setdefault(key, []).append(frame)
-                yield Unit(
-                    # The name does not change when other groups are divided or joined.
-                    name=f"{self.array}-{group:06d}.{number}",
-                    outputs=(shard_file(self.array, first_shard + number, len(shape)),),
-                    inputs={
-                        **{
-                            key: [found[key][1].sha256, numbers[0], len(numbers)]
-                            for key, numbers in frames.items()
-                        },
-                        ROW_SHAPE: shape,
-                    },
-                    work=_Block(
-                        first_shard + number,
-                        end,
-                        shape,
-                        [(*found[key], frame) for key, frame in block],
-                    ),
-                )
-
-    def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
-        """Count clips that are left out as skipped; the stage `frames` counts them as failed."""
-        outcome.skipped += len(outliers)
-        return outcome
-
-    def small_arrays(
-        self, found: Mapping[str, tuple[Folder, Sample]], spans: Mapping[str, tuple[int, int]]
-    ) -> dict[str, NDArray[Any]]:
-        """Return the small arrays by name, ``[N]`` or ``[N, 2]``."""
-        return {
-            "key": np.array(list(found)),
-            "label": np.array([sample.label for _, sample in found.values()], np.int64),
-            "rows": np.array([spans[key] for key in found], np.int64),
-        }
-
-    def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Write the layout, which counts the clips, or one shard of the large array."""
-        import zarr
-        from zarr.storage import MemoryStore
-
-        # Zarr writes to a folder through hard links, which exFAT does not know.
-        files: dict[str, Any] = {}
-        group = zarr.create_group(MemoryStore(files), zarr_format=3)
-        work: _Layout | _Block = unit.work
-        array = create_row_array(
-            group,
-            self.array,
-            rows=work.rows,
-            rows_per_shard=self.rows_per_shard,
-            row_shape=work.shape,
-            dtype=self.dtype,
-        )
-        if isinstance(work, _Layout):
-            for name, values in work.small_arrays.items():
-                create_small_array(group, name, values)
-            outcome = Outcome(written=len(work.small_arrays["key"]))
-            outcome = self.count_outliers(outcome, work.outliers)
-        else:
-            rows = [self.read(shard, clip, row, work.shape) for shard, clip, row in work.sources]
-            start = work.number * self.rows_per_shard
-            array[start : start + len(rows)] = np.stack(rows)
-            outcome = Outcome()
-        for name in unit.outputs:
-            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).write_bytes(files[name].to_bytes())
-        return outcome
 
 
 @dataclass(frozen=True)
@@ -260,7 +38,6 @@ class FrameCache(Cache):
     version: ClassVar[int] = 3
     array: ClassVar[str] = "frames"
     dtype: ClassVar[str] = "uint8"
-    rows_per_shard: ClassVar[int] = 256
 
     chosen: FrameSettings
 
@@ -276,13 +53,22 @@ class FrameCache(Cache):
         """Return the number of frames of a clip."""
         return sample.frames
 
+    def rows_per_shard(self, shape: tuple[int, ...]) -> int:
+        """Return 256, for frames of any size."""
+        return 256
+
     def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
         """Count clips that are left out as failed."""
         outcome.failures += [Failure(self.name, key, why) for key, why in outliers.items()]
         return outcome
 
     def read(
-        self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
+        self,
+        shard: Folder,
+        sample: Sample,
+        frame: int,
+        shape: tuple[int, ...],
+        tallies: Counter[str],
     ) -> NDArray[Any]:
         """Return one frame ``[3, H, W]``."""
         image = read_member(shard, sample.members[sample.frame_member(frame)])
@@ -297,7 +83,6 @@ class AudioCache(Cache):
     version: ClassVar[int] = 3
     array: ClassVar[str] = "audio"
     dtype: ClassVar[str] = "float32"
-    rows_per_shard: ClassVar[int] = CLIPS_PER_GROUP
 
     chosen: AudioSettings
 
@@ -313,27 +98,17 @@ class AudioCache(Cache):
         """Return one row for any clip."""
         return 1
 
+    def rows_per_shard(self, shape: tuple[int, ...]) -> int:
+        """Return the number of clips in a group, for images of any size."""
+        return CLIPS_PER_GROUP
+
     def read(
-        self, shard: Folder, sample: Sample, frame: int, shape: tuple[int, ...]
+        self,
+        shard: Folder,
+        sample: Sample,
+        frame: int,
+        shape: tuple[int, ...],
+        tallies: Counter[str],
     ) -> NDArray[Any]:
         """Return the audio image ``[1, F, F]`` of a clip."""
         return audio_row(read_member(shard, sample.members[AUDIO_MEMBER]), sample.key, self.chosen)
-
-
-@lru_cache(maxsize=1)
-def _read_shards_once(
-    shards: Folder, digests: tuple[str, ...]
-) -> tuple[dict[str, tuple[Folder, Sample]], dict[str, str]]:
-    """Return the samples of all shards by key, without outliers, and the outliers with reasons.
-
-    The samples are read once for both caches.
-
-    Args:
-        shards: the folder of the shards.
-        digests: SHA-256 of every index; a changed index makes the cached answer unused.
-    """
-    found = read_shards(shards)
-    outliers = find_outliers([sample for _, sample in found])
-    return {
-        sample.key: (shard, sample) for shard, sample in found if sample.key not in outliers
-    }, outliers

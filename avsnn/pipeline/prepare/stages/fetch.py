@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from avsnn.pipeline.transfer.download import PartialDownload, download, verify
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.http import Address, HttpClient
 from avsnn.pipeline.transfer.lfs import LfsServer
+from avsnn.pipeline.transfer.unpack import unpack_one_file
 
 # Fetch stops asking a source that was unavailable for this number of files in a row, unless the
 # source is the last source that holds the file.
@@ -60,27 +61,34 @@ class Fetch(Stage):
     download_sources: tuple["DownloadSource", ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        files = [file for clip in self.clips for file in clip.files]
+        files = list(self.files.values())
         download_sources = (
             DownloadSource(source, self.http, files) for source in self.manifest.sources
         )
         object.__setattr__(self, "download_sources", tuple(download_sources))
+
+    @property
+    def files(self) -> dict[str, MediaFile]:
+        """The files that are wanted, by path; a file that several clips share is there once."""
+        held = {file.path: file for file in self.manifest.recording_files}
+        return held or {file.path: file for clip in self.clips for file in clip.files}
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: the bytes of a file are the publisher's, whatever the source is."""
         return {}
 
     def units(self) -> list[Unit]:
-        """Return every file of every clip; a file that several clips share is one unit."""
-        wanted = {file.path: (clip, file) for clip in self.clips for file in clip.files}
+        """Return every file that is wanted."""
+        clips = {file.path: clip for clip in self.clips for file in clip.files}
         return [
             Unit(
                 name=path,
                 outputs=(path,),
-                inputs={"sha256": file.sha256, "size": file.size},
-                work=(clip, file),
+                inputs={"sha256": file.sha256, "size": file.size}
+                | ({"md5": file.md5} if file.md5 else {}),
+                work=(clips.get(path), file),
             )
-            for path, (clip, file) in wanted.items()
+            for path, file in self.files.items()
         ]
 
     def changed_sources(self) -> dict[str, str]:
@@ -92,10 +100,12 @@ class Fetch(Stage):
             return {}
         recorded = records(self)
         found = {}
-        for file in (file for clip in self.clips for file in clip.files if not file.sha256):
-            record = recorded.get(file.path)
-            if record and record.outputs and _differs(self.source / file.path, record.outputs[0]):
-                found[file.path] = f"{self.source / file.path} has changed"
+        for path, file in self.files.items():
+            record, published = recorded.get(path), self.source / path
+            if file.has_checksum or not (record and record.outputs):
+                continue
+            if _differs(published, record.outputs[0]):
+                found[path] = f"{published} has changed"
         return found
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
@@ -118,7 +128,9 @@ class Fetch(Stage):
         try:
             self._bring(clip, file, target)
         except TransferError as error:
-            return Outcome(failures=[Failure(self.name, clip.key, str(error), file.path)])
+            # A file of many recordings is no clip, so its name stands for a key.
+            key = file.path if self.manifest.recording_files else clip.key
+            return Outcome(failures=[Failure(self.name, key, str(error), file.path)])
         return Outcome(written=1)
 
     def partial(self, file: MediaFile) -> PartialDownload:
@@ -126,13 +138,33 @@ class Fetch(Stage):
         return PartialDownload.of(file.path, self.state / "downloads")
 
     def _bring(self, clip: Clip, file: MediaFile, target: Path) -> None:
+        if file.packed_as and not self._is_unpacked_in_source(file):
+            archive = target.with_name(f"{target.name}.packed")
+            self._bring_published(clip, file, archive)
+            unpack_one_file(archive, target)
+            archive.unlink()
+        else:
+            self._bring_published(clip, file, target)
+
+    def _is_unpacked_in_source(self, file: MediaFile) -> bool:
+        """Return whether the source folder holds a file, and not the archive that was published."""
+        if self.source is None or (self.source / file.packed_as).exists():
+            return False
+        return (self.source / file.path).exists()
+
+    def _bring_published(self, clip: Clip, file: MediaFile, target: Path) -> None:
+        """Bring the published bytes, and verify the bytes where they have a checksum."""
         if self.source is None and not self.manifest.generated:
             self._download(file, target)
             return
-        if self.source is not None:
-            _copy(self.source / file.path, target)
-        else:
+        if self.source is None:
             self._generate(clip, file, target)
+        elif self._is_unpacked_in_source(file):
+            # The published checksum is the checksum of the archive.
+            _copy(self.source / file.path, target)
+            file = MediaFile(file.path, None, None)
+        else:
+            _copy(self.source / file.published_path, target)
         verify(file, target, sha256(target))
         self.partial(file).discard()
 
@@ -167,9 +199,22 @@ class Fetch(Stage):
 
     def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
         # Only a generated data set needs the encoders, so no other data set waits for the import.
+        shape, contour = self.manifest.classes[clip.label].split("-")
+        if self.manifest.has_events:
+            from avsnn.pipeline.media import demo_events_synthesis
+
+            if file == clip.visual:
+                demo_events_synthesis.write_recording(target, key=clip.key, shape=shape)
+            else:
+                demo_events_synthesis.write_sound(
+                    target,
+                    key=clip.key,
+                    contour=contour,
+                    part="train" if file.member.startswith("train/") else "test",
+                )
+            return
         from avsnn.pipeline.media import demo_synthesis
 
-        shape, contour = self.manifest.classes[clip.label].split("-")
         if file == clip.visual:
             demo_synthesis.write_video(target, key=clip.key, shape=shape)
         else:
@@ -194,7 +239,10 @@ class DownloadSource:
         self.unavailable = 0
         self.patience: float = MAX_NEVER_REACHED
         self._source = source
-        if source.lfs is not None:
+        if source.file is not None:
+            address = Address(source.file, {}, source.insecure)
+            self.locate: Callable[[MediaFile], Address] = lambda _: address
+        elif source.lfs is not None:
             held = [file for file in files if self.holds(file)]
             self.locate = LfsServer(Address(source.lfs, {}, source.insecure), http, held).locate
         else:
@@ -207,10 +255,10 @@ class DownloadSource:
 
     def holds(self, file: MediaFile) -> bool:
         """Return whether the manifest says that the source holds the file."""
-        return file.path.startswith(self._source.prefix)
+        return file.published_path.startswith(self._source.prefix)
 
     def _below_url(self, file: MediaFile) -> Address:
-        rest = quote(file.path.removeprefix(self._source.prefix))
+        rest = quote(file.published_path.removeprefix(self._source.prefix))
         return Address(f"{self._source.url}{rest}", {}, self._source.insecure)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Manifest
+from avsnn.datasets_manifest.schema import Split
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.formats.clips_jsonl import IndexRow
@@ -89,8 +90,8 @@ def describe_clips(fetch: Fetch) -> dict[str, Any]:
             "label": clip.label,
             "group": clip.group,
             "splits": {split: part_of[clip.key] for split, part_of in parts.items()},
-            "audio": clip.audio.path,
-            "visual": clip.visual.path,
+            "audio": clip.audio.recording,
+            "visual": clip.visual.recording,
             "sha256": {file.path: digest(file.path) for file in clip.files},
         }
         for clip in fetch.clips
@@ -102,5 +103,18 @@ def identity_of_splits(manifest: Manifest) -> dict[str, Any]:
     return {
         "classes": manifest.classes,
         "default_split": manifest.default_split,
-        "splits": {split: rule.model_dump() for split, rule in manifest.splits.items()},
+        "splits": {split: _facts_of_split(rule) for split, rule in manifest.splits.items()},
+    }
+
+
+def _facts_of_split(rule: Split) -> dict[str, Any]:
+    """Return the settings of a rule, without those of later versions that are not used.
+
+    So data sets that earlier versions prepared stay as they are.
+    """
+    later = {"whole_recordings": False, "keys": None}
+    return {
+        name: value
+        for name, value in rule.model_dump().items()
+        if name not in later or value != later[name]
     }

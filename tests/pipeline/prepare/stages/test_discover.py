@@ -45,7 +45,7 @@ def test_a_clip_is_a_pair_of_files_with_class_recording_size_and_checksum(
     source_folder: Path, run_discover: RunDiscover
 ) -> None:
     stage, summary = run_discover(source_folder)
-    clips = stage.with_discovered_clips().clips
+    clips = stage.with_clips().clips
     assert (len(clips), summary.written, summary.skipped, summary.failed) == (20, 40, 0, 0)
     for clip in clips:
         name = stage.manifest.classes[clip.label]
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_read_removes_its_clip_and_no_other(
     reasons = {failure.path: failure.reason for failure in summary.failures}
     assert "cannot be read" in reasons[f"{SOUNDS}/siren/1800-8-0-0.wav"]
     assert "half a clip" in reasons[f"{IMAGES}/siren/1800-8-0-0.jpg"]
-    assert len(stage.with_discovered_clips().clips) == 19
+    assert len(stage.with_clips().clips) == 19
 
 
 def test_discovered_clips_stay_known_without_the_source_folder(
@@ -110,7 +110,7 @@ def test_discovered_clips_stay_known_without_the_source_folder(
     stage, without_source = run_discover(None)
     assert (second.units_done_now, without_source.units_done_now) == (0, 0)
     assert without_source.failures == second.failures == first.failures
-    assert len(stage.with_discovered_clips().clips) == 20
+    assert len(stage.with_clips().clips) == 20
 
 
 def test_new_and_corrected_files_change_their_own_rows_alone(
@@ -119,14 +119,14 @@ def test_new_and_corrected_files_change_their_own_rows_alone(
     orphan = source_folder / SOUNDS / "siren" / "7-8-0-0.wav"
     shutil.copyfile(source_folder / SOUNDS / "siren" / "1800-8-0-0.wav", orphan)
     stage, _ = run_discover(source_folder)
-    before = {clip.key: clip for clip in stage.with_discovered_clips().clips}
+    before = {clip.key: clip for clip in stage.with_clips().clips}
     partner = source_folder / IMAGES / "siren" / "7-8-0-0.jpg"
     shutil.copyfile(source_folder / IMAGES / "siren" / "1800-8-0-0.jpg", partner)
     corrected = source_folder / SOUNDS / "siren" / "1800-8-0-0.wav"
     corrected.write_bytes(b"corrected")
     (source_folder / SOUNDS / "siren" / "1801-8-0-0.wav").unlink()
     stage, summary = run_discover(source_folder)
-    after = {clip.key: clip for clip in stage.with_discovered_clips().clips}
+    after = {clip.key: clip for clip in stage.with_clips().clips}
     assert after.keys() - before.keys() == {"7-8-0-0"}
     assert after["1800-8-0-0"].audio.sha256 == sha256(corrected)
     assert all(after[key] == clip for key, clip in before.items() if key != "1800-8-0-0")
@@ -141,7 +141,7 @@ def test_a_file_that_changed_after_discovery_is_a_failure_until_it_is_mended(
     path = f"{SOUNDS}/siren/1800-8-0-0.wav"
     found = (source_folder / path).read_bytes()
     (source_folder / path).write_bytes(found[:-2] + b"xx")
-    manifest = stage.with_discovered_clips()
+    manifest = stage.with_clips()
     fetch = Fetch(tmp_path / "raw", stage.state, manifest, manifest.clips, source_folder)
     with ThreadPoolExecutor(1) as pool:
         changed = run_stage(fetch, executor=lambda: pool, progress=NoProgress())
@@ -160,7 +160,7 @@ def test_a_table_that_was_changed_by_hand_is_written_again(
     table = stage.folder / "clips.csv"
     written = table.read_text()
     table.write_text(written.replace("siren", "sirens"))
-    assert stage.with_discovered_clips().clips == ()
+    assert stage.with_clips().clips == ()
     assert plan(stage).todo
     run_discover(source_folder)
     assert table.read_text() == written

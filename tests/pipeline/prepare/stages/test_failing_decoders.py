@@ -55,7 +55,7 @@ def test_every_error_of_a_decoder_names_the_file_and_the_reason(
 
     monkeypatch.setattr(module, function, fail)
     with pytest.raises(MediaError, match=f"^{file} cannot be decoded: {reason}"):
-        extract._read_clip(raw, "a.wav", "a.mp4", "video", ExtractSettings())
+        extract._read_clip(raw, "a.wav", "a.mp4", ("video", "sound"), ExtractSettings())
 
 
 def test_an_error_of_the_disk_is_no_failure_of_the_clip(
@@ -66,7 +66,7 @@ def test_an_error_of_the_disk_is_no_failure_of_the_clip(
 
     monkeypatch.setattr(video, "read_packets", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        extract._read_clip(raw, "a.wav", "a.mp4", "video", ExtractSettings())
+        extract._read_clip(raw, "a.wav", "a.mp4", ("video", "sound"), ExtractSettings())
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -82,7 +82,7 @@ def test_an_image_that_claims_too_many_pixels_is_a_failure_of_the_clip(
     (raw / "a").write_bytes(data)
     reason = "^image a declares 60,000 x 60,000 px, and the limit is 100 megapixels$"
     with pytest.raises(MediaError, match=reason):
-        extract._read_clip(raw, "a.wav", "a", "image", ExtractSettings())
+        extract._read_clip(raw, "a.wav", "a", ("image", "sound"), ExtractSettings())
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that gives EIO")
@@ -97,6 +97,7 @@ def test_a_unit_whose_file_cannot_be_read_stays_undone_and_the_next_run_does_it(
         raw=tmp_path / "raw",
         index=index,
         visual="video",
+        audio="sound",
         chosen=ExtractSettings(clips_per_shard=36),
     )
     sound = tmp_path / "raw" / read_index(index)[0].audio
