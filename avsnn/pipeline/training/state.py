@@ -100,13 +100,13 @@ def build_state(
             batch norm a single value of each channel.
     """
     settings = config.settings
-    _require_several_values(settings, group)
     choose_precision(settings, device)
     kernels = choose_kernels(settings.compute.kernels, device)
     if kernels == "torch" != settings.compute.kernels:
         say(f"neurons run on plain torch, which is slower: {why_reference(device)}")
     torch.manual_seed(settings.seed)
     model = place_network(build_network(config, shapes), settings, device)
+    _require_several_values(settings, group)
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.synchronised = settings.distributed.sync_batch_norm
