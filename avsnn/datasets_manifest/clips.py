@@ -272,12 +272,21 @@ def _in_its_file(recording: MediaFile) -> MediaFile:
     return replace(recording, path=path, member=member)
 
 
+def is_plain_path(path: str) -> bool:
+    """Return whether a path stays inside the folder to which the path is joined, on any system.
+
+    A path does not stay there if it is absolute, empty or of Windows, or has ``.`` or ``..`` as a
+    part.
+    """
+    parts_are_plain = not {"", ".", ".."}.intersection(path.split("/"))
+    return path.isprintable() and parts_are_plain and "\\" not in path and ":" not in path
+
+
 def _require_path_inside(path: str, table: str) -> None:
     """Refuse a path that could name a file outside the folder to which the path is joined.
 
     Raises:
         UserError: the path is absolute, empty or of Windows, or has ``.`` or ``..`` as a part.
     """
-    plain = path.isprintable() and not {"", ".", ".."}.intersection(path.split("/"))
-    if not plain or "\\" in path or ":" in path:
+    if not is_plain_path(path):
         raise UserError(f"{table}: '{_short(path)}' is not a path inside the data set's folder.")

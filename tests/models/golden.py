@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ TESTS = Path(__file__).resolve().parents[1]
 PLACES = (TESTS / "golden", TESTS.parents[1] / "shared" / "golden")
 
 # Arguments of `import_authors_state` for files whose weights fit more than one network.
-HINTS: dict[str, dict[str, str]] = {
+HINTS: dict[str, dict[str, Any]] = {
     "spatialtemporal": {},
     "cmci": {},
     "spatial": {"attention": "spatial"},
@@ -25,15 +26,21 @@ HINTS: dict[str, dict[str, str]] = {
     "uni_visual": {},
     "weightattention": {},
     "sca": {},
+    "shallow_spatialtemporal": {"steps": 16},
 }
+
+# A recording whose input is given as event frames, which the authors' code always computes on.
+EVENT_FRAMES = "shallow_spatialtemporal as event frames"
+NAMES = (*HINTS, EVENT_FRAMES)
 
 
 class Golden:
     """One recorded file: its arrays, the network of the recording, and names translated to ours."""
 
-    def __init__(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, name: str, arrays: dict[str, np.ndarray], *, events: bool = False) -> None:
         self.name = name
         self.arrays = arrays
+        self.events = events
         theirs = {k: torch.from_numpy(v) for k, v in self.under("sd/").items()}
         self.authors: AuthorsState = import_authors_state(theirs, **HINTS.get(name, {}))
         self.method = self.authors.settings.method
@@ -77,7 +84,13 @@ class Golden:
         values = self.array(f"{modality}_i8")
         if values is None:
             return None
-        return torch.from_numpy(values).float() * float(self.arrays["input_scale"])
+        images = torch.from_numpy(values).float() * float(self.arrays["input_scale"])
+        # Memory of its own for every time step, as event frames have.
+        return images.repeat(self.steps, 1, 1, 1, 1) if self.events else images
+
+    @property
+    def steps(self) -> int:
+        return self.authors.settings.steps
 
     @property
     def labels(self) -> Tensor:
@@ -95,6 +108,9 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 @cache
 def golden(name: str) -> Golden:
+    if name == EVENT_FRAMES:
+        name = name.split()[0]
+        return Golden(name, arrays(name), events=True)
     return Golden(name, arrays(name))
 
 

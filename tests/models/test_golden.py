@@ -8,12 +8,12 @@ from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.neuron import LIF
 from avsnn.models.spike_counter import spike_rates
 
-from .golden import HINTS, Golden, feeds_batch_norm, golden
+from .golden import NAMES, Golden, feeds_batch_norm, golden
 
 MODES = ("eval", "train")
 
 
-@pytest.fixture(params=HINTS)
+@pytest.fixture(params=NAMES)
 def recorded(request) -> Golden:
     return golden(request.param)
 
@@ -126,10 +126,13 @@ def test_weights_of_the_authors_load_without_loss(recorded):
     assert not used & {key.rsplit(".", 1)[0] for key in authors.dropped}
 
 
-@pytest.mark.parametrize("name", ["spatialtemporal"])
+@pytest.mark.parametrize("name", ["spatialtemporal", "shallow_spatialtemporal"])
 def test_static_input_gives_what_its_copies_give(name):
     recorded = golden(name)
-    copies = {m: recorded.input(m).expand(4, *recorded.input(m).shape) for m in ("audio", "visual")}
+    copies = {
+        m: recorded.input(m).expand(recorded.steps, *recorded.input(m).shape)
+        for m in ("audio", "visual")
+    }
     static, repeated = recorded.model(training=True), recorded.model(training=True)
     once, often = recorded.run(static), recorded.run(repeated, **copies)
     torch.testing.assert_close(once.logits, often.logits, rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 from avsnn.models import kernels
 from avsnn.models.losses import LossSettings, training_loss
 
-from .golden import HINTS, Golden, feeds_batch_norm, golden
+from .golden import NAMES, Golden, feeds_batch_norm, golden
 from .kernels.cases import needs_cuda
 
 pytestmark = needs_cuda
@@ -17,10 +17,10 @@ pytestmark = needs_cuda
 CUDA = torch.device("cuda")
 
 # The random position bias of sca comes from the generator of the device, so it differs on a GPU.
-NAMES = [name for name in HINTS if name != "sca"]
+SAME_ON_A_GPU = [name for name in NAMES if name != "sca"]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=SAME_ON_A_GPU)
 def recorded(request) -> Golden:
     return golden(request.param)
 

@@ -74,10 +74,10 @@ def crop_and_normalise_events(frames: Tensor, crops: Tensor, *, channels_last: b
 
 
 def resize_events(audio: Tensor, *, size: int) -> Tensor:
-    """Resize the event frames of a cochlea, bilinear, antialiased, and put the time steps first.
+    """Resize the event frames of a cochlea, bilinear, and put the time steps first.
 
-    The published runs enlarge 8x8 to 28x28, where antialiasing changes nothing. A cochlea of more
-    channels may have more rows or columns than the network reads.
+    The published runs enlarge 8x8 to 28x28. A cochlea of more channels may have more rows or
+    columns than the network reads; frames are shrunk with antialiasing, so that no channel is lost.
 
     Args:
         audio: event frames ``[B, T, 1, h, w]`` uint8.
@@ -92,8 +92,9 @@ def resize_events(audio: Tensor, *, size: int) -> Tensor:
     if counts.shape[-2:] == (size, size):
         return counts
     small = counts.flatten(0, 1)
+    shrinks = max(small.shape[-2:]) > size
     large = interpolate(
-        small, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        small, size=(size, size), mode="bilinear", antialias=shrinks, align_corners=False
     )
     return large.view(*counts.shape[:3], size, size)
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from avsnn.datasets_manifest import Clip, MediaFile
-from avsnn.datasets_manifest.clips import split_recording
+from avsnn.datasets_manifest.clips import is_plain_path, split_recording
 from avsnn.datasets_manifest.recordings import Pairs, Recordings
 from avsnn.pipeline.formats.membership import hash_rank
 
@@ -70,6 +70,9 @@ def read_paths(recordings: Recordings, paths: Iterable[str]) -> FoundRecordings:
     pattern = re.compile(recordings.path)
     for path in sorted(paths):
         match = pattern.fullmatch(path)
+        if not is_plain_path(path):
+            reasons[path.encode("unicode_escape").decode()] = "has a name that is no plain path"
+            continue
         if match is None:
             reasons[path] = "has a name of another form than those of recordings"
             continue

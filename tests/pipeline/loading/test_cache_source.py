@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from upath import UPath
 
@@ -14,6 +15,7 @@ from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.train_settings import TrainSettings
+from tests.event_data import write_cache, write_event_data
 from tests.pipeline.conftest import prepared_demo
 from tests.pipeline.loading.conftest import are_equal, open_source
 
@@ -73,3 +75,43 @@ def test_a_damaged_cache_is_refused_with_one_sentence(
     damage(next((root / "demo" / "cache").glob("audio-*/audio/c/0/0/0/0")))
     with pytest.raises(UserError, match=r"is (damaged|missing); run 'avsnn repair'"):
         open_source(root).read(np.arange(72), np.zeros(72))
+
+
+def test_event_caches_give_bytes_with_a_time_axis_from_a_folder_and_from_a_store(
+    tmp_path: Path,
+) -> None:
+    root = write_event_data(tmp_path, frames=(5, 2, 6, 7), audio=(5, 1, 3, 4))
+    source, rows = open_source(root), np.array([9, 2, 40])
+    assert (source.shapes.frames, source.shapes.audio) == ((5, 2, 6, 7), (5, 1, 3, 4))
+    assert source.shapes.steps == 5
+    samples = source.read(rows, np.zeros(3))
+    cache = zarr.open_group(str(root / "demo" / "cache" / "frames"), mode="r")
+    assert np.array_equal(samples.frames, np.asarray(cache["frames"])[rows])
+    assert samples.frames.dtype == samples.audio.dtype == torch.uint8
+    assert samples.audio.shape == (3, 5, 1, 3, 4)
+    stores = {
+        name: copy_to_memory(root / "demo" / "cache" / name, f"/test-events/{name}")
+        for name in ("frames", "audio")
+    }
+    assert are_equal(CacheSource(**stores).read(rows, np.zeros(3)), samples)
+
+
+def test_images_have_no_time_steps(source: Source) -> None:
+    assert source.shapes.steps is None
+    assert (len(source.shapes.frames), len(source.shapes.audio)) == (3, 3)
+
+
+def test_event_caches_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+    root = write_event_data(tmp_path, frames=(5, 2, 8, 8), audio=(6, 1, 3, 4))
+    with pytest.raises(UserError, match=r"different numbers of time steps; run 'avsnn prepare'"):
+        open_source(root)
+
+
+@pytest.mark.parametrize("name", ["frames", "audio"])
+def test_event_caches_of_other_numbers_than_bytes_are_refused(tmp_path: Path, name: str) -> None:
+    root = write_event_data(tmp_path, clips=6)
+    rows = np.zeros((6, 4, 2, 8, 8), np.float32)
+    keys = [f"clip-{number:03d}" for number in range(6)]
+    write_cache(root / "demo" / "cache" / name, name, rows, keys, np.arange(6))
+    with pytest.raises(UserError, match="than were written"):
+        open_source(root)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from avsnn.errors import RunError
 from avsnn.models.kernels import dispatch
 from avsnn.pipeline.experiments.presets import load_presets
+from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -32,6 +33,9 @@ from tests.models.kernels.cases import needs_cuda
 
 TINY = ["model.channels=16", "batch_size=4", "data.size=32", "optimizer.ema_decay=0.9"]
 STEPS, BATCH = EAGER_STEPS + 3, 4
+IMAGES = SampleShapes((3, 32, 32), (1, 32, 32))
+EVENTS = SampleShapes((4, 2, 8, 8), (4, 1, 8, 8))
+EVENT_WORDS = ["model.patch_split=shallow", "data.size=8"]
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -82,11 +86,14 @@ class Tape(TorchDispatchMode):
 class Training:
     """A tiny training, whose steps are taken one by one or replayed."""
 
-    def __init__(self, root: Path, words: list[str], recorder: Any) -> None:
+    def __init__(
+        self, root: Path, words: list[str], recorder: Any, shapes: SampleShapes = IMAGES
+    ) -> None:
+        self.shapes = shapes
         settings = build_settings(TrainSettings, load_presets("demo", ["healthy"]), TINY + words)
         config = make_config("demo", settings, root=root)
         device, self.group = torch.device("cuda" if recorder == "cuda" else "cpu"), ProcessGroup()
-        self.state = build_state(config, device, self.group, lambda _: None)
+        self.state = build_state(config, shapes, device, self.group, lambda _: None)
         self.state.model.train()
         for parameters in self.state.optimizer.param_groups:
             # As on a GPU, where a recording would keep a number for ever.
@@ -106,9 +113,12 @@ class Training:
         dice = torch.Generator().manual_seed(1)
         for step in range(STEPS):
             set_learning_rate(self.state.optimizer, 1e-3 * (step + 1))
-            inputs = [torch.randn(BATCH, c, 32, 32, generator=dice) for c in (1, 3)]
+            inputs = [
+                torch.randn(*shape[:-3], BATCH, *shape[-3:], generator=dice)
+                for shape in (self.shapes.audio, self.shapes.frames)
+            ]
             if step == bad:
-                inputs[0][0, 0, 0, 0] = float("nan")
+                inputs[0].view(-1)[0] = float("nan")
             labels = torch.randint(0, 4, (BATCH,), generator=dice)
             torch.manual_seed(step)
             self.check.start_step(epoch=7, step=step)
@@ -124,16 +134,22 @@ def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
-    [[], ["model.method=sca", "optimizer.clip_norm=0.1"]],
-    ids=["s-cmrl", "sca draws numbers"],
+    ("words", "shapes"),
+    [
+        ([], IMAGES),
+        (["model.method=sca", "optimizer.clip_norm=0.1"], IMAGES),
+        (EVENT_WORDS, EVENTS),
+    ],
+    ids=["s-cmrl", "sca draws numbers", "event frames"],
 )
-def test_a_replayed_step_gives_the_bytes_of_a_step(small_demo: Path, words: list[str]) -> None:
+def test_a_replayed_step_gives_the_bytes_of_a_step(
+    small_demo: Path, words: list[str], shapes: SampleShapes
+) -> None:
     # Operations in C write to memory that no dispatcher of torch sees.
     words = [*words, "compute.kernels=torch"]
     tape = Tape()
-    one_by_one = Training(small_demo, words, None).take_steps()
-    replayed = Training(small_demo, words, tape).take_steps()
+    one_by_one = Training(small_demo, words, None, shapes).take_steps()
+    replayed = Training(small_demo, words, tape, shapes).take_steps()
     assert len(tape.calls) > 500
     assert_equal(replayed, one_by_one)
     assert replayed["sum.loss"] > 0
@@ -193,12 +209,15 @@ def test_a_step_that_is_not_recorded_stays_as_it_is_and_says_why(
 @needs_cuda
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("method", ["s-cmrl", "sca"])
+@pytest.mark.parametrize(
+    ("more", "shapes"), [([], IMAGES), (EVENT_WORDS, EVENTS)], ids=["images", "event frames"]
+)
 def test_a_cuda_graph_gives_the_bytes_of_steps(
-    small_demo: Path, precision: str, method: str
+    small_demo: Path, precision: str, method: str, more: list[str], shapes: SampleShapes
 ) -> None:
-    words = [f"compute.precision={precision}", f"model.method={method}"]
-    eager = Training(small_demo, [*words, "compute.cuda_graph=off"], "cuda").take_steps()
-    assert_equal(Training(small_demo, words, "cuda").take_steps(), eager)
+    words = [f"compute.precision={precision}", f"model.method={method}", *more]
+    eager = Training(small_demo, [*words, "compute.cuda_graph=off"], "cuda", shapes).take_steps()
+    assert_equal(Training(small_demo, words, "cuda", shapes).take_steps(), eager)
 
 
 @needs_cuda
