@@ -153,10 +153,27 @@ def make_step(job: Job) -> tuple[Callable[[], object], str]:
     if way.compile_mode:
         network = torch.compile(model, mode=way.compile_mode)
     if job.kind == "evaluation":
-        model.eval()
+        settle_statistics(model, audio, visual)
         return evaluation_step(network, audio, visual, way), remark
     step = training_step(network, optimizer_of(model, way), way)
     return partial(as_graph(step) if way.graph else step, audio, visual, labels), remark
+
+
+def settle_statistics(model: nn.Module, audio: Tensor, visual: Tensor) -> None:
+    """Make the statistics of these images the running statistics, and end the training mode.
+
+    With the running statistics of an untrained network, all layers behind the first layer are
+    silent, and a convolution of few spikes is quick.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(audio, visual)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 def made_up_input(job: Job, channels: int) -> Tensor:
