@@ -30,8 +30,8 @@ def parse_aedat(data: bytes) -> Events:
         MediaError: the header is another one or has no end, the records are cut, an address is not
             of a DVS128, the times fall, or there are no events.
     """
-    if not data.startswith(AEDAT_MARK):
-        raise MediaError(f"does not begin with {AEDAT_MARK.decode()}")
+    if data[: data.find(b"\n") + 1].rstrip() != AEDAT_MARK:
+        raise MediaError(f"does not begin with the line {AEDAT_MARK.decode()}")
     start = 0
     # No address begins with the byte of "#", because the upper two bytes of an address are 0.
     while data[start : start + 1] == b"#":
