@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,11 @@ MAX_BYTES = 2**28
 # Numbers of the filters that are part of HDF5 or h5py: deflate, shuffle, fletcher32, szip, nbit,
 # scaleoffset and LZF. For any other filter, HDF5 would load a library that it finds on the machine.
 FILTERS = (1, 2, 3, 4, 5, 6, 32000)
+
+# The files that this process has open, with time of change in ns and size in bytes; the one that was
+# read last is the last.
+_opened: dict[Path, tuple[tuple[int, int], h5py.File]] = {}
+MAX_OPEN = 4
 
 
 def list_ntidigits(file: Path) -> list[str]:
@@ -152,23 +156,24 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
 
 
 def _open(file: Path) -> h5py.File:
-    stat = file.stat()
-    return _open_once(file, stat.st_mtime_ns, stat.st_size)
+    """Return an HDF5 file, opened once for all of its recordings, or again after a change.
 
-
-@lru_cache(maxsize=4)
-def _open_once(file: Path, mtime_ns: int, size: int) -> h5py.File:
-    """Open an HDF5 file once for all of its recordings.
-
-    Args:
-        file: the file.
-        mtime_ns: time of the last change of the file; a changed file is opened again.
-        size: size of the file in bytes, for the same purpose.
+    A file that leaves the table is closed when nobody reads the file any more.
     """
     # Commands that read no HDF5 file do not wait for the import.
     import h5py
 
-    return h5py.File(file, "r", locking=False)
+    stat = file.stat()
+    state = (stat.st_mtime_ns, stat.st_size)
+    known = _opened.pop(file, None)
+    if known is None or known[0] != state:
+        # As long as a file is open, HDF5 gives what it remembers of the file, and not the change.
+        del known
+        known = (state, h5py.File(file, "r", locking=False))
+    while len(_opened) >= MAX_OPEN:
+        del _opened[next(iter(_opened))]
+    _opened[file] = known
+    return known[1]
 
 
 def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
