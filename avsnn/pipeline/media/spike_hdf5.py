@@ -29,8 +29,8 @@ MAX_BYTES = 2**28
 # scaleoffset and LZF. For any other filter, HDF5 would load a library that it finds on the machine.
 FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 
-# The files that this process has open, with time of change in ns and size in bytes; the one that was
-# read last is the last.
+# The files that this process has open, with time of change in ns and size in bytes. The file that
+# was read last is the last.
 _opened: dict[Path, tuple[tuple[int, int], h5py.File]] = {}
 MAX_OPEN = 4
 

@@ -18,7 +18,13 @@ from avsnn.pipeline.media import event_files, sandbox
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.event_files import list_recordings, read_recording
 from tests.conftest import PROJECT
-from tests.event_files import AEDAT_HEADER, aedat_bytes, nmnist_bytes, write_ntidigits, write_shd
+from tests.pipeline.media.event_encoders import (
+    AEDAT_HEADER,
+    aedat_bytes,
+    nmnist_bytes,
+    write_ntidigits,
+    write_shd,
+)
 
 EVENTS = [(1, 2, 1, 10), (3, 4, 0, 20), (5, 6, 1, 30)]
 AEDAT = aedat_bytes(EVENTS)

@@ -14,7 +14,13 @@ from avsnn.pipeline.media import sandbox
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.event_files import list_recordings, read_recording
 from avsnn.pipeline.media.events import Events, Sensor
-from tests.event_files import Event, aedat_bytes, nmnist_bytes, write_ntidigits, write_shd
+from tests.pipeline.media.event_encoders import (
+    Event,
+    aedat_bytes,
+    nmnist_bytes,
+    write_ntidigits,
+    write_shd,
+)
 
 DVS128 = Sensor(2, 128, 128)
 NMNIST = Sensor(2, 34, 34)
