@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.zoo import ModelSettings, build
-from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import Prepared, load_prepared
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.augment import MEAN, STD
@@ -181,9 +181,7 @@ def open_cache(work: Path, prepared: Prepared) -> Source:
 def open_shards(work: Path, prepared: Prepared) -> ShardSource:
     """Open the shards."""
     folder = work / "data" / NAME
-    return ShardSource(
-        shards=folder / prepared.shards, frames=FrameSettings(), audio=AudioSettings()
-    )
+    return ShardSource(shards=folder / prepared.shards, settings=PrepareSettings())
 
 
 def read_epoch(source: Source) -> None:

@@ -77,7 +77,7 @@ def read_event_npz(data: bytes) -> Events:
     Raises:
         MediaError: the file is damaged, has other arrays than `event_npz` writes, or holds events
             that are inconsistent: lengths that differ, addresses outside the sensor, or times that
-            are no finite numbers.
+            are not finite.
     """
     arrays = {name: _read_npy(name, content) for name, content in _read_members(data).items()}
     sensor = arrays["sensor"]
@@ -159,8 +159,7 @@ def _require_consistent(events: Events) -> None:
         raise MediaError(f"has arrays of different lengths: {shown}")
     if events.t.dtype.kind not in "iuf" or events.t.dtype.itemsize > 8:
         raise MediaError(f"has times of the type {events.t.dtype}, which are no plain numbers")
-    if events.t.dtype.kind == "f" and not np.isfinite(events.t).all():
-        raise MediaError("has times that are no finite numbers")
+    require_finite_times(events.t)
     for name, size in (("x", width), ("y", height), ("p", polarities)):
         addresses = getattr(events, name)
         if addresses.dtype.kind != "u":
@@ -170,6 +169,16 @@ def _require_consistent(events: Events) -> None:
                 f"has an event at {name} = {addresses.max()}, and {name} of the sensor ends at "
                 f"{size - 1}"
             )
+
+
+def require_finite_times(t: NDArray[np.integer | np.floating]) -> None:
+    """Refuse times without a first, a last and a length of the recording in float64.
+
+    Raises:
+        MediaError: a time is no finite number, or the times are too far apart.
+    """
+    if t.dtype.kind == "f" and len(t) and not np.isfinite(float(t.max()) - float(t.min())):
+        raise MediaError("has times that no clock gives: not finite, or too far apart")
 
 
 def _address_type(size: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from avsnn.pipeline.formats.event_npz import require_finite_times
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.events import Sensor
 
@@ -55,9 +56,11 @@ def event_row(events: Events, settings: EventSettings) -> EventFrames:
             numbers of events as possible (:func:`_bins_of_count`).
 
     Raises:
-        MediaError: a time is no finite number, or the event frames would be too large.
+        MediaError: a time is no finite number, the times are too far apart, or the event frames
+            would be too large.
     """
     shape = event_row_shape(events.sensor, settings)
+    require_finite_times(events.t)
     T, P, H, W = shape
     bins = (_bins_of_time if settings.bins == "time" else _bins_of_count)(events.t, T)
     if _is_cochlea(events.sensor):
@@ -155,11 +158,8 @@ def _bins_of_time(t: NDArray[np.integer | np.floating], T: int) -> NDArray[np.in
         bins = np.searchsorted(np.array(edges, np.uint64), ticks, side="right")
         return bins
     times = t.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        offsets = times - times.min()
+    offsets = times - times.min()
     span = offsets.max()
-    if not np.isfinite(span):
-        raise MediaError("has times that no clock gives: not finite, or too far apart")
     if span > 0:
         # The division comes first: a quotient is at most 1, so its product with T cannot overflow.
         offsets = offsets / span * T
@@ -174,8 +174,6 @@ def _bins_of_count(t: NDArray[np.integer | np.floating], T: int) -> NDArray[np.i
     ``floor(r * T / E)``, so the numbers of events in two bins differ by at most one. Events of one
     time keep the order of the recording.
     """
-    if t.dtype.kind == "f" and not np.isfinite(t).all():
-        raise MediaError("has times that are no finite numbers")
     bins = np.empty(len(t), np.intp)
     bins[np.argsort(t, kind="stable")] = np.arange(len(t)) * T // max(len(t), 1)
     return bins

@@ -38,8 +38,7 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     source: Source
     if shards:
         place = locate(folder, prepared.shards)
-        settings = prepared.settings
-        source = ShardSource(shards=place, frames=settings.frames, audio=settings.audio)
+        source = ShardSource(shards=place, settings=prepared.settings)
     else:
         place = locate(folder, prepared.frames)
         source = CacheSource(frames=place, audio=locate(folder, prepared.audio))

@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,18 +13,12 @@ from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
-from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
-from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
 from avsnn.pipeline.formats.outliers import find_outliers
-from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
-from avsnn.pipeline.formats.shards import (
-    AUDIO_MEMBER,
-    Member,
-    read_shards,
-    require_written_bytes,
-)
-from avsnn.pipeline.loading.source import Samples, SampleShapes, requested_frames
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.formats.shards import Member, read_shards, require_written_bytes
+from avsnn.pipeline.loading.shard_rows import EventRows, MediaRows, ShardRows
+from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
 
@@ -37,14 +32,13 @@ class ShardSource:
 
     Args:
         shards: the folder of the shards.
-        frames: settings of the frame cache, whose rows this source computes.
-        audio: settings of the audio cache, whose rows this source computes.
+        settings: the settings of the caches, whose rows this source computes.
 
     Raises:
         UserError: the folder holds no shards, or a shard is damaged.
     """
 
-    def __init__(self, *, shards: Folder, frames: FrameSettings, audio: AudioSettings) -> None:
+    def __init__(self, *, shards: Folder, settings: PrepareSettings) -> None:
         found = read_shards(shards)
         if not found:
             raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
@@ -54,9 +48,9 @@ class ShardSource:
         self.keys = [sample.key for sample in samples]
         self.labels = torch.tensor([sample.label for sample in samples])
         self._frame_counts = np.array([sample.frames for sample in samples])
-        self._frame_shape = frame_shape(samples, frames)
-        self.shapes = SampleShapes(self._frame_shape, (1, audio.size, audio.size))
-        self._frames, self._audio = frames, audio
+        rows = EventRows if samples[0].events else MediaRows
+        self._rows: ShardRows = rows(samples, settings)
+        self.shapes = self._rows.shapes
         self.note = ""
         self._store: AbstractFileSystem | None = None
         if isinstance(shards, UPath):
@@ -92,20 +86,18 @@ class ShardSource:
         """Return the members of the tar that hold a frame and the sound of a clip."""
         shard, sample = self._found[row]
         try:
-            return sample.members[sample.frame_member(frame)], sample.members[AUDIO_MEMBER]
+            image, sound = self._rows.members(sample, frame)
+            return sample.members[image], sample.members[sound]
         except (KeyError, StopIteration):
             raise damaged_error(shard.with_suffix(".json")) from None
 
     def _decode(
         self, row: int, image: bytes, sound: bytes
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return the row of the frame cache and the row of the audio cache."""
         shard, sample = self._found[row]
         try:
-            return (
-                frame_row(image, self._frame_shape, self._frames),
-                audio_row(sound, sample.key, self._audio),
-            )
+            return self._rows.frames(image), self._rows.audio(sound, sample.key)
         except MediaError as error:
             raise damaged_error(shard, f"clip {sample.key} {error}") from None
 

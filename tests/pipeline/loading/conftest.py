@@ -19,8 +19,7 @@ def open_source(root: Path, kind: str = "cache") -> Source:
     if kind == "shards":
         return ShardSource(
             shards=folder / prepared.shards,
-            frames=prepared.settings.frames,
-            audio=prepared.settings.audio,
+            settings=prepared.settings,
         )
     return CacheSource(frames=folder / prepared.frames, audio=folder / prepared.audio)
 

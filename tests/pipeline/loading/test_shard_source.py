@@ -20,9 +20,7 @@ def test_shards_in_a_store_give_the_same_batch_as_a_folder(
     prepared = prepared_demo(small_demo)
     shards = UPath("memory:///test-stream/shards")
     shards.fs.put(str(small_demo / "demo" / prepared.shards), shards.path, recursive=True)
-    remote = ShardSource(
-        shards=shards, frames=prepared.settings.frames, audio=prepared.settings.audio
-    )
+    remote = ShardSource(shards=shards, settings=prepared.settings)
     rows, positions = np.array([9, 2, 40]), np.array([0.1, 0.6, 0.9])
     assert are_equal(remote.read(rows, positions), source.read(rows, positions))
 
@@ -44,9 +42,7 @@ def test_shards_in_a_store_without_byte_ranges_give_the_same_batches(
     register_implementation("whole", WholeFiles, clobber=True)
     shards = UPath("whole:///test-stream/shards")
     shards.fs.put(str(small_demo / "demo" / prepared.shards), shards.path, recursive=True)
-    remote = ShardSource(
-        shards=shards, frames=prepared.settings.frames, audio=prepared.settings.audio
-    )
+    remote = ShardSource(shards=shards, settings=prepared.settings)
     assert "whole files only" in remote.note
     rows = np.arange(len(remote.keys))
     settings = TrainSettings()

@@ -44,8 +44,7 @@ def test_a_clip_far_smaller_than_the_others_is_refused_and_the_others_keep_their
     assert SMALL not in frames["key"][:]
     shards = ShardSource(
         shards=folder / prepared.shards,
-        frames=prepared.settings.frames,
-        audio=prepared.settings.audio,
+        settings=prepared.settings,
     )
     assert shards.keys == list(frames["key"][:])
     assert run_prepare(tmp_path, source, workers)[1] == prepared

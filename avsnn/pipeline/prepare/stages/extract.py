@@ -176,13 +176,11 @@ def _read_events(
     raw: Path, sound: str, visual: str, form: tuple[str, str], settings: ExtractSettings
 ) -> DecodedClip:
     """Read two recordings of events; no setting changes what is read."""
-    from avsnn.pipeline.formats.event_npz import event_npz
-
-    seen = _read_recording(raw, visual, form[0])
-    heard = _read_recording(raw, sound, form[1])
+    seen, seen_npz = _read_recording(raw, visual, form[0])
+    heard, heard_npz = _read_recording(raw, sound, form[1])
     span = float(heard.t.max()) - float(heard.t.min())
     return DecodedClip(
-        {VISUAL_EVENTS_MEMBER: event_npz(seen), AUDIO_EVENTS_MEMBER: event_npz(heard)},
+        {VISUAL_EVENTS_MEMBER: seen_npz, AUDIO_EVENTS_MEMBER: heard_npz},
         {
             "frames": 0,
             "height": seen.sensor.height,
@@ -199,12 +197,15 @@ def _read_events(
     )
 
 
-def _read_recording(raw: Path, recording: str, form: Any) -> "Events":
+def _read_recording(raw: Path, recording: str, form: Any) -> tuple["Events", bytes]:
+    """Return the events of a recording, and the events as a member of a shard."""
+    from avsnn.pipeline.formats.event_npz import event_npz
     from avsnn.pipeline.media.event_files import read_recording
 
     file, member = split_recording(recording)
     with failures_of(f"recording {recording}"):
-        return read_recording(raw / file, member, form)
+        events = read_recording(raw / file, member, form)
+        return events, event_npz(events)
 
 
 def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:

@@ -21,7 +21,7 @@ from avsnn.pipeline.formats.shards import (
     Sample,
     read_member,
 )
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, failures_of
 from avsnn.pipeline.prepare.stages.cache import Cache
 
 if TYPE_CHECKING:
@@ -86,8 +86,10 @@ class EventCache(Cache):
         tallies: Counter[str],
     ) -> NDArray[Any]:
         """Return the event frames ``[T, P, H, W]`` of a clip."""
-        events = read_event_npz(read_member(shard, sample.members[self.member]))
-        row = event_row(events, self.chosen)
+        data = read_member(shard, sample.members[self.member])
+        with failures_of(f"the events of the clip {sample.key}"):
+            events = read_event_npz(data)
+            row = event_row(events, self.chosen)
         tallies.update(
             {"events": len(events.t), "outside": row.outside, "saturated": row.saturated}
         )

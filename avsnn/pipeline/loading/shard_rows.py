@@ -1,0 +1,92 @@
+"""Rows of the caches, computed from the members of a shard: of pictures and sound, or of events."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsnn.pipeline.formats.audio_rows import audio_row
+from avsnn.pipeline.formats.event_npz import read_event_npz
+from avsnn.pipeline.formats.event_rows import event_row, event_row_shape
+from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.formats.shards import (
+    AUDIO_EVENTS_MEMBER,
+    AUDIO_MEMBER,
+    VISUAL_EVENTS_MEMBER,
+    Sample,
+)
+from avsnn.pipeline.loading.source import SampleShapes
+
+
+class ShardRows(Protocol):
+    """Computes the rows that the two caches hold of a clip.
+
+    Attributes:
+        shapes: shapes of the rows.
+    """
+
+    shapes: SampleShapes
+
+    def members(self, sample: Sample, frame: int) -> tuple[str, str]:
+        """Return the names of the members that hold a frame and the sound of a clip."""
+
+    def frames(self, data: bytes) -> NDArray[np.uint8]:
+        """Return the row of the frame cache.
+
+        Raises:
+            MediaError: the bytes cannot be decoded.
+        """
+
+    def audio(self, data: bytes, key: str) -> NDArray[Any]:
+        """Return the row of the audio cache.
+
+        Raises:
+            MediaError: the bytes cannot be decoded.
+        """
+
+
+class MediaRows:
+    """Rows of pictures and sound; see `ShardRows`."""
+
+    def __init__(self, samples: list[Sample], settings: PrepareSettings) -> None:
+        self._settings = settings
+        side = settings.audio.size
+        self.shapes = SampleShapes(frame_shape(samples, settings.frames), (1, side, side))
+
+    def members(self, sample: Sample, frame: int) -> tuple[str, str]:
+        """Return the names of the image and of the sound."""
+        return sample.frame_member(frame), AUDIO_MEMBER
+
+    def frames(self, data: bytes) -> NDArray[np.uint8]:
+        """Return the pixels of an image ``[3, H, W]``."""
+        return frame_row(data, self.shapes.frames, self._settings.frames)
+
+    def audio(self, data: bytes, key: str) -> NDArray[Any]:
+        """Return the audio image ``[1, F, F]`` of a sound."""
+        return audio_row(data, key, self._settings.audio)
+
+
+class EventRows:
+    """Rows of event frames; see `ShardRows`."""
+
+    def __init__(self, samples: list[Sample], settings: PrepareSettings) -> None:
+        self._settings = settings.events
+        sensors = samples[0].events
+        assert sensors is not None  # noqa: S101 - narrows the type
+        self.shapes = SampleShapes(
+            event_row_shape(sensors.visual, settings.events),
+            event_row_shape(sensors.audio, settings.events),
+        )
+
+    def members(self, sample: Sample, frame: int) -> tuple[str, str]:
+        """Return the names of the two recordings, whatever the frame is."""
+        return VISUAL_EVENTS_MEMBER, AUDIO_EVENTS_MEMBER
+
+    def frames(self, data: bytes) -> NDArray[np.uint8]:
+        """Return the event frames ``[T, 2, H, W]`` of an event camera."""
+        return event_row(read_event_npz(data), self._settings).frames
+
+    def audio(self, data: bytes, key: str) -> NDArray[Any]:
+        """Return the event frames ``[T, 1, H, W]`` of a cochlea."""
+        return event_row(read_event_npz(data), self._settings).frames
