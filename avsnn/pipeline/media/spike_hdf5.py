@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import lru_cache
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, damage_is_one_phrase
 from avsnn.pipeline.media.events import Events, Sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import h5py
     from numpy.typing import NDArray
 
+DAMAGED = "cannot be read as HDF5"
+
 NTIDIGITS = Sensor(polarities=1, height=1, width=64)
 SHD = Sensor(polarities=1, height=1, width=700)
 
-# A recording or a list with more entries than this is a mistake or a trap: utterances of the known
-# data sets have some 10,000 spikes.
-MAX_ENTRIES = 2**25
+# An array with more bytes than this is a mistake or a trap: utterances of the known data sets have
+# some 10,000 spikes. HDF5 takes the memory of a whole chunk to read a part of the chunk.
+MAX_BYTES = 2**28
+
+# Numbers of the filters that are part of HDF5 or h5py: deflate, shuffle, fletcher32, szip, nbit,
+# scaleoffset and LZF. For any other filter, HDF5 would load a library that it finds on the machine.
+FILTERS = (1, 2, 3, 4, 5, 6, 32000)
+
+# The files that this process has open, with time of change in ns and size in bytes. The file that
+# was read last is the last.
+_opened: dict[Path, tuple[tuple[int, int], h5py.File]] = {}
+MAX_OPEN = 4
 
 
 def list_ntidigits(file: Path) -> list[str]:
@@ -35,10 +44,10 @@ def list_ntidigits(file: Path) -> list[str]:
         MediaError: the file is no HDF5 file or is damaged, a list is missing, or a key is no text.
     """
     names = []
-    with _damage_is_one_phrase():
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
         for part in ("train", "test"):
-            for key in np.asarray(_dataset(opened, f"{part}_labels", dimensions=1)[:]).tolist():
+            for key in np.asarray(_dataset(opened, f"{part}_labels")[:]).tolist():
                 text = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
                 if not isinstance(text, str) or not text.isprintable() or "/" in text or not text:
                     raise MediaError(f"has the key {key!r} in {part}_labels, which is no name")
@@ -50,25 +59,20 @@ def read_ntidigits(file: Path, member: str) -> Events:
     """Return the spikes of an utterance of N-TIDIGITS18.
 
     ``PART_addresses/KEY`` holds channels from 0 to 63, ``PART_timestamps/KEY`` holds times in s.
+    Times may fall, as in `read_shd`.
 
     Raises:
         MediaError: the file is damaged, the utterance is not there, a channel is outside of the
-            cochlea, or a time falls, is negative, or is no finite number.
+            cochlea, or a time is negative or no finite number.
     """
     part, _, key = member.partition("/")
-    with _damage_is_one_phrase():
+    if part not in ("train", "test") or not key:
+        raise MediaError("is no name of the form train/KEY or test/KEY")
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
-        channels = np.asarray(_dataset(opened, f"{part}_addresses/{key}", dimensions=1)[:])
-        times = np.asarray(_dataset(opened, f"{part}_timestamps/{key}", dimensions=1)[:])
-    events = _spikes(times, channels, NTIDIGITS)
-    # A chip wrote these spikes as they came.
-    falls = events.t[1:] < events.t[:-1]
-    if falls.any():
-        i = int(np.argmax(falls))
-        raise MediaError(
-            f"has times that fall, from {events.t[i]} to {events.t[i + 1]} s at event {i + 1:,}"
-        )
-    return events
+        channels = np.asarray(_dataset(opened, f"{part}_addresses/{key}")[:])
+        times = np.asarray(_dataset(opened, f"{part}_timestamps/{key}")[:])
+    return _spikes(times, channels, NTIDIGITS)
 
 
 def list_shd(file: Path) -> list[str]:
@@ -78,42 +82,49 @@ def list_shd(file: Path) -> list[str]:
         MediaError: the file is no HDF5 file or is damaged, or a list is missing or has another
             length than the others.
     """
-    with _damage_is_one_phrase():
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
-        count = len(_dataset(opened, "spikes/times", dimensions=1))
+        count = len(_dataset(opened, "spikes/times"))
         columns = {
-            name: np.asarray(_dataset(opened, name, dimensions=1)[:])
-            for name in ("labels", "extra/speaker")
+            name: np.asarray(_dataset(opened, name)[:]) for name in ("labels", "extra/speaker")
         }
-        columns["spikes/units"] = np.empty(len(_dataset(opened, "spikes/units", dimensions=1)))
+        columns["spikes/units"] = np.empty(len(_dataset(opened, "spikes/units")))
     for name, values in columns.items():
         if len(values) != count:
             raise MediaError(f"has {count:,} utterances, but {len(values):,} entries in {name}")
         if name != "spikes/units" and values.dtype.kind not in "iu":
             raise MediaError(f"has no whole numbers in {name}")
     pairs = zip(columns["extra/speaker"], columns["labels"], strict=True)
-    return [f"{i:05d}-{speaker}-{label}" for i, (speaker, label) in enumerate(pairs)]
+    return [_shd_name(i, speaker, label) for i, (speaker, label) in enumerate(pairs)]
 
 
 def read_shd(file: Path, member: str) -> Events:
     """Return the spikes of an utterance of SHD.
 
     ``spikes/times`` holds times in s (float16 in the original), and ``spikes/units`` holds channels
-    from 0 to 699. Nobody states that the times of this simulated cochlea rise, and event frames do
-    not need an order, so any order is accepted.
+    from 0 to 699. Times may fall: no publisher states that the times rise, and the real files were
+    not at hand to look, so a check of the order could refuse a whole real data set. Event frames
+    need no order.
 
     Raises:
         MediaError: the file is damaged, the utterance is not there, a channel is outside of the
             cochlea, or a time is negative or no finite number.
     """
     digits = member.partition("-")[0]
-    with _damage_is_one_phrase():
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
-        times, units = (_dataset(opened, f"spikes/{n}", dimensions=1) for n in ("times", "units"))
-        if not digits.isdecimal() or int(digits) >= min(len(times), len(units)):
-            raise MediaError(f"is not among the {len(times):,} utterances")
-        number = int(digits)
-        return _spikes(np.asarray(times[number]), np.asarray(units[number]), SHD)
+        names = ("spikes/times", "spikes/units", "extra/speaker", "labels")
+        arrays = [_dataset(opened, name) for name in names]
+        if not digits.isdecimal() or int(digits) >= min(map(len, arrays)):
+            raise MediaError(f"is not among the {len(arrays[0]):,} utterances")
+        times, units, speaker, label = (array[int(digits)] for array in arrays)
+    if member != (there := _shd_name(int(digits), speaker, label)):
+        raise MediaError(f"is not in the file, which has {there} in this place")
+    return _spikes(np.asarray(times), np.asarray(units), SHD)
+
+
+def _shd_name(number: int, speaker: Any, label: Any) -> str:
+    return f"{number:05d}-{speaker}-{label}"
 
 
 def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Events:
@@ -127,7 +138,8 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
         raise MediaError(f"has {times.size:,} times, but {channels.size:,} channels")
     if not len(times):
         raise MediaError("holds no events")
-    if times.dtype.kind not in "fiu" or channels.dtype.kind not in "fiu":
+    numbers = all(a.dtype.kind in "fiu" and a.dtype.itemsize <= 8 for a in (times, channels))
+    if not numbers:
         raise MediaError(f"has {times.dtype} as times and {channels.dtype} as channels")
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise MediaError("has a time that is negative or no finite number")
@@ -135,7 +147,7 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
         raise MediaError(f"has a channel that is not a whole number from 0 to {sensor.width - 1}")
     return Events(
         # Whole numbers would be taken for us.
-        t=times if times.dtype.kind == "f" else times.astype(np.float64),
+        t=times.astype(times.dtype.newbyteorder("=") if times.dtype.kind == "f" else np.float64),
         x=channels.astype(np.uint8 if sensor.width <= 256 else np.uint16),
         y=np.zeros(len(times), np.uint8),
         p=np.zeros(len(times), np.uint8),
@@ -143,55 +155,33 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
     )
 
 
-@contextmanager
-def _damage_is_one_phrase() -> Iterator[None]:
-    """Turn what h5py raises for damaged files into one phrase.
-
-    Raises:
-        MediaError: h5py could not read the file.
-        OSError: the file system failed.
-    """
-    try:
-        yield
-    except OSError as error:
-        # h5py raises errors of HDF5 as an OSError without a number.
-        if error.errno is not None:
-            raise
-        raise MediaError(f"cannot be read as HDF5: {_first_words(error)}") from None
-    except (KeyError, ValueError, TypeError, RuntimeError, UnicodeError, OverflowError) as error:
-        raise MediaError(f"cannot be read as HDF5: {_first_words(error)}") from None
-
-
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def _open(file: Path) -> h5py.File:
-    stat = file.stat()
-    return _open_once(file, stat.st_mtime_ns, stat.st_size)
+    """Return an HDF5 file, opened once for all of its recordings, or again after a change.
 
-
-@lru_cache(maxsize=4)
-def _open_once(file: Path, mtime_ns: int, size: int) -> h5py.File:
-    """Open an HDF5 file once for all of its recordings.
-
-    Args:
-        file: the file.
-        mtime_ns: time of the last change of the file; a changed file is opened again.
-        size: size of the file in bytes, for the same purpose.
+    A file that leaves the table is closed when nobody reads the file any more.
     """
     # Commands that read no HDF5 file do not wait for the import.
     import h5py
 
-    return h5py.File(file, "r", locking=False)
+    stat = file.stat()
+    state = (stat.st_mtime_ns, stat.st_size)
+    known = _opened.pop(file, None)
+    if known is None or known[0] != state:
+        # As long as a file is open, HDF5 gives what it remembers of the file, and not the change.
+        del known
+        known = (state, h5py.File(file, "r", locking=False))
+    while len(_opened) >= MAX_OPEN:
+        del _opened[next(iter(_opened))]
+    _opened[file] = known
+    return known[1]
 
 
-def _dataset(file: h5py.File, path: str, *, dimensions: int) -> h5py.Dataset:
-    """Return an array of an HDF5 file, whose bytes are in this file.
+def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
+    """Return an array ``[N]`` of an HDF5 file, whose bytes are in this file.
 
     Raises:
-        MediaError: the array is not there, is behind a link, has other dimensions, is absurdly
-            large, or keeps its bytes in another file.
+        MediaError: the array is not there, is behind a link, has not one dimension, is absurdly
+            large, keeps its bytes in another file, or needs a filter that HDF5 does not have.
     """
     import h5py
 
@@ -207,8 +197,15 @@ def _dataset(file: h5py.File, path: str, *, dimensions: int) -> h5py.Dataset:
         raise MediaError(f"has a group in place of the array {path}")
     if found.is_virtual or found.external:
         raise MediaError(f"keeps {path} in another file")
-    if found.ndim != dimensions:
-        raise MediaError(f"has {found.ndim} dimensions in {path}, not {dimensions}")
-    if found.size > MAX_ENTRIES:
-        raise MediaError(f"has {found.size:,} entries in {path}, and the limit is {MAX_ENTRIES:,}")
+    if found.ndim != 1:
+        raise MediaError(f"has {found.ndim} dimensions in {path}, not 1")
+    stored = found.id.get_create_plist()
+    for code, *_ in map(stored.get_filter, range(stored.get_nfilters())):
+        if code not in FILTERS:
+            raise MediaError(f"needs the filter {code} for {path}, which is no part of HDF5")
+    size = found.id.get_type().get_size()
+    for whole, entries in (("", found.size), ("a chunk of ", math.prod(found.chunks or (0,)))):
+        if entries * size > MAX_BYTES:
+            number = f"{entries * size:,} bytes in {whole}{path}"
+            raise MediaError(f"has {number}, and the limit is {MAX_BYTES:,}")
     return found
