@@ -100,7 +100,7 @@ def measure(sizes: dict[str, int], args: argparse.Namespace) -> Point:
     Raises:
         FailedError: the size cannot be computed here.
     """
-    job = Job(args.way, "training", **sizes, device=args.device, threads=args.threads)
+    job = Job(args.way, "training", **sizes, device=args.device, threads=args.threads, events=False)
     worker = Worker(job)
     worker.warm_up()
     turns = [worker.turn() for _ in range(args.rounds)]

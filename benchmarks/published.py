@@ -28,9 +28,14 @@ def as_published(model: nn.Module, *, steps: int, spikingjelly: bool = False) ->
             module.pooled = types.MethodType(_fire_and_pool, module)  # type: ignore[method-assign]
         if isinstance(module, PatchSplit):
             module.register_forward_pre_hook(
-                lambda _module, args: (args[0].unsqueeze(0).repeat(steps, 1, 1, 1, 1), args[1])
+                lambda _module, args: (_repeat(args[0], steps), args[1])
             )
     return model
+
+
+def _repeat(images: Tensor, steps: int) -> Tensor:
+    """Return T copies of an image; event frames stay as they are."""
+    return images if images.dim() == 5 else images.unsqueeze(0).repeat(steps, 1, 1, 1, 1)
 
 
 def _fire(

@@ -2,9 +2,11 @@
 
 Run ``python -m benchmarks.step`` in the project's folder, with the ``dev`` extra installed, and
 with the ``bench`` extra for SpikingJelly; on a GPU ``python -m benchmarks.step --device cuda
---batch 128``. Each way to compute has its own process, so each way has its own peak of memory. The
-ways take turns, so all ways meet the same load of the machine; on a GPU a turn is a step to warm up
-and five measured steps. What compiles has compiled before the first turn. The ways:
+--batch 128``. With ``--events``, a different frame of events is the input of every time step, at
+the published sizes of MNISTDVS-NTIDIGITS. Each way to compute has its own process, so each way has
+its own peak of memory. The ways take turns, so all ways meet the same load of the machine; on a GPU
+a turn is a step to warm up and five measured steps. What compiles has compiled before the first
+turn. The ways:
 
 - published: T copies of the input, layer by layer (``published.py``), float32.
 - published-compiled: the same under ``torch.compile``.
@@ -63,15 +65,19 @@ MILLISECONDS = {"avsnn": 25, "avsnn-graph": 25, "avsnn-bf16": 14, "avsnn-bf16-gr
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
-    parser.add_argument("--steps", type=int, default=4, help="T")
-    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--events", action="store_true", help="event frames instead of images")
+    parser.add_argument("--batch", type=int, nargs="+", help="by default 8 and 16; 32 of events")
+    parser.add_argument("--steps", type=int, help="T, by default 4; 16 of events")
+    parser.add_argument("--side", type=int, help="by default 128; 28 of events")
     parser.add_argument("--channels", type=int, default=256, help="C")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="by default all that run here")
     args = parser.parse_args()
+    args.batch = args.batch or ([32] if args.events else [8, 16])
+    args.steps = args.steps or (16 if args.events else 4)
+    args.side = args.side or (28 if args.events else 128)
     print_machine("torch", "numpy")
     if args.device == "cuda":
         print(torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}")
@@ -86,11 +92,12 @@ def main() -> None:
 def compare(batch: int, ways: list[str], args: argparse.Namespace) -> None:
     """Compare all ways at one batch size."""
     print(
-        f"\nB = {batch}, T = {args.steps}, {args.side}x{args.side}, C = {args.channels}, "
+        f"\n{'event frames' if args.events else 'images'}, B = {batch}, T = {args.steps}, "
+        f"{args.side}x{args.side}, C = {args.channels}, "
         f"{args.threads} threads, {args.rounds} rounds",
         flush=True,
     )
-    size = (batch, args.steps, args.side, args.channels, args.device, args.threads)
+    size = (batch, args.steps, args.side, args.channels, args.device, args.threads, args.events)
     jobs = [
         Job(way, kind, *size)
         for kind in ("training", "evaluation")

@@ -19,6 +19,7 @@ from avsnn.pipeline.inference.device import (
     wants_channels_last,
 )
 from avsnn.pipeline.inference.network import place_network
+from avsnn.pipeline.loading.augment_events import MEAN, STD
 from avsnn.pipeline.runs.train_settings import OptimizerSettings, TrainSettings
 from avsnn.pipeline.training.graphed_step import CudaRecorder, GraphedStep
 from avsnn.pipeline.training.optimizer import make_optimizer, set_learning_rate
@@ -75,7 +76,20 @@ WAYS = {
 
 
 class Job(NamedTuple):
-    """What a process computes: a way, training or evaluation, the sizes, and where."""
+    """What a process computes: a way, training or evaluation, the sizes, and where.
+
+    Attributes:
+        way: name of the way.
+        kind: ``training`` or ``evaluation``.
+        batch: B.
+        steps: T.
+        side: height and width of the images in px.
+        channels: C.
+        device: the device that computes.
+        threads: number of threads of a CPU.
+        events: the input is a different frame of 2 polarities at every time step, and the network
+            has the shallow patch split; otherwise one RGB image, and the deep patch split.
+    """
 
     way: str
     kind: str
@@ -85,6 +99,7 @@ class Job(NamedTuple):
     channels: int = 256
     device: str = "cpu"
     threads: int = 1
+    events: bool = False
 
 
 def ways_here(device: str) -> tuple[list[str], list[str]]:
@@ -114,9 +129,11 @@ def make_step(job: Job) -> tuple[Callable[[], object], str]:
     """Return a function that computes one step, and a remark on how, which may be empty."""
     way, device = WAYS[job.way], torch.device(job.device)
     torch.manual_seed(0)
-    settings = ModelSettings(steps=job.steps, channels=job.channels)
-    model = build(settings, classes=CLASSES)
-    images = [torch.randn(job.batch, c, job.side, job.side, device=device) for c in (1, 3)]
+    split: Any = "shallow" if job.events else "deep"
+    settings = ModelSettings(steps=job.steps, channels=job.channels, patch_split=split)
+    visual_channels = 2 if job.events else 3
+    model = build(settings, classes=CLASSES, visual_channels=visual_channels)
+    images = [made_up_input(job, channels).to(device) for channels in (1, visual_channels)]
     labels = torch.randint(0, CLASSES, (job.batch,), device=device)
     remark, training = "", TrainSettings()
     if way.published:
@@ -128,7 +145,7 @@ def make_step(job: Job) -> tuple[Callable[[], object], str]:
         choose_kernels("auto", device)
     place_network(model, training, device)
     if wants_channels_last(training, device):
-        images = [image.contiguous(memory_format=torch.channels_last) for image in images]
+        images = [channels_innermost(image) for image in images]
     audio, visual = images
     if way.products_only:
         return products_alone(model, audio, visual), tf32_remark(device)
@@ -136,10 +153,44 @@ def make_step(job: Job) -> tuple[Callable[[], object], str]:
     if way.compile_mode:
         network = torch.compile(model, mode=way.compile_mode)
     if job.kind == "evaluation":
-        model.eval()
+        settle_statistics(model, audio, visual)
         return evaluation_step(network, audio, visual, way), remark
     step = training_step(network, optimizer_of(model, way), way)
     return partial(as_graph(step) if way.graph else step, audio, visual, labels), remark
+
+
+def settle_statistics(model: nn.Module, audio: Tensor, visual: Tensor) -> None:
+    """Make the statistics of these images the running statistics, and end the training mode.
+
+    With the running statistics of an untrained network, all layers behind the first layer are
+    silent, and a convolution of few spikes is quick.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(audio, visual)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def made_up_input(job: Job, channels: int) -> Tensor:
+    """Return images ``[B, C, S, S]``, or event frames ``[T, B, C, S, S]``.
+
+    Event frames are numbers of events, normalised as published; nine of ten pixels have none.
+    """
+    if not job.events:
+        return torch.randn(job.batch, channels, job.side, job.side)
+    rates = torch.full((job.steps, job.batch, channels, job.side, job.side), 0.1)
+    return (torch.poisson(rates) - MEAN) / STD
+
+
+def channels_innermost(images: Tensor) -> Tensor:
+    """Return images or event frames with the channels innermost in memory."""
+    flat = images.view(-1, *images.shape[-3:])
+    return flat.contiguous(memory_format=torch.channels_last).view(images.shape)
 
 
 def evaluation_step(

@@ -122,11 +122,16 @@ def small_run(small_demo: Path, warm: Warm, tmp_path_factory: pytest.TempPathFac
 ONE_SMALL_EPOCH = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "model.channels=16")
 
 
-def flip_a_bit(path: Path) -> None:
-    """Flip a bit as a failing disk does: the size and the time of the file stay."""
+def flip_a_bit(path: Path, at: int | None = None) -> None:
+    """Flip a bit as a failing disk does: the size and the time of the file stay.
+
+    Args:
+        path: the file.
+        at: number of the byte; None takes the byte in the middle.
+    """
     before = path.stat()
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[len(data) // 2 if at is None else at] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 

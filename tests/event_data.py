@@ -18,22 +18,24 @@ PARTS = ("train", "train", "train", "train", "val", "test")
 def write_event_data(
     root: Path,
     *,
+    dataset: str = "demo",
     clips: int = 72,
     frames: tuple[int, ...] = (4, 2, 28, 28),
     audio: tuple[int, ...] = (4, 1, 8, 8),
 ) -> Path:
-    """Write event frames under the name of the demo, and return the root.
+    """Write event frames under the name of a data set, and return the root.
 
     The clips of a class have their events in a corner of their own and in channels of their own,
     so a network can learn the classes.
 
     Args:
         root: the folder of the data sets; made here.
+        dataset: name of the data set, whose classes and splits the clips have.
         clips: number of clips.
         frames: shape of the event frames of a clip, ``(T, 2, H, W)``.
         audio: shape of the event frames of a cochlea, ``(T, 1, h, w)``.
     """
-    manifest, folder = load("demo"), root / "demo"
+    manifest, folder = load(dataset), root / dataset
     keys = [f"clip-{number:03d}" for number in range(clips)]
     labels = np.arange(clips) % len(manifest.classes)
     rng = np.random.default_rng(0)
@@ -61,7 +63,7 @@ def write_event_data(
             )
             file.write(row.model_dump_json() + "\n")
     prepared = Prepared(
-        dataset="demo",
+        dataset=dataset,
         settings=PrepareSettings(),
         fingerprint=f"{frames}{audio}",
         shards="shards",

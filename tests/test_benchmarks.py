@@ -8,12 +8,13 @@ import torch
 
 from avsnn.models import kernels
 from avsnn.models.attention import SpikingAttention
+from avsnn.models.spike_counter import spike_rates
 from avsnn.models.zoo import ModelSettings, build
 from benchmarks import gpu
 from benchmarks.growth import Point, print_row
 from benchmarks.published import as_published
 from benchmarks.step_floor import CONVOLUTIONS, MATRIX_PRODUCTS, Products
-from benchmarks.step_ways import Job, ways_here
+from benchmarks.step_ways import Job, settle_statistics, ways_here
 from benchmarks.step_worker import FailedError, Worker
 
 SETTINGS = ModelSettings(steps=2, channels=16)
@@ -35,6 +36,17 @@ def test_the_published_way_gives_the_logits_of_avsnn(spikingjelly):
     kernels.choose("torch", torch.device("cpu"))
     theirs = as_published(model, steps=2, spikingjelly=spikingjelly)(*INPUTS).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_layers_of_an_untrained_network_fire_in_the_evaluation_that_is_measured():
+    model = build(SETTINGS, classes=3)
+    settle_statistics(model, *INPUTS)
+    assert not any(module.training for module in model.modules())
+    with spike_rates(model) as rates, torch.no_grad():
+        model(*INPUTS)
+    for stream in ("audio", "visual"):
+        layers = [f"{stream}_patch.stages.{stage}.lif" for stage in range(4)]
+        assert all(rates[layer] > 0.01 for layer in [*layers, f"{stream}_patch.position.lif"])
 
 
 def test_the_floor_holds_every_convolution_and_the_products_of_every_attention():

@@ -9,10 +9,13 @@ import atexit
 import gc
 import json
 import os
+import pty
 import select
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +49,29 @@ class Warm:
             os.mkfifo(err)
             pid = self._fork(words, cwd, Path(os.devnull), err, session=True)
             return Started(self, pid, err.open())
+
+    def run_on_terminal(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run ``avsnn`` with a terminal of 100 columns as its standard output."""
+        primary, secondary = pty.openpty()
+        pieces: list[bytes] = []
+
+        def read() -> None:
+            # The system ends the reading with an error when nobody can write any more.
+            with suppress(OSError):
+                while piece := os.read(primary, 65536):
+                    pieces.append(piece)
+
+        reader = threading.Thread(target=read)
+        with tempfile.TemporaryDirectory() as name:
+            err = Path(name, "err")
+            pid = self._fork(words, cwd, Path(os.ttyname(secondary)), err)
+            reader.start()
+            code = self.wait(pid)
+            os.close(secondary)
+            reader.join()
+            os.close(primary)
+            shown = b"".join(pieces).decode()
+            return subprocess.CompletedProcess(words, code, shown, err.read_text())
 
     def wait(self, pid: int) -> int:
         """Return the exit code of a fork when the fork has ended."""
@@ -105,6 +131,7 @@ def serve() -> None:
     # Commands import these modules when the commands are called.
     import avsnn.cli.main
     import avsnn.pipeline.experiments.reproduce
+    import avsnn.pipeline.inspection.draw
     import avsnn.pipeline.training.train
 
     for name in ("distributed", "matplotlib.pyplot", "sklearn.metrics", "tensorboardX"):

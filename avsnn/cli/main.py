@@ -17,6 +17,7 @@ import typer
 from avsnn.cli.commands.convert_checkpoint import convert_checkpoint_command
 from avsnn.cli.commands.datasets import datasets_app
 from avsnn.cli.commands.evaluate import evaluate_command
+from avsnn.cli.commands.inspect import inspect_command
 from avsnn.cli.commands.prepare import prepare_command, repair_command, verify_command
 from avsnn.cli.commands.reproduce import reproduce_command
 from avsnn.cli.commands.status import status_command
@@ -36,6 +37,8 @@ SYNONYMS = {
     "list": "datasets",
     "ls": "datasets",
     "check": "datasets check",
+    "show": "inspect",
+    "view": "inspect",
     "download": "prepare",
     "fit": "train",
     "eval": "evaluate",
@@ -91,6 +94,7 @@ def _avsnn(
 app.command("prepare")(prepare_command)
 app.command("verify")(verify_command)
 app.command("repair")(repair_command)
+app.command("inspect")(inspect_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("reproduce")(reproduce_command)

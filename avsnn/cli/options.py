@@ -53,4 +53,10 @@ SaveEvery = Annotated[
         help="Save a resume point every STEPS steps too, not only after every epoch.",
     ),
 ]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="NAME", help="Name of a split, by default the data set's default split."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -54,7 +54,16 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             variance: biased variance of each channel, ``[C]``.
             count: number of values of all channels from which the statistics were taken; T copies
                 of a static image count T times.
+
+        Raises:
+            ValueError: each channel has one value, so its variance is 0 whatever the value is.
         """
+        n = count // len(mean)
+        if n < 2:
+            raise ValueError(
+                "In training, batch norm needs more than one value of each channel, and the batch "
+                "has one: use more clips, time steps or tokens."
+            )
         if is_recomputing():
             return
         with torch.no_grad():
@@ -63,7 +72,6 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             if self.running_mean is None or self.running_var is None or self.momentum is None:
                 self.num_batches_tracked.add_(1)
                 return
-            n = count // len(mean)
             operators.move_statistics(
                 self.running_mean,
                 self.running_var,

@@ -112,7 +112,7 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
     "command",
     [
         *("", "prepare", "verify", "repair", "train", "evaluate", "reproduce"),
-        *("datasets", "datasets check", "status", "convert-checkpoint"),
+        *("datasets", "datasets check", "inspect", "status", "convert-checkpoint"),
     ],
 )
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:

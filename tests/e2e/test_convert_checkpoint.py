@@ -54,6 +54,33 @@ def test_a_converted_checkpoint_gives_the_authors_logits(
         assert np.allclose(logits, arrays["eval_logits"], atol=1e-5)
 
 
+def test_a_converted_checkpoint_of_event_data_says_its_two_polarities(
+    avsnn: Command, tmp_path: Path
+) -> None:
+    name = "shallow_spatialtemporal"
+    torch.save(authors_state(name), tmp_path / "theirs")
+    done = avsnn("convert-checkpoint", "theirs", "ours.safetensors", "--set", "steps=16")
+    assert done.returncode == 0, done.stderr
+    assert "s-cmrl, C = 32, 6 classes, T = 16" in done.stdout
+    with safe_open(tmp_path / "ours.safetensors", framework="pt") as file:
+        facts = json.loads(file.metadata()["avsnn"])
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    settings = ModelSettings(**facts.pop("settings"))
+    facts.pop("sha256")
+    assert facts == {"classes": 6, "visual_channels": 2}
+    model = build(settings, **facts)
+    model.load_state_dict(weights)
+    with np.load(GOLDEN / f"{name}.npz") as arrays, torch.no_grad():
+        audio, visual = (
+            (torch.from_numpy(arrays[f"{part}_i8"]) * float(arrays["input_scale"])).repeat(
+                16, 1, 1, 1, 1
+            )
+            for part in ("audio", "visual")
+        )
+        logits = model.eval()(audio, visual).logits
+        assert np.allclose(logits, arrays["eval_logits"], atol=1e-5)
+
+
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
     avsnn: Command, tmp_path: Path
 ) -> None:

@@ -154,6 +154,16 @@ def test_evaluation_saves_nothing():
     assert saved == []
 
 
+@pytest.mark.parametrize("neuron", [{}, {"reset": "soft"}])
+def test_one_value_of_each_channel_is_refused_in_training(neuron) -> None:
+    layer, norm = LIF(**neuron), BatchNorm(3)
+    one = torch.ones(1, 1, 3, 1)
+    with pytest.raises(ValueError, match="batch norm needs more than one value of each channel"):
+        layer(one, None, norm)
+    assert norm.num_batches_tracked == 0
+    layer(one, None, norm.eval())
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_an_empty_batch_is_refused_also_behind_a_batch_norm(training: bool) -> None:
     """The kernels would read memory that is not there."""

@@ -2,18 +2,10 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from avsnn.cli.options import AsJson, Dataset, Root
-
-SplitName = Annotated[
-    str | None,
-    typer.Option(
-        "--split", metavar="NAME", help="Name of a split, by default the data set's default split."
-    ),
-]
+from avsnn.cli.options import AsJson, Dataset, Root, SplitName
 
 datasets_app = typer.Typer()
 

@@ -9,7 +9,11 @@ from torch import Tensor
 from avsnn.models.kernels import attention_products
 from avsnn.models.kernels.dispatch import kernels_for_attention
 from avsnn.models.kernels.layer_spec import AttentionSpec
-from avsnn.models.kernels.registration import operator, refuse_second_derivative
+from avsnn.models.kernels.registration import (
+    operator,
+    refuse_second_derivative,
+    without_gradient,
+)
 
 
 @operator()
@@ -98,13 +102,17 @@ def _empty(features: Tensor, spec: AttentionSpec, dtype: torch.dtype | None = No
 
 def _save_for_attend_fire(ctx: Any, inputs: Any, output: Any) -> None:
     _, count, packed = output
-    ctx.mark_non_differentiable(count, packed)
+    without_gradient(ctx, count, packed)
     ctx.save_for_backward(packed)
     ctx.spec = inputs[3:]
 
 
-def _backward_of_attend_fire(ctx: Any, grad: Tensor, *_rest: Any) -> tuple[Tensor | None, ...]:
+def _backward_of_attend_fire(
+    ctx: Any, grad: Tensor | None, *_rest: Any
+) -> tuple[Tensor | None, ...]:
     refuse_second_derivative()
+    if grad is None:
+        return (None,) * 8
     (packed,) = ctx.saved_tensors
     return *attend_fire_backward(grad, packed, *ctx.spec), *(None,) * len(ctx.spec)
 

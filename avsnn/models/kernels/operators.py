@@ -11,7 +11,11 @@ from torch import Tensor
 from avsnn.models.kernels.dispatch import kernels_for
 from avsnn.models.kernels.layer_spec import SPIKE_CHANNEL, LayerSpec
 from avsnn.models.kernels.memory_layout import empty, memory_order, spike_order
-from avsnn.models.kernels.registration import operator, refuse_second_derivative
+from avsnn.models.kernels.registration import (
+    operator,
+    refuse_second_derivative,
+    without_gradient,
+)
 
 
 @operator()
@@ -248,13 +252,15 @@ def _save_for_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     current, scale, _, *rest = inputs
     if scale is not None and ctx.needs_input_grad[0]:
         raise RuntimeError("Neurons with a scale have no gradient; use them in evaluation only.")
-    ctx.mark_non_differentiable(output[1])
+    without_gradient(ctx, output[1])
     ctx.save_for_backward(current)
     ctx.rest = rest
 
 
 def _backward_of_fire(ctx, grad, _count):  # type: ignore[no-untyped-def]
     refuse_second_derivative()
+    if grad is None:
+        return (None,) * 9
     (current,) = ctx.saved_tensors
     return fire_backward(grad, current, *ctx.rest), *(None,) * 8
 
@@ -262,13 +268,15 @@ def _backward_of_fire(ctx, grad, _count):  # type: ignore[no-untyped-def]
 def _save_for_norm_fire(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     current, weight, _, *rest = inputs
     _, count, statistics = output
-    ctx.mark_non_differentiable(count, statistics)
+    without_gradient(ctx, count, statistics)
     ctx.save_for_backward(current, weight, statistics)
     ctx.rest = rest
 
 
 def _backward_of_norm_fire(ctx, grad, _count, _statistics):  # type: ignore[no-untyped-def]
     refuse_second_derivative()
+    if grad is None:
+        return (None,) * 10
     return *norm_fire_backward(grad, *ctx.saved_tensors, *ctx.rest), *(None,) * 7
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,3 +46,14 @@ def refuse_second_derivative() -> None:
             "Spikes can be differentiated once: leave out create_graph=True, or use neurons that "
             "autograd differentiates (avsnn.models.autograd_neuron.autograd_lif)."
         )
+
+
+def without_gradient(ctx: Any, *results: Tensor) -> None:
+    """Mark results of an operator through which no gradient flows.
+
+    The backward pass of the operator gets None as the gradient of such a result, and as the
+    gradient of every result whose gradient nobody computes. Otherwise torch would fill a tensor of
+    the size of the result with zeros, which the backward pass does not read.
+    """
+    ctx.mark_non_differentiable(*results)
+    ctx.set_materialize_grads(False)

@@ -1,10 +1,10 @@
 """The pictures of a report, drawn with matplotlib."""
 
-from io import BytesIO
 from math import ceil, nan
 from typing import TYPE_CHECKING, Any
 
 from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.pictures import new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,8 +24,9 @@ def draw_confusion(result: Evaluation) -> "Figure":
     classes have no numbers, and names at some rows and columns only.
     """
     count = len(result.classes)
-    figure, axes = _figure(width=1.8 + 0.6 * min(count, MOST_NUMBERED))
-    names = [_shortened(row.name) for row in result.classes]
+    side = 1.8 + 0.6 * min(count, MOST_NUMBERED)
+    figure, axes = new_figure(width=side, height=side)
+    names = [shorten(row.name, LONGEST_NAME) for row in result.classes]
     shares = [[count / max(1, sum(row)) for count in row] for row in result.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for y, row in enumerate(result.confusion if count <= MOST_NUMBERED else ()):
@@ -51,13 +52,9 @@ def draw_confusion(result: Evaluation) -> "Figure":
     return figure
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-
-
 def draw_curves(metrics: list[dict[str, Any]]) -> "Figure":
     """Draw loss and accuracy of training, and of the part that chose the checkpoint."""
-    figure, (left, right) = _figure(width=9.5, height=3.6, columns=2)
+    figure, (left, right) = new_figure(width=9.5, height=3.6, ncols=2)
     epochs = [line["epoch"] for line in metrics]
     for axes, name in ((left, "loss"), (right, "accuracy")):
         for part in PART_COLOURS:
@@ -81,7 +78,7 @@ def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
     The label of a layer that never fired says that the layer is silent.
     """
     layers = list(metrics[0]["spike_rates"])
-    figure, axes = _figure(width=9.5, height=1.2 + 0.24 * len(layers))
+    figure, axes = new_figure(width=9.5, height=1.2 + 0.24 * len(layers))
     rates = [[line["spike_rates"].get(layer, nan) for line in metrics] for layer in layers]
     labels = [
         layer if any(row) else f"{layer} (silent)" for layer, row in zip(layers, rates, strict=True)
@@ -93,19 +90,3 @@ def draw_spike_rates(metrics: list[dict[str, Any]]) -> "Figure":
     axes.xaxis.get_major_locator().set_params(integer=True)
     figure.colorbar(image, ax=axes, label="spikes per neuron and step")
     return figure
-
-
-def png(figure: "Figure") -> bytes:
-    """Return a figure as the bytes of a PNG file."""
-    buffer = BytesIO()
-    # Without the version of matplotlib in the file, the same numbers give the same bytes.
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _figure(*, width: float, height: float | None = None, columns: int = 1) -> tuple["Figure", Any]:
-    # `Figure` without pyplot, because pyplot picks a window system and keeps global state.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height or width), layout="constrained")
-    return figure, figure.subplots(1, columns)

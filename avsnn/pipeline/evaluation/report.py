@@ -11,8 +11,9 @@ from avsnn.pipeline.engine.atomic_files import (
     write_if_changed,
 )
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
-from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates, png
+from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates
 from avsnn.pipeline.evaluation.measures import Evaluation, read_evaluation
+from avsnn.pipeline.pictures import png
 from avsnn.pipeline.runs.config import RunConfig, load_config
 from avsnn.pipeline.runs.metrics import inspect_metrics, is_best_epoch
 from avsnn.pipeline.settings_overrides import flatten

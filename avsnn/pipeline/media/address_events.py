@@ -30,26 +30,27 @@ def parse_aedat(data: bytes) -> Events:
         MediaError: the header is another one or has no end, the records are cut, an address is not
             of a DVS128, the times fall, or there are no events.
     """
-    if not data.startswith(AEDAT_MARK):
-        raise MediaError(f"does not begin with {AEDAT_MARK.decode()}")
+    if data[: data.find(b"\n") + 1].rstrip() != AEDAT_MARK:
+        raise MediaError(f"does not begin with the line {AEDAT_MARK.decode()}")
     start = 0
     # No address begins with the byte of "#", because the upper two bytes of an address are 0.
     while data[start : start + 1] == b"#":
         start = data.find(b"\n", start) + 1
         if not start:
             raise MediaError("has a header without an end")
-    records = _records(data, start, 8).view(">u4")
-    address = records[:, 0].astype(np.uint32)
+    records = _records(data, start, 8)
+    address, t = (column.astype(np.uint32) for column in records.view(">u4").T)
     if address.max() >= 1 << 15:
         first = int(np.argmax(address >= 1 << 15))
         raise MediaError(
             f"has the address {address[first]:#x} at event {first:,}, which no DVS128 has"
         )
+    low = records[:, 3].copy()
     return Events(
-        t=_require_rising(records[:, 1].astype(np.uint32)),
-        x=(127 - (address >> 1 & 127)).astype(np.uint8),
-        y=(127 - (address >> 8)).astype(np.uint8),
-        p=(address & 1).astype(np.uint8),
+        t=_require_rising(t),
+        x=np.uint8(127) - (low >> np.uint8(1)),
+        y=np.uint8(127) - records[:, 2],
+        p=low & np.uint8(1),
         sensor=DVS128,
     )
 
@@ -66,26 +67,22 @@ def parse_nmnist(data: bytes) -> Events:
     """
     records = _records(data, 0, 5)
     x, y = records[:, 0].copy(), records[:, 1].copy()
-    if (y == OVERFLOW_ROW).any():
-        raise MediaError(
-            f"has a mark of an overflow (row {OVERFLOW_ROW}) at event "
-            f"{int(np.argmax(y == OVERFLOW_ROW)):,}, which the files of N-MNIST do not have"
-        )
-    outside = (x >= NMNIST.width) | (y >= NMNIST.height)
-    if outside.any():
-        first = int(np.argmax(outside))
-        raise MediaError(
-            f"has the pixel ({x[first]}, {y[first]}) at event {first:,}, outside of "
-            f"{NMNIST.width} x {NMNIST.height} px"
-        )
-    high, middle, low = (records[:, i].astype(np.uint32) for i in (2, 3, 4))
-    return Events(
-        t=_require_rising((high & 127) << 16 | middle << 8 | low),
-        x=x,
-        y=y,
-        p=(records[:, 2] >> 7).astype(np.uint8),
-        sensor=NMNIST,
-    )
+    if x.max() >= NMNIST.width or y.max() >= NMNIST.height:
+        raise MediaError(_pixel_outside(x, y))
+    # The last 32 bits of a record are the row, the polarity and the time.
+    t = np.ndarray(len(records), ">u4", records, offset=1, strides=(5,)).astype(np.uint32)
+    t &= 0x7FFFFF
+    return Events(t=_require_rising(t), x=x, y=y, p=records[:, 2] >> np.uint8(7), sensor=NMNIST)
+
+
+def _pixel_outside(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> str:
+    """Return what is wrong with the first event outside of N-MNIST's pixels."""
+    first = int(np.argmax((x >= NMNIST.width) | (y >= NMNIST.height)))
+    if y[first] == OVERFLOW_ROW:
+        mark = f"a mark of an overflow (row {OVERFLOW_ROW}) at event {first:,}"
+        return f"has {mark}, which the files of N-MNIST do not have"
+    pixel = f"the pixel ({x[first]}, {y[first]}) at event {first:,}"
+    return f"has {pixel}, outside of {NMNIST.width} x {NMNIST.height} px"
 
 
 def _records(data: bytes, start: int, size: int) -> NDArray[np.uint8]:

@@ -147,6 +147,15 @@ def mel_filters(*, sample_rate: int, n_fft: int, n_mels: int) -> NDArray[np.floa
     return np.asarray(filters, np.float32)
 
 
+def mel_frequencies(*, sample_rate: int, n_mels: int) -> NDArray[np.float64]:
+    """Return the frequencies in Hz ``[n_mels]`` of the peaks of `mel_filters`."""
+    import librosa
+
+    # The first frequency and the last one are the feet of the outermost triangles.
+    edges = librosa.mel_frequencies(n_mels=n_mels + 2, fmin=0, fmax=sample_rate / 2)
+    return np.asarray(edges[1:-1], np.float64)
+
+
 def log_image(magnitudes: NDArray[np.float32], *, size: int) -> NDArray[np.float32]:
     """Return ``log(x + 1e-7)`` of ``[bins, frames]``, resized to ``[1, size, size]``.
 

@@ -97,7 +97,8 @@ def write_sound(path: Path, *, key: str, contour: str, part: Literal["train", "t
     """
     import h5py
 
-    times, channels = _cochlea_spikes(_sound(_generator(key, "audio"), contour, _seconds(key)))
+    random = _generator(key, "audio")
+    times, channels = _cochlea_spikes(random, _sound(random, contour, _seconds(key)))
     name = key.encode()
     # The oldest file format and no times of objects: the bytes are the same on every day.
     with h5py.File(path, "w", libver="earliest") as file:
@@ -218,7 +219,7 @@ def _sound(random: np.random.Generator, contour: str, seconds: float) -> NDArray
 
 
 def _cochlea_spikes(
-    samples: NDArray[np.float64],
+    random: np.random.Generator, samples: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the spikes of a cochlea: times in s, which do not fall, and channels.
 
@@ -228,7 +229,9 @@ def _cochlea_spikes(
     responses = _cochlea_responses()
     length = 2 * (responses.shape[1] - 1)
     channels = np.fft.irfft(np.fft.rfft(samples, length) * responses, length)[:, : len(samples)]
+    # The neurons do not start together: each starts somewhere on the way to its first spike.
     sums = np.cumsum(np.maximum(channels, 0), axis=1) / SPIKE_SUM
+    sums += random.uniform(0, 1, (CHANNELS, 1))
     channel, sample = np.nonzero(np.diff(np.floor(sums), axis=1, prepend=0))
     # The clock of the cochlea counts us.
     times = np.round(sample / SAMPLE_RATE * 1e6) / 1e6

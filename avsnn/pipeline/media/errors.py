@@ -73,6 +73,33 @@ def failures_of(file: str) -> Iterator[None]:
         raise MediaError(f"{file} cannot be decoded: {words[:300]}") from error
 
 
+@contextmanager
+def damage_is_one_phrase(start: str) -> Iterator[None]:
+    """Turn every error that damaged content causes into a `MediaError` of one line.
+
+    Libraries that read a container raise errors of many types for damaged bytes, such as
+    struct.error, UnicodeDecodeError and RuntimeError.
+
+    Args:
+        start: how the phrase begins, for instance ``"cannot be read as HDF5"``.
+
+    Raises:
+        MediaError: the content is damaged.
+        OSError: the file system failed.
+    """
+    try:
+        yield
+    except MediaError:
+        raise
+    except Exception as error:
+        # h5py raises errors of HDF5 as an OSError without a number.
+        number = error.errno if isinstance(error, OSError) else None
+        if number and number not in FALSE_PLACE_ERRNOS:
+            raise
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise MediaError(f"{start}: {words}") from None
+
+
 def _is_of_machine(error: Exception) -> bool:
     """Return whether the machine caused the error, and not the content of a file."""
     import av

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import math
-import re
-from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, damage_is_one_phrase
 from avsnn.pipeline.media.events import Events, Sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import h5py
     from numpy.typing import NDArray
 
+DAMAGED = "cannot be read as HDF5"
+
 NTIDIGITS = Sensor(polarities=1, height=1, width=64)
 SHD = Sensor(polarities=1, height=1, width=700)
 
-# A recording or a list with more bytes than this is a mistake or a trap: utterances of the known
-# data sets have some 10,000 spikes.
+# An array with more bytes than this is a mistake or a trap: utterances of the known data sets have
+# some 10,000 spikes. HDF5 takes the memory of a whole chunk to read a part of the chunk.
 MAX_BYTES = 2**28
 
-# The filters of HDF5 itself, and LZF, which h5py brings.
-OWN_FILTERS = (1, 2, 3, 4, 5, 6, 32000)
+# Numbers of the filters that are part of HDF5 or h5py: deflate, shuffle, fletcher32, szip, nbit,
+# scaleoffset and LZF. For any other filter, HDF5 would load a library that it finds on the machine.
+FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 
-# Letters, digits and hyphens make up the keys of N-TIDIGITS18, such as ``man-ae-a-12o``.
-_NAME = re.compile(r"\w[\w.-]*")
+# The files that this process has open, with time of change in ns and size in bytes. The file that
+# was read last is the last.
+_opened: dict[Path, tuple[tuple[int, int], h5py.File]] = {}
+MAX_OPEN = 4
 
 
 def list_ntidigits(file: Path) -> list[str]:
@@ -43,41 +44,35 @@ def list_ntidigits(file: Path) -> list[str]:
         MediaError: the file is no HDF5 file or is damaged, a list is missing, or a key is no text.
     """
     names = []
-    with _damage_is_one_phrase():
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
         for part in ("train", "test"):
-            for key in np.asarray(_dataset(opened, f"{part}_labels", dimensions=1)[:]).tolist():
-                text = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
-                if not _NAME.fullmatch(text) or not isinstance(key, bytes):
+            for key in np.asarray(_dataset(opened, f"{part}_labels")[:]).tolist():
+                text = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
+                if not isinstance(text, str) or not text.isprintable() or "/" in text or not text:
                     raise MediaError(f"has the key {key!r} in {part}_labels, which is no name")
                 names.append(f"{part}/{text}")
-    # A key that is listed twice is one utterance.
-    return list(dict.fromkeys(names))
+    return names
 
 
 def read_ntidigits(file: Path, member: str) -> Events:
     """Return the spikes of an utterance of N-TIDIGITS18.
 
     ``PART_addresses/KEY`` holds channels from 0 to 63, ``PART_timestamps/KEY`` holds times in s.
+    Times may fall, as in `read_shd`.
 
     Raises:
         MediaError: the file is damaged, the utterance is not there, a channel is outside of the
-            cochlea, or a time falls, is negative, or is no finite number.
+            cochlea, or a time is negative or no finite number.
     """
     part, _, key = member.partition("/")
-    with _damage_is_one_phrase():
+    if part not in ("train", "test") or not key:
+        raise MediaError("is no name of the form train/KEY or test/KEY")
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
-        channels = np.asarray(_dataset(opened, f"{part}_addresses/{key}", dimensions=1)[:])
-        times = np.asarray(_dataset(opened, f"{part}_timestamps/{key}", dimensions=1)[:])
-    events = _spikes(times, channels, NTIDIGITS)
-    # A chip wrote these spikes as they came.
-    falls = events.t[1:] < events.t[:-1]
-    if falls.any():
-        i = int(np.argmax(falls))
-        raise MediaError(
-            f"has times that fall, from {events.t[i]} to {events.t[i + 1]} s at event {i + 1:,}"
-        )
-    return events
+        channels = np.asarray(_dataset(opened, f"{part}_addresses/{key}")[:])
+        times = np.asarray(_dataset(opened, f"{part}_timestamps/{key}")[:])
+    return _spikes(times, channels, NTIDIGITS)
 
 
 def list_shd(file: Path) -> list[str]:
@@ -87,14 +82,13 @@ def list_shd(file: Path) -> list[str]:
         MediaError: the file is no HDF5 file or is damaged, or a list is missing or has another
             length than the others.
     """
-    with _damage_is_one_phrase():
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
-        count = len(_dataset(opened, "spikes/times", dimensions=1))
+        count = len(_dataset(opened, "spikes/times"))
         columns = {
-            name: np.asarray(_dataset(opened, name, dimensions=1)[:])
-            for name in ("labels", "extra/speaker")
+            name: np.asarray(_dataset(opened, name)[:]) for name in ("labels", "extra/speaker")
         }
-        columns["spikes/units"] = np.empty(len(_dataset(opened, "spikes/units", dimensions=1)))
+        columns["spikes/units"] = np.empty(len(_dataset(opened, "spikes/units")))
     for name, values in columns.items():
         if len(values) != count:
             raise MediaError(f"has {count:,} utterances, but {len(values):,} entries in {name}")
@@ -108,30 +102,25 @@ def read_shd(file: Path, member: str) -> Events:
     """Return the spikes of an utterance of SHD.
 
     ``spikes/times`` holds times in s (float16 in the original), and ``spikes/units`` holds channels
-    from 0 to 699. The publishers' own code (lauscher) writes times that rise, but they do not state
-    an order, and event frames do not need one, so any order is accepted.
+    from 0 to 699. Times may fall: no publisher states that the times rise, and the real files were
+    not at hand to look, so a check of the order could refuse a whole real data set. Event frames
+    need no order.
 
     Raises:
         MediaError: the file is damaged, the utterance is not there, a channel is outside of the
             cochlea, or a time is negative or no finite number.
     """
-    import h5py
-
     digits = member.partition("-")[0]
-    with _damage_is_one_phrase():
+    with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
-        times, units = (_dataset(opened, f"spikes/{n}", dimensions=1) for n in ("times", "units"))
-        speakers, labels = (_dataset(opened, n, dimensions=1) for n in ("extra/speaker", "labels"))
-        count = min(map(len, (times, units, speakers, labels)))
-        number = int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else count
-        # The name is compared whole, so a file that was exchanged gives no clip of another class.
-        if number >= count or member != _shd_name(number, speakers[number], labels[number]):
-            raise MediaError(f"is not among the {len(times):,} utterances")
-        for name, rows in (("times", times), ("units", units)):
-            kind = h5py.check_vlen_dtype(rows.dtype)
-            if not isinstance(kind, np.dtype) or kind.kind not in "fiu":
-                raise MediaError(f"has no rows of numbers in spikes/{name}")
-        return _spikes(np.asarray(times[number]), np.asarray(units[number]), SHD)
+        names = ("spikes/times", "spikes/units", "extra/speaker", "labels")
+        arrays = [_dataset(opened, name) for name in names]
+        if not digits.isdecimal() or int(digits) >= min(map(len, arrays)):
+            raise MediaError(f"is not among the {len(arrays[0]):,} utterances")
+        times, units, speaker, label = (array[int(digits)] for array in arrays)
+    if member != (there := _shd_name(int(digits), speaker, label)):
+        raise MediaError(f"is not in the file, which has {there} in this place")
+    return _spikes(np.asarray(times), np.asarray(units), SHD)
 
 
 def _shd_name(number: int, speaker: Any, label: Any) -> str:
@@ -149,7 +138,8 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
         raise MediaError(f"has {times.size:,} times, but {channels.size:,} channels")
     if not len(times):
         raise MediaError("holds no events")
-    if any(a.dtype.kind not in "fiu" or a.dtype.itemsize > 8 for a in (times, channels)):
+    numbers = all(a.dtype.kind in "fiu" and a.dtype.itemsize <= 8 for a in (times, channels))
+    if not numbers:
         raise MediaError(f"has {times.dtype} as times and {channels.dtype} as channels")
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise MediaError("has a time that is negative or no finite number")
@@ -157,7 +147,7 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
         raise MediaError(f"has a channel that is not a whole number from 0 to {sensor.width - 1}")
     return Events(
         # Whole numbers would be taken for us.
-        t=times if times.dtype.kind == "f" else times.astype(np.float64),
+        t=times.astype(times.dtype.newbyteorder("=") if times.dtype.kind == "f" else np.float64),
         x=channels.astype(np.uint8 if sensor.width <= 256 else np.uint16),
         y=np.zeros(len(times), np.uint8),
         p=np.zeros(len(times), np.uint8),
@@ -165,63 +155,38 @@ def _spikes(times: NDArray[Any], channels: NDArray[Any], sensor: Sensor) -> Even
     )
 
 
-@contextmanager
-def _damage_is_one_phrase() -> Iterator[None]:
-    """Turn what h5py raises for damaged files into one phrase.
-
-    Raises:
-        MediaError: h5py could not read the file.
-        OSError: the file system failed.
-    """
-    try:
-        yield
-    except OSError as error:
-        # h5py raises errors of HDF5 as an OSError without a number.
-        if error.errno is not None:
-            raise
-        raise MediaError(f"cannot be read as HDF5: {_first_words(error)}") from None
-    except (KeyError, ValueError, TypeError, RuntimeError, UnicodeError, OverflowError) as error:
-        raise MediaError(f"cannot be read as HDF5: {_first_words(error)}") from None
-
-
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def _open(file: Path) -> h5py.File:
-    stat = file.stat()
-    return _open_once(file, stat.st_mtime_ns, stat.st_size)
+    """Return an HDF5 file, opened once for all of its recordings, or again after a change.
 
-
-@lru_cache(maxsize=4)
-def _open_once(file: Path, mtime_ns: int, size: int) -> h5py.File:
-    """Open an HDF5 file once for all of its recordings.
-
-    Args:
-        file: the file.
-        mtime_ns: time of the last change of the file; a changed file is opened again.
-        size: size of the file in bytes, for the same purpose.
+    A file that leaves the table is closed when nobody reads the file any more.
     """
     # Commands that read no HDF5 file do not wait for the import.
     import h5py
 
-    return h5py.File(file, "r", locking=False)
+    stat = file.stat()
+    state = (stat.st_mtime_ns, stat.st_size)
+    known = _opened.pop(file, None)
+    if known is None or known[0] != state:
+        # As long as a file is open, HDF5 gives what it remembers of the file, and not the change.
+        del known
+        known = (state, h5py.File(file, "r", locking=False))
+    while len(_opened) >= MAX_OPEN:
+        del _opened[next(iter(_opened))]
+    _opened[file] = known
+    return known[1]
 
 
-def _dataset(file: h5py.File, path: str, *, dimensions: int) -> h5py.Dataset:
-    """Return an array of an HDF5 file, whose bytes are in this file.
+def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
+    """Return an array ``[N]`` of an HDF5 file, whose bytes are in this file.
 
     Raises:
-        MediaError: the array is not there, is behind a link, has other dimensions, is absurdly
-            large, keeps its bytes in another file, or is packed with an unknown filter.
+        MediaError: the array is not there, is behind a link, has not one dimension, is absurdly
+            large, keeps its bytes in another file, or needs a filter that HDF5 does not have.
     """
     import h5py
 
     found: Any = file
     for name in path.split("/"):
-        # HDF5 would take the group itself for ".", and ends a name at the character 0.
-        if not _NAME.fullmatch(name):
-            raise MediaError(f"has no {path}")
         link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
         if link is None:
             raise MediaError(f"has no {path}")
@@ -232,15 +197,15 @@ def _dataset(file: h5py.File, path: str, *, dimensions: int) -> h5py.Dataset:
         raise MediaError(f"has a group in place of the array {path}")
     if found.is_virtual or found.external:
         raise MediaError(f"keeps {path} in another file")
-    if found.ndim != dimensions:
-        raise MediaError(f"has {found.ndim} dimensions in {path}, not {dimensions}")
-    creation = found.id.get_create_plist()
-    for filter_number, *_ in map(creation.get_filter, range(creation.get_nfilters())):
-        # HDF5 would search a folder of plugins for a filter that is not its own.
-        if filter_number not in OWN_FILTERS:
-            raise MediaError(f"packs {path} with filter {filter_number}, which avsnn does not read")
-    # HDF5 unpacks whole chunks, which may be larger than the array.
-    size = max(found.size, math.prod(found.chunks or ())) * found.dtype.itemsize
-    if size > MAX_BYTES:
-        raise MediaError(f"has {size:,} bytes in {path}, and the limit is {MAX_BYTES:,}")
+    if found.ndim != 1:
+        raise MediaError(f"has {found.ndim} dimensions in {path}, not 1")
+    stored = found.id.get_create_plist()
+    for code, *_ in map(stored.get_filter, range(stored.get_nfilters())):
+        if code not in FILTERS:
+            raise MediaError(f"needs the filter {code} for {path}, which is no part of HDF5")
+    size = found.id.get_type().get_size()
+    for whole, entries in (("", found.size), ("a chunk of ", math.prod(found.chunks or (0,)))):
+        if entries * size > MAX_BYTES:
+            number = f"{entries * size:,} bytes in {whole}{path}"
+            raise MediaError(f"has {number}, and the limit is {MAX_BYTES:,}")
     return found

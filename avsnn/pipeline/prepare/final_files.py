@@ -29,17 +29,22 @@ def failure_lines(summaries: list[StageSummary], known_bad: Mapping[str, str]) -
     return "".join(lines).encode()
 
 
-def read_failed_keys(folder: Path) -> set[str]:
-    """Return the keys of the clips that ``failures.jsonl`` in the data set's folder lists.
+def read_failures(folder: Path) -> dict[str, list[str]]:
+    """Return the reasons of the failures that ``failures.jsonl`` lists, by the key of the clip.
 
-    A missing file lists no clip, and a line that is damaged names no clip.
+    Args:
+        folder: the folder of the data set.
+
+    Returns:
+        no failures where the file is missing; a line that is damaged names no clip.
     """
     path = folder / "failures.jsonl"
-    keys = set()
+    reasons: dict[str, list[str]] = {}
     for line in path.read_bytes().splitlines() if path.exists() else ():
         with suppress(ValueError, KeyError, TypeError, RecursionError):
-            keys.add(str(json.loads(line)["key"]))
-    return keys
+            failure = json.loads(line)
+            reasons.setdefault(str(failure["key"]), []).append(str(failure["reason"]))
+    return reasons
 
 
 def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepared:

@@ -109,6 +109,7 @@ class _PrepareRun:
         on_stage: Callable[[StageSummary], None],
     ) -> None:
         self.stages = stages
+        self.request = stages.request
         self.pools = pools
         self.progress = progress
         self.retry_failed = retry_failed
@@ -151,7 +152,8 @@ class _PrepareRun:
         if not self.stages.fetch.files:
             raise _no_clips_error(self.stages)
         self._require_disk_space()
-        save_request(self.stages.folder, self.stages.request)
+        # The request as it was given: the stages may have found the files in a folder inside.
+        save_request(self.stages.folder, self.request)
         self._run(self.stages.fetch)
         if describe_clips(self.stages.fetch) != self.stages.index.clips:
             # The folders of the later stages are named by the content of the files.

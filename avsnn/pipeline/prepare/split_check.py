@@ -14,7 +14,7 @@ from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.prepare.build_stages import build_stages, load_with_clips
-from avsnn.pipeline.prepare.final_files import read_failed_keys
+from avsnn.pipeline.prepare.final_files import read_failures
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.splits import assign_parts
 
@@ -230,7 +230,7 @@ def _compare_with_prepared(
     if prepared is None:
         return None, 0
     folder = root / manifest.name
-    failed = read_failed_keys(folder)
+    failed = read_failures(folder)
     rows = [row for row in read_index(folder / prepared.index) if row.key not in failed]
     groups = {clip.key: clip.group for clip in manifest.clips}
     counts = Counter(row.splits.get(split, "") for row in rows)

@@ -79,7 +79,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     split = _require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
     clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
-    facts = _identifying(settings)
+    facts = _identifying(settings, manifest)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
     return RunConfig(
         fingerprint=fingerprint(identity),
@@ -92,18 +92,18 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     )
 
 
-def _identifying(settings: TrainSettings) -> dict[str, Any]:
+def _identifying(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
     """Return the settings that tell one run from another run.
 
     A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, and none
     for the padding of event frames, so the defaults of both are left out, and the runs of earlier
-    versions stay the same runs.
+    versions stay the same runs. The padding changes nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
-    if settings.data.augment.padding == AugmentSettings().padding:
+    if not manifest.has_events or settings.data.augment.padding == AugmentSettings().padding:
         del facts["data"]["augment"]["padding"]
     return facts
 

@@ -8,13 +8,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from avsnn.errors import UserError
 from avsnn.models.activation_checkpointing import recompute_blocks
 from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.kernels import why_reference
+from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.network import build_network, place_network
 from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.optimizer import AdamW, make_optimizer
 
@@ -93,7 +96,8 @@ def build_state(
         say: told if the neurons run on slower kernels than the settings allow.
 
     Raises:
-        UserError: the settings make no network, or ask for kernels that do not run here.
+        UserError: the settings make no network, ask for kernels that do not run here, or give
+            batch norm a single value of each channel.
     """
     settings = config.settings
     choose_precision(settings, device)
@@ -102,6 +106,7 @@ def build_state(
         say(f"neurons run on plain torch, which is slower: {why_reference(device)}")
     torch.manual_seed(settings.seed)
     model = place_network(build_network(config, shapes), settings, device)
+    _require_several_values(settings, group)
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.synchronised = settings.distributed.sync_batch_norm
@@ -114,3 +119,21 @@ def build_state(
     if settings.compute.compile:
         wrapped = torch.compile(wrapped, dynamic=False)  # type: ignore[assignment]
     return TrainingState(model, wrapped, optimizer, average, kernels, device)
+
+
+def _require_several_values(settings: TrainSettings, group: ProcessGroup) -> None:
+    """Refuse steps in which batch norm would see one value of each channel, which has no variance.
+
+    Raises:
+        UserError: a process computes one clip with one time step and one token at a time.
+    """
+    clips = settings.batch_size // (group.world_size * settings.optimizer.accumulate)
+    if settings.distributed.sync_batch_norm:
+        clips *= group.world_size
+    patch = 2 ** len(PATCH_SPLITS[settings.model.patch_split])
+    if clips * settings.model.steps * (settings.data.size // patch) ** 2 == 1:
+        raise UserError(
+            "batch norm would get one value of each channel, because a step computes one clip at "
+            f"a time, with model.steps 1 and data.size {settings.data.size}: raise batch_size, "
+            "model.steps or data.size."
+        )

@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from avsnn.models.batch_norm import BatchNorm
+from avsnn.models.kernels import attention_operators, operators
 from avsnn.models.neuron import LIF
+
+LAYER = (3, False, False, 2.0, 1.0, 4.0)
 
 
 def layer_by_layer(norm: BatchNorm, lif: LIF, current, steps, pooled):
@@ -122,3 +126,46 @@ def test_a_second_derivative_is_refused_and_not_left_out_in_silence(norm: BatchN
     spikes = LIF()(current, None, norm)
     with pytest.raises(RuntimeError, match="can be differentiated once"):
         torch.autograd.grad(spikes.sum(), current, create_graph=True)
+
+
+class Zeros(TorchDispatchMode):
+    """Counts the tensors that are filled with zeros."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func._schema.name in ("aten::zeros", "aten::zero_", "aten::zeros_like")
+        return func(*args, **(kwargs or {}))
+
+
+OPERATORS = {
+    "fire": lambda x: operators.fire(x, None, None, *LAYER),
+    "norm_fire": lambda x: operators.norm_fire(x, torch.ones(4), torch.zeros(4), 1e-5, *LAYER),
+    "attend_fire": lambda x: attention_operators.attend_fire(x, x, x, 2, "tokens", 2.0, 1.0, 4.0),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_backward_pass_writes_no_zeros_for_results_without_a_gradient(name):
+    x = torch.ones(3, 2, 4, 5, requires_grad=True)
+    spikes = OPERATORS[name](x)[0]
+    with Zeros() as zeros:
+        spikes.backward(torch.ones_like(spikes))
+    assert zeros.count == 0
+
+
+class NoGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, spikes):
+        return spikes.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_spikes_whose_gradient_nobody_computes_give_no_gradient(name):
+    x = torch.ones(3, 2, 4, 5, requires_grad=True)
+    NoGradient.apply(OPERATORS[name](x)[0]).sum().backward()
+    assert x.grad is None or not x.grad.any()

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from avsnn.pipeline.evaluation.figures import draw_confusion, png
+from avsnn.pipeline.evaluation.figures import draw_confusion
 from avsnn.pipeline.evaluation.measures import ClassReport, Evaluation
+from avsnn.pipeline.pictures import png
 
 
 def evaluation(names: list[str]) -> Evaluation:
@@ -63,5 +64,8 @@ def test_310_classes_take_little_memory() -> None:
     assert int(done.stdout) < 300_000
 
 
-def test_names_that_are_no_formula_or_very_long_are_drawn() -> None:
-    assert png(draw_confusion(evaluation([r"$\frac{", "a" * 5000])))
+def test_names_that_are_no_formula_or_very_long_or_not_in_the_font_are_drawn(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    assert png(draw_confusion(evaluation([r"$\frac{", "a" * 5000, "犬"])))
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

@@ -35,11 +35,11 @@ TINY = [
 def event_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared event frames of 3 time steps and 12 x 12 px."""
     root = tmp_path_factory.mktemp("events")
-    return write_event_data(root, frames=(3, 2, 12, 12), audio=(3, 1, 4, 4))
+    return write_event_data(root, dataset="demo-events", frames=(3, 2, 12, 12), audio=(3, 1, 4, 4))
 
 
 def config_of(root: Path, *words: str) -> RunConfig:
-    return make_config("demo", build_settings(TrainSettings, (), [*TINY, *words]), root=root)
+    return make_config("demo-events", build_settings(TrainSettings, (), [*TINY, *words]), root=root)
 
 
 def run(root: Path, folder: Path, *words: str, resume: bool = False, workers: int = 0) -> None:
@@ -74,9 +74,12 @@ def test_every_method_trains_and_is_evaluated_on_event_frames(
     [
         (
             ["model.steps=8"],
-            ["--set model.steps=3,", "'avsnn prepare demo --set events.steps=8 "],
+            ["--set model.steps=3,", "'avsnn prepare demo-events --set events.steps=8 "],
         ),
-        (["data.size=16"], ["--set data.size=12,", "'avsnn prepare demo --set events.crop=16 "]),
+        (
+            ["data.size=16"],
+            ["--set data.size=12,", "'avsnn prepare demo-events --set events.crop=16 "],
+        ),
         (["model.patch_split=deep"], ["multiples of 16", "--set model.patch_split=shallow"]),
     ],
 )
@@ -90,7 +93,9 @@ def test_settings_that_do_not_fit_the_event_frames_are_refused_with_what_to_do(
 
 
 def test_event_frames_that_are_no_squares_are_refused(tmp_path: Path) -> None:
-    root = write_event_data(tmp_path, clips=72, frames=(3, 2, 12, 16), audio=(3, 1, 4, 4))
+    root = write_event_data(
+        tmp_path, dataset="demo-events", frames=(3, 2, 12, 16), audio=(3, 1, 4, 4)
+    )
     with pytest.raises(UserError, match=r"12 x 16 px.*--set events\.crop=12 "):
         run(root, tmp_path / "r")
 
@@ -135,14 +140,19 @@ def test_a_training_that_was_cut_goes_on_to_the_same_weights(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_the_padding_of_crops_tells_runs_apart_only_if_it_is_not_the_published_one(
-    event_root: Path,
+def test_the_padding_of_crops_tells_runs_apart_only_on_event_frames_and_if_it_is_not_published(
+    event_root: Path, small_demo: Path
 ) -> None:
     plain, same, other = (
         config_of(event_root, *words)
         for words in ([], ["data.augment.padding=4"], ["data.augment.padding=2"])
     )
     assert plain.fingerprint == same.fingerprint != other.fingerprint
+    images = [
+        make_config("demo", build_settings(TrainSettings, (), words), root=small_demo)
+        for words in ([], ["data.augment.padding=2"])
+    ]
+    assert images[0].fingerprint == images[1].fingerprint
 
 
 def test_the_padding_changes_the_training(event_root: Path, tmp_path: Path) -> None:

@@ -270,3 +270,12 @@ def test_a_run_of_a_version_without_graphs_tf32_and_events_is_the_same_run(
     del settings["data"]["augment"]["padding"]
     identity = [TRAIN_VERSION, "demo", data["fingerprint"], content["clips"], settings]
     assert content["fingerprint"] == fingerprint(identity)
+
+
+def test_a_step_that_gives_batch_norm_one_value_is_refused_before_a_file_is_written(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    words = ["model.steps=1", "data.size=16", "batch_size=2", "optimizer.accumulate=2"]
+    with pytest.raises(UserError, match=r"one value of each channel.*raise batch_size"):
+        run(small_demo, tmp_path / "r", *words)
+    assert not (tmp_path / "r").exists()

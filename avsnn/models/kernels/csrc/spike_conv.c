@@ -147,43 +147,56 @@ void avsnn_spike_conv(const uint8_t *x, const float *weights, float *out, size f
     }
 }
 
+/* Number of values of the gradients that are transposed together (1 MiB). All threads wait for each
+   other after every group of frames, which takes long where other work keeps a core busy. */
+#define TURNED (1 << 18)
+
+/* Return how many of the frames, of n values each, are a group. */
+static size group_of(size frames, size n) {
+    const size group = TURNED / n < 1 ? 1 : TURNED / n;
+    return group < frames ? group : frames;
+}
+
 /* Gradient of the weights, in the layout of the weights, from the gradient of the output. */
 void avsnn_spike_conv_backward(const float *grad, const uint8_t *x, float *weights, size frames,
                                 size inputs, size blocks, size block, size height, size width) {
     const size area = height * width, line = (width + 2) * block, run = 3 * block;
-    float *turned = calloc(blocks * height * line, sizeof(float));
+    const size frame = blocks * height * line, group = group_of(frames, frame);
+    float *turned = calloc(group * frame, sizeof(float));
     memset(weights, 0, blocks * inputs * 3 * run * sizeof(float));
 #pragma omp parallel
     {
         int32_t *columns = malloc((area + 1) * sizeof(int32_t));
         int32_t *starts = malloc((height + 1) * sizeof(int32_t));
-        for (size f = 0; f < frames; f++) {
+        for (size first = 0; first < frames; first += group) {
+            const size count = frames - first < group ? frames - first : group;
             /* Transpose the gradient: channels innermost, with a column of zeros on both sides. */
 #pragma omp for schedule(static)
-            for (size row = 0; row < blocks * height; row++) {
+            for (size row = 0; row < count * blocks * height; row++) {
                 const size b = row / height, y = row % height;
-                const float *channel = grad + (f * blocks + b) * block * area + y * width;
+                const float *channel = grad + (first * blocks + b) * block * area + y * width;
                 transpose(channel, block, width, area, turned + row * line + block, block);
             }
 #pragma omp for schedule(static)
-            for (size i = 0; i < inputs; i++) {
-                const uint8_t *plane = x + (f * inputs + i) * area;
-                find_spikes(plane, height, width, columns, starts);
-                if (!starts[height]) continue;
-                for (size b = 0; b < blocks; b++)
-                    for (size y = 0; y < height; y++)
-                        for (size k = 0; k < 3; k++) {
-                            const size r = y + k - 1;
-                            if (r < 0 || r >= height) continue;
-                            float *w = weights + ((b * inputs + i) * 3 + k) * run;
-                            for (int32_t e = starts[r]; e < starts[r + 1]; e++) {
-                                const float *from =
-                                    turned + (b * height + y) * line + columns[e] * block;
+            for (size i = 0; i < inputs; i++)
+                for (size f = 0; f < count; f++) {
+                    const uint8_t *plane = x + ((first + f) * inputs + i) * area;
+                    find_spikes(plane, height, width, columns, starts);
+                    if (!starts[height]) continue;
+                    for (size b = 0; b < blocks; b++)
+                        for (size y = 0; y < height; y++)
+                            for (size k = 0; k < 3; k++) {
+                                const size r = y + k - 1;
+                                if (r < 0 || r >= height) continue;
+                                float *w = weights + ((b * inputs + i) * 3 + k) * run;
+                                const float *rows = turned + f * frame + (b * height + y) * line;
+                                for (int32_t e = starts[r]; e < starts[r + 1]; e++) {
+                                    const float *from = rows + columns[e] * block;
 #pragma omp simd
-                                for (size j = 0; j < run; j++) w[j] += from[j];
+                                    for (size j = 0; j < run; j++) w[j] += from[j];
+                                }
                             }
-                        }
-            }
+                }
         }
         free(columns), free(starts);
     }
@@ -237,32 +250,36 @@ void avsnn_spike_linear(const uint8_t *x, const float *weights, const float *bia
 /* Gradient of the weights, in the layout of the weights, from the gradient of the output. */
 void avsnn_spike_linear_backward(const float *grad, const uint8_t *x, float *weights, size frames,
                                  size inputs, size blocks, size places) {
-    const size outputs = blocks * BLOCK;
-    float *turned = malloc(places * outputs * sizeof(float));
+    const size outputs = blocks * BLOCK, frame = places * outputs;
+    const size group = group_of(frames, frame);
+    float *turned = malloc(group * frame * sizeof(float));
     memset(weights, 0, inputs * outputs * sizeof(float));
 #pragma omp parallel
     {
         int32_t *events = malloc(places * MOST * sizeof(int32_t));
-        for (size f = 0; f < frames; f++) {
+        for (size first = 0; first < frames; first += group) {
+            const size count = frames - first < group ? frames - first : group;
 #pragma omp for schedule(static)
-            for (size b = 0; b < blocks; b++) {
-                const float *channel = grad + (f * blocks + b) * BLOCK * places;
+            for (size b = 0; b < count * blocks; b++) {
+                const float *channel = grad + (first * blocks + b) * BLOCK * places;
                 transpose(channel, BLOCK, places, places, turned + b * places * BLOCK, BLOCK);
             }
 #pragma omp for schedule(static)
-            for (size i = 0; i < inputs; i++) {
-                const uint8_t *in = x + (f * inputs + i) * places;
-                int32_t count = 0;
-                FOR_EACH_EVENT(in, places, p, events[count++] = (int32_t)p)
-                if (!count) continue;
-                for (size b = 0; b < blocks; b++) {
-                    float *row = weights + (b * inputs + i) * BLOCK;
-                    Lanes sum[BLOCK / 8];
-                    memcpy(sum, row, sizeof(sum));
-                    ADD_ROWS(sum, turned + b * places * BLOCK, BLOCK, events, count)
-                    memcpy(row, sum, sizeof(sum));
+            for (size i = 0; i < inputs; i++)
+                for (size f = 0; f < count; f++) {
+                    const uint8_t *in = x + ((first + f) * inputs + i) * places;
+                    int32_t fired = 0;
+                    FOR_EACH_EVENT(in, places, p, events[fired++] = (int32_t)p)
+                    if (!fired) continue;
+                    for (size b = 0; b < blocks; b++) {
+                        float *row = weights + (b * inputs + i) * BLOCK;
+                        const float *rows = turned + (f * blocks + b) * places * BLOCK;
+                        Lanes sum[BLOCK / 8];
+                        memcpy(sum, row, sizeof(sum));
+                        ADD_ROWS(sum, rows, BLOCK, events, fired)
+                        memcpy(row, sum, sizeof(sum));
+                    }
                 }
-            }
         }
         free(events);
     }

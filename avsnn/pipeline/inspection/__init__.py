@@ -1,0 +1,1 @@
+"""One clip of a prepared data set as one picture."""
