@@ -24,6 +24,7 @@ def list_members(file: Path, suffix: str) -> list[str]:
         for name in _open(file).namelist()
         # macOS puts hidden copies of attributes, with the same suffix, beside the files.
         if name.endswith(suffix) and not name.rpartition("/")[2].startswith(".")
+        if not name.startswith("__MACOSX/")
     ]
     if not names:
         raise MediaError(f"has no {suffix} file")
