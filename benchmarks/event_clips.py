@@ -26,9 +26,10 @@ import yaml
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.datasets_manifest.recordings import EventFormat
 from avsnn.pipeline.formats.event_npz import event_npz, read_event_npz
-from avsnn.pipeline.formats.event_rows import event_row
+from avsnn.pipeline.formats.event_rows import EventFrames, event_row
 from avsnn.pipeline.formats.prepare_settings import EventSettings
 from avsnn.pipeline.media.address_events import parse_aedat, parse_nmnist
+from avsnn.pipeline.media.events import Events
 from benchmarks.measuring import measure, print_machine, print_rates
 from tests.pipeline.media.event_encoders import (
     Event,
@@ -136,15 +137,23 @@ def measure_frames(rounds: int, *, repeats: int = 100) -> None:
         member, count = event_npz(events), len(events.t)
         ways: dict[str, Callable[[], Any]] = {
             "numpy, from shard": partial(load_arrays, member),
-            "to shard": lambda parse=parse, data=data: event_npz(parse(data)),
-            "from shard to frames": lambda member=member: event_row(
-                read_event_npz(member), SETTINGS
-            ),
+            "to shard": partial(to_shard, parse, data),
+            "from shard to frames": partial(to_frames, member),
         }
         print(f"{form}, {count:,} events, {len(member):,} bytes in a shard")
         costs = measure({name: partial(repeat, way, repeats) for name, way in ways.items()}, rounds)
         for name, cost in costs.items():
             print_rates(f"  {name}", cost, count * repeats, "events")
+
+
+def to_shard(parse: Callable[[bytes], Events], data: bytes) -> bytes:
+    """Parse a recording, as `extract` does."""
+    return event_npz(parse(data))
+
+
+def to_frames(member: bytes) -> EventFrames:
+    """Count the events of a recording in a shard into frames, as `featurize` does."""
+    return event_row(read_event_npz(member), SETTINGS)
 
 
 def load_arrays(member: bytes) -> list[Any]:
