@@ -20,9 +20,9 @@ from avsnn.pipeline.prepare.decoded_clips import decoded_sources
 # The estimate assumes a common internet connection of about 100 Mbit/s.
 BYTES_PER_S = 10e6
 
-# Clips per second that one core of an AMD EPYC takes from file to caches, measured with videos of
-# CREMA-D's size and codec, and with images of MNIST's size.
-CLIPS_PER_S = {"video": 20, "image": 100, "aedat2": 100, "n-mnist": 100}
+# Clips per second of processor time of an AMD EPYC, from file to caches, measured with videos of
+# CREMA-D's size and codec, images of MNIST's size, and events (``benchmarks/event_clips.py``).
+CLIPS_PER_S = {"video": 20, "image": 100, "aedat2": 200, "n-mnist": 200}
 
 # Bytes of the shards, and of the frame cache, for each byte of a file, before anything is written
 # from which the sizes could be learnt.
