@@ -43,6 +43,7 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
             for file in manifest.recording_files
             or (file for clip in manifest.clips for file in clip.files)
         ),
+        "generated": manifest.generated,
         "classes": list(manifest.classes),
         "splits": list(manifest.splits),
         "default_split": manifest.default_split,

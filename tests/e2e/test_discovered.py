@@ -28,7 +28,7 @@ def test_folders_without_a_table_are_prepared_and_files_of_no_clip_are_named(
     words = [*prepare, "--source", "download"]
     planned = avsnn(*words, "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "files yet to be found" in planned.stdout
+    assert "files of unknown size" in planned.stdout
     assert not (tmp_path / "data").exists()
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr

@@ -49,8 +49,8 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
 def _size_of_dataset(row: dict[str, Any]) -> str:
     if not row["clips"]:
         return "known after prepare has found the files"
-    size = format_bytes(row["bytes"]) if row["bytes"] else "generated on this machine"
-    return f"{row['clips']:,} clips, {size}"
+    size = "generated on this machine" if row["generated"] else "of unknown size"
+    return f"{row['clips']:,} clips, {format_bytes(row['bytes']) if row['bytes'] else size}"
 
 
 def print_split_check(found: SplitCheck) -> None:

@@ -43,7 +43,7 @@ def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: E
 
 
 def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
-    missing = format_bytes(cost.fetch_bytes) if cost.sizes_known else "files yet to be found"
+    missing = format_bytes(cost.fetch_bytes) if cost.sizes_known else "files of unknown size"
     out.print(
         f"{missing} to fetch into {stages.folder}; {format_bytes(cost.disk_bytes)} of disk space "
         f"needed, {format_bytes(cost.free_bytes)} free. "

@@ -18,12 +18,16 @@ PARSERS: dict[EventFormat, Callable[[bytes], Events]] = {
     "n-mnist": parse_nmnist,
 }
 
+# The suffixes of recordings in a zip, which may hold a page for people too.
+SUFFIXES: dict[EventFormat, str] = {"aedat2": ".aedat", "n-mnist": ".bin"}
+
 
 def list_recordings(file: Path, form: EventFormat) -> list[str]:
     """Return the names of the recordings in a file, in the order of the file.
 
-    A zip gives the names of its files. N-TIDIGITS18 gives ``train/KEY`` and ``test/KEY``. SHD gives
-    ``NUMBER-SPEAKER-LABEL``. A file that is a single recording gives one empty name.
+    A zip gives the names of its files with the suffix of the format. N-TIDIGITS18 gives
+    ``train/KEY`` and ``test/KEY``. SHD gives ``NUMBER-SPEAKER-LABEL``. A file that is a single
+    recording gives one empty name.
 
     Raises:
         MediaError: the file is damaged, or has another layout.
@@ -35,7 +39,7 @@ def list_recordings(file: Path, form: EventFormat) -> list[str]:
     if form == "shd":
         return spike_hdf5.list_shd(file)
     if file.suffix == ".zip":
-        return zip_members.list_members(file)
+        return zip_members.list_members(file, SUFFIXES[form])
     return [""]
 
 

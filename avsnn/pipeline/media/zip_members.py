@@ -20,19 +20,21 @@ ZIP_ERRORS = (
 )
 
 
-def list_members(file: Path) -> list[str]:
-    """Return the names of the files in a zip, without folders and without hidden files.
+def list_members(file: Path, suffix: str) -> list[str]:
+    """Return the names of the files in a zip that have a suffix, without hidden files.
 
     Raises:
-        MediaError: the file is no zip, or is damaged.
+        MediaError: the file is no zip, is damaged, or has no such file.
     """
-    return [
+    names = [
         name
         for name in _open(file).namelist()
-        # macOS puts hidden copies of attributes beside the files.
-        if not name.endswith("/") and not name.rpartition("/")[2].startswith(".")
-        if not name.startswith("__MACOSX/")
+        # macOS puts hidden copies of attributes, with the same suffix, beside the files.
+        if name.endswith(suffix) and not name.rpartition("/")[2].startswith(".")
     ]
+    if not names:
+        raise MediaError(f"has no {suffix} file")
+    return names
 
 
 def read_member(file: Path, name: str, max_bytes: int) -> bytes:

@@ -40,8 +40,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         fetch_bytes: bytes to fetch; files whose size the manifest does not know count as 0.
-        sizes_known: whether the files are known; a data set without a published table is known
-            once its files are found.
+        sizes_known: whether the files and their sizes are known; a data set without a published
+            table is known once its files are found.
         disk_bytes: bytes that must be free on the disk.
         disk_is_guessed: whether the bytes hold a guess for files whose size nobody published.
         free_bytes: bytes that are free on the disk.
@@ -91,14 +91,15 @@ def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
     missing, work = missing_bytes(stages), _remaining_work(stages)
     cache = max(work.frames, work.audio)
     download = 0.0 if stages.request.source else missing / BYTES_PER_S
+    is_guessed = _has_file_of_unknown_size(stages)
     cores = usable_cores()
     busy = max(1, min(cores, cores if workers is None else workers))
     decoding = max(work.decode, cache) / (CLIPS_PER_S[stages.manifest.visual] * busy)
     return Estimate(
         fetch_bytes=missing,
-        sizes_known=bool(stages.fetch.files),
+        sizes_known=stages.manifest.generated or not (is_guessed or not stages.fetch.files),
         disk_bytes=_bytes_to_write(stages, work),
-        disk_is_guessed=_has_file_of_unknown_size(stages),
+        disk_is_guessed=is_guessed,
         free_bytes=free_disk_bytes(stages.folder),
         decode=work.decode,
         cache=cache,

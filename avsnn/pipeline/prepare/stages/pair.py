@@ -28,8 +28,9 @@ from avsnn.pipeline.prepare.written_table import (
 class Pair(Stage):
     """Writes the table of clips: ``clips.csv``, a row per clip, from what the files hold.
 
-    The stage has a single unit, ``table``, which counts recordings. A recording with a label that
-    is no class, or one that finds no partner because the other modality has fewer, is skipped.
+    The stage has a single unit, ``table``, which counts recordings and runs in this process, beside
+    the connections of fetch. A recording with a label that is no class, or one that finds no
+    partner because the other modality has fewer, is skipped.
 
     Attributes:
         folder: the folder of the table.
@@ -40,7 +41,6 @@ class Pair(Stage):
 
     name: ClassVar[str] = "pair"
     version: ClassVar[int] = 1
-    decodes: ClassVar[bool] = True
 
     folder: Path
     state: Path
