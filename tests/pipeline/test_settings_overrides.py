@@ -83,7 +83,7 @@ def test_no_text_after_set_ends_in_a_traceback(word: str) -> None:
 
 # Fingerprints of the default settings; data and runs that exist are found by these values.
 TRAIN_DEFAULTS = "58b5ccba28f50a9f1a5b4d8a84ba027e3323fd4e0fdab32fe1d9c8b07c43eed8"
-PREPARE_DEFAULTS = "634a89aee8e2ce03111696c30e7b1a4e124525b2da6f975136a2a5ff499c4cb6"
+PREPARE_DEFAULTS = "0de565d513596fc11efdf4fa668bd05bdcc98dc7f116c9e5945bfe16ad2dc0eb"
 
 NUMBERS = [
     *("optimizer.base_lr", "optimizer.min_lr", "optimizer.warmup_lr", "optimizer.weight_decay"),
