@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,10 @@ MAX_BYTES = 2**28
 # scaleoffset and LZF. For any other filter, HDF5 would load a library that it finds on the machine.
 FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 
+# Names in an HDF5 file, such as the key ``man-ae-a-12o``. HDF5 takes the group itself for ".", and
+# ends a name at the character 0.
+NAME = re.compile(r"\w[\w.-]*")
+
 # The files that this process has open, with time of change in ns and size in bytes. The file that
 # was read last is the last.
 _opened: dict[Path, tuple[tuple[int, int], h5py.File]] = {}
@@ -48,11 +53,12 @@ def list_ntidigits(file: Path) -> list[str]:
         opened = _open(file)
         for part in ("train", "test"):
             for key in np.asarray(_dataset(opened, f"{part}_labels")[:]).tolist():
-                text = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
-                if not isinstance(text, str) or not text.isprintable() or "/" in text or not text:
+                text = key.decode("utf-8", "replace") if isinstance(key, bytes) else ""
+                if not NAME.fullmatch(text):
                     raise MediaError(f"has the key {key!r} in {part}_labels, which is no name")
                 names.append(f"{part}/{text}")
-    return names
+    # A key that is listed twice is one utterance.
+    return list(dict.fromkeys(names))
 
 
 def read_ntidigits(file: Path, member: str) -> Events:
@@ -102,21 +108,28 @@ def read_shd(file: Path, member: str) -> Events:
     """Return the spikes of an utterance of SHD.
 
     ``spikes/times`` holds times in s (float16 in the original), and ``spikes/units`` holds channels
-    from 0 to 699. Times may fall: no publisher states that the times rise, and the real files were
-    not at hand to look, so a check of the order could refuse a whole real data set. Event frames
-    need no order.
+    from 0 to 699. Times may fall: the publishers' code (lauscher) writes times that rise, but no
+    publisher states an order, and the real files were not at hand to look, so a check of the order
+    could refuse a whole real data set. Event frames need no order.
 
     Raises:
         MediaError: the file is damaged, the utterance is not there, a channel is outside of the
             cochlea, or a time is negative or no finite number.
     """
+    import h5py
+
     digits = member.partition("-")[0]
     with damage_is_one_phrase(DAMAGED):
         opened = _open(file)
         names = ("spikes/times", "spikes/units", "extra/speaker", "labels")
         arrays = [_dataset(opened, name) for name in names]
-        if not digits.isdecimal() or int(digits) >= min(map(len, arrays)):
+        # Python refuses to convert thousands of digits.
+        if not re.fullmatch(r"[0-9]{1,9}", digits) or int(digits) >= min(map(len, arrays)):
             raise MediaError(f"is not among the {len(arrays[0]):,} utterances")
+        for name, array in zip(names[:2], arrays[:2], strict=True):
+            kind = h5py.check_vlen_dtype(array.dtype)
+            if not isinstance(kind, np.dtype) or kind.kind not in "fiu":
+                raise MediaError(f"has {array.dtype} in {name}, not rows of numbers")
         times, units, speaker, label = (array[int(digits)] for array in arrays)
     if member != (there := _shd_name(int(digits), speaker, label)):
         raise MediaError(f"is not in the file, which has {there} in this place")
@@ -187,7 +200,8 @@ def _dataset(file: h5py.File, path: str) -> h5py.Dataset:
 
     found: Any = file
     for name in path.split("/"):
-        link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
+        is_there = isinstance(found, h5py.Group) and NAME.fullmatch(name)
+        link = found.get(name, getlink=True) if is_there else None
         if link is None:
             raise MediaError(f"has no {path}")
         if not isinstance(link, h5py.HardLink):

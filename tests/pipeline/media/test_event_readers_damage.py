@@ -296,13 +296,15 @@ def test_damage_of_ntidigits_has_one_phrase(
     [
         (put("spikes", None), "has no spikes/times"),
         (put("spikes/units", None), "has no spikes/units"),
-        (put("spikes/times", np.zeros(2)), "has 1 times, but 2 channels"),
+        (put("spikes/times", np.zeros(2)), "has float64 in spikes/times, not rows of numbers"),
+        (put("spikes/times", np.zeros(2, "c8")), "has complex64 in spikes/times, not rows"),
         (put_utterance("spikes/times", [], "f2"), "has 0 times, but 2 channels"),
         (put_utterance("spikes/times", [0, 1, 2], "f2"), "has 3 times, but 2 channels"),
         (put_utterance("spikes/times", [0, np.inf], "f2"), "has a time that is negative or no"),
         (put_utterance("spikes/units", [0, 700], "i8"), "a whole number from 0 to 699"),
         (put_utterance("spikes/units", [0, -1], "i8"), "a whole number from 0 to 699"),
-        (put("spikes/units", [b"ab", b"cd"]), "has 1 times|has 2 times, but 1 channels"),
+        (put("spikes/units", [b"ab", b"cd"]), "has object in spikes/units, not rows of numbers"),
+        (put_utterance("spikes/units", [], "c8"), "in spikes/units, not rows of numbers"),
         (put("labels", [7, 5]), "is not in the file, which has 00000-3-7 in this place"),
     ],
 )
@@ -328,6 +330,8 @@ def test_damage_of_shd_has_one_phrase(
         ("n-tidigits", put("train_labels", [b""]), "has the key b'' in train_labels"),
         ("n-tidigits", put("train_labels", [b"a\nb"]), "which is no name"),
         ("n-tidigits", put("train_labels", [1, 2]), "has the key 1 in train_labels"),
+        ("n-tidigits", put("train_labels", np.array([b"\xff"])), "which is no name"),
+        ("n-tidigits", put("train_labels", [b".."]), "which is no name"),
     ],
 )
 def test_damage_of_a_list_has_one_phrase(
@@ -441,3 +445,45 @@ def test_random_damage_of_hdf5_gives_events_or_one_phrase(tmp_path: Path, form: 
         with suppress(sandbox.DecoderDiedError):
             sandbox.call(read_all, file, form)
         file.unlink()
+
+
+def test_a_key_that_is_listed_twice_is_one_utterance(tmp_path: Path) -> None:
+    file = make(tmp_path, "n-tidigits")
+    with h5py.File(file, "r+") as opened:
+        put("train_labels", [KEY.encode(), KEY.encode()])(opened)
+    assert list_recordings(file, "n-tidigits") == [f"train/{KEY}", "test/woman-be-b-z"]
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\0", ".", "a//b"])
+def test_hdf5_does_not_see_another_key(tmp_path: Path, key: str) -> None:
+    file = make(tmp_path, "n-tidigits")
+    with pytest.raises(MediaError, match="has no train_addresses/"):
+        read_recording(file, f"train/{key}", "n-tidigits")
+
+
+def test_a_number_with_too_many_digits_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="is not among the 2 utterances"):
+        read_recording(make(tmp_path, "shd"), "9" * 5000, "shd")
+
+
+def test_damage_that_hangs_hdf5_ends_with_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make(tmp_path, "shd")
+    data = bytearray(file.read_bytes())
+    # The rows lie in a heap, which ends in free space: object 0. HDF5 2.0 steps from object to
+    # object by their sizes, and never reaches the end where the size of the free space is false.
+    heap = data.index(b"GCOL")
+    end = heap + struct.unpack_from("<Q", data, heap + 8)[0]
+    place = heap + 16
+    while struct.unpack_from("<H", data, place)[0]:
+        place += 16 + -(-struct.unpack_from("<Q", data, place + 8)[0] // 8) * 8
+    assert struct.unpack_from("<Q", data, place + 8)[0] == end - place
+    data[place + 8] = 0x80
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(data)
+    # The first call starts the sandbox.
+    sandbox.call(read_recording, file, MEMBERS["shd"], "shd")
+    monkeypatch.setattr(sandbox, "DEADLINE_S", 1.0)
+    with pytest.raises(MediaError, match=r"did not finish decoding|cannot be read as HDF5"):
+        sandbox.call(read_recording, damaged, MEMBERS["shd"], "shd")
