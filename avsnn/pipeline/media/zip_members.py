@@ -14,7 +14,7 @@ ENCRYPTED = 1  # the bit of the flags that says so
 
 
 def list_members(file: Path, suffix: str) -> list[str]:
-    """Return the names of the files in a zip that have a suffix.
+    """Return the names of the files in a zip that have a suffix, without hidden files.
 
     Raises:
         MediaError: the file is no zip, is damaged, or has no such file.
@@ -22,8 +22,9 @@ def list_members(file: Path, suffix: str) -> list[str]:
     names = [
         name
         for name in _open(file).namelist()
-        # macOS keeps attributes in a folder of this name, in files of the same suffix.
-        if name.endswith(suffix) and not name.startswith("__MACOSX/")
+        # macOS puts hidden copies of attributes, with the same suffix, beside the files.
+        if name.endswith(suffix) and not name.rpartition("/")[2].startswith(".")
+        if not name.startswith("__MACOSX/")
     ]
     if not names:
         raise MediaError(f"has no {suffix} file")
