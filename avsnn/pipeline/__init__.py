@@ -10,7 +10,7 @@ Each entry of this list imports nothing but entries that stand below. ``evaluati
 - ``inference``: from a batch to the scores of a network.
 - ``loading``: reads batches from caches or shards, in an order that the seed decides; augments.
 - ``runs``: the files of a run folder: settings, checkpoints and metrics.
-- ``prepare``: the stages discover, fetch, index, extract and featurize.
+- ``prepare``: the stages discover, fetch, pair, index, extract and featurize.
 - ``formats``: the files that ``prepare`` writes and ``loading`` reads.
 - ``media``: decoders of audio, images and videos.
 - ``transfer``: downloads.

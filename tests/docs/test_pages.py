@@ -23,6 +23,7 @@ PAGES = [
     "docs/add-a-fusion-method.md",
     "docs/cluster.md",
     "docs/damaged-files.md",
+    "docs/events.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]

@@ -1,4 +1,4 @@
-"""Runs the stages: discover, fetch, index, extract, featurize; from a name to training's caches."""
+"""Runs the stages from discover to featurize: from a name to training's caches."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,1 +1,4 @@
-"""The five stages of ``avsnn prepare``, in order: discover, fetch, index, extract, featurize."""
+"""The stages of ``avsnn prepare``, in order: discover, fetch, pair, index, extract, featurize.
+
+Stage 0, discover, is for data sets of folders, and stage pair for recordings of event sensors.
+"""
