@@ -1,6 +1,7 @@
 """The part of a data set's YAML file that describes recordings of event sensors."""
 
 import re
+from collections import Counter
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
@@ -14,6 +15,13 @@ from avsnn.pydantic_base import StrictModel
 # Digits.
 EventFormat = Literal["aedat2", "n-mnist", "n-tidigits", "shd"]
 EVENT_FORMATS: tuple[EventFormat, ...] = get_args(EventFormat)
+
+# Ends of the names of files that hold many recordings: of event cameras, and of cochleas. The path
+# of a recording goes on after such a name.
+VISUAL_SUFFIXES, AUDIO_SUFFIXES = (".zip",), (".h5", ".hdf5")
+
+# The column of the table of pairs that holds the part of each clip.
+PART_COLUMN = "split"
 
 
 class RecordingFile(StrictModel):
@@ -55,8 +63,9 @@ class Recordings(StrictModel):
         "test, in any case) and 'group' (such as a speaker) are there where the path says so"
     )
     labels: dict[str, int] = Field(
+        min_length=1,
         description="Label of each class, by the text of the group 'label'; recordings with "
-        "another text are left out"
+        "another text are left out",
     )
     train_share: float | None = Field(
         default=None,
@@ -86,3 +95,23 @@ class Pairs(StrictModel):
         description="Modality whose recordings are in exactly one clip each. The recordings of the "
         "other modality are taken in order, and from the start again where they are fewer"
     )
+
+    @model_validator(mode="after")
+    def _require_files_of_recordings(self) -> "Pairs":
+        kinds = ((self.visual, VISUAL_SUFFIXES), (self.audio, AUDIO_SUFFIXES))
+        for recordings, suffixes in kinds:
+            for file in recordings.files:
+                if not file.path.endswith(suffixes):
+                    raise ValueError(f"{file.path!r} must end in {' or '.join(suffixes)}")
+        files = (*self.visual.files, *self.audio.files)
+        names = Counter(name for file in files for name in (file.path, file.packed_as) if name)
+        for name, count in names.items():
+            if count > 1:
+                raise ValueError(f"two files of pairs are called {name!r}")
+        return self
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the paths of one modality name the group of each recording."""
+        paths = (self.audio.path, self.visual.path)
+        return any("group" in re.compile(path).groupindex for path in paths)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from avsnn.datasets_manifest.clips import Clip, MediaFile, read_table
 from avsnn.datasets_manifest.patterns import Pattern
-from avsnn.datasets_manifest.recordings import EVENT_FORMATS, Pairs
+from avsnn.datasets_manifest.recordings import EVENT_FORMATS, PART_COLUMN, Pairs
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
 
@@ -272,14 +272,26 @@ class Manifest(StrictModel):
             not file.published_path.startswith(prefixes) for file in self.recording_files
         ):
             raise ValueError("no source holds one of the files of pairs")
-        if self.pairs and (wrong := self._labels_of_no_class()):
-            raise ValueError(f"pairs: label {wrong[0]} is no class")
+        if self.pairs:
+            self._require_consistent_pairs(self.pairs)
         return self
 
-    def _labels_of_no_class(self) -> list[int]:
-        assert self.pairs is not None  # noqa: S101 - narrows the type
-        labels = {*self.pairs.audio.labels.values(), *self.pairs.visual.labels.values()}
-        return sorted(label for label in labels if not 0 <= label < len(self.classes))
+    def _require_consistent_pairs(self, pairs: Pairs) -> None:
+        if self.generated:
+            raise ValueError("avsnn generates no files of pairs; give sources")
+        labels = {*pairs.audio.labels.values(), *pairs.visual.labels.values()}
+        if wrong := sorted(label for label in labels if not 0 <= label < len(self.classes)):
+            raise ValueError(f"pairs: label {wrong[0]} is no class")
+        for name, rule in self.splits.items():
+            if isinstance(rule, ColumnSplit) and rule.column != PART_COLUMN:
+                raise ValueError(
+                    f"split {name!r} names the column {rule.column!r}, and the table of pairs has "
+                    f"only the column {PART_COLUMN!r} for parts"
+                )
+            if isinstance(rule, GroupSplit | GroupShareSplit) and not pairs.has_groups:
+                raise ValueError(
+                    f"split {name!r} needs groups, and no path of pairs has a group named 'group'"
+                )
 
     @property
     def has_events(self) -> bool:

@@ -8,11 +8,8 @@ from typing import NamedTuple
 
 from avsnn.datasets_manifest import Clip, MediaFile
 from avsnn.datasets_manifest.clips import is_plain_path, split_recording
-from avsnn.datasets_manifest.recordings import Pairs, Recordings
+from avsnn.datasets_manifest.recordings import PART_COLUMN, Pairs, Recordings
 from avsnn.pipeline.formats.membership import hash_rank
-
-# The column of the table that holds the part of each clip.
-PART_COLUMN = "split"
 
 
 class Recording(NamedTuple):

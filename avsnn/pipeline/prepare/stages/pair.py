@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Manifest
-from avsnn.datasets_manifest.recordings import EventFormat, Pairs, Recordings
+from avsnn.datasets_manifest.recordings import PART_COLUMN, EventFormat, Pairs, Recordings
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.media import sandbox
 from avsnn.pipeline.media.errors import MediaError, failures_of
-from avsnn.pipeline.prepare.pairing import PART_COLUMN, pair_recordings, read_paths
+from avsnn.pipeline.prepare.pairing import pair_recordings, read_paths
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.written_table import (
     TABLE,
