@@ -7,6 +7,10 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Record
 from avsnn.pipeline.engine.stage import Stage, Unit
 
+# Ends of the names of small files without checksums inside. Later stages are planned from what
+# these files say.
+PLANNED_FROM = (".json", ".jsonl", ".csv")
+
 
 def why_run(
     stage: Stage,
@@ -30,10 +34,8 @@ def why_run(
     if retry_failed and record.failures:
         return f"failed before: {record.failures[0].reason}"
     for output in record.outputs:
-        # Later stages are planned from the JSON files, which are small and hold no checksums.
-        is_json = output.path.endswith((".json", ".jsonl"))
         path = (folder or stage.folder) / output.path
-        if damage := why_damaged(path, output, rehash=is_json):
+        if damage := why_damaged(path, output, rehash=output.path.endswith(PLANNED_FROM)):
             return f"{output.path} {damage}"
     return ""
 

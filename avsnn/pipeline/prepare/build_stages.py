@@ -23,6 +23,7 @@ from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, Even
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_of_splits
 from avsnn.pipeline.prepare.stages.pair import Pair
+from avsnn.pipeline.prepare.written_table import require_undamaged_table
 from avsnn.pydantic_base import StrictModel
 
 
@@ -104,11 +105,14 @@ def load_with_clips(dataset: str, root: Path) -> Manifest:
     The clips are the published clips, or the clips that were found below ``root`` so far.
 
     Raises:
-        UserError: there is no such data set.
+        UserError: there is no such data set, or the table of its clips is damaged.
     """
     manifest = load(dataset)
     table = _table_stage(manifest, root / dataset, source=None)
-    return table.with_clips() if table else manifest
+    if table is None:
+        return manifest
+    require_undamaged_table(table, table.folder)
+    return table.with_clips()
 
 
 def _table_stage(manifest: Manifest, folder: Path, source: Path | None) -> Discover | Pair | None:

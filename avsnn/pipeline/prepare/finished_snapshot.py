@@ -111,12 +111,11 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         for stage, summary in zip(stages.in_order, summaries, strict=True)
         for output in summary.outputs
     }
-    if (source := stages.fetch.source) is not None:
-        # A file without a published checksum may be corrected in the source folder.
-        for file in stages.fetch.files.values():
-            if not file.has_checksum and (source / file.path).exists():
-                stat = (source / file.path).stat()
-                files[str(source / file.path)] = (stat.st_size, stat.st_mtime_ns)
+    # A file without a published checksum may be corrected in the source folder.
+    for path in stages.fetch.unverified_sources().values():
+        if path.exists():
+            stat = path.stat()
+            files[str(path)] = (stat.st_size, stat.st_mtime_ns)
     results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
     journals = [stage.journal for stage in stages.in_order if stage.journal.exists()]
     for path in (*results, *journals):

@@ -1,7 +1,7 @@
 """Pairs recordings of two sensors: which recordings are one clip."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from avsnn.datasets_manifest import Clip, MediaFile
 from avsnn.datasets_manifest.clips import is_plain_path, split_recording
 from avsnn.datasets_manifest.recordings import PART_COLUMN, Pairs, Recordings
 from avsnn.pipeline.formats.membership import hash_rank
+
+PARTS_OF_RECORDINGS = ("train", "test")
 
 
 class Recording(NamedTuple):
@@ -79,6 +81,9 @@ def read_paths(recordings: Recordings, paths: Iterable[str]) -> FoundRecordings:
             left_out += 1
             continue
         part = (texts.get("part") or "").lower()
+        if recordings.train_share is None and part not in PARTS_OF_RECORDINGS:
+            reasons[path] = f"is in the part {part!r}, and a part is train or test"
+            continue
         found.append(Recording(path, label, texts.get("group") or "", part))
     if recordings.train_share is not None:
         found = _cut(found, recordings.train_share)
@@ -110,6 +115,7 @@ def pair_recordings(
     for recording in following:
         others[recording.part, recording.label].append(recording)
     clips, reasons = [], {}
+    names = Counter(_key(recording) for recording in leading)
     count: dict[tuple[str, int], int] = defaultdict(int)
     order = sorted(leading, key=lambda recording: (recording.part, recording.label, recording.path))
     for recording in order:
@@ -124,15 +130,26 @@ def pair_recordings(
         count[place] += 1
         used.add(other.path)
         heard, seen = (recording, other) if pairs.each == "audio" else (other, recording)
-        clips.append(_clip(recording, heard, seen))
+        key = _key(recording, is_unique=names[_key(recording)] == 1)
+        clips.append(_clip(key, recording, heard, seen))
     return PairedRecordings(clips, len(following) - len(used), reasons)
 
 
-def _clip(leading: Recording, audio: Recording, visual: Recording) -> Clip:
-    """Return the clip of two recordings; the clip's key is part and name of the leading one."""
-    name = PurePosixPath(leading.path).name.partition(".")[0]
+def _key(leading: Recording, *, is_unique: bool = True) -> str:
+    """Return the key of a clip: part and name of the recording that is in no other clip.
+
+    Where folders hold recordings of the same name, the key has the whole path.
+    """
+    path = PurePosixPath(leading.path)
+    name = path.name.partition(".")[0]
+    if not is_unique:
+        name = str(path.with_name(name))
+    return re.sub(r"[^\w-]", "_", f"{leading.part}-{name}")
+
+
+def _clip(key: str, leading: Recording, audio: Recording, visual: Recording) -> Clip:
     return Clip(
-        key=re.sub(r"[^\w-]", "_", f"{leading.part}-{name}"),
+        key=key,
         label=leading.label,
         group=audio.group or visual.group,
         columns={PART_COLUMN: leading.part},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from avsnn.errors import RunError, UserError
@@ -65,8 +66,13 @@ def prepare(
         run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
         try:
             run.run_stages()
-        finally:
-            run.write_failures()
+        except BaseException:
+            # A later stage cannot be planned from damaged files; the error of the stage that ended
+            # is the one to say.
+            with suppress(UserError):
+                run.write_failures()
+            raise
+        run.write_failures()
         return run.finish()
 
 

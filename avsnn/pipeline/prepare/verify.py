@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import Folder, Output, name_in, why_damaged
 from avsnn.pipeline.engine.children import usable_cores
-from avsnn.pipeline.engine.is_done import why_stale
+from avsnn.pipeline.engine.is_done import PLANNED_FROM, why_stale
 from avsnn.pipeline.engine.journal import Record, StageSummary
 from avsnn.pipeline.engine.lock import require_no_writer
 from avsnn.pipeline.engine.plan import plan
@@ -69,9 +69,9 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
     summaries: list[StageSummary] = []
     for stage in stages.in_order:
         recorded = records(stage)
-        # A stage plans its units from the JSON files that earlier stages wrote, so a damaged
-        # JSON file makes every later plan wrong.
-        if not any(damage.path.endswith((".json", ".jsonl")) for damage in verification.damages):
+        # A stage plans its units from the tables and JSON files that earlier stages wrote, so such
+        # a file that is damaged makes every later plan wrong.
+        if not any(damage.path.endswith(PLANNED_FROM) for damage in verification.damages):
             current = plan(stage)
             summaries.append(current.up_to_date(stage))
             for unit in current.todo:

@@ -10,6 +10,7 @@ from avsnn.datasets_manifest import Clip, Manifest, load
 from avsnn.datasets_manifest.clips import COLUMNS
 from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.stage import Stage, records
+from avsnn.pipeline.formats.damaged import damaged_error
 
 TABLE = "clips.csv"
 
@@ -52,6 +53,19 @@ def with_written_table(stage: Stage, manifest: Manifest, folder: Path) -> Manife
     if record is None or not record.written:
         return manifest
     return _load_with_table(manifest.name, table, digest)
+
+
+def require_undamaged_table(stage: Stage, folder: Path) -> None:
+    """Do nothing if the table of a stage is not there, or is as the stage wrote the table.
+
+    Raises:
+        UserError: the table holds other bytes.
+    """
+    record, table = records(stage).get(TABLE_UNIT), folder / TABLE
+    if record is None or not table.exists():
+        return
+    if any(output.path == TABLE and output.sha256 != sha256(table) for output in record.outputs):
+        raise damaged_error(table)
 
 
 @lru_cache(maxsize=1)

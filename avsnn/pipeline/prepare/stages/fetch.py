@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -96,16 +96,27 @@ class Fetch(Stage):
 
         A file with a published checksum has one right content; another content is a failure.
         """
-        if self.source is None:
-            return {}
         recorded = records(self)
         found = {}
-        for path, file in self.files.items():
-            record, published = recorded.get(path), self.source / path
-            if file.has_checksum or not (record and record.outputs):
-                continue
-            if _differs(published, record.outputs[0]):
+        for path, published in self.unverified_sources().items():
+            record = recorded.get(path)
+            if record and record.outputs and _differs(published, record.outputs[0], path):
                 found[path] = f"{published} has changed"
+        return found
+
+    def unverified_sources(self) -> dict[str, Path]:
+        """Return the files of the source folder whose content no checksum fixes.
+
+        The key is the path of the file that is made from the file of the source folder.
+        """
+        if self.source is None:
+            return {}
+        found = {}
+        for path, file in self.files.items():
+            if self._is_unpacked_in_source(file):
+                found[path] = self.source / path
+            elif not file.has_checksum:
+                found[path] = self.source / file.published_path
         return found
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
@@ -142,13 +153,16 @@ class Fetch(Stage):
             archive = target.with_name(f"{target.name}.packed")
             self._bring_published(clip, file, archive)
             unpack_one_file(archive, target)
+            if self.source is not None:
+                # The time of the archive tells later whether the archive was corrected.
+                shutil.copystat(archive, target)
             archive.unlink()
         else:
             self._bring_published(clip, file, target)
 
     def _is_unpacked_in_source(self, file: MediaFile) -> bool:
         """Return whether the source folder holds a file, and not the archive that was published."""
-        if self.source is None or (self.source / file.packed_as).exists():
+        if not file.packed_as or self.source is None or (self.source / file.packed_as).exists():
             return False
         return (self.source / file.path).exists()
 
@@ -274,15 +288,23 @@ def _copy(found: Path, target: Path) -> None:
         raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
 
 
-def _differs(path: Path, copy: Output) -> bool:
-    """Return whether a file is there, and holds other bytes than its copy.
+def _differs(published: Path, copy: Output, path: str) -> bool:
+    """Return whether a file of the source folder is there, and is not the one that was brought.
 
-    Only a file with another time or another size is read.
+    Only a file with another time or another size is read. An archive, which has another name than
+    the copy of the file inside, is another one if its time is another one.
+
+    Args:
+        published: the file in the source folder.
+        copy: the copy, as recorded.
+        path: path of the copy, below the folder of the copies.
     """
     try:
-        stat = path.stat()
+        stat = published.stat()
+        if published.name != PurePosixPath(path).name:
+            return stat.st_mtime_ns != copy.mtime_ns
         if (stat.st_size, stat.st_mtime_ns) == (copy.size, copy.mtime_ns):
             return False
-        return stat.st_size != copy.size or sha256(path) != copy.sha256
+        return stat.st_size != copy.size or sha256(published) != copy.sha256
     except OSError:
         return False

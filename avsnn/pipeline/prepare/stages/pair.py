@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Manifest
 from avsnn.datasets_manifest.recordings import PART_COLUMN, EventFormat, Pairs, Recordings
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.media import sandbox
@@ -88,7 +89,8 @@ class Pair(Stage):
             if twice[clip.key] == 1:
                 clips.append(clip)
             else:
-                reasons[clip.key] = "is the name of several recordings"
+                leading = clip.audio if self.pairs.each == "audio" else clip.visual
+                reasons[leading.recording] = "has the same name as another recording"
         (scratch / TABLE).write_text(table_text(clips, (PART_COLUMN,)), encoding="utf-8")
         failures = [Failure(self.name, path, reasons[path], path) for path in sorted(reasons)]
         return Outcome(written=len(clips), skipped=left_out + paired.left_out, failures=failures)
@@ -104,14 +106,22 @@ class Pair(Stage):
             try:
                 members = sandbox.call(_list_in_file, self.fetch.folder / file.path, form)
             except MediaError as error:
-                reasons[file.path] = str(error)
+                reasons[file.path] = str(error).removeprefix(f"{file.path} ")
                 continue
             paths += [f"{file.path}/{member}" for member in members]
         return paths, reasons
 
     def with_clips(self) -> Manifest:
-        """Return the manifest with the clips of the table; without clips where none is written."""
-        return with_written_table(self, self.manifest, self.folder)
+        """Return the manifest with the clips of the table; without clips where none is written.
+
+        A table of another YAML, whose classes or parts the present YAML does not know, is written
+        again and counts as none.
+        """
+        manifest = with_written_table(self, self.manifest, self.folder)
+        try:
+            return manifest if manifest.clips else self.manifest
+        except UserError:
+            return self.manifest
 
 
 def _list_in_file(file: Path, form: EventFormat) -> list[str]:
