@@ -1,14 +1,14 @@
 """Runs the stages from discover to featurize: from a name to training's caches."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
-from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
@@ -144,7 +144,9 @@ class _PrepareRun:
         Raises:
             UserError: the table has no clips.
         """
-        self._run(table)
+        summary = self._run(table)
+        if isinstance(table, Pair):
+            self._require_few_broken_files(summary, table.fetch.files)
         self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
         if not self.stages.manifest.clips:
             raise _no_clips_error(self.stages)
@@ -221,12 +223,25 @@ class _PrepareRun:
         allowed = self.stages.request.max_failures * summary.inputs
         if summary.failed <= allowed and (summary.written or not summary.inputs):
             return
-        first = summary.failures[0] if summary.failures else None
-        share = math.ceil(100 * summary.failed / summary.inputs) / 100
+        raise self._failures_error(summary, summary.failures, summary.inputs, "inputs")
+
+    def _require_few_broken_files(self, summary: StageSummary, files: Mapping[str, object]) -> None:
+        """Refuse files of many recordings that cannot be read.
+
+        Such a file counts as one of all files, because nobody knows how many recordings are inside.
+        """
+        broken = [failure for failure in summary.failures if failure.path in files]
+        if len(broken) > self.stages.request.max_failures * len(files):
+            raise self._failures_error(summary, broken, len(files), "files")
+
+    def _failures_error(
+        self, summary: StageSummary, failures: Sequence[Failure], inputs: int, what: str
+    ) -> RunError:
+        first = failures[0] if failures else None
+        share = math.ceil(100 * len(failures) / inputs) / 100
         reason = f"first: {first.path or first.key} {first.reason}" if first else "all were skipped"
-        raise RunError(
-            f"{self.stages.manifest.name}: {summary.stage}: {summary.failed:,} of "
-            f"{summary.inputs:,} inputs failed ({reason}). All reasons: "
-            f"{self.stages.folder / 'failures.jsonl'}. Mend them and add --retry-failed, or accept "
-            f"them with --max-failures {share:.2f}."
+        return RunError(
+            f"{self.stages.manifest.name}: {summary.stage}: {len(failures):,} of {inputs:,} {what} "
+            f"failed ({reason}). All reasons: {self.stages.folder / 'failures.jsonl'}. Mend them "
+            f"and add --retry-failed, or accept them with --max-failures {share:.2f}."
         )

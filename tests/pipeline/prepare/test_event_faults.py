@@ -189,3 +189,19 @@ def test_damaged_recordings_are_failures_and_the_rest_is_prepared(
     assert "200 clips are ready" in mended.stdout
     os.utime(source / "Train.zip")
     assert "200 clips are ready" in avsnn(*words).stdout
+
+
+def test_a_file_of_recordings_that_cannot_be_read_is_one_of_four_files_and_not_of_200_recordings(
+    source: Path, avsnn: Command, tmp_path: Path
+) -> None:
+    change_facts(tmp_path, "pairs.audio.files.0.md5", None)
+    with zipfile.ZipFile(source / "shd_train.h5.zip", "w") as archive:
+        archive.writestr("shd_train.h5", "<html>Moved</html>")
+    words = (*PREPARE, "--source", source)
+    refused = avsnn(*words)
+    assert refused.returncode == 1
+    assert "pair: 1 of 4 files failed (first: shd_train.h5 cannot be read as HDF5" in refused.stderr
+    assert "--max-failures 0.25" in refused.stderr
+    assert avsnn(*words).returncode == 1
+    accepted = avsnn(*words, "--max-failures", "0.25")
+    assert "40 clips are ready" in accepted.stdout
