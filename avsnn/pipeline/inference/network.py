@@ -14,6 +14,9 @@ from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
+# Side in px of the patches of the shallow patch split, which cuts the smallest patches.
+SMALLEST_PATCH = 2 ** min(map(len, PATCH_SPLITS.values()))
+
 
 def build_network(config: RunConfig, shapes: SampleShapes) -> nn.Module:
     """Build the untrained network of a run; torch's default generator draws the weights.
@@ -69,6 +72,13 @@ def _require_event_sizes(config: RunConfig, shapes: SampleShapes) -> None:
         raise UserError(
             f"the event frames of {config.dataset} are {height} x {width} px, and a network reads "
             f"squares only: {prepare} events.crop={side} {root}."
+        )
+    if height % SMALLEST_PATCH:
+        raise UserError(
+            f"no patch split can cut event frames of {height} x {width} px, because both sides "
+            f"must be multiples of {SMALLEST_PATCH}: {prepare} "
+            f"events.crop={-(-height // SMALLEST_PATCH) * SMALLEST_PATCH} {root}; pixels beyond "
+            "the sensor are 0."
         )
     if height != size:
         raise UserError(
