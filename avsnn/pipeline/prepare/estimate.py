@@ -28,8 +28,9 @@ CLIPS_PER_S = {"video": 20, "image": 100, "aedat2": 200, "n-mnist": 200}
 # from which the sizes could be learnt.
 SHARD_SHARE, CACHE_SHARE = 1.0, 0.5
 
-# The largest sensors that avsnn reads: side of an event camera in px, and channels of a cochlea.
-EVENT_CAMERA_SIDE, COCHLEA_CHANNELS = 128, 700
+# Side of the event camera in px, and channels of the cochlea, by the format of the recordings.
+EVENT_CAMERA_SIDE = {"aedat2": 128, "n-mnist": 34}
+COCHLEA_CHANNELS = {"n-tidigits": 64, "shd": 700}
 
 # A file whose size nobody published counts as this many bytes on the disk.
 UNKNOWN_FILE_BYTES = 60_000
@@ -224,11 +225,12 @@ def _cache_bytes_of_a_clip(stages: DatasetStages, of_a_clip: float) -> tuple[flo
         stages: the stages of the data set.
         of_a_clip: bytes of the files of a clip.
     """
-    settings = stages.request.settings
-    if not stages.manifest.has_events:
+    settings, manifest = stages.request.settings, stages.manifest
+    if not manifest.has_events:
         return CACHE_SHARE * of_a_clip, 4 * settings.audio.size**2
-    side = settings.events.crop or EVENT_CAMERA_SIDE // settings.events.downsample
-    return settings.events.steps * 2 * side**2, settings.events.steps * COCHLEA_CHANNELS
+    events = settings.events
+    side = events.crop or -(-EVENT_CAMERA_SIDE[manifest.visual] // events.downsample)
+    return events.steps * 2 * side**2, events.steps * COCHLEA_CHANNELS[manifest.audio]
 
 
 def _has_file_of_unknown_size(stages: DatasetStages) -> bool:

@@ -23,7 +23,9 @@ def test_a_size_that_no_network_reads_is_refused_with_a_way_on(
     tmp_path: Path, avsnn: Command, side: int, assignments: tuple[str, ...], advice: str
 ) -> None:
     root = write_event_data(tmp_path / "data", frames=(4, 2, side, side))
-    words = [word for one in ("model.steps=4", "batch_size=8", *assignments) for word in ("--set", one)]
+    words = [
+        word for one in ("model.steps=4", "batch_size=8", *assignments) for word in ("--set", one)
+    ]
     refused = avsnn("train", "demo", "--root", root, "--run", "run", *words)
     assert refused.returncode == 2
     assert advice in refused.stderr

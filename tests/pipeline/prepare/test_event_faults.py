@@ -12,6 +12,10 @@ import pytest
 import yaml
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.prepare.build_stages import build_stages
+from avsnn.pipeline.prepare.estimate import estimate
+from avsnn.pipeline.prepare.request import PrepareRequest
 from tests.conftest import ALONE, Command, flip_a_bit, hashes
 from tests.event_pairs import published_files, write_manifest
 
@@ -205,3 +209,17 @@ def test_a_file_of_recordings_that_cannot_be_read_is_one_of_four_files_and_not_o
     assert avsnn(*words).returncode == 1
     accepted = avsnn(*words, "--max-failures", "0.25")
     assert "40 clips are ready" in accepted.stdout
+
+
+def test_the_estimate_of_whole_event_frames_knows_the_sensors(
+    source: Path, avsnn: Command, tmp_path: Path
+) -> None:
+    """No prepare is refused because the disk lacks room that only a larger sensor needs."""
+    assert avsnn(*PREPARE, "--source", source).returncode == 0
+    settings = PrepareSettings.model_validate({"events": {"steps": 2, "crop": None}})
+    request = PrepareRequest(settings=settings, source=source)
+    stages = build_stages("nmnist-shd", request, root=tmp_path / "data")
+    cost = estimate(stages, workers=0)
+    assert not cost.disk_is_guessed
+    # The other cache is here already.
+    assert cost.disk_bytes == 200 * 2 * 2 * 34 * 34
