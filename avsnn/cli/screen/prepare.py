@@ -53,7 +53,8 @@ def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
         duration = f"{cost.seconds:.0f} s"
         if cost.seconds >= 100:
             duration = f"{cost.seconds / 60:,.0f} min"
-        out.print(f"Estimated time: {duration}, if downloads reach 10 MB/s.")
+        downloads = "if downloads reach 10 MB/s" if cost.sizes_known else "without the downloads"
+        out.print(f"Estimated time: {duration}, {downloads}.")
 
 
 def print_reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:
