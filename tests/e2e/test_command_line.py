@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from avsnn.datasets_manifest import names
 from tests.conftest import ALONE, SMALL_SHARDS, Command
 from tests.own_dataset import OwnDataset
 
 BAD_INPUT = {
-    "unknown data set": (["prepare", "nope"], "av-digits, crema-d, demo, urbansound8k-av"),
+    "unknown data set": (
+        ["prepare", "nope"],
+        "av-digits, crema-d, demo, demo-events, mnistdvs",
+    ),
     "unknown split": (["datasets", "check", "crema-d", "--split", "x"], "published, speaker"),
     "clips not yet known": (["datasets", "check", "urbansound8k-av"], "prepare urbansound8k-av"),
     "source without the folders": (["prepare", "urbansound8k-av", "--source", "."], "_vision"),
@@ -39,7 +43,7 @@ BAD_INPUT = {
     "store of a strange kind": (["prepare", "demo", "--store", "data://x"], "data://x cannot be"),
     "store that is away": (["prepare", "demo", "--store", "ftp://127.0.0.1:1/x"], "refused"),
     "train before prepare": (["train", "demo"], "avsnn prepare demo"),
-    "unknown preset": (["train", "demo", "--preset", "x"], "demo, healthy"),
+    "unknown preset": (["train", "demo", "--preset", "x"], "demo, demo-events, healthy"),
     "folder that is no run": (["evaluate", "."], "is not a run folder"),
     "unknown part": (["evaluate", ".", "--part", "dev"], "--part"),
     "two parts": (["evaluate", ".", "--part", "val", "--split", "test"], "--split test differ"),
@@ -159,7 +163,7 @@ def test_datasets_and_status_show_what_is_prepared(avsnn: Command, small_demo: P
     root = ("--root", small_demo)
     shown = json.loads(avsnn("datasets", *root, "--json").stdout)
     prepared = {row["name"]: row["prepared_clips"] for row in shown}
-    assert prepared == {"av-digits": 0, "crema-d": 0, "demo": 72, "urbansound8k-av": 0}
+    assert prepared == dict.fromkeys(names(), 0) | {"demo": 72}
     stages = json.loads(avsnn("status", *root, "--json").stdout)["stages"]
     assert [row["stage"] for row in stages] == ["fetch", "index", "extract", "frames", "audio"]
     assert all(row["done"] == row["units"] > 0 for row in stages)

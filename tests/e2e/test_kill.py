@@ -105,7 +105,8 @@ def test_training_killed_at_random_steps_resumes_to_the_same_curve_and_weights(
     run, rng = tmp_path / "run", random.Random(len(options))
     words = [*words, "--run", str(run), "--resume"]
     for epoch in (rng.randrange(2), 2):
-        target = Position(epoch, rng.randrange(1, 5))
+        # Not one of the last steps: a busy machine may look at the folder too late.
+        target = Position(epoch, rng.randrange(1, 3))
         process = warm.start([*words, *options], tmp_path)
         # Kill at any step after ``target``: the training goes on between two looks at the folder.
         while max(resume_points(run / "checkpoints"), default=Position(0, 0)) < target:
