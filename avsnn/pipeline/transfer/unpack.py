@@ -1,8 +1,8 @@
 """Unpacks an archive that holds a single file: a zip or a gzip."""
 
+import errno
 import gzip
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +13,9 @@ from avsnn.pipeline.transfer.errors import TransferError
 MAX_RATIO = 100
 
 BLOCK_BYTES = 2**20
+
+# Error numbers of a file system for a place that no file has, to which a false size leads.
+FALSE_PLACE_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 def unpack_one_file(archive: Path, target: Path) -> None:
@@ -35,15 +38,17 @@ def unpack_one_file(archive: Path, target: Path) -> None:
         else:
             with gzip.open(archive) as packed:
                 _copy(packed, target, limit)
-    # `zipfile` raises NotImplementedError for a compression that it does not know, and RuntimeError
-    # for an encrypted file.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise TransferError(f"cannot be unpacked: {error}") from None
-    except OSError as error:
-        # `gzip` raises an error without a number for bytes that are no gzip.
-        if error.errno is not None:
+    except TransferError:
+        raise
+    except Exception as error:
+        # `gzip` raises an OSError without a number for bytes that are no gzip.
+        number = error.errno if isinstance(error, OSError) else None
+        if number and number not in FALSE_PLACE_ERRNOS:
             raise
-        raise TransferError(f"cannot be unpacked: {error}") from None
+        # `zipfile`, and the libraries of its compressions, raise errors of many types for damaged
+        # bytes, such as BadZipFile, zlib.error, LZMAError, UnicodeDecodeError and RuntimeError.
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TransferError(f"cannot be unpacked: {words}") from None
 
 
 def _only_file(files: zipfile.ZipFile) -> zipfile.ZipInfo:

@@ -75,7 +75,7 @@ def test_a_damaged_table_of_clips_is_made_again(
 def test_a_corrected_yaml_is_not_held_up_by_the_table_of_the_wrong_one(
     source: Path, avsnn: Command, tmp_path: Path
 ) -> None:
-    words = (*PREPARE, "--source", source)
+    words = (*PREPARE, "--source", source, "--limit", "40")
     right = (tmp_path / "nmnist-shd.yaml").read_text()
     # The number of the recording is no part.
     change_facts(
@@ -106,7 +106,7 @@ def test_files_without_a_checksum_that_were_corrected_in_the_source_are_read_aga
     unpacked = {name: _unpacked(published_files(seed)) for seed, name in enumerate(("old", "new"))}
     (source / "shd_test.h5.gz").unlink()
     (source / "shd_test.h5").write_bytes(unpacked["old"])
-    words = (*PREPARE, "--source", source)
+    words = (*PREPARE, "--source", source, "--limit", "40")
     assert avsnn(*words).returncode == 0
     assert "nothing to do" in avsnn(*words).stdout
     table = tmp_path / "data" / "nmnist-shd" / "table" / "clips.csv"

@@ -51,6 +51,21 @@ def encrypted() -> bytes:
     return bytes(data)
 
 
+def changed(archive: bytes, mark: bytes, offset: int, value: bytes) -> bytes:
+    """Return an archive with other bytes at a distance from the last occurrence of a mark."""
+    data = bytearray(archive)
+    place = data.rindex(mark) + offset
+    data[place : place + len(value)] = value
+    return bytes(data)
+
+
+def lzma_zip() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", CONTENT)
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("archive", "reason"),
     [
@@ -62,6 +77,10 @@ def encrypted() -> bytes:
         (gzip.compress(CONTENT)[:-20], "cannot be unpacked"),
         (zip_of(a=CONTENT)[:-30], "cannot be unpacked"),
         (encrypted(), "cannot be unpacked"),
+        # Damaged compression, a directory before the start of the file, a name that is no UTF-8.
+        (changed(lzma_zip(), b"PK\x01\x02", -40, bytes(20)), "cannot be unpacked"),
+        (changed(zip_of(a=CONTENT), b"PK\x05\x06", 16, b"\xff\xff\xff\x00"), "cannot be unpacked"),
+        (changed(zip_of(ä=CONTENT), b"PK\x01\x02", 46, b"\xff"), "cannot be unpacked"),
     ],
 )
 def test_another_archive_is_refused_with_a_reason(
