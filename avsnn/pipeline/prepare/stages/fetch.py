@@ -149,16 +149,30 @@ class Fetch(Stage):
         return PartialDownload.of(file.path, self.state / "downloads")
 
     def _bring(self, clip: Clip, file: MediaFile, target: Path) -> None:
-        if file.packed_as and not self._is_unpacked_in_source(file):
+        if self.source is None and not self.manifest.generated:
+            self._bring_from_server(file, target)
+        elif file.packed_as and not self._is_unpacked_in_source(file):
             archive = target.with_name(f"{target.name}.packed")
-            self._bring_published(clip, file, archive)
+            self._bring_from_here(clip, file, archive)
             unpack_one_file(archive, target)
-            if self.source is not None:
-                # The time of the archive tells later whether the archive was corrected.
-                shutil.copystat(archive, target)
+            # The time of the archive tells later whether the archive was corrected.
+            shutil.copystat(archive, target)
             archive.unlink()
         else:
-            self._bring_published(clip, file, target)
+            self._bring_from_here(clip, file, target)
+
+    def _bring_from_server(self, file: MediaFile, target: Path) -> None:
+        arrived = self._download(file)
+        if not file.packed_as:
+            arrived.move(target)
+            return
+        # The archive stays where it arrived until the file is unpacked, so a kill loses nothing.
+        try:
+            unpack_one_file(arrived.data, target)
+        except TransferError:
+            arrived.discard()
+            raise
+        arrived.discard()
 
     def _is_unpacked_in_source(self, file: MediaFile) -> bool:
         """Return whether the source folder holds a file, and not the archive that was published."""
@@ -166,11 +180,8 @@ class Fetch(Stage):
             return False
         return (self.source / file.path).exists()
 
-    def _bring_published(self, clip: Clip, file: MediaFile, target: Path) -> None:
-        """Bring the published bytes, and verify the bytes where they have a checksum."""
-        if self.source is None and not self.manifest.generated:
-            self._download(file, target)
-            return
+    def _bring_from_here(self, clip: Clip, file: MediaFile, target: Path) -> None:
+        """Copy or generate the published bytes, and verify those that have a checksum."""
         if self.source is None:
             self._generate(clip, file, target)
         elif self._is_unpacked_in_source(file):
@@ -182,7 +193,8 @@ class Fetch(Stage):
         verify(file, target, sha256(target))
         self.partial(file).discard()
 
-    def _download(self, file: MediaFile, target: Path) -> None:
+    def _download(self, file: MediaFile) -> PartialDownload:
+        """Download the published bytes, and return where the whole bytes are."""
         partial = self.partial(file)
         download_sources = [source for source in self.download_sources if source.holds(file)]
         reasons, is_any_reached = [], False
@@ -204,8 +216,7 @@ class Fetch(Stage):
                 reasons.append(f"{source.name}: {error}")
             else:
                 source.unavailable, source.patience = 0, math.inf
-                partial.move(target)
-                return
+                return partial
         reason = f"cannot be downloaded: {'; '.join(reasons)}"
         if not is_any_reached:
             raise RunError(f"{reason}; is there a connection, or a folder for --source?")

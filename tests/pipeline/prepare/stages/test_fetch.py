@@ -1,5 +1,6 @@
 """Runs the stage fetch against real servers on this machine: sources, kills, links, secrets."""
 
+import gzip
 import hashlib
 import logging
 import os
@@ -276,3 +277,22 @@ def test_the_folder_of_the_data_set_may_be_a_link(tmp_path: Path, server: Server
     (tmp_path / "data").symlink_to(tmp_path / "big disk")
     assert run_all(fetch_of(tmp_path / "data", [file], {"url": server.url()})).written == 1
     assert (tmp_path / "big disk" / "raw" / file.path).read_bytes() == BODY
+
+
+def test_an_archive_that_has_arrived_is_not_downloaded_again_after_a_stop(
+    server: Server, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 20
+    archive = gzip.compress(content)
+    md5 = hashlib.md5(archive, usedforsecurity=False).hexdigest()
+    file = MediaFile("a.h5", None, len(archive), md5=md5, packed_as="a.h5.gz")
+    server.add_file(file.packed_as, archive)
+    stage = fetch_of(tmp_path, [file], {"url": server.url()})
+    (unit,) = stage.units()
+    # A folder in the place of the file stops the unpacking, as a kill does.
+    (tmp_path / "scratch" / file.path).mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        stage.run(unit, tmp_path / "scratch")
+    assert fetch_file(stage, file) == content
+    assert len(server.requests("/files/a.h5.gz")) == 1
+    assert stage.partial(file).size == 0
