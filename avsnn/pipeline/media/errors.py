@@ -1,18 +1,14 @@
 """The error of every decoder, and what every decoder checks before the decoder takes memory."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from avsnn.pipeline.transfer.errors import FALSE_PLACE_ERRNOS, words_on_damage
 from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER
 
 # A picture above this size is a false header or no picture of a clip; the size is in px.
 MAX_PIXELS = 100_000_000
-
-# Error numbers of a file system for a place that no file has. A false size in a header makes a
-# decoder seek to such a place.
-FALSE_PLACE_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 class MediaError(Exception):
@@ -77,9 +73,6 @@ def failures_of(file: str) -> Iterator[None]:
 def damage_is_one_phrase(start: str) -> Iterator[None]:
     """Turn every error that damaged content causes into a `MediaError` of one line.
 
-    Libraries that read a container raise errors of many types for damaged bytes, such as
-    struct.error, UnicodeDecodeError and RuntimeError.
-
     Args:
         start: how the phrase begins, for instance ``"cannot be read as HDF5"``.
 
@@ -92,12 +85,7 @@ def damage_is_one_phrase(start: str) -> Iterator[None]:
     except MediaError:
         raise
     except Exception as error:
-        # h5py raises errors of HDF5 as an OSError without a number.
-        number = error.errno if isinstance(error, OSError) else None
-        if number and number not in FALSE_PLACE_ERRNOS:
-            raise
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MediaError(f"{start}: {words}") from None
+        raise MediaError(f"{start}: {words_on_damage(error)}") from None
 
 
 def _is_of_machine(error: Exception) -> bool:

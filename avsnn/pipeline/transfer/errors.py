@@ -1,4 +1,26 @@
-"""The errors of a transfer."""
+"""The errors of a transfer, and the words for damaged content."""
+
+import errno
+
+# Error numbers of a file system for a place that no file has. A false size in a header makes a
+# library seek to such a place.
+FALSE_PLACE_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
+
+
+def words_on_damage(error: Exception) -> str:
+    """Return one line on an error that a library raised for damaged content.
+
+    Libraries that read a container raise errors of many types for damaged bytes, such as
+    BadZipFile, zlib.error, struct.error, UnicodeDecodeError and RuntimeError.
+
+    Raises:
+        OSError: the file system caused the error, and not the content.
+    """
+    # h5py and gzip raise an OSError without a number for damaged content.
+    number = error.errno if isinstance(error, OSError) else None
+    if number and number not in FALSE_PLACE_ERRNOS:
+        raise error
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class TransferError(Exception):

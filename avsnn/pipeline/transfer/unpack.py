@@ -1,21 +1,17 @@
 """Unpacks an archive that holds a single file: a zip or a gzip."""
 
-import errno
 import gzip
 import zipfile
 from pathlib import Path
 from typing import IO
 
-from avsnn.pipeline.transfer.errors import TransferError
+from avsnn.pipeline.transfer.errors import TransferError, words_on_damage
 
 # An archive whose file is larger than this number of times the archive is a trap: spikes and events
 # shrink to about a third.
 MAX_RATIO = 100
 
 BLOCK_BYTES = 2**20
-
-# Error numbers of a file system for a place that no file has, to which a false size leads.
-FALSE_PLACE_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 def unpack_one_file(archive: Path, target: Path) -> None:
@@ -41,14 +37,7 @@ def unpack_one_file(archive: Path, target: Path) -> None:
     except TransferError:
         raise
     except Exception as error:
-        # `gzip` raises an OSError without a number for bytes that are no gzip.
-        number = error.errno if isinstance(error, OSError) else None
-        if number and number not in FALSE_PLACE_ERRNOS:
-            raise
-        # `zipfile`, and the libraries of its compressions, raise errors of many types for damaged
-        # bytes, such as BadZipFile, zlib.error, LZMAError, UnicodeDecodeError and RuntimeError.
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TransferError(f"cannot be unpacked: {words}") from None
+        raise TransferError(f"cannot be unpacked: {words_on_damage(error)}") from None
 
 
 def _only_file(files: zipfile.ZipFile) -> zipfile.ZipInfo:
