@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -297,6 +298,14 @@ class Manifest(StrictModel):
     def has_events(self) -> bool:
         """Whether the clips are recordings of event sensors, and not pictures and sound."""
         return self.visual in EVENT_FORMATS
+
+    def files_of(self, clips: Iterable[Clip]) -> dict[str, MediaFile]:
+        """Return the published files of some clips by path, each once.
+
+        Files that hold many recordings are needed whole, whatever the clips are.
+        """
+        held = {file.path: file for file in self.recording_files}
+        return held or {file.path: file for clip in clips for file in clip.files}
 
     @property
     def recording_files(self) -> tuple[MediaFile, ...]:

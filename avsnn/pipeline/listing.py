@@ -38,11 +38,7 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
         "licence": manifest.licence,
         "homepage": manifest.homepage,
         "clips": len(manifest.clips),
-        "bytes": sum(
-            file.size or 0
-            for file in manifest.recording_files
-            or (file for clip in manifest.clips for file in clip.files)
-        ),
+        "bytes": sum(file.size or 0 for file in manifest.files_of(manifest.clips).values()),
         "generated": manifest.generated,
         "classes": list(manifest.classes),
         "splits": list(manifest.splits),

@@ -187,21 +187,17 @@ def _stages_of_clips(
         audio=manifest.audio,
         chosen=settings.extract,
     )
-    frames: Cache
-    audio: Cache
-    cache = store / "cache"
+
+    def cache(kind: type[Cache], chosen: StrictModel) -> Cache:
+        place = name(settings.extract, chosen, prefix=f"{kind.name}-", suffix=".zarr")
+        return kind(store / "cache" / place, state, extract.folder, chosen)
+
     if manifest.has_events:
-        events = settings.events
-        frames_name = name(settings.extract, events, prefix="frames-", suffix=".zarr")
-        frames = EventFrameCache(cache / frames_name, state, extract.folder, events)
-        bins = EventAudioCache.bins_of(events)
-        audio_name = name(settings.extract, bins, prefix="audio-", suffix=".zarr")
-        audio = EventAudioCache(cache / audio_name, state, extract.folder, bins)
-        return index, extract, frames, audio
-    frames_name = name(settings.extract, settings.frames, prefix="frames-", suffix=".zarr")
-    frames = FrameCache(cache / frames_name, state, extract.folder, settings.frames)
-    audio_name = name(settings.extract, settings.audio, prefix="audio-", suffix=".zarr")
-    audio = AudioCache(cache / audio_name, state, extract.folder, settings.audio)
+        frames = cache(EventFrameCache, settings.events)
+        audio = cache(EventAudioCache, EventAudioCache.bins_of(settings.events))
+    else:
+        frames = cache(FrameCache, settings.frames)
+        audio = cache(AudioCache, settings.audio)
     return index, extract, frames, audio
 
 

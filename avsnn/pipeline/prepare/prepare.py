@@ -147,7 +147,8 @@ class _PrepareRun:
         summary = self._run(table)
         if isinstance(table, Pair):
             self._require_few_broken_files(summary, table.fetch.files)
-        self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
+        if summary.units_done_now:
+            self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
         if not self.stages.manifest.clips:
             raise _no_clips_error(self.stages)
 

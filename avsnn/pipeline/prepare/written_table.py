@@ -46,13 +46,10 @@ def with_written_table(stage: Stage, manifest: Manifest, folder: Path) -> Manife
         manifest: the facts about the data set.
         folder: the folder of the table.
     """
-    record, table = records(stage).get(TABLE_UNIT), folder / TABLE
-    written = {output.path: output.sha256 for output in record.outputs} if record else {}
-    if not table.exists() or (digest := sha256(table)) != written.get(TABLE):
+    record, (written, found) = records(stage).get(TABLE_UNIT), _digests(stage, folder)
+    if record is None or not record.written or found is None or found != written:
         return manifest
-    if record is None or not record.written:
-        return manifest
-    return _load_with_table(manifest.name, table, digest)
+    return _load_with_table(manifest.name, folder / TABLE, found)
 
 
 def require_undamaged_table(stage: Stage, folder: Path) -> None:
@@ -61,11 +58,16 @@ def require_undamaged_table(stage: Stage, folder: Path) -> None:
     Raises:
         UserError: the table holds other bytes.
     """
+    written, found = _digests(stage, folder)
+    if written and found and found != written:
+        raise damaged_error(folder / TABLE)
+
+
+def _digests(stage: Stage, folder: Path) -> tuple[str | None, str | None]:
+    """Return the SHA-256 of the table as it was written, and as it is; None where there is none."""
     record, table = records(stage).get(TABLE_UNIT), folder / TABLE
-    if record is None or not table.exists():
-        return
-    if any(output.path == TABLE and output.sha256 != sha256(table) for output in record.outputs):
-        raise damaged_error(table)
+    written = {output.path: output.sha256 for output in record.outputs} if record else {}
+    return written.get(TABLE), sha256(table) if table.exists() else None
 
 
 @lru_cache(maxsize=1)

@@ -24,11 +24,7 @@ from avsnn.pipeline.formats.cache_layout import (
 )
 from avsnn.pipeline.formats.membership import group_by_hash
 from avsnn.pipeline.formats.outliers import find_outliers
-from avsnn.pipeline.formats.shards import (
-    Sample,
-    index_files,
-    read_shards,
-)
+from avsnn.pipeline.formats.shards import Sample, index_files, read_shards
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from avsnn.pydantic_base import StrictModel
 
 # Names of inputs of a unit. Every other input is a clip, and a key holds no space.
 ROW_SHAPE, ROW_COUNT, OUTLIERS = "shape of a row", "count of rows", "clips left out"
@@ -58,6 +55,20 @@ class _Layout(NamedTuple):
     outliers: dict[str, str]
 
 
+class RowSource(NamedTuple):
+    """What a row is computed from.
+
+    Attributes:
+        shard: the shard that holds the clip.
+        sample: the clip.
+        frame: number of the frame of the clip, from 0.
+    """
+
+    shard: Folder
+    sample: Sample
+    frame: int
+
+
 class _Block(NamedTuple):
     """The rows that one unit writes.
 
@@ -65,13 +76,13 @@ class _Block(NamedTuple):
         number: number of the Zarr shard.
         rows: number of rows of the whole array.
         shape: shape of a row.
-        sources: shard, sample and frame number of each row.
+        sources: what each row is computed from.
     """
 
     number: int
     rows: int
     shape: tuple[int, ...]
-    sources: list[tuple[Folder, Sample, int]]
+    sources: list[RowSource]
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ class Cache(Stage):
     Attributes:
         array: name of the large array.
         dtype: type of the numbers in the large array.
+        chosen: the settings of the rows.
     """
 
     array: ClassVar[str]
@@ -95,29 +107,29 @@ class Cache(Stage):
     folder: Folder
     state: Path
     shards: Folder
+    chosen: StrictModel
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings: every one changes the rows."""
+        return self.chosen.model_dump()
 
     @abstractmethod
     def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
         """Return the shape of one row of the large array."""
 
-    @abstractmethod
     def rows_of(self, sample: Sample) -> int:
-        """Return the number of rows of a clip."""
+        """Return the number of rows of a clip: one, except where a clip has a row per frame."""
+        return 1
 
-    @abstractmethod
     def rows_per_shard(self, shape: tuple[int, ...]) -> int:
         """Return the number of rows of a Zarr shard, for rows of this shape."""
+        return CLIPS_PER_GROUP
 
     @abstractmethod
     def read(
-        self,
-        shard: Folder,
-        sample: Sample,
-        frame: int,
-        shape: tuple[int, ...],
-        tallies: Counter[str],
+        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
-        """Compute one row of this shape from a shard, and tally what a person should know."""
+        """Compute one row of this shape, and tally what a person should know."""
 
     @property
     def earlier(self) -> tuple[Folder, ...]:
@@ -202,7 +214,7 @@ class Cache(Stage):
                         first_shard + number,
                         end,
                         shape,
-                        [(*found[key], frame) for key, frame in block],
+                        [RowSource(*found[key], frame) for key, frame in block],
                     ),
                 )
 
@@ -245,10 +257,7 @@ class Cache(Stage):
             outcome = self.count_outliers(outcome, work.outliers)
         else:
             tallies: Counter[str] = Counter()
-            rows = [
-                self.read(shard, clip, row, work.shape, tallies)
-                for shard, clip, row in work.sources
-            ]
+            rows = [self.read(source, work.shape, tallies) for source in work.sources]
             start = work.number * self.rows_per_shard(work.shape)
             array[start : start + len(rows)] = np.stack(rows)
             outcome = Outcome(tallies=dict(tallies))

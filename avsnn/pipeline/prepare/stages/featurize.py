@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.formats.audio_rows import audio_row
-from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
 from avsnn.pipeline.formats.shards import AUDIO_MEMBER, Sample, read_member
-from avsnn.pipeline.prepare.stages.cache import Cache
+from avsnn.pipeline.prepare.stages.cache import Cache, RowSource
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from numpy.typing import NDArray
 
-    from avsnn.pipeline.engine.atomic_files import Folder
     from avsnn.pipeline.engine.stage import Outcome
     from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
 
@@ -41,10 +39,6 @@ class FrameCache(Cache):
 
     chosen: FrameSettings
 
-    def settings(self) -> dict[str, Any]:
-        """Return all settings: every one changes the frames."""
-        return self.chosen.model_dump()
-
     def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
         """Return the shape of one frame, ``(3, H, W)``."""
         return frame_shape(samples, self.chosen)
@@ -63,15 +57,11 @@ class FrameCache(Cache):
         return outcome
 
     def read(
-        self,
-        shard: Folder,
-        sample: Sample,
-        frame: int,
-        shape: tuple[int, ...],
-        tallies: Counter[str],
+        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return one frame ``[3, H, W]``."""
-        image = read_member(shard, sample.members[sample.frame_member(frame)])
+        sample = source.sample
+        image = read_member(source.shard, sample.members[sample.frame_member(source.frame)])
         return frame_row(image, shape, self.chosen)
 
 
@@ -86,29 +76,14 @@ class AudioCache(Cache):
 
     chosen: AudioSettings
 
-    def settings(self) -> dict[str, Any]:
-        """Return all settings: every one changes the audio images."""
-        return self.chosen.model_dump()
-
     def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
         """Return the shape of one audio image: one channel, square."""
         return (1, self.chosen.size, self.chosen.size)
 
-    def rows_of(self, sample: Sample) -> int:
-        """Return one row for any clip."""
-        return 1
-
-    def rows_per_shard(self, shape: tuple[int, ...]) -> int:
-        """Return the number of clips in a group, for images of any size."""
-        return CLIPS_PER_GROUP
-
     def read(
-        self,
-        shard: Folder,
-        sample: Sample,
-        frame: int,
-        shape: tuple[int, ...],
-        tallies: Counter[str],
+        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return the audio image ``[1, F, F]`` of a clip."""
-        return audio_row(read_member(shard, sample.members[AUDIO_MEMBER]), sample.key, self.chosen)
+        sample = source.sample
+        sound = read_member(source.shard, sample.members[AUDIO_MEMBER])
+        return audio_row(sound, sample.key, self.chosen)

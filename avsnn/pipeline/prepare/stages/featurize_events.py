@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.event_npz import read_event_npz
 from avsnn.pipeline.formats.event_rows import event_row, event_row_shape
@@ -22,15 +21,13 @@ from avsnn.pipeline.formats.shards import (
     read_member,
 )
 from avsnn.pipeline.media.errors import MediaError, failures_of
-from avsnn.pipeline.prepare.stages.cache import Cache
+from avsnn.pipeline.prepare.stages.cache import Cache, RowSource
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from numpy.typing import NDArray
 
-    from avsnn.pipeline.engine.atomic_files import Folder
-    from avsnn.pipeline.engine.stage import Outcome
     from avsnn.pipeline.media.events import Sensor
 
 # A Zarr shard of event frames is at most this large, because a worker makes a shard in memory.
@@ -68,26 +65,17 @@ class EventCache(Cache):
         except MediaError as error:
             raise UserError(f"events: {error}.") from None
 
-    def rows_of(self, sample: Sample) -> int:
-        """Return one row for any clip."""
-        return 1
-
     def rows_per_shard(self, shape: tuple[int, ...]) -> int:
         """Return a number of clips whose rows fit in memory several times."""
         fitting = max(1, SHARD_BYTES // int(np.prod(shape)))
         return min(CLIPS_PER_GROUP, 1 << (fitting.bit_length() - 1))
 
     def read(
-        self,
-        shard: Folder,
-        sample: Sample,
-        frame: int,
-        shape: tuple[int, ...],
-        tallies: Counter[str],
+        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return the event frames ``[T, P, H, W]`` of a clip."""
-        data = read_member(shard, sample.members[self.member])
-        with failures_of(f"the events of the clip {sample.key}"):
+        data = read_member(source.shard, source.sample.members[self.member])
+        with failures_of(f"the events of the clip {source.sample.key}"):
             events = read_event_npz(data)
             row = event_row(events, self.chosen)
         tallies.update(
@@ -105,18 +93,9 @@ class EventFrameCache(EventCache):
     array: ClassVar[str] = "frames"
     member: ClassVar[str] = VISUAL_EVENTS_MEMBER
 
-    def settings(self) -> dict[str, Any]:
-        """Return all settings: every one changes the frames."""
-        return self.chosen.model_dump()
-
     def sensor_of(self, sample: Sample) -> Sensor:
         """Return the event camera of a clip."""
         return _sensors(sample).visual
-
-    def count_outliers(self, outcome: Outcome, outliers: dict[str, str]) -> Outcome:
-        """Count clips that are left out as failed."""
-        outcome.failures += [Failure(self.name, key, why) for key, why in outliers.items()]
-        return outcome
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,7 @@ class Fetch(Stage):
     @property
     def files(self) -> dict[str, MediaFile]:
         """The files that are wanted, by path; a file that several clips share is there once."""
-        held = {file.path: file for file in self.manifest.recording_files}
-        return held or {file.path: file for clip in self.clips for file in clip.files}
+        return self.manifest.files_of(self.clips)
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: the bytes of a file are the publisher's, whatever the source is."""

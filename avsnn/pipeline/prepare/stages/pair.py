@@ -61,12 +61,12 @@ class Pair(Stage):
     def units(self) -> list[Unit]:
         """Return the table; its inputs are the files that fetch has brought."""
         fetched = records(self.fetch)
-        digests = {
+        digests: dict[str, Any] = {
             path: fetched[path].outputs[0].sha256
             for path in self.fetch.files
             if path in fetched and fetched[path].outputs
         }
-        return [Unit(name=TABLE_UNIT, outputs=(TABLE,), inputs=dict(digests))]
+        return [Unit(name=TABLE_UNIT, outputs=(TABLE,), inputs=digests)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """List what the files hold, pair the recordings, and write the table."""
