@@ -40,6 +40,7 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
         "clips": len(manifest.clips),
         "bytes": sum(file.size or 0 for file in manifest.files_of(manifest.clips).values()),
         "generated": manifest.generated,
+        "published_clips": manifest.pairs.clips if manifest.pairs else None,
         "classes": list(manifest.classes),
         "splits": list(manifest.splits),
         "default_split": manifest.default_split,

@@ -47,6 +47,8 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
 
 
 def _size_of_dataset(row: dict[str, Any]) -> str:
+    if not row["clips"] and row["published_clips"]:
+        return f"{row['published_clips']:,} clips as published"
     if not row["clips"]:
         return "known after prepare has found the files"
     size = "generated on this machine" if row["generated"] else "of unknown size"

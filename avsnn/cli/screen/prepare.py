@@ -43,10 +43,11 @@ def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: E
 
 
 def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
+    at_least = "" if cost.sizes_known else "at least "
     missing = format_bytes(cost.fetch_bytes) if cost.sizes_known else "files of unknown size"
     out.print(
-        f"{missing} to fetch into {stages.folder}; {format_bytes(cost.disk_bytes)} of disk space "
-        f"needed, {format_bytes(cost.free_bytes)} free. "
+        f"{missing} to fetch into {stages.folder}; {at_least}{format_bytes(cost.disk_bytes)} of "
+        f"disk space needed, {format_bytes(cost.free_bytes)} free. "
         f"{cost.decode:,} clips to decode; {cost.cache:,} clips to compute for the caches."
     )
     if cost.seconds:
@@ -54,6 +55,8 @@ def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
         if cost.seconds >= 100:
             duration = f"{cost.seconds / 60:,.0f} min"
         downloads = "if downloads reach 10 MB/s" if cost.sizes_known else "without the downloads"
+        if stages.manifest.generated:
+            downloads = "without generating the files"
         out.print(f"Estimated time: {duration}, {downloads}.")
 
 
