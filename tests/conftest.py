@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import settings
 
 from avsnn.datasets_manifest import load
@@ -32,6 +33,12 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest tests first: at the end, one core would wait for the other."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_every_time() -> None:
+    """Seed what a test draws without a generator: its outcome depends on no other test."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
