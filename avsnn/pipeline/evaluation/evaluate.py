@@ -1,14 +1,12 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
-import hashlib
-from functools import partial
 from math import isfinite
 from pathlib import Path
 
 import torch
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.errors import RunError, UserError
+from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
@@ -18,18 +16,10 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.measures import Evaluation, measure, read_evaluation
 from avsnn.pipeline.formats.prepared_json import load_prepared
-from avsnn.pipeline.inference.device import choose_kernels, choose_precision
-from avsnn.pipeline.inference.memory import (
-    EVALUATION_ADVICE,
-    lack_of_memory_said,
-    require_memory_to_evaluate,
-)
-from avsnn.pipeline.inference.network import load_network, place_network
-from avsnn.pipeline.inference.predict import predict
-from avsnn.pipeline.loading.dataset import open_source, require_same_data, rows_of_parts
-from avsnn.pipeline.loading.loader import Loader
-from avsnn.pipeline.runs.checkpoint import best_checkpoint, read_bytes
-from avsnn.pipeline.runs.config import RunConfig, load_config
+from avsnn.pipeline.inference.memory import EVALUATION_ADVICE, lack_of_memory_said
+from avsnn.pipeline.inference.open_part import open_part
+from avsnn.pipeline.loading.dataset import require_same_data
+from avsnn.pipeline.runs.stored_run import StoredRun
 
 # Raise this number by hand when the same checkpoint gets other measures than before.
 EVALUATE_VERSION = 2
@@ -63,55 +53,30 @@ def evaluate(
 def _evaluate(
     folder: Path, *, part: Part, root: Path | None, device: torch.device, progress: Progress
 ) -> tuple[Evaluation, bool]:
-    config = load_config(folder)
-    if root is not None:
-        config = config.model_copy(update={"root": root.absolute()})
-    checkpoint = best_checkpoint(folder)
-    if not checkpoint.exists():
-        raise UserError(
-            f"{folder} has no checkpoint yet; run 'avsnn train' with --resume first. If the run is "
-            "finished, restore its checkpoints/best.safetensors, or train in another folder."
-        )
+    run = StoredRun(folder, root=root)
+    config = run.config
     if load_prepared(config.root, config.dataset) is not None:
         # A recorded result says nothing about data that have changed since. Without any data, the
         # recorded result is all that there is.
         require_same_data(config)
-    if (before := recorded_evaluation(folder, config, part=part)) is not None:
+    if (before := recorded_evaluation(run, part=part)) is not None:
         return before, True
-    choose_precision(config.settings, device)
-    choose_kernels("auto", device)
-    opener = partial(open_source, config)
-    with Loader(opener, config.settings, workers=0, device=device) as loader:
-        rows = rows_of_parts(config, loader.source, part)
-        clips = min(len(rows), config.settings.batch_size)
-        shapes = loader.source.shapes
-        require_memory_to_evaluate(config, shapes, device, clips=clips)
-        # A training that runs beside this evaluation may write other weights meanwhile, so the
-        # fingerprint is that of the bytes that are evaluated.
-        weights = read_bytes(checkpoint)
-        model, epoch = load_network(config, shapes, checkpoint, weights)
-        progress.start(f"evaluate {part}", len(rows), "clips")
-        scores = predict(
-            place_network(model, config.settings, device),
-            loader,
-            rows,
-            config.settings,
-            device=device,
-            progress=progress,
-        )
+    with open_part(run, part, device) as opened:
+        progress.start(f"evaluate {part}", len(opened.rows), "clips")
+        scores = opened.scores(progress=progress)
     progress.stop()
     if not isfinite(scores.loss):
         raise RunError(
-            f"{checkpoint}: the loss on {part} is NaN or infinite, so there is nothing to report; "
-            "train the run again with a lower optimizer.base_lr, or check the data with "
+            f"{run.checkpoint}: the loss on {part} is NaN or infinite, so there is nothing to "
+            "report; train the run again with a lower optimizer.base_lr, or check the data with "
             "'avsnn verify'."
         )
     result = measure(
         config,
         scores,
         part=part,
-        epoch=epoch,
-        fingerprint=_fingerprint(config, part, weights),
+        epoch=opened.epoch,
+        fingerprint=_fingerprint(run, part),
         run=folder,
     )
     if not (folder / "config.yaml").exists():
@@ -123,18 +88,17 @@ def _evaluate(
     return result, False
 
 
-def recorded_evaluation(folder: Path, config: RunConfig, *, part: Part) -> Evaluation | None:
+def recorded_evaluation(run: StoredRun, *, part: Part) -> Evaluation | None:
     """Return the recorded evaluation of the present best checkpoint.
 
     Returns:
         None if there is none, or if the record is damaged or of another version; the same
         measurement then writes the record anew.
     """
-    recorded = read_evaluation(evaluation_path(folder, part))
-    if recorded is None or not best_checkpoint(folder).exists():
+    recorded = read_evaluation(evaluation_path(run.folder, part))
+    if recorded is None:
         return None
-    weights = read_bytes(best_checkpoint(folder))
-    return recorded if recorded.fingerprint == _fingerprint(config, part, weights) else None
+    return recorded if recorded.fingerprint == _fingerprint(run, part) else None
 
 
 def evaluation_path(folder: Path, part: Part) -> Path:
@@ -142,6 +106,5 @@ def evaluation_path(folder: Path, part: Part) -> Path:
     return folder / "report" / f"{part}.json"
 
 
-def _fingerprint(config: RunConfig, part: Part, weights: bytes) -> str:
-    digest = hashlib.sha256(weights).hexdigest()
-    return fingerprint([EVALUATE_VERSION, config.data.fingerprint, part, digest])
+def _fingerprint(run: StoredRun, part: Part) -> str:
+    return fingerprint([EVALUATE_VERSION, run.config.data.fingerprint, part, run.digest])

@@ -24,8 +24,10 @@ from avsnn.pipeline.experiments.tables import (
     load_table,
     write_table,
 )
+from avsnn.pipeline.runs.checkpoint import best_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.runs.stored_run import StoredRun
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.options import RunOptions
@@ -46,7 +48,9 @@ class Experiment(NamedTuple):
             epochs = len(read_metrics(self.folder, self.config.settings.selection))
             if epochs < self.config.settings.epochs:
                 return RunState(epochs)
-            result = recorded_evaluation(self.folder, self.config, part="test")
+            if not best_checkpoint(self.folder).exists():
+                return RunState(epochs)
+            result = recorded_evaluation(StoredRun(self.folder), part="test")
         except (UserError, RunError, OSError) as error:
             return RunState(0, failure=_reason(error))
         return RunState(epochs, top1=None if result is None else 100 * result.top1)

@@ -1,5 +1,6 @@
 """The logits of a network for the clips of some rows."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,11 @@ from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.runs.train_settings import TrainSettings
+
+# Changes the input of a network, for instance by noise. The arguments are the audio input and the
+# visual input as `network_inputs` returns them, and the row of each clip, ``[B]``. The result is both
+# inputs, of the same shapes.
+Change = Callable[[Tensor, Tensor, NDArray[np.int64]], tuple[Tensor, Tensor]]
 
 
 class Scores(NamedTuple):
@@ -52,6 +58,7 @@ def predict(
     *,
     device: torch.device,
     batch_size: int | None = None,
+    change: Change | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Return the logits of a network for some rows, in the order of the rows.
@@ -63,6 +70,7 @@ def predict(
         settings: the settings of the training; nothing is augmented.
         device: the device that computes, which gets the batches of the loader.
         batch_size: clips of a step; by default those of a training step.
+        change: changes the input of the network; None changes nothing.
         progress: told of every clip.
     """
     # Some networks draw numbers also in evaluation (SCA, as published). The seed makes these
@@ -76,6 +84,8 @@ def predict(
         for batch in loader.read(requests):
             # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
             audio, frames = network_inputs(batch, settings)
+            if change is not None:
+                audio, frames = change(audio, frames, batch.rows)
             with autocast(settings, device):
                 output = model(audio, frames)
             # The logits stay on the device until the end, so the CPU waits for no single batch.

@@ -1,0 +1,1 @@
+"""What happens inside a network while it answers: spikes, operations, time steps, attention."""

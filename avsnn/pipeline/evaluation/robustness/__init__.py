@@ -1,0 +1,1 @@
+"""How a network answers to noisy, missing and swapped inputs."""

@@ -1,0 +1,88 @@
+"""The content of ``report/PART-robustness.json``."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from avsnn.datasets_manifest.clips import Part
+from avsnn.pipeline.evaluation.intervals import Share
+
+Modality = Literal["audio", "visual"]
+
+
+class NoisePoint(BaseModel):
+    """The accuracy at one level of noise.
+
+    Attributes:
+        snr: signal to noise ratio in dB; None without noise.
+        top1: top-1 accuracy, with its interval.
+    """
+
+    snr: float | None
+    top1: Share
+
+
+class NoiseCurve(BaseModel):
+    """The accuracy over the level of noise.
+
+    Attributes:
+        target: which input is noisy.
+        points: the clean input first, then the levels from the highest to the lowest SNR.
+    """
+
+    target: Literal["visual", "audio", "both"]
+    points: list[NoisePoint]
+
+
+class MissingModality(BaseModel):
+    """The accuracy without one modality.
+
+    Attributes:
+        missing: the modality that the network does not get.
+        filling: what the network gets instead: zeros at the input of the network, or silence or a
+            grey picture before the normalisation.
+        top1: top-1 accuracy, with its interval.
+    """
+
+    missing: Modality
+    filling: Literal["zeros", "silence", "grey"]
+    top1: Share
+
+
+class SwappedModality(BaseModel):
+    """Whom a network follows when each clip gets the sound of a clip of another class.
+
+    Attributes:
+        clips: number of clips with a swapped sound.
+        follows_audio: share of answers that name the class of the sound.
+        follows_visual: share of answers that name the class of the picture.
+        follows_neither: share of all other answers.
+    """
+
+    clips: int
+    follows_audio: Share
+    follows_visual: Share
+    follows_neither: Share
+
+
+class Robustness(BaseModel):
+    """The content of ``report/PART-robustness.json``.
+
+    Attributes:
+        fingerprint: changes with the checkpoint, the data, the part and the version of the code.
+        part: the part that was measured.
+        clips: number of clips.
+        trained_with_noise: SNR in dB of the noise on training frames, the published habit
+            (``data.augment.noise_snr``); None if the frames had no noise.
+        curves: the accuracy over the level of noise, one curve for each noisy input.
+        missing: the accuracy without one modality; empty for a network of one modality.
+        swapped: whom the network follows; None for a network of one modality.
+    """
+
+    fingerprint: str
+    part: Part
+    clips: int
+    trained_with_noise: float | None
+    curves: list[NoiseCurve]
+    missing: list[MissingModality]
+    swapped: SwappedModality | None
