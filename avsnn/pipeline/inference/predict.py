@@ -17,8 +17,8 @@ from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Changes the input of a network, for instance by noise. The arguments are the audio input and the
-# visual input as `network_inputs` returns them, and the row of each clip, ``[B]``. The result is both
-# inputs, of the same shapes.
+# visual input as `network_inputs` returns them, and the row of each clip, ``[B]``. The result is
+# both inputs, of the same shapes.
 Change = Callable[[Tensor, Tensor, NDArray[np.int64]], tuple[Tensor, Tensor]]
 
 
