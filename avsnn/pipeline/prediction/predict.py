@@ -36,7 +36,7 @@ from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.stored_run import StoredRun
 
 # Number of clips that the network computes together on a CPU; larger batches are not faster there.
-CLIPS_ON_CPU = 16
+CLIPS_ON_CPU = 32
 
 # Number of classes that a prediction names.
 TOP = 3
