@@ -174,7 +174,9 @@ def test_a_missing_modality_is_zero_at_the_input_of_the_network(
     assert [bool(row.any()) for row in frames[:2]] == [False, True]
 
 
-def test_a_script_of_three_lines_predicts(small_run: Path, small_demo: Path, tmp_path: Path) -> None:
+def test_a_script_of_three_lines_predicts(
+    small_run: Path, small_demo: Path, tmp_path: Path
+) -> None:
     """The children of the script do not execute the script again."""
     video = next((small_demo / "demo" / "raw" / "video").iterdir())
     script = tmp_path / "three_lines.py"
