@@ -12,6 +12,7 @@ from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.image import encode_jpeg
 from avsnn.pipeline.prediction.decode import Members, decode_media
 from avsnn.pipeline.prediction.find_clips import File
+from avsnn.pipeline.prepare.clip_members import read_video_members
 
 SETTINGS = ExtractSettings()
 
@@ -32,17 +33,14 @@ def write_video(path: Path, *, sound: np.ndarray | None = None, picture: bool = 
     """Write 2 s of MPEG-4 in Matroska, with sound if there are samples of 8000 Hz."""
     with av.open(path, "w") as container:
         video = container.add_stream("mpeg4", rate=10, width=32, height=32) if picture else None
-        audio = (
-            container.add_stream("pcm_s16le", rate=8000, layout="mono")
-            if sound is not None
-            else None
-        )
+        if sound is not None:
+            audio = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         if video is not None:
             for number in range(20):
                 frame = np.full((32, 32, 3), number * 10, np.uint8)
                 container.mux(video.encode(av.VideoFrame.from_ndarray(frame)))
             container.mux(video.encode())
-        if audio is not None and sound is not None:
+        if sound is not None:
             frame = av.AudioFrame.from_ndarray(sound.astype(np.int16)[None], layout="mono")
             frame.sample_rate = 8000
             container.mux(audio.encode(frame))
@@ -97,8 +95,6 @@ def test_an_image_is_known_by_its_content_and_keeps_its_bytes(tmp_path: Path) ->
 
 
 def test_the_frame_of_a_video_is_the_middle_of_the_wanted_frames(tmp_path: Path) -> None:
-    from avsnn.pipeline.prepare.clip_members import read_video_members
-
     video = write_video(tmp_path / "a.mkv")
     images, _ = read_video_members(video, SETTINGS, None)
     assert list(images) == ["0.jpg", "1.jpg"]
@@ -127,7 +123,7 @@ def test_a_bad_file_has_its_reason(tmp_path: Path, case: str) -> None:
 
 def test_silence_alone_and_a_damaged_sound_are_refused(tmp_path: Path) -> None:
     silent = write_wav(tmp_path / "silent.wav", NO_TONE)
-    with pytest.raises(MediaError, match="^the sound is digital silence .* there is no picture$"):
+    with pytest.raises(MediaError, match=r"^the sound is digital silence .* there is no picture$"):
         decode(None, silent)
     cut = write_wav(tmp_path / "cut.wav", TONE)
     cut.write_bytes(cut.read_bytes()[:9000])
