@@ -1,10 +1,10 @@
 """Measures how fast `predict` answers for small clips, against `extract` of the same clips.
 
-Run ``GOMP_SPINCOUNT=0 python -m benchmarks.predict`` in the project's folder, with the ``dev`` extra
-installed; the command `predict` sets this variable for itself. Both
-decode the same files with the same number of processes, and `predict` also computes the rows of the
-caches and the network. The rounds take turns, so a busy machine disturbs both sides of the ratio.
-The processes of `extract` run before the measurement; those of `predict` start inside.
+Run ``GOMP_SPINCOUNT=0 python -m benchmarks.predict`` in the project's folder, with the ``dev``
+extra installed; the command `predict` sets this variable for itself. Both decode the same files
+with the same number of processes, and `predict` also computes the rows of the caches and the
+network. The rounds take turns, so a busy machine disturbs both sides of the ratio. The processes of
+`extract` run before the measurement; those of `predict` start inside.
 """
 
 import argparse

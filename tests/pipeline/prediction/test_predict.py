@@ -14,7 +14,7 @@ from avsnn.pipeline.prediction import predict as module
 from avsnn.pipeline.prediction.predict import predict_files
 from avsnn.pipeline.prediction.record import Prediction
 from avsnn.pipeline.runs.stored_run import StoredRun
-from tests.conftest import ALONE, PROJECT
+from tests.conftest import ALONE, ONE_SMALL_EPOCH, PROJECT
 from tests.warm import Warm
 
 CPU = torch.device("cpu")
@@ -172,6 +172,20 @@ def test_a_missing_modality_is_zero_at_the_input_of_the_network(
     ((audio, frames),) = inputs
     assert [bool(row.any()) for row in audio[:2]] == [True, False]
     assert [bool(row.any()) for row in frames[:2]] == [False, True]
+
+
+def test_a_network_that_only_hears_gives_no_answer_without_sound(
+    warm: Warm, small_demo: Path, tmp_path: Path
+) -> None:
+    words = ["--root", str(small_demo), *ONE_SMALL_EPOCH, "--set", "model.method=audio"]
+    done = warm.run(["train", "demo", "--run", "run", *words], tmp_path)
+    assert done.returncode == 0, done.stderr
+    raw = small_demo / "demo" / "raw"
+    sound, other = sorted((raw / "audio").iterdir())[:2]
+    heard, seen = predict(tmp_path / "run", sound, raw / "video" / f"{other.stem}.mp4")
+    assert heard.answer
+    assert (seen.answer, seen.top, seen.missing) == (None, [], ["audio"])
+    assert seen.reason == "there is no sound, and the network reads nothing else"
 
 
 def test_a_script_of_three_lines_predicts(
