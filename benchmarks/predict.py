@@ -26,7 +26,7 @@ from avsnn.pipeline.prediction.predict import predict_files
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.runs.stored_run import StoredRun
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
-from tests.conftest import ONE_SMALL_EPOCH, NoProgress
+from tests.conftest import NoProgress
 from tests.warm import Warm
 
 
@@ -59,9 +59,9 @@ def main() -> None:
 
 
 def prepare_and_train(work: Path) -> StoredRun:
-    """Prepare the demo, and train a small network for one epoch."""
+    """Prepare the demo, and train the network of the README for one epoch."""
     warm = Warm()
-    for words in (["prepare", "demo"], ["train", "demo", "--run", "run", *ONE_SMALL_EPOCH]):
+    for words in (["prepare", "demo"], ["train", "demo", "--run", "run", "--set", "epochs=1"]):
         done = warm.run(words, work)
         if done.returncode:
             raise SystemExit(done.stderr)

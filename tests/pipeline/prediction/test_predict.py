@@ -1,5 +1,6 @@
 """The answers for files are those of `evaluate`, whatever the files, workers and machines are."""
 
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,16 @@ def test_an_answer_depends_neither_on_other_clips_nor_on_workers(
     # Batches of three clips, the last one of two clips.
     monkeypatch.setattr(module, "CLIPS_ON_CPU", 3)
     assert predict(small_run, *videos, *sounds) == together
+
+
+def test_a_caller_may_stop_in_the_middle(small_run: Path, small_demo: Path) -> None:
+    threads, children = torch.get_num_threads(), set(multiprocessing.active_children())
+    folder = small_demo / "demo" / "raw"
+    predictions = predict_files(StoredRun(small_run), [folder], device=CPU, workers=2)
+    next(predictions)
+    predictions.close()
+    assert torch.get_num_threads() == threads
+    assert set(multiprocessing.active_children()) <= children
 
 
 def test_a_missing_modality_is_zero_at_the_input_of_the_network(
