@@ -126,7 +126,7 @@ def _noisy_spectrograms(
 ) -> dict[float, Tensor]:
     """Return the audio input of noisy sounds by level, in the memory layout of ``like``."""
     found = {}
-    for snr, images in sounds.images(rows).items():
+    for snr, images in sounds.images(rows, LEVELS).items():
         resized = resize_audio(torch.from_numpy(images).to(like.device), size=like.shape[-1])
         found[snr] = torch.empty_like(like).copy_(resized)
     return found

@@ -77,7 +77,7 @@ def measure_robustness(
     progress.start(f"robustness on {opened.part}", len(wanted) * len(labels), "answers")
     # Of equal logits, numpy takes the first, like `Scores.top`.
     answers: Answers = {Clean(): clean.logits.numpy().argmax(1)}
-    answers |= _answers(opened, wanted, opened.rows[sounds], progress)
+    answers |= answers_under(opened, wanted, opened.rows[sounds], progress)
     progress.stop()
     swapped = None
     if is_swapped:
@@ -98,7 +98,7 @@ def measure_robustness(
     )
 
 
-def _answers(
+def answers_under(
     opened: OpenPart,
     wanted: Sequence[Condition],
     other_rows: NDArray[np.int64],
@@ -108,12 +108,21 @@ def _answers(
 
     All conditions are computed batch by batch, so each clip is read once and each noise is drawn
     once.
+
+    Args:
+        opened: the network, and the clips of a part.
+        wanted: the conditions.
+        other_rows: the row whose sound each clip gets in `Swapped`, ``[N]``.
+        progress: told of every answer.
+
+    Raises:
+        UserError: the shards, which hold the waveforms, are missing, damaged or cannot be read.
     """
     settings = opened.run.config.settings
     gpus = [opened.device] if opened.device.type == "cuda" else []
     logits: dict[Condition, list[Tensor]] = {condition: [] for condition in wanted}
-    # Some networks draw numbers also in evaluation (SCA, as published). With the seed and `fork_rng`,
-    # these numbers are the same under every condition as in the evaluation.
+    # Some networks draw numbers also in evaluation (SCA, as published). With the seed and with
+    # `fork_rng`, these numbers are the same under every condition as in the evaluation.
     torch.manual_seed(settings.seed)
     opened.model.eval()
     with torch.inference_mode():

@@ -24,7 +24,7 @@ def sound_noise(row: int, count: int) -> NDArray[np.float64]:
     The power of the draw itself is 1, so that the level is exact also in a short sound.
     """
     drawn = sample_noise(seed=SEED, epoch=AUDIO_EPOCH, rows=np.array([row]), shape=(count,))[0]
-    noise = drawn.astype(np.float64)
+    noise: NDArray[np.float64] = drawn.astype(np.float64)
     noise /= np.sqrt(np.mean(np.square(noise)))
     return noise
 

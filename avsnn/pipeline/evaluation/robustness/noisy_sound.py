@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.engine.children import usable_cores
-from avsnn.pipeline.evaluation.robustness.noise import LEVELS, sound_noise
+from avsnn.pipeline.evaluation.robustness.noise import sound_noise
 from avsnn.pipeline.formats.audio_rows import audio_image, read_sound
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.prepare_settings import AudioSettings
@@ -58,23 +59,32 @@ class NoisySounds:
         self._settings = settings
         self._threads = threads
 
-    def images(self, rows: NDArray[np.int64]) -> dict[float, NDArray[np.float32]]:
+    def images(
+        self, rows: NDArray[np.int64], levels: Sequence[float]
+    ) -> dict[float, NDArray[np.float32]]:
         """Return the audio images ``[B, 1, F, F]`` of the clips of some rows, by level in dB.
+
+        Args:
+            rows: row of each clip, ``[B]``.
+            levels: signal to noise ratios in dB.
 
         Raises:
             UserError: a shard is missing or damaged, or cannot be read.
         """
         files = self._source.read_sounds(rows)
-        images = np.stack(list(self._threads.map(self._images_of_clip, rows.tolist(), files)))
-        return {snr: images[:, number] for number, snr in enumerate(LEVELS)}
+        compute = partial(self._images_of_clip, levels)
+        images = np.stack(list(self._threads.map(compute, rows.tolist(), files)))
+        return {snr: images[:, number] for number, snr in enumerate(levels)}
 
-    def _images_of_clip(self, row: int, file: bytes) -> NDArray[np.float32]:
+    def _images_of_clip(
+        self, levels: Sequence[float], row: int, file: bytes
+    ) -> NDArray[np.float32]:
         """Return the audio images of one clip at every level, ``[levels, 1, F, F]``."""
         key, settings = self._source.keys[row], self._settings
         try:
             with failures_of(f"the sound of the clip {key}"):
                 sound = resample(read_sound(file, key, settings), settings.sample_rate)
-                noisy = noisy_waveforms(sound, row, LEVELS)
+                noisy = noisy_waveforms(sound, row, levels)
                 return np.stack([audio_image(one, settings) for one in noisy])
         except MediaError as error:
             raise damaged_error(self._source.shard_of(row), str(error)) from None
