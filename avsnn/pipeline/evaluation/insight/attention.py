@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from avsnn.models.attention_maps import attention_by_keys, token_attention
-from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.evaluation.insight.chosen_clips import Clip
 from avsnn.pipeline.evaluation.insight.record import AttentionMap
 from avsnn.pipeline.inference.open_part import OpenPart
 
 
-def attention_maps(opened: OpenPart, clips: list[Clip], progress: Progress) -> list[AttentionMap]:
+def attention_maps(opened: OpenPart, clips: list[Clip]) -> list[AttentionMap]:
     """Return where the attention of some clips looks.
 
     Returns:
@@ -22,7 +21,7 @@ def attention_maps(opened: OpenPart, clips: list[Clip], progress: Progress) -> l
     if not attention_by_keys(opened.model):
         return []
     with token_attention(opened.model) as maps:
-        opened.scores(rows=np.array([clip.row for clip in clips]), progress=progress)
+        opened.scores(rows=np.array([clip.row for clip in clips]))
     frames, spectrograms = (torch.cat(maps[stream]).cpu() for stream in ("visual", "audio"))
     return [
         AttentionMap(

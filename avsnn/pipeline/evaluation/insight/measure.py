@@ -54,13 +54,12 @@ def measure_insight(
         clean: the scores of these clips.
         resampling: draws clips for the intervals.
         fingerprint: the fingerprint of the measurement.
-        progress: told of every clip of every pass.
+        progress: told of every clip of every pass over the part, and of every clip for the energy.
     """
     model, count = opened.model, len(opened.rows)
     clips = described(opened, clean)
     chosen = choose_clips(clean, most=ATTENTION_CLIPS)
-    energy_clips = min(count, ENERGY_CLIPS)
-    total = count * (1 + number_of_passes(model)) + energy_clips + len(chosen) + 1
+    total = count * (1 + number_of_passes(model)) + min(count, ENERGY_CLIPS)
     progress.start(f"look inside the network on {opened.part}", total, "clips")
     with (
         SpikeCounter(model) as spikes,
@@ -69,7 +68,7 @@ def measure_insight(
     ):
         opened.scores(progress=progress)
     rates = spikes.rates()
-    found_fans, recorded = _look_at_one_clip(opened, clips[chosen[0]].row, progress)
+    found_fans, recorded = _look_at_one_clip(opened, clips[chosen[0]].row)
     insight = Insight(
         fingerprint=fingerprint,
         part=opened.part,
@@ -85,22 +84,20 @@ def measure_insight(
         steps=step_accuracies(opened, clean, resampling, progress),
         contribution=contribution(opened, clean, progress),
         embedding=embed(torch.cat(features).cpu().numpy(), clips),
-        attention=attention_maps(opened, [clips[place] for place in chosen], progress),
+        attention=attention_maps(opened, [clips[place] for place in chosen]),
         rasters=[_raster(layer, clips[chosen[0]].key) for layer in recorded],
     )
     progress.stop()
     return insight
 
 
-def _look_at_one_clip(
-    opened: OpenPart, row: int, progress: Progress
-) -> tuple[dict[str, Fan], list[NeuronSpikes]]:
+def _look_at_one_clip(opened: OpenPart, row: int) -> tuple[dict[str, Fan], list[NeuronSpikes]]:
     """Return the fans of all layers of weights, and the spikes of some layers for one clip."""
     with (
         fans(opened.model) as found,
         neuron_spikes(opened.model, neurons=RASTER_NEURONS) as recorded,
     ):
-        opened.scores(rows=np.array([row]), progress=progress)
+        opened.scores(rows=np.array([row]))
     return found, [recorded[place] for place in evenly_spread(len(recorded), RASTER_LAYERS)]
 
 
