@@ -17,7 +17,7 @@ from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.shards import Member, read_shards, require_written_bytes
-from avsnn.pipeline.loading.shard_rows import EventRows, MediaRows, ShardRows
+from avsnn.pipeline.loading.shard_rows import rows_of_samples
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
@@ -48,8 +48,7 @@ class ShardSource:
         self.keys = [sample.key for sample in samples]
         self.labels = torch.tensor([sample.label for sample in samples])
         self._frame_counts = np.array([sample.frames for sample in samples])
-        rows = EventRows if samples[0].events else MediaRows
-        self._rows: ShardRows = rows(samples, settings)
+        self._rows = rows_of_samples(samples, settings)
         self.shapes = self._rows.shapes
         self.note = ""
         self._store: AbstractFileSystem | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.media.checksums import require_flac_digest
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, NoSoundError
 from avsnn.pipeline.media.sound_files import read_samples, require_plausible_sound
 
 if TYPE_CHECKING:
@@ -199,9 +199,14 @@ def log_image(magnitudes: NDArray[np.float32], *, size: int) -> NDArray[np.float
 
 
 def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
-    """Refuse samples ``[n, channels]`` that are fewer than promised, or hold no sound."""
+    """Refuse samples ``[n, channels]`` that are fewer than promised, or hold no sound.
+
+    Raises:
+        NoSoundError: there are no samples, or the samples are silence.
+        MediaError: samples are missing, are no numbers or are far too loud.
+    """
     if not len(samples):
-        raise MediaError("holds no audio sample")
+        raise NoSoundError("holds no audio sample")
     if promised is not None and len(samples) < promised:
         raise MediaError(f"is truncated: {len(samples)} of the {promised} samples it promises")
     is_integer = np.issubdtype(samples.dtype, np.integer)
@@ -210,14 +215,14 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     if not math.isfinite(peak):
         raise MediaError("holds samples that are no numbers")
     if not peak:
-        raise MediaError("is digital silence from start to end")
+        raise NoSoundError("is digital silence from start to end")
     if peak > MAX_FLOAT_PEAK:
         raise MediaError(
             f"holds samples up to {math.floor(peak):,}, where floating-point sound ends at 1"
         )
     if peak < SILENCE_PEAK:
         level = 20 * math.log10(peak)
-        raise MediaError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
+        raise NoSoundError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
     mixed = samples[:, 0]
     if samples.shape[1] > 1:
         # The networks hear the mean of all channels.
@@ -225,7 +230,7 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
         mean = _peak(mixed) / full_scale
         if mean < SILENCE_PEAK:
             mixed_level = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
-            raise MediaError(
+            raise NoSoundError(
                 f"is silent when its channels are mixed: the peak of their mean is {mixed_level}, "
                 f"below {SILENCE_DBFS:.0f} dBFS"
             )
@@ -235,7 +240,9 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     offset = float(inner.mean(dtype=np.float64)) / full_scale
     swing = (float(inner.max()) - float(inner.min())) / 2 / full_scale
     if swing < SILENCE_PEAK <= abs(offset):
-        raise MediaError(f"is silent: all its samples are close to the constant value {offset:.3f}")
+        raise NoSoundError(
+            f"is silent: all its samples are close to the constant value {offset:.3f}"
+        )
 
 
 def _peak(samples: NDArray[Any]) -> float:

@@ -1,0 +1,91 @@
+"""The operations and the energy of one inference, by the rule of `models/energy.py`."""
+
+import torch
+from torch import Tensor
+
+from avsnn.models.energy import AC_PJ, MAC_PJ, Operations, count_operations, count_parameters
+from avsnn.models.rasters import evenly_spread
+from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.evaluation.insight.accuracies import running_for
+from avsnn.pipeline.evaluation.insight.record import Energy, LayerEnergy
+from avsnn.pipeline.inference.device import autocast
+from avsnn.pipeline.inference.inputs import network_inputs
+from avsnn.pipeline.inference.open_part import OpenPart
+from avsnn.pipeline.loading.order import evaluation_requests
+
+# Counting takes about as long as ten passes over the same clips.
+ENERGY_CLIPS = 32
+# A layer is binary or not for a whole batch, so batches must be the same whatever the settings say.
+_CLIPS_TOGETHER = 8
+
+
+def measure_energy(opened: OpenPart, progress: Progress) -> Energy:
+    """Count the operations of up to 32 clips, which are spread evenly over the part.
+
+    Args:
+        opened: the network and the clips.
+        progress: told of every clip.
+    """
+    settings = opened.run.config.settings
+    rows = opened.rows[evenly_spread(len(opened.rows), ENERGY_CLIPS).numpy()]
+    total: list[LayerEnergy] = []
+    as_ann = 0.0
+    # Some networks draw numbers also in evaluation (SCA, as published).
+    torch.manual_seed(settings.seed)
+    for batch in opened.loader.read(evaluation_requests(rows, batch_size=_CLIPS_TOGETHER)):
+        audio, frames = network_inputs(batch, settings)
+        with autocast(settings, opened.device):
+            counted = count_operations(opened.model, audio, frames)
+            as_ann = as_ann or _operations_as_ann(opened, audio, frames)
+        _add(total, counted, share=len(batch.rows) / len(rows))
+        progress.advance(len(batch.rows))
+    return _summed(total, opened, clips=len(rows), as_ann=as_ann)
+
+
+def _operations_as_ann(opened: OpenPart, audio: Tensor, frames: Tensor) -> float:
+    """Return the operations of the same network as an artificial network, for one clip.
+
+    An artificial network reads a static image once, and event frames one by one.
+    """
+    steps = next((len(x) for x in (audio, frames) if x.dim() == 5), 1)
+    first = (x[..., :1, :, :, :] for x in (audio, frames))
+    with running_for(opened.model, steps):
+        return count_operations(opened.model, *first).dense
+
+
+def _add(total: list[LayerEnergy], counted: Operations, *, share: float) -> None:
+    """Add the operations of a batch to a mean over clips.
+
+    Args:
+        total: the mean so far; empty before the first batch.
+        counted: operations of the batch for one clip.
+        share: the share of the clips that are in the batch.
+    """
+    if not total:
+        total += [
+            LayerEnergy(layer=layer.name, kind=layer.kind, dense=layer.dense, macs=0, acs=0)
+            for layer in counted.layers
+        ]
+    for mean, layer in zip(total, counted.layers, strict=True):
+        mean.macs += layer.macs * share
+        mean.acs += layer.acs * share
+
+
+def _summed(layers: list[LayerEnergy], opened: OpenPart, *, clips: int, as_ann: float) -> Energy:
+    macs, acs = sum(layer.macs for layer in layers), sum(layer.acs for layer in layers)
+    energy = macs * MAC_PJ + acs * AC_PJ
+    of_attention = sum(
+        layer.macs * MAC_PJ + layer.acs * AC_PJ for layer in layers if layer.kind == "product"
+    )
+    return Energy(
+        parameters=count_parameters(opened.model),
+        clips=clips,
+        macs=macs,
+        acs=acs,
+        dense=sum(layer.dense for layer in layers),
+        energy_pj=energy,
+        ann_macs=as_ann,
+        ann_energy_pj=as_ann * MAC_PJ,
+        attention_share=of_attention / energy if energy else 0.0,
+        layers=layers,
+    )
