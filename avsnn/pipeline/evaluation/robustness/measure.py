@@ -60,18 +60,8 @@ def measure_robustness(
         UserError: the shards, which hold the waveforms, are missing, damaged or cannot be read.
     """
     config = opened.run.config
-    augment = config.settings.data.augment
-    hears = not isinstance(opened.model, VisualSpikformer)
-    sees = not isinstance(opened.model, AudioSpikformer)
-    has_events = is_events(opened.loader.source.shapes.audio)
     labels = clean.labels.numpy()
-    wanted = conditions(
-        hears=hears,
-        sees=sees,
-        has_events=has_events,
-        noise_in_evaluation=augment.noise_snr is not None and augment.noise_in_evaluation,
-        classes=len(np.unique(labels)),
-    )
+    wanted = _wanted(opened, labels)
     is_swapped = Swapped() in wanted
     sounds = swapped_sounds(labels) if is_swapped else np.arange(len(labels))
     progress.start(f"robustness on {opened.part}", len(wanted) * len(labels), "answers")
@@ -84,17 +74,31 @@ def measure_robustness(
         swapped = measure_swapped(
             answers[Swapped()], heard=labels[sounds], seen=labels, resampling=resampling
         )
+    has_events = is_events(opened.loader.source.shapes.audio)
     audio_noise: Literal["waveform", "event frames"] = "event frames" if has_events else "waveform"
+    is_noisy = any(isinstance(one, Noisy) and one.has_noisy_audio for one in wanted)
     return Robustness(
         fingerprint=fingerprint,
         part=opened.part,
         clips=len(labels),
-        trained_with_noise=augment.noise_snr,
+        trained_with_noise=config.settings.data.augment.noise_snr,
         prepared_with_noise=None if has_events else config.data.settings.audio.noise_snr,
-        audio_noise=audio_noise if hears else None,
+        audio_noise=audio_noise if is_noisy else None,
         curves=_curves(answers, labels, resampling),
         missing=_missing(answers, labels, resampling),
         swapped=swapped,
+    )
+
+
+def _wanted(opened: OpenPart, labels: NDArray[np.int64]) -> list[Condition]:
+    """Return the conditions to measure."""
+    augment = opened.run.config.settings.data.augment
+    return conditions(
+        hears=not isinstance(opened.model, VisualSpikformer),
+        sees=not isinstance(opened.model, AudioSpikformer),
+        has_events=is_events(opened.loader.source.shapes.audio),
+        noise_in_evaluation=augment.noise_snr is not None and augment.noise_in_evaluation,
+        classes=len(np.unique(labels)),
     )
 
 

@@ -74,7 +74,7 @@ def open_changed(
 def measured(opened: OpenPart, model: nn.Module | None = None) -> Robustness:
     """Return the robustness of a network, by default of the network of the run."""
     opened = opened._replace(model=model or opened.model)
-    resampling = Resampling(None, len(opened.rows))
+    resampling = Resampling(opened.keys)
     return measure_robustness(
         opened, opened.scores(), resampling, fingerprint="f", progress=NoProgress()
     )

@@ -157,7 +157,7 @@ def test_two_measurements_are_equal_and_the_progress_is_told_of_every_answer(
     second = measure_robustness(
         opened,
         opened.scores(),
-        Resampling(None, len(opened.rows)),
+        Resampling(opened.keys),
         fingerprint="f",
         progress=counter,
     )

@@ -2,8 +2,10 @@
 
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from avsnn.errors import UserError
 from avsnn.pipeline.evaluation.robustness.noise import LEVELS, VISUAL_EPOCH, InputNoise
 from avsnn.pipeline.evaluation.robustness.noisy_sound import (
+    NoisySounds,
     noisy_waveforms,
     open_sounds,
     silent_image,
@@ -126,6 +129,44 @@ def test_without_noise_a_sound_of_any_rate_gives_the_row_that_prepare_writes(
     sound = audio.resample(read_sound(file.getvalue(), "k", settings), settings.sample_rate)
     (same,) = noisy_waveforms(sound, 0, [math.inf])
     assert np.array_equal(audio_image(same, settings), audio_row(file.getvalue(), "k", settings))
+
+
+class OneSound:
+    """Shards that hold one clip."""
+
+    keys: ClassVar = ["k"]
+
+    def __init__(self, file: bytes) -> None:
+        self.file = file
+
+    def read_sounds(self, rows: np.ndarray) -> list[bytes]:
+        return [self.file]
+
+    def shard_of(self, row: int) -> Path:
+        return Path("train-000000.tar")
+
+
+def test_noise_is_added_at_the_sample_rate_of_the_spectrogram() -> None:
+    # Added at 48,000 Hz, half of the noise would lie above 11,025 Hz, where the spectrogram ends.
+    file = BytesIO()
+    soundfile.write(file, 0.3 * np.sin(np.arange(48000) / 20), 48000, "PCM_16", format="FLAC")
+    settings = AudioSettings()
+    with ThreadPoolExecutor(1) as threads:
+        sounds = NoisySounds(OneSound(file.getvalue()), settings, threads)
+        images = sounds.images(np.array([0]), LEVELS)
+    heard = audio.resample(audio.read(file.getvalue()), 22050)
+    for level, sound in zip(LEVELS, noisy_waveforms(heard, 0, LEVELS), strict=True):
+        assert snr(heard.samples, sound.samples) == pytest.approx(level, abs=0.1)
+        assert np.array_equal(images[level][0], audio_image(sound, settings))
+
+
+def test_a_sound_that_cannot_be_decoded_names_its_shard_and_its_clip() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        sounds = NoisySounds(OneSound(b"no sound"), AudioSettings(), threads)
+        with pytest.raises(
+            UserError, match=r"train-000000\.tar is damaged \(the sound of the clip k"
+        ):
+            sounds.images(np.array([0]), LEVELS)
 
 
 def test_the_image_of_silence_is_the_logarithm_of_the_smallest_magnitude() -> None:

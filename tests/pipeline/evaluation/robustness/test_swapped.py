@@ -34,7 +34,7 @@ def test_answers_follow_the_sound_the_picture_or_neither() -> None:
         np.array([0, 1, 2, 2]),
         heard=np.array([0, 0, 0, 2]),
         seen=np.array([1, 1, 1, 1]),
-        resampling=Resampling(None, 4),
+        resampling=Resampling(["a", "b", "c", "d"]),
     )
     assert (found.clips, found.follows_audio.value) == (4, 0.5)
     assert (found.follows_visual.value, found.follows_neither.value) == (0.25, 0.25)
