@@ -24,6 +24,7 @@ PAGES = [
     "docs/cluster.md",
     "docs/damaged-files.md",
     "docs/events.md",
+    "docs/insight.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
