@@ -23,6 +23,7 @@ PAGES = [
     "docs/add-a-fusion-method.md",
     "docs/cluster.md",
     "docs/damaged-files.md",
+    "docs/robustness.md",
     "docs/events.md",
     "docs/insight.md",
 ]

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.device import autocast
 from avsnn.pipeline.inference.inputs import network_inputs
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -29,6 +30,23 @@ class Scores(NamedTuple):
     labels: Tensor
 
     @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Probability of every class ``[N, classes]``: the softmax of the logits."""
+        shares: NDArray[np.float64] = self.logits.double().softmax(1).numpy()
+        return shares
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """Class with the highest logit of each clip ``[N]``; of equal logits, the lower class."""
+        # torch's argmax takes any of several equal logits, numpy's argmax the first.
+        return np.asarray(self.logits.numpy().argmax(1))
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Whether the answer to each clip is right ``[N]``."""
+        return self.is_in_top(1)
+
+    @property
     def loss(self) -> float:
         """Mean cross-entropy, without label smoothing."""
         return float(cross_entropy(self.logits, self.labels))
@@ -39,15 +57,19 @@ class Scores(NamedTuple):
         return self.top(1)
 
     def top(self, k: int) -> float:
-        """Return the share of clips whose class is among the ``k`` highest logits.
+        """Return the share of clips whose class is among the ``k`` highest logits."""
+        return float(self.is_in_top(k).sum()) / len(self.labels)
 
-        Of equal logits, the one of the lower class counts as higher, as in ``argmax``. ``topk``
+    def is_in_top(self, k: int) -> NDArray[np.bool_]:
+        """Return whether the class of each clip is among the ``k`` highest logits ``[N]``.
+
+        Of equal logits, the one of the lower class counts as higher, as in ``answers``. ``topk``
         takes any of them, and silent networks and bf16 give equal logits.
         """
         own = self.logits.gather(1, self.labels[:, None])
         is_before = torch.arange(self.logits.shape[1]) < self.labels[:, None]
         better = (self.logits > own) | ((self.logits == own) & is_before)
-        return int((better.sum(1) < k).sum()) / len(self.labels)
+        return np.asarray((better.sum(1) < k).numpy())
 
 
 def predict(
@@ -82,14 +104,34 @@ def predict(
     with torch.inference_mode():
         requests = evaluation_requests(rows, batch_size=batch_size or settings.batch_size)
         for batch in loader.read(requests):
-            # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
-            audio, frames = network_inputs(batch, settings)
-            if change is not None:
-                audio, frames = change(audio, frames, batch.rows)
-            with autocast(settings, device):
-                output = model(audio, frames)
             # The logits stay on the device until the end, so the CPU waits for no single batch.
-            logits.append(output.logits.float())
+            logits.append(batch_logits(model, batch, settings, device=device, change=change))
             if progress is not None:
                 progress.advance(len(batch.rows))
     return Scores(torch.cat(logits).cpu(), loader.source.labels[torch.from_numpy(rows)])
+
+
+def batch_logits(
+    model: nn.Module,
+    batch: Batch,
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    change: Change | None = None,
+) -> Tensor:
+    """Return the logits of a network for one batch, ``[B, classes]`` on the device.
+
+    Args:
+        model: the network in evaluation mode, on ``device``.
+        batch: the samples, on ``device``.
+        settings: the settings of the training.
+        device: the device that computes.
+        change: changes the input of the network; None changes nothing.
+    """
+    # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
+    audio, frames = network_inputs(batch, settings)
+    if change is not None:
+        audio, frames = change(audio, frames, batch.rows)
+    with autocast(settings, device):
+        logits: Tensor = model(audio, frames).logits
+    return logits.float()
