@@ -28,7 +28,7 @@ class Counting(NoProgress):
 
 
 def insight_of(opened: OpenPart, progress: NoProgress | None = None) -> Insight:
-    resampling = Resampling(None, len(opened.rows))
+    resampling = Resampling(opened.keys)
     return measure_insight(
         opened,
         opened.scores(),
