@@ -75,9 +75,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from avsnn import __version__
+        from avsnn.version import VERSION
 
-        typer.echo(f"avsnn {__version__}")
+        typer.echo(f"avsnn {VERSION}")
         raise typer.Exit
 
 

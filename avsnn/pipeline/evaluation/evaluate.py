@@ -40,6 +40,7 @@ from avsnn.pipeline.inference.memory import EVALUATION_ADVICE, lack_of_memory_sa
 from avsnn.pipeline.inference.open_part import OpenPart, open_part
 from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading.dataset import require_same_data
+from avsnn.pipeline.rows import Rows
 from avsnn.pipeline.runs.metrics import inspect_metrics
 from avsnn.pipeline.runs.stored_run import StoredRun
 
@@ -143,7 +144,7 @@ class _Work:
             folder=self._run.folder,
             config=config,
             evaluation=evaluation,
-            answers=answers,
+            answers=Rows(answers),
             examples=examples,
             robustness=robust,
             insight=inside,

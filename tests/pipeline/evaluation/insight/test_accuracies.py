@@ -7,6 +7,7 @@ import torch
 
 from avsnn.models.readout import token_and_time_mean
 from avsnn.models.zoo import METHODS, build
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.insight.accuracies import (
     contribution,
     numbers_of_steps,
@@ -15,7 +16,6 @@ from avsnn.pipeline.evaluation.insight.accuracies import (
     step_accuracies,
 )
 from avsnn.pipeline.evaluation.intervals import Resampling
-from tests.conftest import NoProgress
 from tests.pipeline.evaluation.insight.parts import CLASSES, made_up_part
 
 

@@ -6,11 +6,11 @@ import torch
 from avsnn.models.energy import count_operations
 from avsnn.models.spike_counter import spike_rates
 from avsnn.models.zoo import METHODS
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.insight.measure import measure_insight
 from avsnn.pipeline.evaluation.insight.record import Insight
 from avsnn.pipeline.evaluation.intervals import Resampling
 from avsnn.pipeline.inference.open_part import OpenPart
-from tests.conftest import NoProgress
 from tests.pipeline.evaluation.insight.parts import made_up_part
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avsnn.models.spikformer import Output
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.intervals import Resampling
 from avsnn.pipeline.evaluation.robustness.measure import measure_robustness
 from avsnn.pipeline.evaluation.robustness.record import Robustness
@@ -16,7 +17,6 @@ from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.open_part import OpenPart, open_part
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.runs.stored_run import StoredRun
-from tests.conftest import NoProgress
 
 CPU = torch.device("cpu")
 

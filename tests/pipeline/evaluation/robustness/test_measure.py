@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avsnn.models.zoo import ModelSettings, build
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.intervals import Resampling
 from avsnn.pipeline.evaluation.robustness.conditions import (
     Clean,
@@ -29,7 +30,6 @@ from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import train
-from tests.conftest import NoProgress
 from tests.event_data import write_event_data
 from tests.pipeline.evaluation.robustness.conftest import (
     CPU,
