@@ -25,6 +25,7 @@ PAGES = [
     "docs/damaged-files.md",
     "docs/robustness.md",
     "docs/events.md",
+    "docs/insight.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]

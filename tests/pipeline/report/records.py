@@ -284,6 +284,7 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
                 layer=name.removesuffix(".lif"),
                 kind="product" if name.endswith("l.lif") else "convolution",
                 dense=dense,
+                ann_macs=dense / 4,
                 macs=dense if first else 0,
                 acs=0 if first else dense * rates[name],
             )
@@ -307,7 +308,8 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
             acs=sum(layer.acs for layer in layers),
             dense=dense,
             energy_pj=energy,
-            ann_energy_pj=4.6 * dense,
+            ann_macs=dense / 4,
+            ann_energy_pj=4.6 * dense / 4,
             attention_share=0.07,
             layers=layers,
         ),

@@ -20,12 +20,6 @@ from avsnn.pipeline.inference.predict import Change, Scores
 MOST_STEPS = 16
 
 
-def hits(scores: Scores) -> NDArray[np.bool_]:
-    """Return whether each clip gets its class, ``[N]``; of equal logits, the first counts."""
-    right: NDArray[np.bool_] = scores.logits.numpy().argmax(1) == scores.labels.numpy()
-    return right
-
-
 def numbers_of_steps(model: nn.Module) -> list[int]:
     """Return the numbers of time steps that are measured: 1 to T, or 16 of them, with 1 and T."""
     return [t + 1 for t in evenly_spread(_steps(model), MOST_STEPS).tolist()]
@@ -85,7 +79,7 @@ def step_accuracies(
         else:
             with running_for(opened.model, steps) as first:
                 scores = opened.scores(change=first, progress=progress)
-        accuracies.append(StepAccuracy(steps=steps, top1=resampling.share(hits(scores))))
+        accuracies.append(StepAccuracy(steps=steps, top1=resampling.share(scores.is_right)))
     return accuracies
 
 

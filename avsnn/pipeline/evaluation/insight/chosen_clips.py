@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from avsnn.pipeline.inference.open_part import OpenPart
 from avsnn.pipeline.inference.predict import Scores
@@ -28,11 +27,10 @@ class Clip(NamedTuple):
 def described(opened: OpenPart, clean: Scores) -> list[Clip]:
     """Return every clip of the part, in the order of the rows."""
     names = opened.run.config.manifest.classes
-    answers = clean.logits.numpy().argmax(1).tolist()
-    rows, labels = opened.rows.tolist(), clean.labels.tolist()
+    columns = (opened.rows.tolist(), opened.keys, clean.labels.tolist(), clean.answers.tolist())
     return [
         Clip(row, key, names[label], names[answer])
-        for row, key, label, answer in zip(rows, opened.keys, labels, answers, strict=True)
+        for row, key, label, answer in zip(*columns, strict=True)
     ]
 
 
@@ -47,14 +45,13 @@ def choose_clips(clean: Scores, *, most: int) -> list[int]:
         clean: the scores of the clips.
         most: largest number of clips.
     """
-    confidence = torch.softmax(clean.logits.double(), dim=1).amax(1).numpy()
-    by_confidence = np.argsort(-confidence, kind="stable")
-    answers, labels = clean.logits.numpy().argmax(1), clean.labels.numpy()
+    by_confidence = np.argsort(-clean.probabilities.max(1), kind="stable")
+    labels, is_right = clean.labels.tolist(), clean.is_right
     right: dict[int, int] = {}
     wrong: list[int] = []
     for place in by_confidence.tolist():
-        if answers[place] == labels[place]:
-            right.setdefault(int(labels[place]), place)
+        if is_right[place]:
+            right.setdefault(labels[place], place)
         else:
             wrong.append(place)
     of_wrong = min(len(wrong), max(most // 2, most - len(right)))

@@ -29,49 +29,50 @@ def measure_energy(opened: OpenPart, progress: Progress) -> Energy:
     settings = opened.run.config.settings
     rows = opened.rows[evenly_spread(len(opened.rows), ENERGY_CLIPS).numpy()]
     total: list[LayerEnergy] = []
-    as_ann = 0.0
     # Some networks draw numbers also in evaluation (SCA, as published).
     torch.manual_seed(settings.seed)
     for batch in opened.loader.read(evaluation_requests(rows, batch_size=_CLIPS_TOGETHER)):
         audio, frames = network_inputs(batch, settings)
         with autocast(settings, opened.device):
             counted = count_operations(opened.model, audio, frames)
-            as_ann = as_ann or _operations_as_ann(opened, audio, frames)
-        _add(total, counted, share=len(batch.rows) / len(rows))
+            if not total:
+                total = _layers(counted, _operations_as_ann(opened, audio, frames))
+        for mean, layer in zip(total, counted.layers, strict=True):
+            mean.macs += layer.macs * len(batch.rows) / len(rows)
+            mean.acs += layer.acs * len(batch.rows) / len(rows)
         progress.advance(len(batch.rows))
-    return _summed(total, opened, clips=len(rows), as_ann=as_ann)
+    return _summed(total, opened, clips=len(rows))
 
 
-def _operations_as_ann(opened: OpenPart, audio: Tensor, frames: Tensor) -> float:
-    """Return the operations of the same network as an artificial network, for one clip.
+def _operations_as_ann(opened: OpenPart, audio: Tensor, frames: Tensor) -> Operations:
+    """Return the operations of one clip for which the network runs as often as an ANN would.
 
-    An artificial network reads a static image once, and event frames one by one.
+    An ANN reads a static image once, and event frames one by one. The dense operations are those
+    of the ANN.
     """
     steps = next((len(x) for x in (audio, frames) if x.dim() == 5), 1)
     first = (x[..., :1, :, :, :] for x in (audio, frames))
     with running_for(opened.model, steps):
-        return count_operations(opened.model, *first).dense
+        return count_operations(opened.model, *first)
 
 
-def _add(total: list[LayerEnergy], counted: Operations, *, share: float) -> None:
-    """Add the operations of a batch to a mean over clips.
-
-    Args:
-        total: the mean so far; empty before the first batch.
-        counted: operations of the batch for one clip.
-        share: the share of the clips that are in the batch.
-    """
-    if not total:
-        total += [
-            LayerEnergy(layer=layer.name, kind=layer.kind, dense=layer.dense, macs=0, acs=0)
-            for layer in counted.layers
-        ]
-    for mean, layer in zip(total, counted.layers, strict=True):
-        mean.macs += layer.macs * share
-        mean.acs += layer.acs * share
+def _layers(counted: Operations, as_ann: Operations) -> list[LayerEnergy]:
+    """Return the layers with what depends only on shapes; MACs and ACs are still 0."""
+    return [
+        LayerEnergy(
+            layer=layer.name,
+            kind=layer.kind,
+            dense=layer.dense,
+            ann_macs=ann.dense,
+            macs=0,
+            acs=0,
+        )
+        for layer, ann in zip(counted.layers, as_ann.layers, strict=True)
+    ]
 
 
-def _summed(layers: list[LayerEnergy], opened: OpenPart, *, clips: int, as_ann: float) -> Energy:
+def _summed(layers: list[LayerEnergy], opened: OpenPart, *, clips: int) -> Energy:
+    as_ann = sum(layer.ann_macs for layer in layers)
     macs, acs = sum(layer.macs for layer in layers), sum(layer.acs for layer in layers)
     energy = macs * MAC_PJ + acs * AC_PJ
     of_attention = sum(

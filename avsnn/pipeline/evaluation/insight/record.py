@@ -26,7 +26,8 @@ class LayerEnergy(BaseModel):
     Attributes:
         layer: name of the layer.
         kind: ``convolution``, ``linear`` or ``product`` (of attention).
-        dense: operations of the same layer with real values.
+        dense: operations of all time steps if every operation were a MAC.
+        ann_macs: operations of the same layer in an ANN; see `Energy.ann_macs`.
         macs: multiply-accumulates.
         acs: accumulates.
     """
@@ -34,6 +35,7 @@ class LayerEnergy(BaseModel):
     layer: str
     kind: str
     dense: float
+    ann_macs: float
     macs: float
     acs: float
 

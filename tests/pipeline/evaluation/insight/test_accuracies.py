@@ -40,7 +40,7 @@ def test_t_steps_are_a_network_that_was_built_for_t_steps(method: str, frames: i
         with running_for(opened.model, 2) as change:
             scores = opened.scores(change=change)
         everything = opened.scores()
-        accuracies = step_accuracies(opened, everything, Resampling(None, 12), NoProgress())
+        accuracies = step_accuracies(opened, everything, Resampling(opened.keys), NoProgress())
     assert torch.equal(scores.logits, of_two.logits)
     assert not torch.equal(scores.logits, everything.logits)
     assert accuracies[1].top1.value == of_two.accuracy

@@ -28,7 +28,7 @@ class Counting(NoProgress):
 
 
 def insight_of(opened: OpenPart, progress: NoProgress | None = None) -> Insight:
-    resampling = Resampling(None, len(opened.rows))
+    resampling = Resampling(opened.keys)
     return measure_insight(
         opened,
         opened.scores(),
@@ -85,6 +85,9 @@ def test_the_energy_is_that_of_the_counted_operations() -> None:
     assert (energy.macs, energy.acs, energy.dense) == (counted.macs, counted.acs, counted.dense)
     assert energy.energy_pj == pytest.approx(counted.energy())
     assert energy.ann_macs == one_step.dense < counted.dense
+    assert [(layer.layer, layer.ann_macs) for layer in energy.layers] == [
+        (layer.name, layer.dense) for layer in one_step.layers
+    ]
     assert energy.ann_energy_pj == pytest.approx(one_step.dense_energy())
     products = [layer for layer in counted.layers if layer.kind == "product"]
     of_attention = sum(4.6 * layer.macs + 0.9 * layer.acs for layer in products)
