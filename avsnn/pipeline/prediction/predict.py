@@ -8,6 +8,7 @@ hold, and the network answers for one batch after the other. The answer for a cl
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def _predictions(
     if progress is not None:
         progress.start("predict", len(clips), "clips")
     # The sandbox ends first, so that the thread does not wait for a decoder that hangs.
-    with ThreadPoolExecutor(1) as thread, Sandbox(workers) as sandbox:
+    with _thread_for_rows() as thread, Sandbox(workers) as sandbox:
         ahead = network.batch_size + DECODED_AHEAD * workers
         decoded = _decoded(clips, sandbox, network.config, ahead)
         samples = (network.sample(clip, pending) for clip, pending in decoded)
@@ -115,6 +116,22 @@ def _predictions(
         finally:
             if progress is not None:
                 progress.stop()
+
+
+@contextmanager
+def _thread_for_rows() -> Iterator[ThreadPoolExecutor]:
+    """Start a thread in which torch starts no threads of its own.
+
+    The arrays of one clip are so small that torch's threads would wait for each other most of the
+    time, and take the cores from the decoders.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
+            yield thread
+    finally:
+        # The number of a thread is also the number of every thread that starts later.
+        torch.set_num_threads(threads)
 
 
 def _next_samples(samples: Iterator[_Sample], count: int) -> list[_Sample]:
