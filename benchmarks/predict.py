@@ -25,7 +25,8 @@ from avsnn.pipeline.prediction.predict import predict_files
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.runs.stored_run import StoredRun
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
-from tests.conftest import ONE_SMALL_EPOCH, NoProgress
+from avsnn.pipeline.engine.progress import NoProgress
+from tests.conftest import ONE_SMALL_EPOCH
 from tests.warm import Warm
 
 
