@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "docs/ARCHITECTURE.md",
     "docs/add-a-fusion-method.md",
+    "docs/api.md",
     "docs/cluster.md",
     "docs/damaged-files.md",
     "docs/robustness.md",
@@ -57,6 +60,24 @@ def test_the_fusion_method_of_the_page_trains_with_the_command(
     assert done.returncode == 0, done.stderr
     assert "mean-exchange with" in done.stderr
     assert (tmp_path / "r" / "checkpoints" / "best.safetensors").exists()
+
+
+def test_the_code_of_the_page_on_python_runs(
+    small_demo: Path, small_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").symlink_to(small_demo)
+    shutil.copytree(small_run, tmp_path / "runs" / "demo")
+    program = "\n".join(code_blocks("docs/api.md", "python"))
+    # Worker processes of `predict` import the main module, which must not start them again.
+    (tmp_path / "page.py").write_text(f"def main():\n{indent(program, '    ')}\n\n" + MAIN)
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([2, 6])" in done.stdout
+
+
+MAIN = "if __name__ == '__main__':\n    main()\n"
 
 
 @pytest.mark.parametrize("method", METHODS)
