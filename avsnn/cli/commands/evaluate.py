@@ -50,7 +50,7 @@ def evaluate_command(
             f"--part {part} and --split {old_part} differ; --split is the former name of --part, "
             "so give --part alone."
         )
-    result, measured_before = evaluate(
+    results = evaluate(
         run,
         part=part or old_part or "test",
         root=root,
@@ -59,6 +59,6 @@ def evaluate_command(
     )
     page = write_report(run)
     if as_json:
-        print_json(result.model_dump(mode="json"))
+        print_json(results.evaluation.model_dump(mode="json"))
     else:
-        print_evaluation(result, measured_before=measured_before, page=page)
+        print_evaluation(results.evaluation, measured_before=results.measured_before, page=page)

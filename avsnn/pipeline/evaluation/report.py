@@ -12,7 +12,8 @@ from avsnn.pipeline.engine.atomic_files import (
 )
 from avsnn.pipeline.evaluation.evaluate import evaluation_path
 from avsnn.pipeline.evaluation.figures import draw_confusion, draw_curves, draw_spike_rates
-from avsnn.pipeline.evaluation.measures import Evaluation, read_evaluation
+from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.evaluation.records import read_any_record
 from avsnn.pipeline.pictures import png
 from avsnn.pipeline.runs.config import RunConfig, load_config
 from avsnn.pipeline.runs.metrics import inspect_metrics, is_best_epoch
@@ -63,7 +64,7 @@ def _write_report(folder: Path) -> Path:
     sections = [_header(config)]
     for part in REPORTED_PARTS:
         path = evaluation_path(folder, part)
-        result = read_evaluation(path)
+        result = read_any_record(Evaluation, path)
         if result is None:
             if path.exists():
                 damaged = f"{path} is damaged; run 'avsnn evaluate {folder} --part {part}'."

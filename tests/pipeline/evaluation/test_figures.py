@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from avsnn.pipeline.evaluation.calibration import Calibration
 from avsnn.pipeline.evaluation.figures import draw_confusion
-from avsnn.pipeline.evaluation.measures import ClassReport, Evaluation
+from avsnn.pipeline.evaluation.intervals import Share
+from avsnn.pipeline.evaluation.measures import ClassReport, Evaluation, Majority
 from avsnn.pipeline.pictures import png
 
 
@@ -24,7 +26,17 @@ def evaluation(names: list[str]) -> Evaluation:
         clips=2 * count,
         loss=1.0,
         top1=0.5,
+        top1_interval=Share(value=0.5, low=0.4, high=0.6),
         top5=None,
+        top5_interval=None,
+        resampled="clips",
+        resampled_units=2 * count,
+        chance=1 / count,
+        majority=Majority(name=names[0], share=1 / count),
+        calibration=Calibration(ece=0, bins=[]),
+        caveats=[],
+        clips_sha256="",
+        seed=0,
         classes=[ClassReport(name=n, precision=1, recall=1, f1=1, clips=2) for n in names],
         confusion=[[int(y == x) * 2 for x in range(count)] for y in range(count)],
     )

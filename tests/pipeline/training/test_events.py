@@ -62,8 +62,8 @@ def test_every_method_trains_and_is_evaluated_on_event_frames(
     run(event_root, tmp_path / "r", *words)
     (line,) = read_metrics(tmp_path / "r")
     assert np.isfinite(line["loss"])
-    found, _ = evaluate(tmp_path / "r", part="test", root=None, device=CPU, progress=NoProgress())
-    assert found.clips == 12
+    found = evaluate(tmp_path / "r", part="test", root=None, device=CPU, progress=NoProgress())
+    assert found.evaluation.clips == 12
     first = "patch" if method in ("audio", "visual") else "visual_patch"
     channels = weights(tmp_path / "r")[f"{first}.stages.0.conv.weight"].shape[1]
     assert channels == (1 if method == "audio" else 2)
