@@ -63,6 +63,11 @@ def _fake_plain_fire(
 torch.library.register_fake("avsnn::plain_fire", _fake_plain_fire)
 
 
+def tau_of(layer: LIF) -> float:
+    """Return the membrane time constant of a layer in steps, learned or not."""
+    return 1.0 / float(torch.sigmoid(layer.w)) if layer.learn_tau else layer.tau
+
+
 class PlainLIF(LIF):
     """Neurons of an evaluation as plain sums, products and comparisons, without a gradient.
 
@@ -88,7 +93,7 @@ class PlainLIF(LIF):
             slope=layer.slope,
             learn_tau=layer.learn_tau,
         )
-        self.rate = float(torch.sigmoid(layer.w)) if layer.learn_tau else 1.0 / layer.tau
+        self.rate = 1.0 / tau_of(layer)
 
     def forward(
         self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
@@ -141,7 +146,7 @@ class PlainNetwork(nn.Module):
         seed: seed of a random position bias.
 
     Attributes:
-        layers: names of the layers of neurons, in the order of the network's modules.
+        ran: names of the layers of neurons, in the order in which the last call computed them.
         returns_spikes: whether ``forward`` also returns the spikes of every layer that ran,
             ``[T, B, ...]`` each and before pooling, in the order of the computation.
     """
@@ -152,7 +157,7 @@ class PlainNetwork(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval().requires_grad_(requires_grad=False)
         modules = dict(self.network.named_modules())
-        self.layers = [name for name, module in modules.items() if isinstance(module, LIF)]
+        self.ran: list[str] = []
         for name, module in modules.items():
             if isinstance(module, LIF):
                 self.network.set_submodule(name, PlainLIF(module))
@@ -165,6 +170,7 @@ class PlainNetwork(nn.Module):
             return logits
         with recorded_spikes(self.network) as spikes:
             logits = self.network(audio, visual).logits
+        self.ran = list(spikes)
         return (logits, *spikes.values())
 
 

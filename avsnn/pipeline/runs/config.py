@@ -19,6 +19,9 @@ from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 3
 
+# The key of `RunConfig.made_with` that only a converted run has.
+CONVERTED_FROM = "converted_from"
+
 # The setting of the group `compute` that changes nothing of the result.
 CUDA_GRAPH = "cuda_graph"
 
@@ -61,6 +64,11 @@ class RunConfig(BaseModel):
             UserError: the data set has no such split.
         """
         return _require_split(self.manifest, self.settings)
+
+    @property
+    def converted_from(self) -> str:
+        """Name of the file of the authors' code that the run was converted from; empty if none."""
+        return self.made_with.get(CONVERTED_FROM, "")
 
     @property
     def folder_name(self) -> str:
