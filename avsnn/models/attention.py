@@ -58,7 +58,7 @@ class Mix(nn.Module):
         matrices = (to_matrices(x, self.layout) for x in (query, key, value))
         # Without gradients, no bytes are saved, and a tracer sees the products themselves.
         attend = _Attend.apply if torch.is_grad_enabled() else product
-        mixed = attend(*matrices)  # type: ignore[no-untyped-call]
+        mixed = attend(*matrices)
         return join_heads(from_matrices(mixed, self.layout), self.layout)
 
 

@@ -65,7 +65,7 @@ torch.library.register_fake("avsnn::plain_fire", _fake_plain_fire)
 
 def tau_of(layer: LIF) -> float:
     """Return the membrane time constant of a layer in steps, learned or not."""
-    return 1.0 / float(torch.sigmoid(layer.w)) if layer.learn_tau else layer.tau
+    return 1.0 / float(torch.sigmoid(layer.w.detach())) if layer.learn_tau else layer.tau
 
 
 class PlainLIF(LIF):
@@ -104,7 +104,7 @@ class PlainLIF(LIF):
             scale, shift = (x.view(-1, *[1] * behind) for x in norm.scale_and_shift())
             current = current * scale + shift
         fire = plain_fire if self.as_operator else _fire
-        return fire(current, steps or 0, self.rate, self.threshold, self.reset)  # type: ignore[no-any-return]
+        return fire(current, steps or 0, self.rate, self.threshold, self.reset)
 
     def pooled(
         self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
@@ -112,7 +112,7 @@ class PlainLIF(LIF):
         """Compute the spikes of ``LIF.pooled``."""
         spikes = self(current, steps, norm)
         pooled = functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1)
-        return pooled.unflatten(0, spikes.shape[:2])
+        return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
 
 
 class FixedBias(nn.Module):

@@ -37,7 +37,7 @@ def print_evaluation(result: Evaluation, *, measured_before: bool, page: Path | 
     top5 = "" if result.top5 is None else f", top-5 {result.top5:.2%}"
     out.print(
         f"top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f}, {result.clips:,} clips, "
-        f"epoch {result.epoch} (chosen on {result.selection})"
+        f"epoch {result.epoch or 'unknown'} (chosen on {result.selection})"
         f"{CHOSEN_ON_TEST if result.selection == 'test' else ''}"
     )
     if measured_before:

@@ -127,7 +127,8 @@ def _evaluation_section(result: Evaluation, picture: bytes) -> str:
     return (
         f"<h2>On the {result.part} part</h2>"
         f"<p class=headline>{result.top1:.2%}</p>"
-        f"<p>top-1 of {result.clips:,} clips{top5}, loss {result.loss:.4f}, epoch {result.epoch}, "
+        f"<p>top-1 of {result.clips:,} clips{top5}, loss {result.loss:.4f}, "
+        f"epoch {result.epoch or 'unknown'}, "
         f"chosen on {escape(result.selection)}.</p>{warning}"
         f"<table><tr><th>class{headings}{rows}</table>"
         + _image(picture, "confusion matrix", kind="square")

@@ -19,7 +19,7 @@ require_package("huggingface_hub", "the class SpikingClassifier")
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download  # noqa: E402
 
 
-class SpikingClassifier(  # type: ignore[misc] - without huggingface_hub, mypy knows no base
+class SpikingClassifier(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="avsnn",
@@ -84,13 +84,15 @@ class SpikingClassifier(  # type: ignore[misc] - without huggingface_hub, mypy k
         return model
 
     @classmethod
-    def _load_as_pickle(cls, _model: nn.Module, file: str, *_: Any) -> nn.Module:
+    def _load_as_pickle(  # type: ignore[override]
+        cls, model: nn.Module, model_file: str, map_location: str, strict: bool
+    ) -> nn.Module:
         """Refuse weights in a pickle, which can run code.
 
         Raises:
             UserError: always.
         """
-        raise UserError(f"{file} is a pickle, which can run code; ask for model.safetensors.")
+        raise UserError(f"{model_file} is a pickle, which can run code; ask for model.safetensors.")
 
     def generate_model_card(self, *arguments: Any, **keywords: Any) -> ModelCard:
         """Return the model card that was loaded; without a card, the general card of the Hub."""

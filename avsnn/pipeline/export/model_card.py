@@ -15,7 +15,7 @@ from avsnn.pipeline.runs.stored_run import run_name
 PARTS: tuple[Part, ...] = ("test", "val")
 
 # Characters that mean something in Markdown.
-MARKED = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$:])")
+MARKED = re.compile(r"([\\`*_{}\[\]|~$:])")
 
 PICOJOULES_PER_MICROJOULE = 1e6
 

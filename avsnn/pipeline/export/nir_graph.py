@@ -128,7 +128,7 @@ class GraphBuilder:
             stride=1,
             padding=1 if on_frames else 0,
             dilation=1,
-            groups=source.shape[0] // weight.shape[1],
+            groups=1,
             bias=as_array(bias),
         )
         return self.add(name, node, source, (weight.shape[0], *sides))
@@ -155,6 +155,7 @@ class GraphBuilder:
         """Add a patch split, and return tokens ``[C, N]``."""
         frames = image
         for place, stage in enumerate(layer.stages):
+            assert isinstance(stage, SpikingConv3x3)  # noqa: S101 - `ModuleList` loses the type
             frames = self.spiking_convolution(f"{name}.stages.{place}", stage, frames)
         position = self.spiking_convolution(f"{name}.position", layer.position, frames)
         return self.flatten(f"{name}.tokens", frames.plus(position), start=1)
@@ -177,11 +178,11 @@ class GraphBuilder:
         return self.convolution(name, layer.weight.unsqueeze(-1), layer.bias, source)
 
     def token_norm(self, name: str, layer: nn.Module, source: Signal) -> Signal:
-        """Add a batch norm of tokens, as a 1x1 convolution of each channel by itself."""
+        """Add a batch norm of tokens, as a 1x1 convolution with a diagonal matrix."""
         if not isinstance(layer, TokenNorm):
             return source
         scale, shift = layer.scale_and_shift()
-        return self.convolution(name, scale.view(-1, 1, 1), shift, source)
+        return self.convolution(name, scale.diag().unsqueeze(-1), shift, source)
 
     def scaled(self, name: str, factor: float, source: Signal) -> Signal:
         """Add a product with one factor."""

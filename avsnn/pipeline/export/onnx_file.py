@@ -53,6 +53,9 @@ def _record(plain: PlainNetwork, network: RunNetwork) -> Any:
     names = [one.name for one in network.description.inputs]
     inputs = network.example_inputs()
     with plain_operations():
+        # The first call tells the order of the layers. A tracer forgets what it sets.
+        plain(*inputs)
+        layers = plain.ran
         exported = torch.export.export(
             plain, inputs, dynamic_shapes=tuple(batch for _ in names), strict=False
         )
@@ -63,7 +66,7 @@ def _record(plain: PlainNetwork, network: RunNetwork) -> Any:
             optimize=False,
             opset_version=OPSET,
             input_names=names,
-            output_names=["logits", *(plain.ran if plain.returns_spikes else ())],
+            output_names=["logits", *layers],
             custom_translation_table={torch.ops.avsnn.plain_fire.default: _fire},
             verbose=False,
         )
@@ -73,8 +76,7 @@ def _record(plain: PlainNetwork, network: RunNetwork) -> Any:
 
 def _fire(current: Any, steps: int, rate: float, threshold: float, reset: str) -> Any:
     """Translate ``plain_network.plain_fire`` into ONNX operations."""
-    from onnxscript import opset18 as op
-
+    op = require_package("onnxscript", "an export to ONNX").opset18
     count = steps or current.shape[0]
     if steps:
         currents = [op.Unsqueeze(current, [0])] * steps

@@ -53,6 +53,7 @@ class NetworkDescription(BaseModel):
         tokens: number N of tokens.
         inputs: the inputs that the network reads.
         output: what the output is, as a sentence.
+        seed: seed of the training.
         epoch: epoch of the weights; 0 if nobody knows the epoch.
         notes: what differs from an evaluation by avsnn, as sentences.
     """
@@ -66,6 +67,7 @@ class NetworkDescription(BaseModel):
     tokens: int
     inputs: list[InputDescription]
     output: str
+    seed: int
     epoch: int
     notes: list[str]
 
@@ -87,7 +89,7 @@ class RunNetwork(NamedTuple):
         """Return the network in plain torch operations, for a tracer."""
         one = isinstance(self.model, UnimodalSpikformer)
         kind = PlainOneModality if one else PlainAudioVisual
-        return kind(self.model, tokens=self.description.tokens, seed=self.run.config.settings.seed)
+        return kind(self.model, tokens=self.description.tokens, seed=self.description.seed)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return inputs of zeros for two clips."""
@@ -140,6 +142,7 @@ def _describe(
         tokens=(size // 2 ** len(PATCH_SPLITS[settings.patch_split])) ** 2,
         inputs=inputs,
         output="logits [batch, classes], before softmax",
+        seed=config.settings.seed,
         epoch=epoch,
         notes=_notes(config),
     )

@@ -23,7 +23,9 @@ def torchscript_file(network: RunNetwork, *, spikes: bool = False) -> bytes:
     plain = network.plain()
     plain.returns_spikes = spikes
     with quiet_libraries(), plain_operations():
-        program = torch.jit.trace(plain, network.example_inputs(), check_trace=False)
+        program: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
+            plain, network.example_inputs(), check_trace=False
+        )
         buffer = io.BytesIO()
         torch.jit.save(
             program, buffer, _extra_files={DESCRIPTION: network.description.model_dump_json()}

@@ -181,4 +181,7 @@ def require_same(config: RunConfig, folder: Path) -> None:
         differing.append("the prepared data changed")
     elif config.clips != found.clips:
         differing.append("labels, class names or parts of the split changed")
+    if found.converted_from or config.converted_from:
+        there_from = found.converted_from and f"converted from {found.converted_from}"
+        differing.append(f"its weights were {there_from or 'trained'} and are other weights")
     raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")
