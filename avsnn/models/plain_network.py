@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avsnn.models.attention import RandomBias, relative_bias, relative_table_side
+from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.kernels.dispatch import use_reference
 from avsnn.models.kernels.registration import operator
 from avsnn.models.neuron import LIF
@@ -24,10 +25,19 @@ from avsnn.models.neuron_constants import RESETS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from avsnn.models.batch_norm import BatchNorm
 
-
-def _fire(current: Tensor, steps: int, rate: float, threshold: float, reset: str) -> Tensor:
+def _fire(
+    current: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    rate: float,
+    threshold: float,
+    reset: str,
+) -> Tensor:
+    if scale is not None and shift is not None:
+        behind = [1] * (current.dim() - (2 if steps else 3))
+        current = current * scale.view(-1, *behind) + shift.view(-1, *behind)
     currents = [current] * steps if steps else list(current.unbind(0))
     membrane = torch.zeros_like(currents[0])
     train = []
@@ -40,21 +50,36 @@ def _fire(current: Tensor, steps: int, rate: float, threshold: float, reset: str
 
 
 @operator()
-def plain_fire(current: Tensor, steps: int, rate: float, threshold: float, reset: str) -> Tensor:
-    """Return the spikes of leaky integrate-and-fire neurons as one operator, without a gradient.
+def plain_fire(
+    current: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    rate: float,
+    threshold: float,
+    reset: str,
+) -> Tensor:
+    """Return the spikes of ``current * scale + shift`` as one operator, without a gradient.
 
     Args:
-        current: ``[T, ...]``; or ``[...]``, the same at every step, with ``steps``.
+        current: ``[T, ...]``; or ``[...]``, the same at every step, with ``steps``. With ``scale``,
+            ``[T, B, C, ...]`` or ``[B, C, ...]``.
+        scale: ``[C]``, or None to take ``current`` as it is.
+        shift: ``[C]`` with ``scale``, otherwise None.
         steps: T of a constant current; 0 if ``current`` has its own T axis.
         rate: ``1 / tau``.
         threshold: membrane potential at which a neuron fires.
         reset: name of the reset (``neuron_constants.RESETS``).
     """
-    return _fire(current, steps, rate, threshold, reset)
+    return _fire(current, scale, shift, steps, rate, threshold, reset)
 
 
 def _fake_plain_fire(
-    current: Tensor, steps: int, rate: float, threshold: float, reset: str
+    current: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    steps: int,
+    *_constants: float | str,
 ) -> Tensor:
     shape = (steps, *current.shape) if steps else current.shape
     return current.new_empty(shape)
@@ -96,23 +121,42 @@ class PlainLIF(LIF):
         self.rate = 1.0 / tau_of(layer)
 
     def forward(
-        self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
+        self,
+        current: Tensor,
+        steps: int | None = None,
+        norm: BatchNorm | PlainNorm | None = None,
     ) -> Tensor:
         """Compute the spikes of ``LIF.forward``."""
-        if norm is not None:
-            behind = current.dim() - (2 if steps else 3)
-            scale, shift = (x.view(-1, *[1] * behind) for x in norm.scale_and_shift())
-            current = current * scale + shift
+        scale, shift = (None, None) if norm is None else norm.scale_and_shift()
         fire = plain_fire if self.as_operator else _fire
-        return fire(current, steps or 0, self.rate, self.threshold, self.reset)
+        return fire(current, scale, shift, steps or 0, self.rate, self.threshold, self.reset)
 
     def pooled(
-        self, current: Tensor, steps: int | None = None, norm: BatchNorm | None = None
+        self,
+        current: Tensor,
+        steps: int | None = None,
+        norm: BatchNorm | PlainNorm | None = None,
     ) -> Tensor:
         """Compute the spikes of ``LIF.pooled``."""
         spikes = self(current, steps, norm)
         pooled = functional.max_pool2d(spikes.flatten(0, 1), 3, 2, 1)
         return pooled.view(*spikes.shape[:2], *pooled.shape[1:])
+
+
+class PlainNorm(nn.Module):
+    """The batch norm of an evaluation before neurons: a scale and a shift, which are constants."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: BatchNorm) -> None:
+        super().__init__()
+        for name, values in zip(("scale", "shift"), norm.scale_and_shift(), strict=True):
+            self.register_buffer(name, values.detach())
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Return the constants of ``BatchNorm.scale_and_shift``."""
+        return self.scale, self.shift
 
 
 class FixedBias(nn.Module):
@@ -161,6 +205,8 @@ class PlainNetwork(nn.Module):
         for name, module in modules.items():
             if isinstance(module, LIF):
                 self.network.set_submodule(name, PlainLIF(module))
+            elif type(module) is BatchNorm:
+                self.network.set_submodule(name, PlainNorm(module))
             elif isinstance(module, RandomBias):
                 self.network.set_submodule(name, FixedBias(tokens=tokens, seed=seed))
 

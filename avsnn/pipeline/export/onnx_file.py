@@ -74,10 +74,15 @@ def _record(plain: PlainNetwork, network: RunNetwork) -> Any:
     return program.model_proto
 
 
-def _fire(current: Any, steps: int, rate: float, threshold: float, reset: str) -> Any:
+def _fire(
+    current: Any, scale: Any, shift: Any, steps: int, rate: float, threshold: float, reset: str
+) -> Any:
     """Translate ``plain_network.plain_fire`` into ONNX operations."""
     op = require_package("onnxscript", "an export to ONNX").opset18
     count = steps or current.shape[0]
+    if scale is not None:
+        behind = [-1, *[1] * (len(current.shape) - (2 if steps else 3))]
+        current = op.Add(op.Mul(current, op.Reshape(scale, behind)), op.Reshape(shift, behind))
     if steps:
         currents = [op.Unsqueeze(current, [0])] * steps
     else:
