@@ -66,12 +66,13 @@ def test_what_nir_leaves_out_is_named(avsnn: Command, run: Path) -> None:
         ("run/checkpoints/best.safetensors", "beside the files of the run"),
         ("run/config.yaml", "beside the files of the run"),
         (".", "is a folder"),
-        ("run/config.yaml/x", "cannot be written"),
+        ("a-file/x", "cannot be written"),
     ],
 )
 def test_a_place_that_holds_something_else_is_refused(
     avsnn: Command, run: Path, out: str, message: str
 ) -> None:
+    run.with_name("a-file").write_text("")
     before = hashes(run)
     done = avsnn("export", run, "--format", "safetensors", "--out", out)
     assert done.returncode == 2

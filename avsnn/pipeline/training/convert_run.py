@@ -73,8 +73,8 @@ def convert_to_run(
     """
     about_network = [word for word in assignments if _network_key(word)]
     others = [word for word in assignments if not _network_key(word)]
-    usual = build_settings(TrainSettings, [*presets, PUBLISHED], others)
     _require_no_model(others)
+    usual = build_settings(TrainSettings, [*presets, PUBLISHED], others)
     # The settings of the network that no weight tells are those of the published runs.
     untold = {name: getattr(usual.model, name) for name in ("steps", "heads", "alpha")}
     convert = build_settings(ConvertSettings, [untold], map(_network_key, about_network))
