@@ -130,7 +130,7 @@ def _use(network: RunNetwork) -> str:
     call = ", ".join(f"{name}={name}" for name in names)
     return (
         "## Use\n\n```sh\npip install 'avsnn[export]'\n```\n\n"
-        "```python\nfrom avsnn.pipeline.export.hub import SpikingClassifier\n"
+        "```python\nfrom avsnn import SpikingClassifier\n"
         'model = SpikingClassifier.from_pretrained("FOLDER OR REPOSITORY")\n'
         f"answer = model.classes[model({call})[0].argmax()]\n```"
     )

@@ -7,7 +7,6 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-import avsnn
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.plain_network import PlainAudioVisual, PlainNetwork, PlainOneModality
 from avsnn.models.settings import ModelSettings
@@ -17,6 +16,7 @@ from avsnn.pipeline.loading import augment, augment_events
 from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.stored_run import StoredRun
+from avsnn.version import VERSION
 
 # An example input has two clips: a tracer would take the number 1 for a constant.
 EXAMPLE_CLIPS = 2
@@ -133,7 +133,7 @@ def _describe(
     if isinstance(model, UnimodalSpikformer):
         inputs = [one for one in inputs if one.name == settings.method]
     return NetworkDescription(
-        avsnn=avsnn.__version__,
+        avsnn=VERSION,
         dataset=config.dataset,
         settings=settings,
         classes=list(config.manifest.classes),
