@@ -35,7 +35,7 @@ def test_evaluate_export_status_and_train_take_a_converted_run(
     assert "epoch unknown (chosen on test)" in evaluated.stdout
     record = json.loads((tmp_path / "runs/theirs/report/test.json").read_text())
     assert any("converted from theirs.pth.tar" in sentence for sentence in record["caveats"])
-    assert (tmp_path / "runs/theirs/report/index.html").exists()
+    assert (tmp_path / "runs/theirs/report/report.html").exists()
 
     exported = avsnn("export", "runs/theirs", "--format", "torchscript")
     assert exported.returncode == 0, exported.stderr

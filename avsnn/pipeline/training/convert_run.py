@@ -12,9 +12,11 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.inference.network import build_network
 from avsnn.pipeline.loading.dataset import open_source
+from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.checkpoint import Checkpoint, best_checkpoint, pack_checkpoint, read_bytes
 from avsnn.pipeline.runs.config import (
     CONVERTED_FROM,
+    RowShapes,
     RunConfig,
     make_config,
     require_same,
@@ -87,7 +89,8 @@ def convert_to_run(
     config = config.model_copy(
         update={"fingerprint": fingerprint(identity), "made_with": made_with}
     )
-    _require_fit(file, imported, config)
+    shapes = RowShapes(**_require_fit(file, imported, config)._asdict())
+    config = config.model_copy(update={"shapes": shapes})
     return ConvertedRun(imported, config, _write(folder, config, content))
 
 
@@ -114,8 +117,8 @@ def _require_no_model(assignments: Sequence[str]) -> None:
             )
 
 
-def _require_fit(file: Path, imported: AuthorsState, config: RunConfig) -> None:
-    """Refuse weights that do not fit the prepared data of a run.
+def _require_fit(file: Path, imported: AuthorsState, config: RunConfig) -> SampleShapes:
+    """Refuse weights that do not fit the prepared data of a run, and return the data's shapes.
 
     Raises:
         UserError: the classes, the channels, the time steps or the sizes differ.
@@ -135,6 +138,7 @@ def _require_fit(file: Path, imported: AuthorsState, config: RunConfig) -> None:
             f"{file} does not fit the inputs of {config.dataset} ({reason}); name the data set of "
             "its training with --dataset."
         ) from None
+    return shapes
 
 
 def _write(folder: Path, config: RunConfig, content: bytes) -> bool:

@@ -1,10 +1,12 @@
 """Exported networks, run by other programs, must give the spikes and logits of our network."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -80,11 +82,17 @@ def test_torchscript_has_the_neurons_of_every_setting(neuron: dict) -> None:
     assert torch.allclose(program(*inputs), logits_of(network, inputs), atol=1e-5)
 
 
-def test_onnx_has_soft_resets_and_learned_time_constants() -> None:
+def test_onnx_has_every_neuron_and_its_description_and_names_no_file_of_this_machine() -> None:
     network, inputs = small_network("audio", reset="soft", learn_tau=True, tau=3.0, steps=2)
-    session = onnxruntime.InferenceSession(onnx_file(network))
+    content = onnx_file(network)
+    session = onnxruntime.InferenceSession(content)
     (logits,) = session.run(None, {"audio": inputs[0].numpy()})
     assert torch.allclose(torch.from_numpy(logits), logits_of(network, inputs), atol=1e-5)
+    model = onnx.load_from_string(content)
+    onnx.checker.check_model(model)
+    (entry,) = model.metadata_props
+    assert json.loads(entry.value) == network.description.model_dump(mode="json")
+    assert str(Path(__file__).parents[3]).encode() not in content
 
 
 def test_torchscript_needs_no_avsnn_and_names_no_file_of_this_machine(tmp_path: Path) -> None:
