@@ -17,6 +17,7 @@ from tempfile import mkdtemp
 import torch
 
 from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
@@ -25,7 +26,6 @@ from avsnn.pipeline.prediction.predict import predict_files
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.runs.stored_run import StoredRun
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
-from avsnn.pipeline.engine.progress import NoProgress
 from tests.conftest import ONE_SMALL_EPOCH
 from tests.warm import Warm
 

@@ -26,6 +26,7 @@ PAGES = [
     "docs/api.md",
     "docs/cluster.md",
     "docs/damaged-files.md",
+    "docs/export.md",
     "docs/robustness.md",
     "docs/events.md",
     "docs/insight.md",
@@ -78,6 +79,22 @@ def test_the_code_of_the_page_on_python_runs(
 
 
 MAIN = "if __name__ == '__main__':\n    main()\n"
+
+
+def test_the_programs_of_the_export_page_load_what_the_command_wrote(
+    avsnn: Command, small_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(small_run, tmp_path / "runs" / "demo")
+    for kind in ("onnx", "torchscript", "safetensors", "nir", "huggingface"):
+        done = avsnn("export", "runs/demo", "--format", kind)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    program = "import torch\ntorch.jit.set_fusion_strategy([('STATIC', 0)])\n"
+    program += "audio, visual = torch.zeros(2, 1, 64, 64), torch.zeros(2, 3, 64, 64)\n"
+    for block in code_blocks("docs/export.md", "python"):
+        program += block + "\nassert 'logits' not in dir() or logits.shape == (2, 6)\n"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -173,7 +173,8 @@ def _drawing(kind: str, blocks: list[Block]) -> Drawing:
     stages = [stage for stage in STAGES if any(block.stage == stage for block in blocks)]
     lanes = [lane for lane in LANES if any(block.lane == lane for block in blocks)] or ["both"]
     lane_height = {
-        lane: max(block.height for block in blocks if block.lane in (lane, "both")) for lane in lanes
+        lane: max(block.height for block in blocks if block.lane in (lane, "both"))
+        for lane in lanes
     }
     if len(lanes) == 2:
         lane_height = {

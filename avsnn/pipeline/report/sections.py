@@ -94,9 +94,7 @@ def _comparison(comparison: Comparison | None) -> Section | None:
             "is unlikely if both runs were right equally often. Holm's correction is for the "
             "number of pairs."
         )
-        charts.append(
-            Chart("pairs", "Pairs of runs", note, Table(columns, rows), None, "wide")
-        )
+        charts.append(Chart("pairs", "Pairs of runs", note, Table(columns, rows), None, "wide"))
     if comparison.seeds:
         columns = [
             Column("method", "Method"),
