@@ -8,6 +8,7 @@ from avsnn.pipeline.report.specs import (
     DASHED_RULE,
     SHARE_AXIS,
     colour,
+    distinct,
     dots,
     lines,
     nominal,
@@ -48,9 +49,9 @@ def accuracy_chart(runs: Sequence[Run]) -> Chart:
         x=value("share", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         y="run",
         series="what",
-        legend=True,
+        names=distinct(rows, 1),
         interval=True,
-        rows=4 if any(run.results.evaluation.top5 is not None for run in runs) else 3,
+        rows=len(runs),
     )
     note = (
         "Dots are shares of clips with the right answer; whiskers are 95 % intervals. An answer "
@@ -76,12 +77,11 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
         for one in run.results.evaluation.calibration.bins
         if one.clips
     ]
-    several = len(runs) > 1
     axis = {"axis": SHARE_AXIS, "scale": {"domain": [0, 1]}}
     over = {
         "x": value("confidence", "mean confidence", **axis),
         "y": value("accuracy", "accuracy", **axis),
-        "color": colour("run", legend=several),
+        "color": colour("run", _labels(runs)),
     }
     size = value("clips", scale={"range": [25, 260], "zero": True}, legend=None)
     spec = whole(
@@ -90,15 +90,18 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
                 {
                     "data": {"values": [{"at": 0}, {"at": 1}]},
                     "mark": {**DASHED_RULE, "type": "line"},
-                    "encoding": {"x": value("at"), "y": value("at")},
+                    "encoding": {
+                        "x": value("at", "mean confidence", **axis),
+                        "y": value("at", "accuracy", **axis),
+                    },
                 },
-                {"mark": {"type": "line", "opacity": 0.6}, "encoding": over},
+                {"mark": {"type": "line", "opacity": 0.4}, "encoding": over},
                 {
                     "mark": {"type": "point", "filled": True, "opacity": 0.9},
                     "encoding": {
                         **over,
                         "size": size,
-                        "shape": shape("run", legend=several),
+                        "shape": shape("run", _labels(runs)),
                         "tooltip": tooltip(columns),
                     },
                 },
@@ -137,9 +140,9 @@ def f1_chart(runs: Sequence[Run]) -> Chart:
         x=value("f1", "F1", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         y="name",
         series="run",
-        legend=len(runs) > 1,
+        names=_labels(runs),
         interval=False,
-        rows=len(runs),
+        rows=len(best_first),
     )
     note = (
         "F1 is the harmonic mean of precision and recall. The table below has all three, and the "
@@ -199,7 +202,8 @@ def confusion_chart(run: Run) -> Chart:
         f"Confusion matrix of {run.label}",
         note,
         Table(columns, rows),
-        whole({"layer": layers}, height={"step": step}),
+        whole({"layer": layers}, height=step * len(names)),
+        "half" if numbered else "wide",
         narrowest=110 + len(names) * (26 if numbered else 8),
     )
 
@@ -226,6 +230,10 @@ def confusions_table(run: Run) -> Chart | None:
     return Chart(name, title, "", Table(columns, rows[:MOST_CONFUSIONS]), None) if rows else None
 
 
+def _labels(runs: Sequence[Run]) -> list[str]:
+    return [run.label for run in runs]
+
+
 def compared_lines(
     runs: Sequence[Run], name: str, title: str, note: str, columns: Sequence[Column], rows: Any
 ) -> Chart:
@@ -240,7 +248,7 @@ def compared_lines(
         x=nominal(condition.key, condition.title, axis={"labelAngle": 0}),
         y=value("top1", "top-1", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         series="run",
-        legend=len(runs) > 1,
+        names=distinct(rows, 0),
         band=True,
         level=runs[0].results.evaluation.chance,
     )

@@ -120,10 +120,13 @@ def _at_what_energy(run: Run) -> Fact:
     if inside is None:
         return Fact(question, "–", "Not measured; 'avsnn evaluate --insight' measures the energy.")
     energy = inside.energy
-    ratio = energy.ann_energy_pj / energy.energy_pj if energy.energy_pj else 0
+    ann = with_prefix(energy.ann_energy_pj, "J")
+    versus = f"The same network as an ANN needs {ann}"
+    if energy.energy_pj:
+        versus += f", {energy.ann_energy_pj / energy.energy_pj:.1f} times as much"
     detail = (
-        f"Arithmetic per clip, in 45 nm, attention counted: 1/{ratio:.1f} of the same network as "
-        f"an ANN ({with_prefix(energy.ann_energy_pj, 'J')}). {energy.parameters:,} parameters."
+        f"Arithmetic per clip in 45 nm, attention counted. {versus}. "
+        f"{energy.parameters:,} parameters."
     )
     return Fact(question, with_prefix(energy.energy_pj, "J"), detail)
 

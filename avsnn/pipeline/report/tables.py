@@ -54,7 +54,7 @@ class Chart(NamedTuple):
     note: str
     table: Table
     spec: dict[str, Any] | None
-    shape: Literal["half", "wide", "small"] = "half"
+    shape: Literal["half", "wide", "third"] = "half"
     narrowest: int = 0
 
 
@@ -78,9 +78,9 @@ def percent(share: float, digits: int = 1) -> str:
 
 def number(value: float) -> str:
     """Return a number with four significant digits."""
-    if value == 0 or 1e-4 <= abs(value) < 1e5:
-        return f"{value:,.4g}"
-    return f"{value:.3g}"
+    if 1000 <= abs(value) < 1e12:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def with_prefix(value: float, unit: str) -> str:

@@ -1,6 +1,8 @@
 // Draws the charts from the data of the page, and saves tables and charts as files.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 
+const views = new Map();
+
 // A number that is not known is empty in a chart, and no row of a chart lacks a column.
 function rowsOf(chart) {
   return chart.rows.map((row) => Object.fromEntries(chart.keys.map((key, i) => [key, row[i]])));
@@ -13,10 +15,13 @@ function draw() {
     place.classList.add("drawn");
     const chart = charts[place.dataset.chart];
     const spec = { ...chart.spec, datasets: { rows: rowsOf(chart) } };
-    vegaEmbed(place, spec, { renderer: "svg", actions: false }).catch((error) => {
-      place.textContent = "This chart cannot be drawn here; the table below holds the data.";
-      console.error(error);
-    });
+    vegaEmbed(place, spec, { renderer: "svg", actions: false }).then(
+      ({ view }) => views.set(place, view),
+      (error) => {
+        place.textContent = "This chart cannot be drawn here; the table below holds the data.";
+        console.error(error);
+      },
+    );
   }
 }
 
@@ -55,4 +60,17 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("toggle", draw, true);
 addEventListener("resize", draw);
+
+// On paper, a column is narrower than on most screens, and a chart that only shrinks has small letters.
+const paperWidths = { half: 290, wide: 640, third: 178 };
+addEventListener("beforeprint", () => {
+  for (const [place, view] of views) {
+    const card = place.closest(".card");
+    const kind = Object.keys(paperWidths).find((name) => card.classList.contains(name));
+    view.width(paperWidths[kind]).run();
+  }
+});
+addEventListener("afterprint", () => {
+  for (const [place, view] of views) if (place.clientWidth) view.width(place.clientWidth).run();
+});
 draw();
