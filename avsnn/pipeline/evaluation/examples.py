@@ -112,9 +112,7 @@ def _pictures(opened: OpenPart, rows: NDArray[np.int64]) -> tuple[list[str], lis
     frames: list[str] = []
     spectrograms: list[str] = []
 
-    def look(
-        audio: Tensor, visual: Tensor, rows: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
+    def look(audio: Tensor, visual: Tensor, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         frames.extend(_png(image) for image in _frames(visual))
         spectrograms.extend(_png(image) for image in _spectrograms(audio))
         return audio, visual

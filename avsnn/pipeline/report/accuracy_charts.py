@@ -129,7 +129,7 @@ def f1_chart(runs: Sequence[Run]) -> Chart:
     best_first = {
         row.name: -row.f1 for run in reversed(runs) for row in run.results.evaluation.classes
     }
-    rows = [
+    rows: list[list[Any]] = [
         [row.name, run.label, row.precision, row.recall, row.f1, row.clips]
         for run in runs
         for row in run.results.evaluation.classes
@@ -162,14 +162,16 @@ def confusion_chart(run: Run) -> Chart:
     ]
     names = [row.name for row in found.classes]
     numbered = len(names) <= MOST_NUMBERED
-    rows = [
+    rows: list[list[Any]] = [
         [truth, answer, clips, clips / max(1, sum(line))]
         for truth, line in zip(names, found.confusion, strict=True)
         for answer, clips in zip(names, line, strict=True)
         # Every class needs its place on both axes, and the diagonal has a cell of every class.
         if clips or numbered or truth == answer
     ]
-    rows.sort(key=lambda row: row[0] != row[1]) if not numbered else None
+    if not numbered:
+        # The axes take their order from the first rows, which are the diagonal.
+        rows.sort(key=lambda row: row[0] != row[1])
     step = 34 if numbered else max(3, min(14, 900 // len(names)))
     labels = {"labelOverlap": True, "ticks": False, "domain": False, "labelLimit": 120}
     slanted = {"labelAngle": 0 if max(map(len, names)) <= 3 and numbered else -45}
@@ -212,7 +214,7 @@ def confusions_table(run: Run) -> Chart | None:
     """Return the pairs of classes that a run confuses most often; None without a mistake."""
     found = run.results.evaluation
     names = [row.name for row in found.classes]
-    rows = [
+    rows: list[list[Any]] = [
         [truth, answer, clips, clips / sum(line)]
         for truth, line in zip(names, found.confusion, strict=True)
         for answer, clips in zip(names, line, strict=True)

@@ -177,12 +177,8 @@ def _drawing(kind: str, blocks: list[Block]) -> Drawing:
     stages = [stage for stage in STAGES if any(block.stage == stage for block in blocks)]
     lanes = [lane for lane in LANES if any(block.lane == lane for block in blocks)] or ["both"]
     lane_height = {
-        lane: max(block.height for block in blocks if block.lane in (lane, "both")) for lane in lanes
+        lane: max(block.height for block in blocks if block.lane == lane) for lane in lanes
     }
-    if len(lanes) == 2:
-        lane_height = {
-            lane: max(block.height for block in blocks if block.lane == lane) for lane in lanes
-        }
     across = sum(lane_height.values()) + GAP_ACROSS * (len(lanes) - 1)
     width = len(lanes) * BOX_WIDTH + GAP_ACROSS * (len(lanes) - 1)
     boxes, along = [], float(MARGIN)
@@ -204,7 +200,7 @@ def _drawing(kind: str, blocks: list[Block]) -> Drawing:
     along += MARGIN - GAP_ALONG[kind]
     across_all = 2 * MARGIN + (across if is_wide else width)
     size = (along, across_all) if is_wide else (across_all, along)
-    return Drawing(kind, *size, boxes, _arrows(boxes, stages, is_wide=is_wide))
+    return Drawing(kind, size[0], size[1], boxes, _arrows(boxes, stages, is_wide=is_wide))
 
 
 def _arrows(boxes: list[Box], stages: list[str], *, is_wide: bool) -> list[str]:
@@ -213,12 +209,12 @@ def _arrows(boxes: list[Box], stages: list[str], *, is_wide: bool) -> list[str]:
     The two streams join in a block of both lanes. A block of cross-modal attention also reads the
     other stream.
     """
-    arrows = []
-    for box in boxes:
-        for before in boxes:
-            if _leads_to(before.block, box.block, boxes, stages):
-                arrows.append(_arrow(before, box, is_wide=is_wide))
-    return arrows
+    return [
+        _arrow(before, box, is_wide=is_wide)
+        for box in boxes
+        for before in boxes
+        if _leads_to(before.block, box.block, boxes, stages)
+    ]
 
 
 def _leads_to(before: Block, block: Block, boxes: list[Box], stages: list[str]) -> bool:

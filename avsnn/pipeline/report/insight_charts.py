@@ -10,6 +10,7 @@ from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.robustness_charts import INTERVAL
 from avsnn.pipeline.report.specs import (
     SHARE_AXIS,
+    Spec,
     colour,
     distinct,
     nominal,
@@ -95,7 +96,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
     ]
     labels = {"ticks": False, "domain": False, "labelLimit": 230, "labelFontSize": 11}
     place = nominal("layer", axis=labels)
-    axis = {"axis": {"format": "~s"}, "scale": {"type": "symlog", "constant": 0.1}}
+    axis: Spec = {"axis": {"format": "~s"}, "scale": {"type": "symlog", "constant": 0.1}}
     spec = whole(
         {
             "layer": [
@@ -124,7 +125,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
 def steps_chart(runs: Sequence[Run]) -> Chart:
     """Return the accuracy over the number of time steps."""
     columns = [Column("run", "Run"), Column("steps", "Time steps", "count"), *INTERVAL]
-    rows = [
+    rows: list[list[Any]] = [
         [run.label, one.steps, one.top1.value, one.top1.low, one.top1.high]
         for run, inside in measured(runs)
         for one in inside.steps
@@ -184,7 +185,7 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
         Column("y", "y", "number"),
         Column("right", "Right"),
     ]
-    rows = [
+    rows: list[list[Any]] = [
         [clip.key, clip.truth, clip.answer, clip.x, clip.y, _yes(clip.truth == clip.answer)]
         for clip in inside.embedding.clips
     ]
@@ -284,7 +285,7 @@ def neurobench_table(runs: Sequence[Run]) -> Chart:
         [key, *(getattr(inside.neurobench, key) for _, inside in found)] for key in plain
     ]
     for key in ("Effective_MACs", "Effective_ACs", "Dense"):
-        of_runs = [inside.neurobench.SynapticOperations.get(key) for _, inside in found]  # type: ignore[call-overload]
+        of_runs = [inside.neurobench.SynapticOperations.get(key) for _, inside in found]
         rows.append([f"SynapticOperations / {key}", *of_runs])
     note = "By the rules of NeuroBench 2.3, which differ from the rules of the energy above."
     return Chart("neurobench", "NeuroBench", note, Table(columns, rows), None)

@@ -69,8 +69,7 @@ def make_sections(runs: Sequence[Run], comparison: Comparison | None) -> list[Se
 def _accuracy(runs: Sequence[Run]) -> Section:
     charts = [accuracy_charts.accuracy_chart(runs), accuracy_charts.calibration_chart(runs)]
     charts.append(accuracy_charts.f1_chart(runs))
-    for run in runs:
-        charts.append(accuracy_charts.confusion_chart(run))
+    charts += [accuracy_charts.confusion_chart(run) for run in runs]
     return Section("accuracy", "Accuracy", [], charts, [], [])
 
 
@@ -94,9 +93,7 @@ def _comparison(comparison: Comparison | None) -> Section | None:
             "is unlikely if both runs were right equally often. Holm's correction is for the "
             "number of pairs."
         )
-        charts.append(
-            Chart("pairs", "Pairs of runs", note, Table(columns, rows), None, "wide")
-        )
+        charts.append(Chart("pairs", "Pairs of runs", note, Table(columns, rows), None, "wide"))
     if comparison.seeds:
         columns = [
             Column("method", "Method"),

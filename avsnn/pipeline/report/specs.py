@@ -26,8 +26,6 @@ PERCENT_FORMAT = {"percent": ".1%", "number": ".4~g", "count": ",d"}
 CONFIG: Spec = {
     "background": None,
     "font": FONT,
-    # The figure around a chart carries the description of the chart.
-    "aria": False,
     "view": {"stroke": None},
     "axis": {
         "labelColor": "var(--soft)",

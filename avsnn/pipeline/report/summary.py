@@ -6,7 +6,7 @@ from typing import NamedTuple
 from avsnn.pipeline.evaluation.comparison import Comparison
 from avsnn.pipeline.evaluation.measures import Evaluation
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.tables import percent, with_prefix
+from avsnn.pipeline.report.tables import UNKNOWN, percent, with_prefix
 from avsnn.pipeline.runs.metrics import is_best_epoch
 
 # Below this p-value, after the correction for the number of pairs, two runs count as different.
@@ -118,7 +118,8 @@ def _verdict(run: Run, comparison: Comparison | None) -> str:
 def _at_what_energy(run: Run) -> Fact:
     question, inside = "At what energy?", run.results.insight
     if inside is None:
-        return Fact(question, "–", "Not measured; 'avsnn evaluate --insight' measures the energy.")
+        detail = "Not measured; 'avsnn evaluate --insight' measures the energy."
+        return Fact(question, UNKNOWN, detail)
     energy = inside.energy
     ann = with_prefix(energy.ann_energy_pj, "J")
     versus = f"The same network as an ANN needs {ann}"

@@ -9,6 +9,9 @@ Form = Literal["text", "percent", "number", "count"]
 # A page shows so many rows of a table; the download has all rows.
 MOST_ROWS = 100
 
+# Stands for a value that is not known.
+UNKNOWN = "\N{EN DASH}"
+
 
 class Column(NamedTuple):
     """A column of a table.
@@ -61,7 +64,7 @@ class Chart(NamedTuple):
 def written(value: Any, form: Form) -> str:
     """Return a value as the page writes the value."""
     if value is None or (isinstance(value, float) and not isfinite(value)):
-        return "–"
+        return UNKNOWN
     if form == "percent":
         return percent(value)
     if form == "count":

@@ -65,9 +65,7 @@ def rates_chart(run: Run) -> Chart | None:
     for layer in kept[-1]["spike_rates"]:
         rates = [line["spike_rates"].get(layer) for line in kept]
         label = layer if any(rates) else f"{layer} (silent)"
-        rows += [
-            [label, line["epoch"], rate] for line, rate in zip(kept, rates, strict=True)
-        ]
+        rows += [[label, line["epoch"], rate] for line, rate in zip(kept, rates, strict=True)]
     bare = {"ticks": False, "domain": False}
     spec = whole(
         {

@@ -104,9 +104,7 @@ def results(
     truth = np.arange(clips) % len(classes)
     wrong = (truth + rng.integers(1, max(2, len(classes)), clips)) % len(classes)
     answers = np.where(rng.random(clips) < accuracy, truth, wrong)
-    confidence = np.where(
-        answers == truth, rng.beta(6, 2, clips), rng.beta(3, 3, clips)
-    )
+    confidence = np.where(answers == truth, rng.beta(6, 2, clips), rng.beta(3, 3, clips))
     said = [
         Answer(f"clip-{n:04}", f"g{n % 12}", classes[t], classes[a], float(c), float(c))
         for n, (t, a, c) in enumerate(zip(truth, answers, confidence, strict=True))
@@ -235,9 +233,7 @@ def _examples(said: Sequence[Answer], rng: np.random.Generator) -> Examples:
     )
 
 
-def _robustness(
-    method: str, clean: float, chance: float, rng: np.random.Generator
-) -> Robustness:
+def _robustness(method: str, clean: float, chance: float, rng: np.random.Generator) -> Robustness:
     def curve(target: str, knee: float) -> NoiseCurve:
         levels = [None, 30.0, 25.0, 20.0, 15.0, 10.0, 5.0, 0.0]
         points = []
@@ -278,9 +274,7 @@ def _robustness(
 
 def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> Insight:
     names = layer_names(method)
-    rates = {
-        name: 0.0 if ".temporal.lif" in name else float(rng.beta(2, 25)) for name in names
-    }
+    rates = {name: 0.0 if ".temporal.lif" in name else float(rng.beta(2, 25)) for name in names}
     layers = []
     for number, name in enumerate(names):
         dense = float(rng.integers(1, 40) * 100_000)
@@ -333,9 +327,7 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
             LayerFan(layer=name, fan_in=n * 96, fan_out=n * 144, fits=n * 144 <= 4096)
             for n, name in enumerate(names, start=1)
         ],
-        steps=[
-            StepAccuracy(steps=t, top1=_share(0.2 + 0.7 * (1 - 0.5**t))) for t in range(1, 5)
-        ],
+        steps=[StepAccuracy(steps=t, top1=_share(0.2 + 0.7 * (1 - 0.5**t))) for t in range(1, 5)],
         contribution=None
         if method in ("audio", "visual")
         else Contribution(neither=0.17, audio=0.33, visual=0.4),

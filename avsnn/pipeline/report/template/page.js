@@ -16,7 +16,11 @@ function draw() {
     const chart = charts[place.dataset.chart];
     const spec = { ...chart.spec, datasets: { rows: rowsOf(chart) } };
     vegaEmbed(place, spec, { renderer: "svg", actions: false }).then(
-      ({ view }) => views.set(place, view),
+      ({ view }) => {
+        views.set(place, view);
+        // The place of the chart carries the description, and the table holds the data.
+        place.querySelector("svg").setAttribute("aria-hidden", "true");
+      },
       (error) => {
         place.textContent = "This chart cannot be drawn here; the table below holds the data.";
         console.error(error);
@@ -43,11 +47,15 @@ function csvOf(chart) {
 
 // A file has no style sheet, so the colours of the light page replace the variables.
 function svgOf(figure) {
-  const light = document.styleSheets[0].cssRules[0].style;
+  const light = document.getElementById("style").sheet.cssRules[0].style;
   const drawings = [...figure.querySelectorAll("svg")];
   const svg = (drawings.find((one) => one.clientWidth) ?? drawings[0]).cloneNode(true);
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  svg.style.background = "var(--paper)";
+  const paper = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  for (const [key, value] of Object.entries({ width: "100%", height: "100%", fill: "var(--paper)" })) {
+    paper.setAttribute(key, value);
+  }
+  svg.prepend(paper);
   const text = new XMLSerializer().serializeToString(svg);
   return text.replace(/var\((--[\w-]+)\)/g, (_, name) => light.getPropertyValue(name).trim());
 }
