@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 import torch
 
 from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
@@ -26,7 +27,6 @@ from avsnn.pipeline.prediction.predict import predict_files
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.runs.stored_run import StoredRun
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
-from tests.conftest import NoProgress
 from tests.warm import Warm
 
 

@@ -116,20 +116,33 @@ def list_runs(runs: Path) -> list[dict[str, Any]]:
 
 
 RUN_FIELDS = (
-    *("dataset", "method", "epochs", "epochs_planned", "selection", "best_accuracy", "test_top1"),
+    *(
+        "dataset",
+        "method",
+        "converted_from",
+        "epochs",
+        "epochs_planned",
+        "selection",
+        "best_accuracy",
+        "test_top1",
+    ),
     "unreadable",
 )
 
 
 def _describe_run(folder: Path, config: "RunConfig") -> dict[str, Any]:
-    from avsnn.pipeline.evaluation.measures import read_evaluation
+    from avsnn.pipeline.evaluation.measures import Evaluation
+    from avsnn.pipeline.evaluation.records import read_any_record
     from avsnn.pipeline.runs.metrics import inspect_metrics, is_best_epoch
 
     part = config.settings.selection
     metrics, damage = inspect_metrics(folder, part)
-    evaluation = read_evaluation(report := folder / "report" / "test.json")
+    evaluation = read_any_record(Evaluation, report := folder / "report" / "test.json")
     if evaluation is None and report.exists():
-        damage = damage or f"{report} is damaged; run 'avsnn evaluate {folder}' again"
+        damage = (
+            damage
+            or f"{report} is damaged or of an earlier version; run 'avsnn evaluate {folder}' again"
+        )
     if evaluation and not damage and not is_best_epoch(evaluation.epoch, metrics, part):
         # The run went on after the evaluation, and has other weights now.
         evaluation = None
@@ -137,6 +150,7 @@ def _describe_run(folder: Path, config: "RunConfig") -> dict[str, Any]:
     values = (
         config.dataset,
         config.settings.model.method,
+        config.converted_from,
         len(metrics),
         config.settings.epochs,
         part,

@@ -1,34 +1,70 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 
 import torch
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
-    write_atomically,
+    write_if_changed,
 )
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.evaluation.measures import Evaluation, measure, read_evaluation
+from avsnn.pipeline.evaluation.answers import (
+    Answer,
+    answers_from_csv,
+    answers_to_csv,
+    make_answers,
+)
+from avsnn.pipeline.evaluation.caveats import caveats
+from avsnn.pipeline.evaluation.examples import Examples, choose_examples
+from avsnn.pipeline.evaluation.insight.measure import measure_insight
+from avsnn.pipeline.evaluation.insight.record import Insight
+from avsnn.pipeline.evaluation.intervals import Resampling
+from avsnn.pipeline.evaluation.measures import Evaluation, measure
+from avsnn.pipeline.evaluation.records import R, read_record, write_record
+from avsnn.pipeline.evaluation.results import RunResults
+from avsnn.pipeline.evaluation.robustness.measure import measure_robustness
+from avsnn.pipeline.evaluation.robustness.record import Robustness
+from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.inference.memory import EVALUATION_ADVICE, lack_of_memory_said
-from avsnn.pipeline.inference.open_part import open_part
+from avsnn.pipeline.inference.open_part import OpenPart, open_part
+from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading.dataset import require_same_data
+from avsnn.pipeline.rows import Rows
+from avsnn.pipeline.runs.metrics import inspect_metrics
 from avsnn.pipeline.runs.stored_run import StoredRun
 
-# Raise this number by hand when the same checkpoint gets other measures than before.
-EVALUATE_VERSION = 2
+# Raise a number by hand when the same checkpoint gets other measures than before.
+EVALUATE_VERSION = 3
+EXAMPLES_VERSION = 1
+ROBUSTNESS_VERSION = 1
+INSIGHT_VERSION = 1
 
 
 def evaluate(
-    folder: Path, *, part: Part, root: Path | None, device: torch.device, progress: Progress
-) -> tuple[Evaluation, bool]:
+    folder: Path,
+    *,
+    part: Part,
+    root: Path | None,
+    device: torch.device,
+    progress: Progress,
+    robustness: bool = False,
+    insight: bool = False,
+) -> RunResults:
     """Measure the best checkpoint of a run on one part of the split that the run is trained on.
+
+    Every measure is recorded in ``report/`` of the run folder, and is not taken again while
+    checkpoint and data are the same.
 
     Args:
         folder: the run folder.
@@ -36,9 +72,8 @@ def evaluate(
         root: the folder that holds the data sets; None takes the folder of the training.
         device: the device that computes.
         progress: told of every clip.
-
-    Returns:
-        the evaluation, and whether the evaluation was recorded before and only read again.
+        robustness: also measure the answers to noisy, missing and swapped inputs.
+        insight: also measure what happens inside the network.
 
     Raises:
         UserError: the folder is not a run, has no checkpoint yet, its data are gone or changed, or
@@ -47,58 +82,26 @@ def evaluate(
             run folder was deleted meanwhile.
     """
     with lack_of_memory_said(f"{EVALUATION_ADVICE[0].upper()}{EVALUATION_ADVICE[1:]}"):
-        return _evaluate(folder, part=part, root=root, device=device, progress=progress)
-
-
-def _evaluate(
-    folder: Path, *, part: Part, root: Path | None, device: torch.device, progress: Progress
-) -> tuple[Evaluation, bool]:
-    run = StoredRun(folder, root=root)
-    config = run.config
-    if load_prepared(config.root, config.dataset) is not None:
-        # A recorded result says nothing about data that have changed since. Without any data, the
-        # recorded result is all that there is.
-        require_same_data(config)
-    if (before := recorded_evaluation(run, part=part)) is not None:
-        return before, True
-    with open_part(run, part, device) as opened:
-        progress.start(f"evaluate {part}", len(opened.rows), "clips")
-        scores = opened.scores(progress=progress)
-    progress.stop()
-    if not isfinite(scores.loss):
-        raise RunError(
-            f"{run.checkpoint}: the loss on {part} is NaN or infinite, so there is nothing to "
-            "report; train the run again with a lower optimizer.base_lr, or check the data with "
-            "'avsnn verify'."
-        )
-    result = measure(
-        config,
-        scores,
-        part=part,
-        epoch=opened.epoch,
-        fingerprint=_fingerprint(run, part),
-        run=folder,
-    )
-    if not (folder / "config.yaml").exists():
-        raise RunError(f"{folder} was deleted while it was evaluated, so nothing is saved there.")
-    path = evaluation_path(folder, part)
-    with read_only_allowed():
-        remove_partial_files_of_dead_writers(path.parent)
-        write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
-    return result, False
+        run = StoredRun(folder, root=root)
+        if load_prepared(run.config.root, run.config.dataset) is not None:
+            # A recorded result says nothing about data that have changed since. Without any data,
+            # the recorded result is all that there is.
+            require_same_data(run.config)
+        with ExitStack() as stack:
+            work = _Work(run, part, device, progress, stack)
+            return work.results(robustness=robustness, insight=insight)
 
 
 def recorded_evaluation(run: StoredRun, *, part: Part) -> Evaluation | None:
-    """Return the recorded evaluation of the present best checkpoint.
+    """Return the recorded evaluation of the present best checkpoint, or None if there is none."""
+    path = evaluation_path(run.folder, part)
+    return read_record(Evaluation, path, _fingerprint(run, part, EVALUATE_VERSION))
 
-    Returns:
-        None if there is none, or if the record is damaged or of another version; the same
-        measurement then writes the record anew.
-    """
-    recorded = read_evaluation(evaluation_path(run.folder, part))
-    if recorded is None:
-        return None
-    return recorded if recorded.fingerprint == _fingerprint(run, part) else None
+
+def recorded_insight(run: StoredRun, *, part: Part) -> Insight | None:
+    """Return what was recorded of the inside of the network, or None if there is no record."""
+    path = run.folder / "report" / f"{part}-insight.json"
+    return read_record(Insight, path, _fingerprint(run, part, INSIGHT_VERSION))
 
 
 def evaluation_path(folder: Path, part: Part) -> Path:
@@ -106,5 +109,185 @@ def evaluation_path(folder: Path, part: Part) -> Path:
     return folder / "report" / f"{part}.json"
 
 
-def _fingerprint(run: StoredRun, part: Part) -> str:
-    return fingerprint([EVALUATE_VERSION, run.config.data.fingerprint, part, run.digest])
+def clips_path(folder: Path, part: Part) -> Path:
+    """Return the path of the recorded answers to all clips of a part in a run folder."""
+    return folder / "report" / f"{part}-clips.csv"
+
+
+class _Work:
+    """Reads what is recorded, and measures what is not; opens the data only if data are needed."""
+
+    def __init__(
+        self,
+        run: StoredRun,
+        part: Part,
+        device: torch.device,
+        progress: Progress,
+        stack: ExitStack,
+    ) -> None:
+        self._run = run
+        self._part = part
+        self._device = device
+        self._progress = progress
+        self._stack = stack
+        self._has_measured = False
+
+    def results(self, *, robustness: bool, insight: bool) -> RunResults:
+        evaluation, answers = self._recorded() or self._measure()
+        examples = self._read_examples() or self._choose_examples()
+        robust, inside = self._read_robustness(), self._read_insight()
+        if robustness and robust is None:
+            robust = self._measure_robustness()
+        if insight and inside is None:
+            inside = self._measure_insight()
+        config = self._run.config
+        metrics, damage = inspect_metrics(self._run.folder, config.settings.selection)
+        # A training that goes on changes what must be said of the same checkpoint.
+        said = caveats(config, evaluation, metrics)
+        evaluation = evaluation.model_copy(update={"caveats": said})
+        self._write(evaluation_path(self._run.folder, self._part), evaluation)
+        return RunResults(
+            folder=self._run.folder,
+            config=config,
+            evaluation=evaluation,
+            answers=Rows(answers),
+            examples=examples,
+            robustness=robust,
+            insight=inside,
+            metrics=metrics,
+            damage=damage,
+            measured_before=not self._has_measured,
+        )
+
+    @cached_property
+    def _opened(self) -> OpenPart:
+        self._has_measured = True
+        return self._stack.enter_context(open_part(self._run, self._part, self._device))
+
+    @cached_property
+    def _scores(self) -> Scores:
+        opened = self._opened
+        self._progress.start(f"evaluate {self._part}", len(opened.rows), "clips")
+        scores = opened.scores(progress=self._progress)
+        self._progress.stop()
+        if not isfinite(scores.loss):
+            raise RunError(
+                f"{self._run.checkpoint}: the loss on {self._part} is NaN or infinite, so there is "
+                "nothing to report; train the run again with a lower optimizer.base_lr, or check "
+                "the data with 'avsnn verify'."
+            )
+        return scores
+
+    @cached_property
+    def _groups(self) -> list[str]:
+        config = self._run.config
+        index = read_index(config.root / config.dataset / config.data.index)
+        group_of = {row.key: row.group for row in index}
+        return [group_of[key] for key in self._opened.keys]
+
+    @cached_property
+    def _resampling(self) -> Resampling:
+        return Resampling(self._groups)
+
+    def _recorded(self) -> tuple[Evaluation, list[Answer]] | None:
+        """Return the recorded measures and answers; None unless both are whole."""
+        recorded = recorded_evaluation(self._run, part=self._part)
+        if recorded is None:
+            return None
+        try:
+            content = clips_path(self._run.folder, self._part).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(content).hexdigest() != recorded.clips_sha256:
+            return None
+        return recorded, answers_from_csv(content)
+
+    def _measure(self) -> tuple[Evaluation, list[Answer]]:
+        run, scores, opened = self._run, self._scores, self._opened
+        answers = make_answers(scores, opened.keys, self._groups, run.config.manifest.classes)
+        content = answers_to_csv(answers)
+        evaluation = measure(
+            run,
+            scores,
+            self._resampling,
+            part=self._part,
+            epoch=opened.epoch,
+            fingerprint=_fingerprint(run, self._part, EVALUATE_VERSION),
+            clips_sha256=hashlib.sha256(content).hexdigest(),
+        )
+        self._require_folder()
+        with read_only_allowed():
+            remove_partial_files_of_dead_writers(run.folder / "report")
+            write_if_changed(clips_path(run.folder, self._part), content)
+        self._write(evaluation_path(run.folder, self._part), evaluation)
+        return evaluation, answers
+
+    def _read_examples(self) -> Examples | None:
+        return read_record(Examples, *self._place("examples", EXAMPLES_VERSION))
+
+    def _choose_examples(self) -> Examples:
+        path, mark = self._place("examples", EXAMPLES_VERSION)
+        record = choose_examples(self._opened, self._scores, fingerprint=mark)
+        return self._write(path, record)
+
+    def _read_robustness(self) -> Robustness | None:
+        return read_record(Robustness, *self._place("robustness", ROBUSTNESS_VERSION))
+
+    def _measure_robustness(self) -> Robustness:
+        path, mark = self._place("robustness", ROBUSTNESS_VERSION)
+        record = measure_robustness(
+            self._opened,
+            self._scores,
+            self._resampling,
+            fingerprint=mark,
+            progress=self._progress,
+        )
+        return self._write(path, record)
+
+    def _read_insight(self) -> Insight | None:
+        return read_record(Insight, *self._place("insight", INSIGHT_VERSION))
+
+    def _measure_insight(self) -> Insight:
+        path, mark = self._place("insight", INSIGHT_VERSION)
+        record = measure_insight(
+            self._opened,
+            self._scores,
+            self._resampling,
+            fingerprint=mark,
+            progress=self._progress,
+        )
+        return self._write(path, record)
+
+    def _place(self, name: str, version: int) -> tuple[Path, str]:
+        """Return the path and the fingerprint of a record beside the evaluation."""
+        path = self._run.folder / "report" / f"{self._part}-{name}.json"
+        return path, _fingerprint(self._run, self._part, version)
+
+    def _write(self, path: Path, record: R) -> R:
+        self._require_folder()
+        write_record(path, record)
+        return record
+
+    def _require_folder(self) -> None:
+        if not (self._run.folder / "config.yaml").exists():
+            raise RunError(
+                f"{self._run.folder} was deleted while it was evaluated, so nothing is saved there."
+            )
+
+
+def _fingerprint(run: StoredRun, part: Part, version: int) -> str:
+    return fingerprint([version, run.config.data.fingerprint, part, run.digest])
+
+
+def require_different(folders: Sequence[Path]) -> None:
+    """Refuse the same run twice, which a comparison would take for two runs.
+
+    Raises:
+        UserError: two folders are the same folder.
+    """
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        place = folder.resolve()
+        if place in seen:
+            raise UserError(f"{folder} and {seen[place]} are the same run; give each run once.")
+        seen[place] = folder

@@ -1,14 +1,15 @@
 """The measures of a network on one part of a split: the content of ``report/<part>.json``."""
 
-import os
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, model_validator
 
 from avsnn.datasets_manifest.clips import Part
+from avsnn.pipeline.evaluation.calibration import Calibration, calibrate
+from avsnn.pipeline.evaluation.intervals import Resampling, Share
 from avsnn.pipeline.inference.predict import Scores
-from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.stored_run import StoredRun, run_name
 
 
 class ClassReport(BaseModel):
@@ -29,6 +30,18 @@ class ClassReport(BaseModel):
     clips: int
 
 
+class Majority(BaseModel):
+    """The class with the most clips in a part.
+
+    Attributes:
+        name: name of the class.
+        share: top-1 accuracy of an answer that always names this class.
+    """
+
+    name: str
+    share: float
+
+
 class Evaluation(BaseModel):
     """The content of ``report/<part>.json``.
 
@@ -37,22 +50,33 @@ class Evaluation(BaseModel):
         run: name of the run folder.
         dataset: name of the data set.
         method: name of the fusion method.
+        seed: seed of the training.
         split: name of the split.
         part: the part that was measured.
-        epoch: epoch of the checkpoint.
+        epoch: epoch of the checkpoint; 0 if the run was converted, and nobody knows the epoch.
         selection: the part that chose the epoch, or ``last``.
         clips: number of clips.
         loss: mean cross-entropy.
         top1: top-1 accuracy as a share of clips.
+        top1_interval: top-1 accuracy with its 95 % interval.
         top5: top-5 accuracy; None for five classes or fewer.
+        top5_interval: top-5 accuracy with its 95 % interval.
+        resampled: whether the intervals come from drawing clips or whole groups of clips again.
+        resampled_units: number of clips or groups.
+        chance: expected accuracy of an answer that is drawn evenly from all classes.
+        majority: the class with the most clips.
+        calibration: whether the network is right as often as its confidence says.
         classes: the measures of every class.
         confusion: number of clips by true class (row) and predicted class (column).
+        caveats: what a reader must know beside the figures, as sentences.
+        clips_sha256: SHA-256 of ``report/<part>-clips.csv``.
     """
 
     fingerprint: str
     run: str
     dataset: str
     method: str
+    seed: int
     split: str
     part: Part
     epoch: int
@@ -60,9 +84,18 @@ class Evaluation(BaseModel):
     clips: int
     loss: float
     top1: float
+    top1_interval: Share
     top5: float | None
+    top5_interval: Share | None
+    resampled: Literal["clips", "groups"]
+    resampled_units: int
+    chance: float
+    majority: Majority
+    calibration: Calibration
     classes: list[ClassReport]
     confusion: list[list[int]]
+    caveats: list[str]
+    clips_sha256: str
 
     @model_validator(mode="after")
     def _require_square_matrix(self) -> Self:
@@ -72,43 +105,45 @@ class Evaluation(BaseModel):
         return self
 
 
-def read_evaluation(path: Path) -> Evaluation | None:
-    """Return a recorded evaluation; None if the file is missing, damaged or of another version."""
-    try:
-        return Evaluation.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError):
-        return None
-
-
 def measure(
-    config: RunConfig, scores: Scores, *, part: Part, epoch: int, fingerprint: str, run: Path
+    run: StoredRun,
+    scores: Scores,
+    resampling: Resampling,
+    *,
+    part: Part,
+    epoch: int,
+    fingerprint: str,
+    clips_sha256: str,
 ) -> Evaluation:
     """Compute the measures of a network from its scores.
 
     Args:
-        config: the configuration of the run.
+        run: the run.
         scores: logits and labels of the part's clips.
+        resampling: gives the intervals.
         part: the part that was measured.
         epoch: epoch of the checkpoint.
         fingerprint: the fingerprint of this evaluation.
-        run: the run folder.
+        clips_sha256: SHA-256 of the file that holds the answer to every clip.
     """
     # scikit-learn takes a second to import, and a recorded evaluation does not need it.
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+    config = run.config
     names = config.manifest.classes
     labels = list(range(len(names)))
-    # Of equal logits, numpy takes the first, like `Scores.top`.
-    truth, predicted = scores.labels.numpy(), scores.logits.numpy().argmax(1)
+    truth, predicted = scores.labels.numpy(), scores.answers
     columns: tuple[Any, ...] = precision_recall_fscore_support(
         truth, predicted, labels=labels, zero_division=0
     )
+    clips_of = np.bincount(truth, minlength=len(names))
+    most = int(clips_of.argmax())
     return Evaluation(
         fingerprint=fingerprint,
-        # A name that is no UTF-8 cannot stand in JSON.
-        run=os.fsencode(run.name).decode(errors="backslashreplace"),
+        run=run_name(run.folder),
         dataset=config.dataset,
         method=config.settings.model.method,
+        seed=config.settings.seed,
         split=config.split,
         part=part,
         epoch=epoch,
@@ -116,10 +151,19 @@ def measure(
         clips=len(truth),
         loss=scores.loss,
         top1=scores.accuracy,
+        top1_interval=resampling.share(scores.is_right),
         top5=scores.top(5) if len(names) > 5 else None,
+        top5_interval=resampling.share(scores.is_in_top(5)) if len(names) > 5 else None,
+        resampled=resampling.unit,
+        resampled_units=resampling.units,
+        chance=1 / len(names),
+        majority=Majority(name=names[most], share=clips_of[most] / len(truth)),
+        calibration=calibrate(scores.probabilities.max(1), scores.is_right),
         classes=[
             ClassReport(name=name, precision=p, recall=r, f1=f, clips=n)
             for name, p, r, f, n in zip(names, *columns, strict=True)
         ],
         confusion=confusion_matrix(truth, predicted, labels=labels).tolist(),
+        caveats=[],
+        clips_sha256=clips_sha256,
     )

@@ -30,6 +30,23 @@ class Scores(NamedTuple):
     labels: Tensor
 
     @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Probability of every class ``[N, classes]``: the softmax of the logits."""
+        shares: NDArray[np.float64] = self.logits.double().softmax(1).numpy()
+        return shares
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """Class with the highest logit of each clip ``[N]``; of equal logits, the lower class."""
+        # torch's argmax takes any of several equal logits, numpy's argmax the first.
+        return np.asarray(self.logits.numpy().argmax(1))
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Whether the answer to each clip is right ``[N]``."""
+        return self.is_in_top(1)
+
+    @property
     def loss(self) -> float:
         """Mean cross-entropy, without label smoothing."""
         return float(cross_entropy(self.logits, self.labels))
@@ -40,15 +57,19 @@ class Scores(NamedTuple):
         return self.top(1)
 
     def top(self, k: int) -> float:
-        """Return the share of clips whose class is among the ``k`` highest logits.
+        """Return the share of clips whose class is among the ``k`` highest logits."""
+        return float(self.is_in_top(k).sum()) / len(self.labels)
 
-        Of equal logits, the one of the lower class counts as higher, as in ``argmax``. ``topk``
+    def is_in_top(self, k: int) -> NDArray[np.bool_]:
+        """Return whether the class of each clip is among the ``k`` highest logits ``[N]``.
+
+        Of equal logits, the one of the lower class counts as higher, as in ``answers``. ``topk``
         takes any of them, and silent networks and bf16 give equal logits.
         """
         own = self.logits.gather(1, self.labels[:, None])
         is_before = torch.arange(self.logits.shape[1]) < self.labels[:, None]
         better = (self.logits > own) | ((self.logits == own) & is_before)
-        return int((better.sum(1) < k).sum()) / len(self.labels)
+        return np.asarray((better.sum(1) < k).numpy())
 
 
 def predict(

@@ -81,6 +81,19 @@ class ShardSource:
             labels=self.labels[torch.from_numpy(rows)],
         )
 
+    def read_sounds(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return the bytes of the sound files of some rows; of event sensors, of the cochleas.
+
+        Raises:
+            UserError: a shard is missing, cut, damaged or cannot be opened.
+        """
+        wanted = [(self._found[row][0], self._members(row, 0)[1]) for row in rows]
+        return _read_members(wanted, self._store)
+
+    def shard_of(self, row: int) -> Folder:
+        """Return the shard that holds the clip of a row."""
+        return self._found[row][0]
+
     def _members(self, row: int, frame: int) -> tuple[Member, Member]:
         """Return the members of the tar that hold a frame and the sound of a clip."""
         shard, sample = self._found[row]

@@ -98,8 +98,36 @@ def add_noise(sound: Sound, *, snr: float, key: str) -> Sound:
     """
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
     noise = np.random.Generator(np.random.Philox(seed)).standard_normal(len(sound.samples))
+    return mix(sound, noise, snr=snr)
+
+
+def mix(sound: Sound, noise: NDArray[np.float64], *, snr: float) -> Sound:
+    """Return the sound with noise of power ``mean(x ** 2) / 10 ** (snr / 10)``.
+
+    The mean is taken over the whole sound. The samples of the result may pass [-1, 1].
+
+    Args:
+        sound: the recording.
+        noise: noise of power 1, ``[n]``.
+        snr: signal to noise ratio in dB.
+    """
     power = float(np.mean(np.square(sound.samples, dtype=np.float64))) / 10 ** (snr / 10)
     return Sound((sound.samples + noise * power**0.5).astype(np.float32), sound.rate)
+
+
+def resample(sound: Sound, rate: int) -> Sound:
+    """Return what ``librosa.resample`` gives, bit for bit, ``[ceil(n * rate / sound.rate)]``.
+
+    ``librosa.resample`` calls soxr; this function calls soxr directly, because ``librosa.resample``
+    needs 3 s and 200 MB for imports in each process.
+    """
+    import soxr
+
+    if sound.rate == rate:
+        return sound
+    count = math.ceil(len(sound.samples) * (rate / sound.rate))
+    samples = soxr.resample(sound.samples, sound.rate, rate)[:count]
+    return Sound(np.pad(samples, (0, count - len(samples))), rate)
 
 
 def stft_magnitudes(sound: Sound, *, sample_rate: int, n_fft: int, hop: int) -> NDArray[np.float32]:
@@ -114,7 +142,7 @@ def stft_magnitudes(sound: Sound, *, sample_rate: int, n_fft: int, hop: int) -> 
     import torch
 
     _require_small_stft(sound, sample_rate, n_fft, hop)
-    samples = _resample(sound, sample_rate)
+    samples = resample(sound, sample_rate).samples
     # The STFT of PyTorch takes half the time of the STFT of librosa; the last bits differ.
     spectrum = torch.stft(
         torch.from_numpy(samples).clamp(-1, 1),
@@ -230,21 +258,6 @@ def _require_small_stft(sound: Sound, sample_rate: int, n_fft: int, hop: int) ->
             f"lasts {sound.seconds:,.0f} s, so its STFT would have {values:,} values, and the "
             f"limit is {MAX_STFT_VALUES:,}; a larger hop gives fewer"
         )
-
-
-def _resample(sound: Sound, rate: int) -> NDArray[np.float32]:
-    """Return what ``librosa.resample`` gives, bit for bit, ``[ceil(n * rate / sound.rate)]``.
-
-    ``librosa.resample`` calls soxr; this function calls soxr directly, because ``librosa.resample``
-    needs 3 s and 200 MB for imports in each process.
-    """
-    import soxr
-
-    if sound.rate == rate:
-        return sound.samples
-    count = math.ceil(len(sound.samples) * (rate / sound.rate))
-    samples = soxr.resample(sound.samples, sound.rate, rate)[:count]
-    return np.pad(samples, (0, count - len(samples)))
 
 
 @cache

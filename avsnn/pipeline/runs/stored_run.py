@@ -1,6 +1,7 @@
 """A run that has a best checkpoint: its configuration and its weights, as read at one moment."""
 
 import hashlib
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -50,7 +51,12 @@ class StoredRun:
         """
         return read_bytes(self.checkpoint)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of the best checkpoint, as hexadecimal digits."""
         return hashlib.sha256(self.weights).hexdigest()
+
+
+def run_name(folder: Path) -> str:
+    """Return the name of a run folder. A name that is no UTF-8 cannot stand in JSON."""
+    return os.fsencode(folder.absolute().name).decode(errors="backslashreplace")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from avsnn.errors import UserError
 from avsnn.models.zoo import METHODS
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.inference import memory
 from avsnn.pipeline.inference.memory import require_memory, require_memory_to_evaluate
@@ -21,7 +22,6 @@ from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import train
-from tests.conftest import NoProgress
 from tests.event_data import write_event_data
 
 CPU = torch.device("cpu")
@@ -62,8 +62,8 @@ def test_every_method_trains_and_is_evaluated_on_event_frames(
     run(event_root, tmp_path / "r", *words)
     (line,) = read_metrics(tmp_path / "r")
     assert np.isfinite(line["loss"])
-    found, _ = evaluate(tmp_path / "r", part="test", root=None, device=CPU, progress=NoProgress())
-    assert found.clips == 12
+    found = evaluate(tmp_path / "r", part="test", root=None, device=CPU, progress=NoProgress())
+    assert found.evaluation.clips == 12
     first = "patch" if method in ("audio", "visual") else "visual_patch"
     channels = weights(tmp_path / "r")[f"{first}.stages.0.conv.weight"].shape[1]
     assert channels == (1 if method == "audio" else 2)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from avsnn.errors import PreemptedError, RunError
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.evaluate import evaluate
-from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from avsnn.pipeline.training.resume import Position, resume_points
-from tests.conftest import NoProgress
 from tests.e2e.test_kill import curve
 from tests.pipeline.training import test_train_settings
 
@@ -104,12 +104,12 @@ def test_weights_that_change_while_they_are_evaluated_do_not_get_the_measures_of
     other = {name: torch.zeros_like(tensor) for name, tensor in checkpoint.tensors.items()}
     write_checkpoint(last, Checkpoint(other, checkpoint.facts))
 
-    def measure(progress: NoProgress) -> tuple[Evaluation, bool]:
+    def measure(progress: NoProgress) -> RunResults:
         return evaluate(
             folder, part="train", root=None, device=torch.device("cpu"), progress=progress
         )
 
-    before, _ = measure(AtTheEndOf(1, lambda: swap(last, best)))
-    after, was_recorded = measure(NoProgress())
-    assert not was_recorded
-    assert after.fingerprint != before.fingerprint
+    before = measure(AtTheEndOf(1, lambda: swap(last, best)))
+    after = measure(NoProgress())
+    assert not after.measured_before
+    assert after.evaluation.fingerprint != before.evaluation.fingerprint

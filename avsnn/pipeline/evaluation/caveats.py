@@ -1,0 +1,60 @@
+"""What a reader must know beside the figures of a run."""
+
+from typing import Any
+
+from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.runs.config import RunConfig
+
+# A bootstrap of fewer groups gives intervals that are too narrow (Cameron, Gelbach and Miller 2008
+# call 5 to 30 groups few).
+FEW_GROUPS = 20
+
+
+def caveats(config: RunConfig, evaluation: Evaluation, metrics: list[dict[str, Any]]) -> list[str]:
+    """Return what a reader must know beside the figures of a run, as sentences.
+
+    Args:
+        config: the configuration of the run.
+        evaluation: the measures.
+        metrics: the lines of ``metrics.jsonl``, one for each finished epoch.
+    """
+    found = []
+    data, epochs = config.data, config.settings.epochs
+    if len(metrics) < epochs and metrics:
+        found.append(
+            f"The training is not finished: {len(metrics)} of {epochs} epochs are done, so the "
+            "figures are those of an unfinished run."
+        )
+    if config.converted_from:
+        found.append(
+            f"The weights were converted from {config.converted_from}: nobody knows here from "
+            "which epoch the weights are, nor on which clips the network was trained."
+        )
+    if data.failed:
+        found.append(
+            f"The preparation of {data.dataset} had {data.failed:,} failures; clips that could not "
+            "be prepared are in no part, and no figure counts them (failures.jsonl names them)."
+        )
+    found += [f"Preparation of {data.dataset}: {note}." for note in data.notes]
+    if evaluation.selection == "test":
+        found.append(
+            "The epoch was chosen on the test part itself, as in the published runs, so the "
+            "accuracy on the test part is too high."
+        )
+    if evaluation.selection == evaluation.part == "val":
+        found.append(
+            "The epoch was chosen on this part itself, so the accuracy on this part is too high."
+        )
+    if evaluation.part == "train":
+        found.append("The network was trained on these clips, so these figures are no test.")
+    if evaluation.top1 == 1:
+        found.append(
+            f"No mistake among {evaluation.clips:,} clips is no proof of perfection: an accuracy "
+            f"of {evaluation.top1_interval.low:.1%} would still give this result in 1 of 40 cases."
+        )
+    if evaluation.resampled == "groups" and evaluation.resampled_units < FEW_GROUPS:
+        found.append(
+            f"The intervals come from {evaluation.resampled_units} groups of clips only, so the "
+            "intervals are too narrow."
+        )
+    return found

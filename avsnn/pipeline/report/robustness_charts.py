@@ -1,0 +1,122 @@
+"""Charts of robustness: noise, missing inputs and swapped inputs."""
+
+from collections.abc import Sequence
+
+from avsnn.pipeline.evaluation.robustness.record import NoisePoint
+from avsnn.pipeline.report.accuracy_charts import compared_lines
+from avsnn.pipeline.report.labels import Run
+from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, dots, value
+from avsnn.pipeline.report.tables import Chart, Column, Table
+
+TARGETS = {
+    "visual": "Noise on the picture",
+    "audio": "Noise on the sound",
+    "both": "Noise on picture and sound",
+}
+
+MODALITIES = {"audio": "no sound", "visual": "no picture"}
+
+INTERVAL = (
+    Column("top1", "Top-1", "percent"),
+    Column("low", "Lower end (95 %)", "percent"),
+    Column("high", "Upper end (95 %)", "percent"),
+)
+
+
+def noise_charts(runs: Sequence[Run]) -> list[Chart]:
+    """Return the accuracy over the level of noise, a chart for each noisy input."""
+    charts = []
+    columns = [Column("run", "Run"), Column("snr", "SNR in dB"), *INTERVAL]
+    for target, title in TARGETS.items():
+        rows = [
+            [run.label, _level(point), point.top1.value, point.top1.low, point.top1.high]
+            for run in runs
+            if run.results.robustness is not None
+            for curve in run.results.robustness.curves
+            if curve.target == target
+            for point in sorted(curve.points, key=_noisiest_first)
+        ]
+        note = "Gaussian noise at test time; bands are 95 % intervals, the dashed line is chance."
+        if rows:
+            name = f"noise-{target}"
+            charts.append(compared_lines(runs, name, title, note, columns, rows))
+    return charts
+
+
+def missing_chart(runs: Sequence[Run]) -> Chart | None:
+    """Return the accuracy without one modality; None if nobody measured the accuracy."""
+    columns = [Column("condition", "Input"), Column("run", "Run"), *INTERVAL]
+    rows = []
+    for run in runs:
+        found = run.results.robustness
+        if found is None or not found.missing:
+            continue
+        whole = run.results.evaluation.top1_interval
+        rows.append(["picture and sound", run.label, whole.value, whole.low, whole.high])
+        for one in found.missing:
+            condition = f"{MODALITIES[one.missing]} ({one.filling})"
+            rows.append([condition, run.label, one.top1.value, one.top1.low, one.top1.high])
+    note = "The network gets zeros, silence or a grey picture in place of one modality."
+    return _shares(runs, "missing", "A missing modality", note, columns, rows)
+
+
+def swapped_chart(runs: Sequence[Run]) -> Chart | None:
+    """Return whom each network follows if sound and picture disagree; None if not measured."""
+    columns = [Column("condition", "The answer names"), Column("run", "Run"), *INTERVAL]
+    rows = []
+    for run in runs:
+        found = run.results.robustness
+        if found is None or found.swapped is None:
+            continue
+        swapped = found.swapped
+        for condition, share in (
+            ("class of the picture", swapped.follows_visual),
+            ("class of the sound", swapped.follows_audio),
+            ("neither", swapped.follows_neither),
+        ):
+            rows.append([condition, run.label, share.value, share.low, share.high])
+    note = "Each clip gets the sound of a clip of another class."
+    return _shares(runs, "swapped", "A swapped modality", note, columns, rows)
+
+
+def noise_in_training(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence on each run that was trained with noise, the published habit."""
+    return [
+        f"{run.label} was trained with noise on its frames at "
+        f"{run.results.robustness.trained_with_noise:g} dB SNR (data.augment.noise_snr)."
+        for run in runs
+        if run.results.robustness is not None
+        and run.results.robustness.trained_with_noise is not None
+    ]
+
+
+def _shares(
+    runs: Sequence[Run],
+    name: str,
+    title: str,
+    note: str,
+    columns: list[Column],
+    rows: list[list[object]],
+) -> Chart | None:
+    if not rows:
+        return None
+    spec = dots(
+        columns,
+        x=value("top1", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
+        y="condition",
+        series="run",
+        names=[run.label for run in runs],
+        interval=True,
+        level=runs[0].results.evaluation.chance,
+        rows=len(distinct(rows, 0)),
+    )
+    dashed = f"{note} Whiskers are 95 % intervals, the dashed line is chance."
+    return Chart(name, title, dashed, Table(columns, rows), spec)
+
+
+def _level(point: NoisePoint) -> str:
+    return "clean" if point.snr is None else f"{point.snr:g}"
+
+
+def _noisiest_first(point: NoisePoint) -> float:
+    return float("inf") if point.snr is None else point.snr

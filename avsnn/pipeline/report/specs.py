@@ -1,0 +1,208 @@
+"""The kinds of charts, as Vega-Lite specifications without data.
+
+Names of runs, classes and clips are in the data, and as literal values in the domains of scales.
+No name is a part of an expression, which Vega would run. Colours are variables of the
+page's style sheet, so a chart follows the page from light to dark.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from avsnn.pipeline.report.tables import Column
+
+Spec = dict[str, Any]
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+COLOURS = [f"var(--series-{number})" for number in range(1, 9)]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3], [6, 2, 1, 2, 1, 2]]
+
+# More names than these have no legend; the pointer shows the name.
+MOST_IN_LEGEND = 20
+
+PERCENT_FORMAT = {"percent": ".1%", "number": ".4~g", "count": ",d"}
+
+CONFIG: Spec = {
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--ink)",
+        "gridColor": "var(--line)",
+        "domainColor": "var(--axis)",
+        "tickColor": "var(--axis)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 500,
+        "titlePadding": 8,
+        "labelLimit": 150,
+    },
+    "legend": {
+        "labelColor": "var(--ink)",
+        "titleColor": "var(--ink)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 500,
+        "orient": "top",
+        "title": None,
+        "symbolStrokeWidth": 2,
+        "symbolSize": 70,
+        "labelLimit": 200,
+        "columns": {"expr": "width < 420 ? 1 : width < 640 ? 2 : 3"},
+        "rowPadding": 3,
+    },
+    "text": {"fill": "var(--ink)", "fontSize": 12},
+    "rule": {"color": "var(--soft)"},
+}
+
+SHARE_AXIS: Spec = {"format": ".0%", "tickCount": 5}
+DASHED_RULE: Spec = {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"}
+
+
+def whole(content: Spec, *, height: int) -> Spec:
+    """Return a whole specification, whose width is the width of the figure in the page."""
+    return {
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "data": {"name": "rows"},
+        "config": CONFIG,
+        **content,
+    }
+
+
+def nominal(key: str, title: str | None = None, **options: Any) -> Spec:
+    """Return an encoding of names, in the order of the data."""
+    return {"field": key, "type": "nominal", "sort": None, "title": title, **options}
+
+
+def value(key: str, title: str | None = None, **options: Any) -> Spec:
+    """Return an encoding of numbers."""
+    return {"field": key, "type": "quantitative", "title": title, **options}
+
+
+def tooltip(columns: Sequence[Column]) -> list[Spec]:
+    """Return an encoding that shows a whole row beside the pointer."""
+    shown = []
+    for column in columns:
+        entry = nominal(column.key, column.title)
+        if column.form != "text":
+            entry = value(column.key, column.title, format=PERCENT_FORMAT[column.form])
+        del entry["title"]
+        shown.append({**entry, "title": column.title})
+    return shown
+
+
+def colour(key: str, names: Sequence[str]) -> Spec:
+    """Return an encoding of a colour for each name, without a legend if there is one name only."""
+    return _series(key, names, COLOURS)
+
+
+def shape(key: str, names: Sequence[str]) -> Spec:
+    """Return an encoding of a shape for each name, so that colour alone carries no meaning.
+
+    There are fewer colours than classes of a large data set: each name has its own pair of colour
+    and shape, as long as there are enough pairs.
+    """
+    if len(names) <= len(SHAPES):
+        return _series(key, names, SHAPES)
+    turns = [SHAPES[place // len(COLOURS) % len(SHAPES)] for place in range(len(names))]
+    return _series(key, names, turns)
+
+
+def distinct(rows: Sequence[Sequence[Any]], place: int) -> list[str]:
+    """Return the names in a column, each once, in the order of the rows."""
+    return list(dict.fromkeys(row[place] for row in rows))
+
+
+def _series(key: str, names: Sequence[str], looks: Sequence[Any]) -> Spec:
+    # Vega-Lite joins the legends of colour and shape only if both have the same literal domain.
+    entry = nominal(key, scale={"domain": names, "range": looks})
+    return entry if 1 < len(names) <= MOST_IN_LEGEND else {**entry, "legend": None}
+
+
+def lines(
+    columns: Sequence[Column],
+    *,
+    x: Spec,
+    y: Spec,
+    series: str,
+    names: Sequence[str],
+    band: bool = False,
+    level: float | None = None,
+) -> Spec:
+    """Return lines over x, one line for each name in the column ``series``.
+
+    Args:
+        columns: the columns of the data.
+        x: the encoding of x.
+        y: the encoding of y.
+        series: the column that tells the lines apart.
+        names: the names of the lines.
+        band: whether the columns ``low`` and ``high`` give an interval at every point.
+        level: a level of y that a dashed rule marks.
+    """
+    layers: list[Spec] = []
+    hue, form = colour(series, names), shape(series, names)
+    if level is not None:
+        layers.append({"mark": DASHED_RULE, "encoding": {"y": {"datum": level}}})
+    if band:
+        ends = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}
+        layers.append(
+            {"mark": {"type": "area", "opacity": 0.16}, "encoding": {**ends, "color": hue}}
+        )
+    dash = _series(series, names, DASHES)
+    over = {"x": x, "y": y, "color": hue}
+    layers.append({"mark": {"type": "line"}, "encoding": {**over, "strokeDash": dash}})
+    layers.append(
+        {
+            "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+            "encoding": {**over, "shape": form, "tooltip": tooltip(columns)},
+        }
+    )
+    return whole({"layer": layers}, height=260)
+
+
+def dots(
+    columns: Sequence[Column],
+    *,
+    x: Spec,
+    y: str,
+    series: str,
+    names: Sequence[str],
+    interval: bool,
+    level: float | None = None,
+    rows: int,
+) -> Spec:
+    """Return dots over rows of names, with whiskers where there is an interval.
+
+    Args:
+        columns: the columns of the data.
+        x: the encoding of the dots.
+        y: the column that names the rows.
+        series: the column that tells dots of one row apart.
+        names: the names of the kinds of dots.
+        interval: whether the columns ``low`` and ``high`` give an interval.
+        level: a level of x that a dashed rule marks.
+        rows: number of rows.
+    """
+    place = {
+        "y": nominal(y, axis={"grid": True, "ticks": False, "domain": False}),
+        "yOffset": nominal(series),
+    }
+    hue, form = colour(series, names), shape(series, names)
+    layers: list[Spec] = []
+    if level is not None:
+        layers.append({"mark": DASHED_RULE, "encoding": {"x": {"datum": level}}})
+    if interval:
+        ends = {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": hue}
+        layers.append({"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**place, **ends}})
+    layers.append(
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": {**place, "x": x, "color": hue, "shape": form, "tooltip": tooltip(columns)},
+        }
+    )
+    return whole({"layer": layers}, height=rows * max(22, 15 * len(names)))

@@ -1,0 +1,147 @@
+"""What a reader of the page sees first: how good, how sure, against what, at what energy."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from avsnn.pipeline.evaluation.comparison import Comparison
+from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.report.labels import Run
+from avsnn.pipeline.report.tables import UNKNOWN, percent, with_prefix
+from avsnn.pipeline.runs.metrics import is_best_epoch
+
+# Below this p-value, after the correction for the number of pairs, two runs count as different.
+SIGNIFICANT = 0.05
+
+
+class Fact(NamedTuple):
+    """One answer at the top of the page.
+
+    Attributes:
+        question: the question that the fact answers.
+        answer: the figure.
+        detail: what the figure means, as a sentence.
+    """
+
+    question: str
+    answer: str
+    detail: str
+
+
+class Summary(NamedTuple):
+    """What the page says first about a run.
+
+    Attributes:
+        run: the run.
+        line: method, settings and checkpoint in one line.
+        facts: the answers.
+        caveats: what a reader must know beside the figures, as sentences.
+    """
+
+    run: Run
+    line: str
+    facts: list[Fact]
+    caveats: list[str]
+
+
+def summarise(run: Run, comparison: Comparison | None) -> Summary:
+    """Return what the page says first about a run."""
+    evaluation, settings = run.results.evaluation, run.results.config.settings
+    chosen = evaluation.selection
+    line = (
+        f"{evaluation.method}, C = {settings.model.channels}, T = {settings.model.steps}, seed "
+        f"{evaluation.seed}, epoch {evaluation.epoch or 'unknown'} "
+        f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
+    )
+    facts = [_how_good(evaluation), _how_sure(evaluation)]
+    facts += [_against_what(run, evaluation, comparison), _at_what_energy(run)]
+    return Summary(run, line, facts, caveats(run))
+
+
+def caveats(run: Run) -> list[str]:
+    """Return what a reader must know beside the figures of a run, as sentences."""
+    results = run.results
+    evaluation, lines = results.evaluation, results.metrics
+    found = list(evaluation.caveats)
+    if results.damage:
+        found.append(f"{results.damage}; the curves show the {len(lines)} epochs before.")
+    elif not is_best_epoch(evaluation.epoch, lines, results.config.settings.selection):
+        found.append(
+            f"The figures belong to epoch {evaluation.epoch}, and metrics.jsonl names another best "
+            "epoch by now; run 'avsnn evaluate' again."
+        )
+    return found
+
+
+def _how_good(evaluation: Evaluation) -> Fact:
+    interval = evaluation.top1_interval
+    top5 = "" if evaluation.top5 is None else f" Top-5 is {percent(evaluation.top5)}."
+    detail = (
+        f"Top-1 of {evaluation.clips:,} clips; 95 % interval {percent(interval.low)} to "
+        f"{percent(interval.high)}.{top5}"
+    )
+    return Fact("How good?", percent(evaluation.top1), detail)
+
+
+def _how_sure(evaluation: Evaluation) -> Fact:
+    interval = evaluation.top1_interval
+    half = 50 * (interval.high - interval.low)
+    detail = (
+        f"Half the width of the interval, from {evaluation.resampled_units:,} "
+        f"{evaluation.resampled} drawn again. The confidence is off by "
+        f"{100 * evaluation.calibration.ece:.1f} points on average (ECE)."
+    )
+    return Fact("How sure?", f"± {half:.1f} points", detail)
+
+
+def _against_what(run: Run, evaluation: Evaluation, comparison: Comparison | None) -> Fact:
+    majority = evaluation.majority
+    detail = (
+        f"Chance. An answer that always names the largest class ({majority.name}) would reach "
+        f"{percent(majority.share)}.{_verdict(run, comparison)}"
+    )
+    return Fact("Against what?", percent(evaluation.chance), detail)
+
+
+def _verdict(run: Run, comparison: Comparison | None) -> str:
+    """Return a sentence on the pairs of this run that differ by McNemar's test."""
+    pairs = [
+        pair
+        for pair in (comparison.pairs if comparison else ())
+        if run.results.name in (pair.first, pair.second)
+    ]
+    if not pairs:
+        return ""
+    different = sum(pair.adjusted_p < SIGNIFICANT for pair in pairs)
+    return f" Differs from {different} of {len(pairs)} other runs (McNemar, p < {SIGNIFICANT})."
+
+
+def _at_what_energy(run: Run) -> Fact:
+    question, inside = "At what energy?", run.results.insight
+    if inside is None:
+        detail = "Not measured; 'avsnn evaluate --insight' measures the energy."
+        return Fact(question, UNKNOWN, detail)
+    energy = inside.energy
+    ann = with_prefix(energy.ann_energy_pj, "J")
+    versus = f"The same network as an ANN needs {ann}"
+    if energy.energy_pj:
+        versus += f", {energy.ann_energy_pj / energy.energy_pj:.1f} times as much"
+    detail = (
+        f"Arithmetic per clip in 45 nm, attention counted. {versus}. "
+        f"{energy.parameters:,} parameters."
+    )
+    return Fact(question, with_prefix(energy.energy_pj, "J"), detail)
+
+
+def shared_caveats(summaries: Sequence[Summary]) -> list[tuple[str, list[str]]]:
+    """Return each caveat once, with the names of the runs that it concerns.
+
+    The list of names is empty for a caveat of all runs.
+    """
+    runs_of: dict[str, list[str]] = {}
+    for summary in summaries:
+        for caveat in summary.caveats:
+            runs_of.setdefault(caveat, []).append(summary.run.label)
+    return [
+        (caveat, [] if len(labels) == len(summaries) else labels)
+        for caveat, labels in runs_of.items()
+    ]
