@@ -159,11 +159,11 @@ def _decoded(
 class _Network:
     """The network of a run, which answers for clips that are in no data set.
 
-    An answer does not depend on the other clips. On a GPU, every batch has the same number of clips,
-    because the last bit of a product of matrices may change with its size. On a CPU, only a batch of
-    a single clip has other last bits (the classifier is then a product with a vector), so a second
-    clip of zeros joins a single clip. Torch's generator has the same seed in every batch, because
-    some networks draw numbers.
+    An answer does not depend on the other clips. On a GPU, every batch has the same number of
+    clips, because the last bit of a product of matrices may change with the size of the product. On
+    a CPU, only a batch of a single clip was found to have other last bits (the classifier is then a
+    product with a vector), so a second clip of zeros joins a single clip. Torch's generator has the
+    same seed in every batch, because some networks draw numbers.
     """
 
     def __init__(self, run: StoredRun, device: torch.device, say: Callable[[str], None]) -> None:
