@@ -1,14 +1,35 @@
-"""Audio-visual spiking neural networks, from media files to a measured model."""
+"""Audio-visual spiking neural networks, from media files to a measured model.
+
+``load`` opens a trained run, ``build`` makes a network, and ``open_clips`` opens the clips of a
+prepared data set; docs/api.md describes all three.
+"""
+
+# A type checker takes a variable of this name for the one of `typing`. This file imports nothing,
+# because Python executes this file before `__main__` takes the current folder off the search path.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from avsnn.pipeline.library.build import build as build
+    from avsnn.pipeline.library.clips import open_clips as open_clips
+    from avsnn.pipeline.library.run import load as load
+
+# The module of each name. A module is imported when its name is first used, because torch takes
+# seconds to import, and most commands need none of the modules.
+_MODULES = {"build": "build", "open_clips": "clips", "load": "run"}
+
+__all__ = ["build", "load", "open_clips"]
 
 
-def __getattr__(name: str) -> str:
-    """Return the version when it is asked for.
+def __getattr__(name: str) -> object:
+    """Return the version, or a function of the library, when the name is first used."""
+    from importlib import import_module
 
-    This file imports nothing, because Python executes this file before ``__main__`` takes the
-    current folder off the search path.
-    """
-    if name != "__version__":
+    if name == "__version__":
+        return import_module("avsnn.version").VERSION
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
+    return getattr(import_module(f"avsnn.pipeline.library.{_MODULES[name]}"), name)
 
-    return version("avsnn")
+
+def __dir__() -> list[str]:
+    """Return the public names, for people who look at the module in a notebook."""
+    return [*__all__, "__version__"]

@@ -20,6 +20,7 @@ import cv2
 import psutil
 
 from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.formats.clips_jsonl import IndexRow
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
@@ -27,7 +28,6 @@ from avsnn.pipeline.media.frames import FrameRule, spread_evenly
 from avsnn.pipeline.media.video import decode_video
 from avsnn.pipeline.prepare.stages.extract import Extract
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio, process_tree
-from tests.conftest import NoProgress
 from tests.fake_clips import make_clip
 from tests.fake_crema_d import FakeCremaD, make
 

@@ -100,7 +100,7 @@ def outcome(folder: Path) -> dict[str, object]:
     for pattern in ("*/checkpoints/best.*", "*/checkpoints/last.*", "*/report/*", "tables/*"):
         for path in runs.glob(pattern):
             # The page holds the time at which the run began.
-            if path.name != "index.html":
+            if path.name != "report.html":
                 same[str(path.relative_to(folder))] = path.read_bytes()
     same["unfinished files"] = [str(path) for path in runs.rglob("*.partial")]
     return same

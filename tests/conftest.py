@@ -191,19 +191,6 @@ def remains_of_a_dead_writer(folder: Path, name: str) -> Path:
     return path
 
 
-class NoProgress:
-    """A progress display that shows nothing."""
-
-    def start(self, title: str, total: int, unit: str) -> None:
-        pass
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A mounted file system of one megabyte."""

@@ -18,6 +18,7 @@ from avsnn.cli.commands.convert_checkpoint import convert_checkpoint_command
 from avsnn.cli.commands.datasets import datasets_app
 from avsnn.cli.commands.evaluate import evaluate_command
 from avsnn.cli.commands.inspect import inspect_command
+from avsnn.cli.commands.predict import predict_command
 from avsnn.cli.commands.prepare import prepare_command, repair_command, verify_command
 from avsnn.cli.commands.reproduce import reproduce_command
 from avsnn.cli.commands.status import status_command
@@ -43,6 +44,8 @@ SYNONYMS = {
     "fit": "train",
     "eval": "evaluate",
     "test": "evaluate",
+    "infer": "predict",
+    "classify": "predict",
 }
 
 EPILOG = """
@@ -72,9 +75,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from avsnn import __version__
+        from avsnn.version import VERSION
 
-        typer.echo(f"avsnn {__version__}")
+        typer.echo(f"avsnn {VERSION}")
         raise typer.Exit
 
 
@@ -97,6 +100,7 @@ app.command("repair")(repair_command)
 app.command("inspect")(inspect_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("predict")(predict_command)
 app.command("reproduce")(reproduce_command)
 app.command("status")(status_command)
 app.command("convert-checkpoint")(convert_checkpoint_command)

@@ -23,7 +23,9 @@ PAGES = [
     "docs/add-a-fusion-method.md",
     "docs/cluster.md",
     "docs/damaged-files.md",
+    "docs/robustness.md",
     "docs/events.md",
+    "docs/insight.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]

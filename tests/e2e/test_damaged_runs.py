@@ -100,7 +100,7 @@ def test_damaged_metrics_hide_no_other_file_and_resume_goes_on_from_the_last_epo
 def test_the_evaluation_of_damaged_metrics_says_so_on_the_page(avsnn: Command, run: Path) -> None:
     (run / "metrics.jsonl").write_bytes(b"")
     assert avsnn("evaluate", run).returncode == 0
-    assert "metrics.jsonl" in (run / "report" / "index.html").read_text()
+    assert "metrics.jsonl" in (run / "report" / "report.html").read_text()
 
 
 REPORT_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -121,7 +121,6 @@ def test_a_damaged_report_is_named_by_status_and_measured_again_by_evaluate(
 ) -> None:
     report = run / "report" / "test.json"
     report.write_bytes(damage(report.read_bytes()))
-    (run / "report" / "val.json").write_bytes(b"null")
     (row,) = json.loads(avsnn("status", "--root", small_demo, "--json").stdout)["runs"]
     assert (row["epochs"], row["test_top1"]) == (3, None)
     assert "test.json" in row["unreadable"]
@@ -130,7 +129,6 @@ def test_a_damaged_report_is_named_by_status_and_measured_again_by_evaluate(
     assert done.returncode == 0, done.stderr
     measured, before = (json.loads((r / "report/test.json").read_text()) for r in (run, finished))
     assert measured["confusion"] == before["confusion"]
-    assert "val.json" in (run / "report" / "index.html").read_text()
 
 
 def laughs(content: str) -> str:
@@ -259,7 +257,7 @@ def lines_of(run: Path) -> list[bytes]:
 def test_evaluate_removes_the_unfinished_files_of_killed_evaluations(
     avsnn: Command, run: Path
 ) -> None:
-    dead = remains_of_a_dead_writer(run / "report", "index.html")
+    dead = remains_of_a_dead_writer(run / "report", "report.html")
     assert avsnn("evaluate", run).returncode == 0
     assert not dead.exists()
 
@@ -302,10 +300,6 @@ def test_an_evaluation_of_another_epoch_than_the_best_is_not_shown_as_the_result
     report = run / "report" / "test.json"
     result = json.loads(report.read_text())
     # The run went on after this evaluation, and found a better epoch.
-    (run / "report" / "val.json").write_text(json.dumps(result | {"part": "val", "epoch": 99}))
-    assert avsnn("evaluate", run).returncode == 0
-    page = (run / "report" / "index.html").read_text()
-    assert page.count("The best epoch is another one than epoch") == 1
     report.write_text(json.dumps(result | {"epoch": 99}))
     (row,) = json.loads(avsnn("status", "--root", small_demo, "--json").stdout)["runs"]
     assert row["test_top1"] is None

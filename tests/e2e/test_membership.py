@@ -11,12 +11,13 @@ import pytest
 from upath import UPath
 
 from avsnn.pipeline.engine.lock import hold_for_reading
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings, PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare as prepare_in_this_process
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.verify import verify
-from tests.conftest import ALONE, Command, NoProgress, flip_a_bit
+from tests.conftest import ALONE, Command, flip_a_bit
 from tests.own_dataset import Edit, OwnDataset, current_files, regroup, relabel, repart
 from tests.warm import Warm
 

@@ -14,6 +14,7 @@ from rich.progress import (
 
 from avsnn.cli.screen.console import err, is_follower
 from avsnn.cli.streams import printable
+from avsnn.pipeline.engine.progress import NoProgress
 
 LINES_PER_STAGE = 10
 
@@ -71,19 +72,6 @@ class ProgressLines:
 
     def stop(self) -> None:
         """Do nothing: printed lines stay in the log."""
-
-
-class NoProgress:
-    """No output, for followers of torchrun and for logs that get sentences from elsewhere."""
-
-    def start(self, title: str, total: int, unit: str) -> None:
-        """Print nothing."""
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Print nothing."""
-
-    def stop(self) -> None:
-        """Print nothing."""
 
 
 def make_progress(*, lines: bool = True) -> ProgressBar | ProgressLines | NoProgress:

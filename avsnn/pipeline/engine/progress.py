@@ -20,3 +20,16 @@ class Progress(Protocol):
 
     def stop(self) -> None:
         """Report that the work has ended."""
+
+
+class NoProgress:
+    """No output, for work whose progress nobody watches."""
+
+    def start(self, title: str, total: int, unit: str) -> None:
+        """Print nothing."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Print nothing."""
+
+    def stop(self) -> None:
+        """Print nothing."""

@@ -55,7 +55,8 @@ def make_answers(
 def answers_to_csv(answers: Sequence[Answer]) -> bytes:
     """Return the content of ``report/PART-clips.csv``: one row for each clip, in the same order."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # A name that holds a carriage return comes back as it was only from within quotes.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(Answer._fields)
     writer.writerows(answers)
     return text.getvalue().encode()

@@ -77,7 +77,11 @@ def compare(results: Sequence[RunResults]) -> Comparison:
             )
             continue
         pairs.append(_pair(first, second))
-    return Comparison(pairs=_holm(pairs), seeds=_seeds(results), notes=notes)
+    adjusted = with_holm([pair.p for pair in pairs])
+    pairs = [
+        pair.model_copy(update={"adjusted_p": p}) for pair, p in zip(pairs, adjusted, strict=True)
+    ]
+    return Comparison(pairs=pairs, seeds=_seeds(results), notes=notes)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -115,16 +119,18 @@ def _pair(first: RunResults, second: RunResults) -> Pair:
     )
 
 
-def _holm(pairs: list[Pair]) -> list[Pair]:
-    """Return the pairs with the p-values that Holm (1979) adjusts for the number of pairs."""
+def with_holm(values: Sequence[float]) -> list[float]:
+    """Return the p-values after the correction of Holm (1979) for the number of tests.
+
+    Args:
+        values: the p-value of each test.
+    """
     least = 0.0
-    adjusted: dict[int, float] = {}
-    for rank, place in enumerate(sorted(range(len(pairs)), key=lambda place: pairs[place].p)):
-        least = max(least, min(1.0, pairs[place].p * (len(pairs) - rank)))
+    adjusted = [0.0] * len(values)
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, values[place] * (len(values) - rank)))
         adjusted[place] = least
-    return [
-        pair.model_copy(update={"adjusted_p": adjusted[place]}) for place, pair in enumerate(pairs)
-    ]
+    return adjusted
 
 
 def _seeds(results: Sequence[RunResults]) -> list[Seeds]:

@@ -1,6 +1,7 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from math import isfinite
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from avsnn.datasets_manifest.clips import Part
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
@@ -25,11 +26,13 @@ from avsnn.pipeline.evaluation.answers import (
 )
 from avsnn.pipeline.evaluation.caveats import caveats
 from avsnn.pipeline.evaluation.examples import Examples, choose_examples
+from avsnn.pipeline.evaluation.insight.measure import measure_insight
 from avsnn.pipeline.evaluation.insight.record import Insight
 from avsnn.pipeline.evaluation.intervals import Resampling
 from avsnn.pipeline.evaluation.measures import Evaluation, measure
 from avsnn.pipeline.evaluation.records import R, read_record, write_record
 from avsnn.pipeline.evaluation.results import RunResults
+from avsnn.pipeline.evaluation.robustness.measure import measure_robustness
 from avsnn.pipeline.evaluation.robustness.record import Robustness
 from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepared_json import load_prepared
@@ -37,6 +40,7 @@ from avsnn.pipeline.inference.memory import EVALUATION_ADVICE, lack_of_memory_sa
 from avsnn.pipeline.inference.open_part import OpenPart, open_part
 from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading.dataset import require_same_data
+from avsnn.pipeline.rows import Rows
 from avsnn.pipeline.runs.metrics import inspect_metrics
 from avsnn.pipeline.runs.stored_run import StoredRun
 
@@ -54,6 +58,8 @@ def evaluate(
     root: Path | None,
     device: torch.device,
     progress: Progress,
+    robustness: bool = False,
+    insight: bool = False,
 ) -> RunResults:
     """Measure the best checkpoint of a run on one part of the split that the run is trained on.
 
@@ -66,6 +72,8 @@ def evaluate(
         root: the folder that holds the data sets; None takes the folder of the training.
         device: the device that computes.
         progress: told of every clip.
+        robustness: also measure the answers to noisy, missing and swapped inputs.
+        insight: also measure what happens inside the network.
 
     Raises:
         UserError: the folder is not a run, has no checkpoint yet, its data are gone or changed, or
@@ -81,7 +89,7 @@ def evaluate(
             require_same_data(run.config)
         with ExitStack() as stack:
             work = _Work(run, part, device, progress, stack)
-            return work.results()
+            return work.results(robustness=robustness, insight=insight)
 
 
 def recorded_evaluation(run: StoredRun, *, part: Part) -> Evaluation | None:
@@ -118,10 +126,14 @@ class _Work:
         self._stack = stack
         self._has_measured = False
 
-    def results(self) -> RunResults:
+    def results(self, *, robustness: bool, insight: bool) -> RunResults:
         evaluation, answers = self._recorded() or self._measure()
         examples = self._read_examples() or self._choose_examples()
         robust, inside = self._read_robustness(), self._read_insight()
+        if robustness and robust is None:
+            robust = self._measure_robustness()
+        if insight and inside is None:
+            inside = self._measure_insight()
         config = self._run.config
         metrics, damage = inspect_metrics(self._run.folder, config.settings.selection)
         # A training that goes on changes what must be said of the same checkpoint.
@@ -132,7 +144,7 @@ class _Work:
             folder=self._run.folder,
             config=config,
             evaluation=evaluation,
-            answers=answers,
+            answers=Rows(answers),
             examples=examples,
             robustness=robust,
             insight=inside,
@@ -215,8 +227,30 @@ class _Work:
     def _read_robustness(self) -> Robustness | None:
         return read_record(Robustness, *self._place("robustness", ROBUSTNESS_VERSION))
 
+    def _measure_robustness(self) -> Robustness:
+        path, mark = self._place("robustness", ROBUSTNESS_VERSION)
+        record = measure_robustness(
+            self._opened,
+            self._scores,
+            self._resampling,
+            fingerprint=mark,
+            progress=self._progress,
+        )
+        return self._write(path, record)
+
     def _read_insight(self) -> Insight | None:
         return read_record(Insight, *self._place("insight", INSIGHT_VERSION))
+
+    def _measure_insight(self) -> Insight:
+        path, mark = self._place("insight", INSIGHT_VERSION)
+        record = measure_insight(
+            self._opened,
+            self._scores,
+            self._resampling,
+            fingerprint=mark,
+            progress=self._progress,
+        )
+        return self._write(path, record)
 
     def _place(self, name: str, version: int) -> tuple[Path, str]:
         """Return the path and the fingerprint of a record beside the evaluation."""
@@ -237,3 +271,17 @@ class _Work:
 
 def _fingerprint(run: StoredRun, part: Part, version: int) -> str:
     return fingerprint([version, run.config.data.fingerprint, part, run.digest])
+
+
+def require_different(folders: Sequence[Path]) -> None:
+    """Refuse the same run twice, which a comparison would take for two runs.
+
+    Raises:
+        UserError: two folders are the same folder.
+    """
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        place = folder.resolve()
+        if place in seen:
+            raise UserError(f"{folder} and {seen[place]} are the same run; give each run once.")
+        seen[place] = folder

@@ -5,11 +5,30 @@ from typing import Any, NamedTuple
 
 from avsnn.pipeline.evaluation.answers import Answer
 from avsnn.pipeline.evaluation.examples import Examples
-from avsnn.pipeline.evaluation.insight.record import Insight
-from avsnn.pipeline.evaluation.measures import Evaluation
+from avsnn.pipeline.evaluation.insight.record import Insight, LayerEnergy, LayerRate
+from avsnn.pipeline.evaluation.measures import ClassReport, Evaluation
 from avsnn.pipeline.evaluation.robustness.record import Robustness
+from avsnn.pipeline.rows import Rows
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.stored_run import run_name
+
+
+class NoiseRow(NamedTuple):
+    """The accuracy at one level of noise.
+
+    Attributes:
+        target: which input is noisy.
+        snr: signal to noise ratio in dB; None without noise.
+        top1: top-1 accuracy as a share of clips.
+        low: lower end of the 95 % interval of the accuracy.
+        high: upper end of the interval.
+    """
+
+    target: str
+    snr: float | None
+    top1: float
+    low: float
+    high: float
 
 
 class RunResults(NamedTuple):
@@ -31,7 +50,7 @@ class RunResults(NamedTuple):
     folder: Path
     config: RunConfig
     evaluation: Evaluation
-    answers: list[Answer]
+    answers: Rows[Answer]
     examples: Examples | None
     robustness: Robustness | None
     insight: Insight | None
@@ -50,3 +69,31 @@ class RunResults(NamedTuple):
         settings = self.config.settings.model_dump(mode="json", exclude={"seed"})
         evaluation = self.evaluation
         return [self.config.dataset, self.config.data.fingerprint, evaluation.part, settings]
+
+    @property
+    def classes(self) -> Rows[ClassReport]:
+        """The measures of every class."""
+        return Rows(self.evaluation.classes)
+
+    @property
+    def noise(self) -> Rows[NoiseRow]:
+        """The accuracy at every level of noise; empty if robustness was not measured."""
+        curves = [] if self.robustness is None else self.robustness.curves
+        return Rows(
+            NoiseRow(curve.target, point.snr, point.top1.value, point.top1.low, point.top1.high)
+            for curve in curves
+            for point in curve.points
+        )
+
+    @property
+    def spike_rates(self) -> Rows[LayerRate]:
+        """The firing rate of every layer; empty if insight was not measured."""
+        return Rows([] if self.insight is None else self.insight.rates)
+
+    @property
+    def energy(self) -> Rows[LayerEnergy]:
+        """The operations of every layer for one clip; empty if insight was not measured.
+
+        ``insight.energy`` holds the sums over all layers.
+        """
+        return Rows([] if self.insight is None else self.insight.energy.layers)

@@ -33,7 +33,8 @@ def frame_row(image: bytes, shape: tuple[int, ...], settings: FrameSettings) -> 
     Args:
         image: the bytes of a JPEG or PNG file.
         shape: the shape of the result, from :func:`frame_shape`. If the shape has other proportions
-            than the image, the row is the centre square of the image.
+            than the image, the row is the centre of the image in the proportions of the shape: in a
+            prepared data set, the centre square.
         settings: the settings of the frame cache.
     """
     # A command that finds nothing to do need not wait for the import of the decoders.
@@ -43,10 +44,17 @@ def frame_row(image: bytes, shape: tuple[int, ...], settings: FrameSettings) -> 
     _, height, width = shape
     full_height, full_width, _ = pixels.shape
     if _shrunk_size(full_height, full_width, settings) != (height, width):
-        side = min(full_height, full_width)
-        top, left = (full_height - side) // 2, (full_width - side) // 2
-        pixels = pixels[top : top + side, left : left + side]
+        cut_height, cut_width = _largest_cut(full_height, full_width, height, width)
+        top, left = (full_height - cut_height) // 2, (full_width - cut_width) // 2
+        pixels = pixels[top : top + cut_height, left : left + cut_width]
     return resize(pixels, height, width).transpose(2, 0, 1)
+
+
+def _largest_cut(full_height: int, full_width: int, height: int, width: int) -> tuple[int, int]:
+    """Return the size of the largest part of an image that has the proportions of a row."""
+    if full_height * width <= full_width * height:
+        return full_height, max(1, round(full_height * width / height))
+    return max(1, round(full_width * height / width)), full_width
 
 
 def _shrunk_size(height: int, width: int, settings: FrameSettings) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.device import autocast
 from avsnn.pipeline.inference.inputs import network_inputs
+from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -103,14 +104,34 @@ def predict(
     with torch.inference_mode():
         requests = evaluation_requests(rows, batch_size=batch_size or settings.batch_size)
         for batch in loader.read(requests):
-            # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
-            audio, frames = network_inputs(batch, settings)
-            if change is not None:
-                audio, frames = change(audio, frames, batch.rows)
-            with autocast(settings, device):
-                output = model(audio, frames)
             # The logits stay on the device until the end, so the CPU waits for no single batch.
-            logits.append(output.logits.float())
+            logits.append(batch_logits(model, batch, settings, device=device, change=change))
             if progress is not None:
                 progress.advance(len(batch.rows))
     return Scores(torch.cat(logits).cpu(), loader.source.labels[torch.from_numpy(rows)])
+
+
+def batch_logits(
+    model: nn.Module,
+    batch: Batch,
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    change: Change | None = None,
+) -> Tensor:
+    """Return the logits of a network for one batch, ``[B, classes]`` on the device.
+
+    Args:
+        model: the network in evaluation mode, on ``device``.
+        batch: the samples, on ``device``.
+        settings: the settings of the training.
+        device: the device that computes.
+        change: changes the input of the network; None changes nothing.
+    """
+    # Outside `autocast`: resized in bfloat16, frames would miss most grey levels.
+    audio, frames = network_inputs(batch, settings)
+    if change is not None:
+        audio, frames = change(audio, frames, batch.rows)
+    with autocast(settings, device):
+        logits: Tensor = model(audio, frames).logits
+    return logits.float()

@@ -12,7 +12,7 @@ from avsnn.pipeline.loading.augment import DRAWS, centre_crops, random_crops
 from avsnn.pipeline.loading.augment_events import random_event_crops, whole_event_frames
 from avsnn.pipeline.loading.order import BatchRequest, sample_draws, sample_noise
 from avsnn.pipeline.loading.source import Source
-from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
 
 # The noise of evaluation is the same in every evaluation. No training epoch has this number, so
 # the noise differs from the noise of every training epoch.
@@ -68,6 +68,18 @@ class Batch(NamedTuple):
         return self._replace(**changed)
 
 
+def evaluation_crops(frames: Tensor, augment: AugmentSettings) -> Tensor:
+    """Return the crop of each frame in evaluation, as `Batch.crops`.
+
+    Args:
+        frames: frames or event frames, as `Batch.frames`.
+        augment: the settings of the crops.
+    """
+    if frames.dim() == 5:
+        return whole_event_frames(len(frames), frames.shape[-2:])
+    return centre_crops(len(frames), frames.shape[-2:], augment)
+
+
 def read_batch(source: Source, request: BatchRequest, settings: TrainSettings) -> Batch:
     """Read the samples of a batch, and draw the random numbers of their augmentation.
 
@@ -81,11 +93,7 @@ def read_batch(source: Source, request: BatchRequest, settings: TrainSettings) -
         # Evaluation takes the middle frame of each clip.
         samples = source.read(rows, np.full(len(rows), 0.5))
         extent, has_events = samples.frames.shape[-2:], samples.frames.dim() == 5
-        crops = (
-            whole_event_frames(len(rows), extent)
-            if has_events
-            else centre_crops(len(rows), extent, augment)
-        )
+        crops = evaluation_crops(samples.frames, augment)
     else:
         draws = sample_draws(seed=settings.seed, epoch=epoch, rows=rows, count=DRAWS + 1)
         # The first draw chooses the frame of the clip.

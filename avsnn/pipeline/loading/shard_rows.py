@@ -17,6 +17,7 @@ from avsnn.pipeline.formats.shards import (
     Sample,
 )
 from avsnn.pipeline.loading.source import SampleShapes
+from avsnn.pipeline.media.events import Sensor
 
 
 class ShardRows(Protocol):
@@ -46,13 +47,32 @@ class ShardRows(Protocol):
         """
 
 
+def rows_of_samples(samples: list[Sample], settings: PrepareSettings) -> ShardRows:
+    """Return what computes the rows of the clips of a prepared data set."""
+    if (sensors := samples[0].events) is not None:
+        return EventRows(event_shapes(sensors.visual, sensors.audio, settings), settings)
+    shapes = SampleShapes(frame_shape(samples, settings.frames), audio_image_shape(settings))
+    return MediaRows(shapes, settings)
+
+
+def audio_image_shape(settings: PrepareSettings) -> tuple[int, ...]:
+    """Return the shape ``(1, F, F)`` of the audio image of a sound."""
+    return (1, settings.audio.size, settings.audio.size)
+
+
+def event_shapes(camera: Sensor, cochlea: Sensor, settings: PrepareSettings) -> SampleShapes:
+    """Return the shapes of the event frames of two sensors."""
+    return SampleShapes(
+        event_row_shape(camera, settings.events), event_row_shape(cochlea, settings.events)
+    )
+
+
 class MediaRows:
     """Rows of pictures and sound; see `ShardRows`."""
 
-    def __init__(self, samples: list[Sample], settings: PrepareSettings) -> None:
+    def __init__(self, shapes: SampleShapes, settings: PrepareSettings) -> None:
         self._settings = settings
-        side = settings.audio.size
-        self.shapes = SampleShapes(frame_shape(samples, settings.frames), (1, side, side))
+        self.shapes = shapes
 
     def members(self, sample: Sample, frame: int) -> tuple[str, str]:
         """Return the names of the image and of the sound."""
@@ -70,14 +90,9 @@ class MediaRows:
 class EventRows:
     """Rows of event frames; see `ShardRows`."""
 
-    def __init__(self, samples: list[Sample], settings: PrepareSettings) -> None:
+    def __init__(self, shapes: SampleShapes, settings: PrepareSettings) -> None:
         self._settings = settings.events
-        sensors = samples[0].events
-        assert sensors is not None  # noqa: S101 - narrows the type
-        self.shapes = SampleShapes(
-            event_row_shape(sensors.visual, settings.events),
-            event_row_shape(sensors.audio, settings.events),
-        )
+        self.shapes = shapes
 
     def members(self, sample: Sample, frame: int) -> tuple[str, str]:
         """Return the names of the two recordings, whatever the frame is."""

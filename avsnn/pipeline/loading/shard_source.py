@@ -17,7 +17,7 @@ from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.shards import Member, read_shards, require_written_bytes
-from avsnn.pipeline.loading.shard_rows import EventRows, MediaRows, ShardRows
+from avsnn.pipeline.loading.shard_rows import rows_of_samples
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
@@ -48,8 +48,7 @@ class ShardSource:
         self.keys = [sample.key for sample in samples]
         self.labels = torch.tensor([sample.label for sample in samples])
         self._frame_counts = np.array([sample.frames for sample in samples])
-        rows = EventRows if samples[0].events else MediaRows
-        self._rows: ShardRows = rows(samples, settings)
+        self._rows = rows_of_samples(samples, settings)
         self.shapes = self._rows.shapes
         self.note = ""
         self._store: AbstractFileSystem | None = None
@@ -81,6 +80,19 @@ class ShardSource:
             audio=torch.from_numpy(np.stack([audio for _, audio in decoded])),
             labels=self.labels[torch.from_numpy(rows)],
         )
+
+    def read_sounds(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Return the bytes of the sound files of some rows; of event sensors, of the cochleas.
+
+        Raises:
+            UserError: a shard is missing, cut, damaged or cannot be opened.
+        """
+        wanted = [(self._found[row][0], self._members(row, 0)[1]) for row in rows]
+        return _read_members(wanted, self._store)
+
+    def shard_of(self, row: int) -> Folder:
+        """Return the shard that holds the clip of a row."""
+        return self._found[row][0]
 
     def _members(self, row: int, frame: int) -> tuple[Member, Member]:
         """Return the members of the tar that hold a frame and the sound of a clip."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.media.checksums import require_flac_digest
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, NoSoundError
 from avsnn.pipeline.media.sound_files import read_samples, require_plausible_sound
 
 if TYPE_CHECKING:
@@ -98,8 +98,36 @@ def add_noise(sound: Sound, *, snr: float, key: str) -> Sound:
     """
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
     noise = np.random.Generator(np.random.Philox(seed)).standard_normal(len(sound.samples))
+    return mix(sound, noise, snr=snr)
+
+
+def mix(sound: Sound, noise: NDArray[np.float64], *, snr: float) -> Sound:
+    """Return the sound with noise of power ``mean(x ** 2) / 10 ** (snr / 10)``.
+
+    The mean is taken over the whole sound. The samples of the result may pass [-1, 1].
+
+    Args:
+        sound: the recording.
+        noise: noise of power 1, ``[n]``.
+        snr: signal to noise ratio in dB.
+    """
     power = float(np.mean(np.square(sound.samples, dtype=np.float64))) / 10 ** (snr / 10)
     return Sound((sound.samples + noise * power**0.5).astype(np.float32), sound.rate)
+
+
+def resample(sound: Sound, rate: int) -> Sound:
+    """Return what ``librosa.resample`` gives, bit for bit, ``[ceil(n * rate / sound.rate)]``.
+
+    ``librosa.resample`` calls soxr; this function calls soxr directly, because ``librosa.resample``
+    needs 3 s and 200 MB for imports in each process.
+    """
+    import soxr
+
+    if sound.rate == rate:
+        return sound
+    count = math.ceil(len(sound.samples) * (rate / sound.rate))
+    samples = soxr.resample(sound.samples, sound.rate, rate)[:count]
+    return Sound(np.pad(samples, (0, count - len(samples))), rate)
 
 
 def stft_magnitudes(sound: Sound, *, sample_rate: int, n_fft: int, hop: int) -> NDArray[np.float32]:
@@ -114,7 +142,7 @@ def stft_magnitudes(sound: Sound, *, sample_rate: int, n_fft: int, hop: int) -> 
     import torch
 
     _require_small_stft(sound, sample_rate, n_fft, hop)
-    samples = _resample(sound, sample_rate)
+    samples = resample(sound, sample_rate).samples
     # The STFT of PyTorch takes half the time of the STFT of librosa; the last bits differ.
     spectrum = torch.stft(
         torch.from_numpy(samples).clamp(-1, 1),
@@ -171,9 +199,14 @@ def log_image(magnitudes: NDArray[np.float32], *, size: int) -> NDArray[np.float
 
 
 def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
-    """Refuse samples ``[n, channels]`` that are fewer than promised, or hold no sound."""
+    """Refuse samples ``[n, channels]`` that are fewer than promised, or hold no sound.
+
+    Raises:
+        NoSoundError: there are no samples, or the samples are silence.
+        MediaError: samples are missing, are no numbers or are far too loud.
+    """
     if not len(samples):
-        raise MediaError("holds no audio sample")
+        raise NoSoundError("holds no audio sample")
     if promised is not None and len(samples) < promised:
         raise MediaError(f"is truncated: {len(samples)} of the {promised} samples it promises")
     is_integer = np.issubdtype(samples.dtype, np.integer)
@@ -182,14 +215,14 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     if not math.isfinite(peak):
         raise MediaError("holds samples that are no numbers")
     if not peak:
-        raise MediaError("is digital silence from start to end")
+        raise NoSoundError("is digital silence from start to end")
     if peak > MAX_FLOAT_PEAK:
         raise MediaError(
             f"holds samples up to {math.floor(peak):,}, where floating-point sound ends at 1"
         )
     if peak < SILENCE_PEAK:
         level = 20 * math.log10(peak)
-        raise MediaError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
+        raise NoSoundError(f"is silent: its peak is {level:.0f} dBFS, below {SILENCE_DBFS:.0f}")
     mixed = samples[:, 0]
     if samples.shape[1] > 1:
         # The networks hear the mean of all channels.
@@ -197,7 +230,7 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
         mean = _peak(mixed) / full_scale
         if mean < SILENCE_PEAK:
             mixed_level = f"{20 * math.log10(mean):.0f} dBFS" if mean else "0"
-            raise MediaError(
+            raise NoSoundError(
                 f"is silent when its channels are mixed: the peak of their mean is {mixed_level}, "
                 f"below {SILENCE_DBFS:.0f} dBFS"
             )
@@ -207,7 +240,9 @@ def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
     offset = float(inner.mean(dtype=np.float64)) / full_scale
     swing = (float(inner.max()) - float(inner.min())) / 2 / full_scale
     if swing < SILENCE_PEAK <= abs(offset):
-        raise MediaError(f"is silent: all its samples are close to the constant value {offset:.3f}")
+        raise NoSoundError(
+            f"is silent: all its samples are close to the constant value {offset:.3f}"
+        )
 
 
 def _peak(samples: NDArray[Any]) -> float:
@@ -223,21 +258,6 @@ def _require_small_stft(sound: Sound, sample_rate: int, n_fft: int, hop: int) ->
             f"lasts {sound.seconds:,.0f} s, so its STFT would have {values:,} values, and the "
             f"limit is {MAX_STFT_VALUES:,}; a larger hop gives fewer"
         )
-
-
-def _resample(sound: Sound, rate: int) -> NDArray[np.float32]:
-    """Return what ``librosa.resample`` gives, bit for bit, ``[ceil(n * rate / sound.rate)]``.
-
-    ``librosa.resample`` calls soxr; this function calls soxr directly, because ``librosa.resample``
-    needs 3 s and 200 MB for imports in each process.
-    """
-    import soxr
-
-    if sound.rate == rate:
-        return sound.samples
-    count = math.ceil(len(sound.samples) * (rate / sound.rate))
-    samples = soxr.resample(sound.samples, sound.rate, rate)[:count]
-    return np.pad(samples, (0, count - len(samples)))
 
 
 @cache

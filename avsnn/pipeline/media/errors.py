@@ -15,6 +15,10 @@ class MediaError(Exception):
     """A file that cannot be used; the message is the recorded reason of the failure."""
 
 
+class NoSoundError(MediaError):
+    """A file without a sound that anybody could hear: no sound at all, no samples, or silence."""
+
+
 def require_content(path: Path) -> bytes:
     """Return the first bytes of a media file.
 

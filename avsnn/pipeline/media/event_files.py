@@ -5,9 +5,9 @@ from pathlib import Path
 
 from avsnn.datasets_manifest.recordings import EventFormat
 from avsnn.pipeline.media import spike_hdf5, zip_members
-from avsnn.pipeline.media.address_events import parse_aedat, parse_nmnist
+from avsnn.pipeline.media.address_events import DVS128, NMNIST, parse_aedat, parse_nmnist
 from avsnn.pipeline.media.errors import MediaError, require_content
-from avsnn.pipeline.media.events import Events
+from avsnn.pipeline.media.events import Events, Sensor
 
 # A recording that is larger than this number of bytes is a mistake or a trap: recordings of the
 # known data sets have less than a megabyte.
@@ -16,6 +16,14 @@ MAX_RECORDING_BYTES = 2**28
 PARSERS: dict[EventFormat, Callable[[bytes], Events]] = {
     "aedat2": parse_aedat,
     "n-mnist": parse_nmnist,
+}
+
+# The sensor of every recording of a format.
+SENSORS: dict[str, Sensor] = {
+    "aedat2": DVS128,
+    "n-mnist": NMNIST,
+    "n-tidigits": spike_hdf5.NTIDIGITS,
+    "shd": spike_hdf5.SHD,
 }
 
 # The suffixes of recordings in a zip, which may hold a page for people too.

@@ -4,13 +4,18 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as DeadlineError
 from functools import cache
 from multiprocessing import util
-from typing import ParamSpec, TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -28,6 +33,66 @@ class DecoderDiedError(MediaError):
     """A decoder hung or crashed."""
 
 
+class Pending(Generic[R]):
+    """A call of a decoder in a sandbox, which may not have ended yet."""
+
+    def __init__(self, future: "Future[R]") -> None:
+        self._future = future
+
+    def result(self) -> R:
+        """Wait for the decoder, and return its result.
+
+        Raises:
+            DecoderDiedError: the decoder did not finish within 60 s, or crashed.
+            MediaError: the decoder raised the error.
+            OSError: the disk failed; nothing is known about the file.
+        """
+        try:
+            return self._future.result()
+        except DeadlineError:
+            raise DecoderDiedError(f"did not finish decoding within {DEADLINE_S:.0f} s") from None
+        except ProcessExpired as error:
+            if error.exitcode == -signal.SIGBUS:
+                # The kernel ends a process so if it has mapped a file that cannot be read.
+                raise OSError(errno.EIO, "a file could not be read while it was decoded") from None
+            raise DecoderDiedError(f"crashed its decoder (exit code {error.exitcode})") from None
+
+
+class Sandbox:
+    """Child processes in which decoders may hang or crash.
+
+    Args:
+        workers: number of child processes; the first call starts all of them.
+    """
+
+    def __init__(self, workers: int) -> None:
+        # Dask starts its workers as daemons, and Python forbids children of daemons, because such
+        # children could outlive the daemon. The children of this pool end with their parent.
+        multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+        keep_current_folder_off_children()
+        self._pool = ProcessPool(
+            max_workers=workers,
+            context=_Context(),
+            initializer=_prepare_child,
+            initargs=(os.getpid(),),
+        )
+        # A process of multiprocessing calls finalizers before the process waits for its own
+        # children, and calls functions of `atexit` only afterwards.
+        self.close = util.Finalize(self, self._pool.stop, exitpriority=100)
+
+    def start(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Pending[R]:
+        """Let the next free child process call a decoder; do not wait."""
+        future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
+        return Pending(future)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child processes at once, also those that still decode."""
+        self.close()
+
+
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a decoder in the sandbox of this process, and return its result.
 
@@ -36,35 +101,37 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         MediaError: the decoder raised the error.
         OSError: the disk failed; nothing is known about the file.
     """
-    future = _pool().schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
-    try:
-        result: R = future.result()
-    except DeadlineError:
-        raise DecoderDiedError(f"did not finish decoding within {DEADLINE_S:.0f} s") from None
-    except ProcessExpired as error:
-        if error.exitcode == -signal.SIGBUS:
-            # The kernel ends a process so if the process has mapped a file that cannot be read.
-            raise OSError(errno.EIO, "a file could not be read while it was decoded") from None
-        raise DecoderDiedError(f"crashed its decoder (exit code {error.exitcode})") from None
-    return result
+    return _own_sandbox().start(function, *args, **kwargs).result()
 
 
 @cache
-def _pool() -> ProcessPool:
-    """Return the pool of one child process; the first call starts the pool."""
-    # Dask starts its workers as daemons, and Python forbids children of daemons, because such
-    # children could outlive the daemon. The child of this pool ends with its parent.
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    keep_current_folder_off_children()
-    # With "fork", a decoder that was opened before the fork would hang the child.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(
-        max_workers=1, context=context, initializer=_prepare_child, initargs=(os.getpid(),)
-    )
-    # A process of multiprocessing calls finalizers before the process waits for its own children,
-    # and calls functions of `atexit` only afterwards.
-    util.Finalize(None, pool.stop, exitpriority=100)
-    return pool
+def _own_sandbox() -> Sandbox:
+    """Return the sandbox of this process, of one child process."""
+    return Sandbox(1)
+
+
+class _Process(SpawnProcess):
+    """A child process that does not execute the script of its parent.
+
+    `multiprocessing` imports the main script of the parent into every child. A script of three
+    lines that decodes a clip would then decode the clip in the child, too, and so on without end.
+    """
+
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Any:  # noqa: N802 - the name is of `multiprocessing`
+        main = sys.modules["__main__"]
+        # `multiprocessing` finds no script in a module without a file.
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(SpawnContext):
+    """Starts new processes, because a decoder that was opened before a fork would hang a fork."""
+
+    Process = _Process
 
 
 def _prepare_child(parent: int) -> None:

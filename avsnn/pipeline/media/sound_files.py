@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from avsnn.pipeline.media.container_headers import require_whole
 from avsnn.pipeline.media.containers import open_container
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, NoSoundError
 from avsnn.pipeline.media.mpeg_frames import is_mp3_without_count
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _read_with_pyav(path: Path, reason: str) -> Samples:
     try:
         with open_container(path) as container:
             if not container.streams.audio:
-                raise MediaError("holds no sound")
+                raise NoSoundError("holds no sound")
             for stream in container.streams.audio:
                 if stream.codec_context is not None:
                     return _read_stream(container, stream)
@@ -184,7 +184,7 @@ def _read_stream(container: "InputContainer", stream: "AudioStream") -> Samples:
                 raise MediaError("changes its sample rate")
             collector.add(_frame_samples(frame))
     if collector is None:
-        raise MediaError("holds no audio sample")
+        raise NoSoundError("holds no audio sample")
     values, promised = collector.joined(), _promised(container, stream, collector.rate)
     if "mov" in container.format.name:
         # The codec fills its last packet with silence.

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from avsnn import __version__
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.pipeline.engine.atomic_files import name_in, write_if_changed
 from avsnn.pipeline.engine.fingerprint import fingerprint
@@ -30,6 +29,7 @@ from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, Even
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index
 from avsnn.pipeline.prepare.stages.pair import Pair
+from avsnn.version import VERSION
 
 # The first version called the snapshot a seal; the file keeps its name, so that a data set has one
 # such file and not two.
@@ -134,7 +134,7 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
     """Return the fingerprint of everything that a plan is made of, except the files."""
     return fingerprint(
         [
-            __version__,
+            VERSION,
             LAYOUT,
             [(kind.__name__, kind.version) for kind in KINDS],
             # Words for people change no plan.

@@ -50,12 +50,12 @@ def list_files(layout: FolderLayout, source: Path) -> Iterator[str]:
         UserError: a folder cannot be read.
     """
     for name in (layout.audio, layout.visual):
-        for file in _walk(source / name):
+        for file in walk_files(source / name):
             path = file.relative_to(source).as_posix()
             yield path if path.isprintable() else path.encode("unicode_escape").decode()
 
 
-def _walk(top: Path) -> Iterator[Path]:
+def walk_files(top: Path) -> Iterator[Path]:
     """Yield every file below a folder; links are followed, and each real folder is read once.
 
     Folders come before links, so that a folder is found under its own name and not under the name

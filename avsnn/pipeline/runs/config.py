@@ -26,6 +26,19 @@ CUDA_GRAPH = "cuda_graph"
 MAX_CONFIG_BYTES = 1_000_000
 
 
+class RowShapes(BaseModel):
+    """Shapes of the rows of the two caches that a run is trained on.
+
+    Attributes:
+        frames: ``(3, H, W)`` of an image, or ``(T, 2, H, W)`` of event frames.
+        audio: ``(1, F, F)`` of an audio image, or ``(T, 1, h, w)`` of the event frames of a
+            cochlea.
+    """
+
+    frames: tuple[int, ...]
+    audio: tuple[int, ...]
+
+
 class RunConfig(BaseModel):
     """``config.yaml`` of a run folder.
 
@@ -38,6 +51,8 @@ class RunConfig(BaseModel):
             that did not record the fingerprint.
         settings: all settings of the training.
         made_with: command, versions and machine of the first start; see ``provenance``.
+        shapes: shapes of the samples, so that the network can answer where the prepared data are
+            gone; None in a run of a version that did not record the shapes.
     """
 
     fingerprint: str
@@ -47,6 +62,7 @@ class RunConfig(BaseModel):
     clips: str | None = None
     settings: TrainSettings
     made_with: dict[str, str]
+    shapes: RowShapes | None = None
 
     @property
     def manifest(self) -> Manifest:

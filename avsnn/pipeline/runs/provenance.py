@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-import avsnn
+from avsnn.version import VERSION
 
 
 def provenance() -> dict[str, str]:
@@ -19,7 +19,7 @@ def provenance() -> dict[str, str]:
     return {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["avsnn", *sys.argv[1:]]),
-        "avsnn": version("avsnn"),
+        "avsnn": VERSION,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in libraries},
@@ -32,7 +32,7 @@ def provenance() -> dict[str, str]:
 
 def _git_commit() -> str:
     """Return the commit of the checkout that avsnn runs from; empty if nobody can tell."""
-    checkout = Path(avsnn.__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[3]
     if not (checkout / ".git").exists():
         return ""
     try:

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from avsnn import __version__
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
+from avsnn.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # The headers of every request. The bytes of a compressed body are not the bytes of the file: they
 # could neither be counted nor continued.
-HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"avsnn/{__version__}"}
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"avsnn/{VERSION}"}
 
 # A size in bytes, as a header gives the size.
 NUMBER = re.compile(r"[0-9]{1,18}")

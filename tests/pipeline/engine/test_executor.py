@@ -13,6 +13,7 @@ from upath import UPath
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.prepare.build_stages import DatasetStages, build_as_requested, build_stages
@@ -21,7 +22,7 @@ from avsnn.pipeline.prepare.repair import repair
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.verify import verify
 from avsnn.pipeline.settings_overrides import build_settings
-from tests.conftest import Command, NoProgress, hashes
+from tests.conftest import Command, hashes
 
 if TYPE_CHECKING:
     from avsnn.pipeline.engine.journal import StageSummary

@@ -18,9 +18,9 @@ from avsnn.errors import RunError
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import plan
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
-from tests.conftest import NoProgress
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from avsnn.pipeline.engine.executor import (
     open_worker_pools,
     workers_that_pay,
 )
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.settings_overrides import build_settings
-from tests.conftest import NoProgress
 
 SETTINGS = build_settings(PrepareSettings, [{"limit": 72}], ["extract.clips_per_shard=8"])
 

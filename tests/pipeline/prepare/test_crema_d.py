@@ -8,11 +8,11 @@ import pytest
 import zarr
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
-from tests.conftest import NoProgress
 from tests.defects import DEFECTS
 from tests.fake_crema_d import FakeCremaD, make
 

@@ -13,6 +13,7 @@ import pytest
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare import finished_snapshot
 from avsnn.pipeline.prepare.build_stages import build_stages
@@ -20,7 +21,6 @@ from avsnn.pipeline.prepare.finished_snapshot import finished_before
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
 from avsnn.pipeline.prepare.stages.extract import Extract
-from tests.conftest import NoProgress
 
 
 @pytest.fixture

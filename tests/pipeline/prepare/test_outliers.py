@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import zarr
 
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
-from tests.conftest import NoProgress, write_city_sounds
+from tests.conftest import write_city_sounds
 
 SMALL = "1800-8-0-0"
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.prepare.build_stages import DatasetStages, build_as_requested
 from avsnn.pipeline.prepare.repair import repair
 from avsnn.pipeline.prepare.verify import Verification, verify
 from avsnn.pipeline.transfer.lfs_pointer import LFS_POINTER
-from tests.conftest import Command, NoProgress, flip_a_bit, hashes
+from tests.conftest import Command, flip_a_bit, hashes
 
 
 def cut_at_a_member(path: Path) -> None:

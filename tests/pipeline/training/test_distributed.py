@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.inference.predict import predict
 from avsnn.pipeline.runs.config import RunConfig, make_config
@@ -16,7 +17,6 @@ from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.distributed import ProcessGroup, join_process_group
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.training_loop import TrainingLoop
-from tests.conftest import NoProgress
 
 CPU = torch.device("cpu")
 

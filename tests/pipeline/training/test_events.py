@@ -9,6 +9,7 @@ from torch import Tensor
 
 from avsnn.errors import UserError
 from avsnn.models.zoo import METHODS
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.inference import memory
 from avsnn.pipeline.inference.memory import require_memory, require_memory_to_evaluate
@@ -21,7 +22,6 @@ from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import train
-from tests.conftest import NoProgress
 from tests.event_data import write_event_data
 
 CPU = torch.device("cpu")

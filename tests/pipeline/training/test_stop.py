@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from avsnn.errors import PreemptedError, RunError
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from avsnn.pipeline.training.resume import Position, resume_points
-from tests.conftest import NoProgress
 from tests.e2e.test_kill import curve
 from tests.pipeline.training import test_train_settings
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.checkpoint import read_checkpoint
@@ -26,7 +27,6 @@ from avsnn.pipeline.training.optimizer import AdamW
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import resume_points
 from avsnn.pipeline.training.train import train
-from tests.conftest import NoProgress
 
 TINY = ["model.channels=16", "epochs=1", "batch_size=16", "data.size=32", "selection=last"]
 

@@ -19,10 +19,10 @@ from avsnn.errors import RunError
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.transfer.http import HttpClient
-from tests.conftest import NoProgress
 
 SECRET = "hunter2token"  # noqa: S105
 LFS_JSON = "application/vnd.git-lfs+json"

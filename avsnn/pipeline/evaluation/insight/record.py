@@ -26,7 +26,8 @@ class LayerEnergy(BaseModel):
     Attributes:
         layer: name of the layer.
         kind: ``convolution``, ``linear`` or ``product`` (of attention).
-        dense: operations of the same layer with real values.
+        dense: operations of all time steps if every operation were a MAC.
+        ann_macs: operations of the same layer in an ANN; see `Energy.ann_macs`.
         macs: multiply-accumulates.
         acs: accumulates.
     """
@@ -34,6 +35,7 @@ class LayerEnergy(BaseModel):
     layer: str
     kind: str
     dense: float
+    ann_macs: float
     macs: float
     acs: float
 
@@ -46,8 +48,11 @@ class Energy(BaseModel):
         clips: number of clips whose operations were counted.
         macs: multiply-accumulates.
         acs: accumulates.
-        dense: operations of the same network as an ANN, all of them MACs.
+        dense: operations of all time steps if every operation were a MAC.
         energy_pj: energy of the arithmetic in pJ, 45 nm, 32 bits.
+        ann_macs: operations of the same network as an ANN, all of them MACs. An ANN reads a static
+            image once and not T times, so its operations are those of one time step; of event data,
+            an ANN reads all T frames.
         ann_energy_pj: energy of the same network as an ANN, in pJ.
         attention_share: share of attention products in ``energy_pj``, from 0 to 1.
         layers: the layers in the order in which the layers run.
@@ -59,6 +64,7 @@ class Energy(BaseModel):
     acs: float
     dense: float
     energy_pj: float
+    ann_macs: float
     ann_energy_pj: float
     attention_share: float
     layers: list[LayerEnergy]
@@ -195,7 +201,7 @@ class Insight(BaseModel):
         neurobench: the same by the rules of NeuroBench.
         fan_limit: limit of fan-in and fan-out that `LayerFan.fits` compares with.
         fans: fan-in and fan-out of every layer of weights.
-        steps: the accuracy after 1 to T time steps.
+        steps: the accuracy after 1 to T time steps, at most 16 of these numbers.
         contribution: what each modality adds; None for a network of one modality.
         embedding: the fused features in a plane.
         attention: cross-modal attention of chosen clips; empty without cross-modal attention.

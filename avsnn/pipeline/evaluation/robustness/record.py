@@ -8,6 +8,8 @@ from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.evaluation.intervals import Share
 
 Modality = Literal["audio", "visual"]
+NoisyInput = Literal["visual", "audio", "both"]
+Filling = Literal["zeros", "silence", "grey", "no events"]
 
 
 class NoisePoint(BaseModel):
@@ -30,7 +32,7 @@ class NoiseCurve(BaseModel):
         points: the clean input first, then the levels from the highest to the lowest SNR.
     """
 
-    target: Literal["visual", "audio", "both"]
+    target: NoisyInput
     points: list[NoisePoint]
 
 
@@ -39,13 +41,13 @@ class MissingModality(BaseModel):
 
     Attributes:
         missing: the modality that the network does not get.
-        filling: what the network gets instead: zeros at the input of the network, or silence or a
-            grey picture before the normalisation.
+        filling: what the network gets instead: zeros at the input of the network; or the input
+            of a silent sound, of a grey picture, or of a recording without events.
         top1: top-1 accuracy, with its interval.
     """
 
     missing: Modality
-    filling: Literal["zeros", "silence", "grey"]
+    filling: Filling
     top1: Share
 
 
@@ -74,6 +76,11 @@ class Robustness(BaseModel):
         clips: number of clips.
         trained_with_noise: SNR in dB of the noise on training frames, the published habit
             (``data.augment.noise_snr``); None if the frames had no noise.
+        prepared_with_noise: SNR in dB of the noise that `prepare` added to every waveform
+            (``audio.noise_snr``), beneath the noise of the curves; None if `prepare` added none.
+        audio_noise: where noise is added to the audio input: to the waveform before the
+            spectrogram, or to the event frames that the network reads; None if no curve has a noisy
+            audio input.
         curves: the accuracy over the level of noise, one curve for each noisy input.
         missing: the accuracy without one modality; empty for a network of one modality.
         swapped: whom the network follows; None for a network of one modality.
@@ -83,6 +90,8 @@ class Robustness(BaseModel):
     part: Part
     clips: int
     trained_with_noise: float | None
+    prepared_with_noise: float | None
+    audio_noise: Literal["waveform", "event frames"] | None
     curves: list[NoiseCurve]
     missing: list[MissingModality]
     swapped: SwappedModality | None

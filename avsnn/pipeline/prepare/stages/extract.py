@@ -21,19 +21,19 @@ from avsnn.pipeline.formats.shards import (
     VISUAL_EVENTS_MEMBER,
     EventSensors,
     Sample,
-    frame_member_name,
     write_shard_index,
 )
-from avsnn.pipeline.media.errors import MediaError, failures_of, require_content
+from avsnn.pipeline.media.errors import MediaError, failures_of
+from avsnn.pipeline.prepare.clip_members import (
+    read_event_member,
+    read_image_members,
+    read_video_members,
+)
 from avsnn.pipeline.prepare.decoded_clips import DecodedClip, find_decoded_clips
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
     from avsnn.pipeline.media.events import Events
-    from avsnn.pipeline.media.frames import Frame
-
-# The functions that decode import the decoders, so that a run which finds nothing to do need not
-# wait for the import.
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def _read_clip(
         flac, seconds, rate = audio.transcode_to_flac(raw / sound)
     with failures_of(f"{kind} {visual}"):
         if kind == "image":
-            images, shape = _read_image(raw / visual)
+            images, shape = read_image_members(raw / visual)
         else:
-            images, shape = _read_video(raw / visual, settings, seconds)
+            images, shape = read_video_members(raw / visual, settings, seconds)
     height, width, _ = shape
     return DecodedClip(
         images | {AUDIO_MEMBER: flac},
@@ -199,36 +199,6 @@ def _read_events(
 
 def _read_recording(raw: Path, recording: str, form: Any) -> tuple["Events", bytes]:
     """Return the events of a recording, and the events as a member of a shard."""
-    from avsnn.pipeline.formats.event_npz import event_npz
-    from avsnn.pipeline.media.event_files import read_recording
-
     file, member = split_recording(recording)
     with failures_of(f"recording {recording}"):
-        events = read_recording(raw / file, member, form)
-        return events, event_npz(events)
-
-
-def _read_image(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    from avsnn.pipeline.media.image import decode_whole_image, image_suffix
-
-    require_content(path)
-    data = path.read_bytes()
-    frame = decode_whole_image(data)
-    return {frame_member_name(0, image_suffix(data)): data}, frame.shape
-
-
-def _read_video(
-    path: Path, settings: ExtractSettings, sound_seconds: float
-) -> tuple[dict[str, bytes], tuple[int, ...]]:
-    from avsnn.pipeline.media.image import encode_jpeg
-    from avsnn.pipeline.media.video import decode_video
-
-    shapes = []
-
-    def encode(frame: "Frame") -> bytes:
-        shapes.append(frame.shape)
-        return encode_jpeg(frame, settings.jpeg_quality)
-
-    decoded = decode_video(path, settings.frames, sound_seconds=sound_seconds, transform=encode)
-    images = {frame_member_name(i, "jpg"): data for i, data in enumerate(decoded.frames)}
-    return images, shapes[0]
+        return read_event_member(raw / file, member, form)

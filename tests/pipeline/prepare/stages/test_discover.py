@@ -12,11 +12,12 @@ from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.plan import plan
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.stages.discover import IGNORED, Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from tests.conftest import NoProgress, write_city_sounds
+from tests.conftest import write_city_sounds
 
 SOUNDS, IMAGES = "Dataset_v3_sound", "Dataset_v3_vision"
 

@@ -10,13 +10,13 @@ import pytest
 import soundfile
 
 from avsnn.errors import RunError
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.formats.clips_jsonl import read_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.prepare.stages import extract
-from tests.conftest import NoProgress
 
 
 @pytest.fixture

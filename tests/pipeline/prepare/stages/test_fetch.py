@@ -18,6 +18,7 @@ import pytest
 
 from avsnn.datasets_manifest import MediaFile
 from avsnn.errors import RunError
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_stages
@@ -25,7 +26,7 @@ from avsnn.pipeline.prepare.estimate import missing_bytes
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.transfer.http import HttpClient
-from tests.conftest import PROJECT, NoProgress
+from tests.conftest import PROJECT
 from tests.pipeline.transfer.server import (
     SECRET,
     FakeLfsServer,

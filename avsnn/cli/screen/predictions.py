@@ -1,0 +1,196 @@
+"""What `predict` prints: a table, JSON lines or CSV, on the screen or in a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from contextlib import ExitStack
+from io import StringIO
+from typing import TYPE_CHECKING, Literal, Self, TextIO
+
+from rich.table import Table
+
+from avsnn.cli.screen.console import PlainConsole, out, say
+from avsnn.cli.streams import printable
+from avsnn.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from avsnn.pipeline.prediction.record import Prediction
+
+Format = Literal["table", "jsonl", "csv"]
+
+FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "table"}
+
+CSV_COLUMNS = (
+    *("clip", "sound", "answer", "confidence", "second", "second_confidence"),
+    *("third", "third_confidence", "missing", "reason"),
+)
+
+# A spreadsheet takes a cell that starts with one of these characters for a formula.
+FORMULA_STARTS = ("=", "+", "-", "@")
+
+# Width in characters of a table in a file.
+FILE_WIDTH = 160
+
+
+def choose_format(form: Format | None, path: Path | None, clips: Sequence[Path]) -> Format:
+    """Return the form of the answers.
+
+    Args:
+        form: the form that the person asked for; None where the person did not.
+        path: the file to write; None for standard output.
+        clips: the files that are read.
+
+    Raises:
+        UserError: the file is a folder or one of the clips, or its name names no form.
+    """
+    if path is None:
+        return form or "table"
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder; give the name of the file to write.")
+    if path in clips:
+        raise UserError(f"--out {path} is one of the clips; give another file.")
+    if form is None and path.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"--out {path} names no form of answers; end the name with .jsonl, .csv or .txt, or "
+            "add --format."
+        )
+    return form or FORMATS[path.suffix.lower()]
+
+
+class PredictionWriter:
+    """Writes predictions as they come; a table is written when all predictions are there.
+
+    Args:
+        form: the form.
+        path: the file to write; None for standard output.
+
+    Attributes:
+        clips: number of predictions so far.
+        unanswered: number of predictions so far that have no answer.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, form: Format, path: Path | None) -> None:
+        self.clips = self.unanswered = 0
+        self._form, self._path = form, path
+        self._predictions: list[Prediction] = []
+        self._stack = ExitStack()
+        self._stream: TextIO = sys.stdout
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = path.open("w", encoding="utf-8", newline="")
+            except OSError as error:
+                raise UserError(
+                    f"--out {path} cannot be written: {error.strerror}; choose another file."
+                ) from None
+            self._stream = self._stack.enter_context(file)
+        if form == "csv":
+            self._write(_csv_line(CSV_COLUMNS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write the table, and close the file.
+
+        Raises:
+            RunError: the disk is full or fails.
+        """
+        with self._stack:
+            if self._form == "table" and self._predictions:
+                self._print_table()
+        if self._path is not None:
+            say(f"{self.clips:,} clips are in {self._path}")
+
+    def add(self, prediction: Prediction) -> None:
+        """Write a prediction.
+
+        Raises:
+            RunError: the disk is full or fails.
+        """
+        self.clips += 1
+        self.unanswered += prediction.answer is None
+        if self._form == "table":
+            self._predictions.append(prediction)
+        elif self._form == "csv":
+            self._write(_csv_line(_cells(prediction)))
+        else:
+            self._write(_json_line(prediction))
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            # An interrupted command leaves the answers that it has found.
+            self._stream.flush()
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be written: {error.strerror}.") from None
+
+    def _print_table(self) -> None:
+        if self._path is None:
+            out.print(_table(self._predictions))
+            return
+        text = StringIO()
+        console = PlainConsole(
+            file=text, width=FILE_WIDTH, highlight=False, markup=False, emoji=False
+        )
+        console.print(_table(self._predictions))
+        self._write(text.getvalue())
+
+
+def _table(predictions: list[Prediction]) -> Table:
+    table = Table()
+    table.add_column("clip", overflow="fold")
+    table.add_column("answer", overflow="fold")
+    table.add_column("confidence", justify="right")
+    table.add_column("then", overflow="fold")
+    table.add_column("missing or wrong", overflow="fold")
+    for prediction in predictions:
+        clip = (
+            prediction.clip
+            if prediction.sound is None
+            else f"{prediction.clip} + {prediction.sound}"
+        )
+        share = "" if prediction.confidence is None else f"{prediction.confidence:.1%}"
+        others = ", ".join(
+            f"{choice.name} {choice.confidence:.1%}" for choice in prediction.top[1:]
+        )
+        table.add_row(clip, prediction.answer or "-", share, others, prediction.reason)
+    return table
+
+
+def _json_line(prediction: Prediction) -> str:
+    """Return a prediction as one line of JSON, in ASCII."""
+    record = prediction.model_dump(mode="python")
+    # A name that is no UTF-8 holds characters that no JSON holds.
+    for name in ("clip", "sound"):
+        if record[name] is not None:
+            record[name] = record[name].encode("utf-8", "backslashreplace").decode()
+    return json.dumps(record) + "\n"
+
+
+def _cells(prediction: Prediction) -> list[str]:
+    choices = [cell for choice in prediction.top for cell in (choice.name, f"{choice.confidence}")]
+    choices += [""] * (6 - len(choices))
+    missing = " ".join(prediction.missing)
+    texts = [prediction.clip, prediction.sound or "", *choices, missing, prediction.reason]
+    return [_safe_cell(text) for text in texts]
+
+
+def _safe_cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula, without control characters."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def _csv_line(cells: tuple[str, ...] | list[str]) -> str:
+    line = StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()

@@ -1,0 +1,1 @@
+"""avsnn in Python: what ``import avsnn`` offers beside the command line."""

@@ -1,0 +1,74 @@
+"""The members of a shard, decoded from one file of a clip: images, or the events of a recording.
+
+The functions import the decoders when they are called, so that a run which finds nothing to do need
+not wait for the import. Whatever calls the functions runs in the sandbox.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from avsnn.pipeline.formats.shards import frame_member_name
+from avsnn.pipeline.media.errors import require_content
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from avsnn.datasets_manifest.recordings import EventFormat
+    from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+    from avsnn.pipeline.media.events import Events
+    from avsnn.pipeline.media.frames import Frame
+
+
+def read_image_members(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    """Return an image as its file holds the image, by the name of the member, and its shape.
+
+    Raises:
+        MediaError: the file is no JPEG or PNG image, or is damaged.
+    """
+    from avsnn.pipeline.media.image import decode_whole_image, image_suffix
+
+    require_content(path)
+    data = path.read_bytes()
+    frame = decode_whole_image(data)
+    return {frame_member_name(0, image_suffix(data)): data}, frame.shape
+
+
+def read_video_members(
+    path: Path, settings: ExtractSettings, sound_seconds: float | None
+) -> tuple[dict[str, bytes], tuple[int, ...]]:
+    """Return the wanted frames of a video as JPEG files, by member in their order, and their shape.
+
+    Args:
+        path: the video.
+        settings: which frames are wanted, and the quality of the JPEG files.
+        sound_seconds: duration of the sound of the clip, in s; None where the clip has no sound.
+
+    Raises:
+        MediaError: the video cannot be decoded, or is not whole.
+    """
+    from avsnn.pipeline.media.image import encode_jpeg
+    from avsnn.pipeline.media.video import decode_video
+
+    shapes = []
+
+    def encode(frame: Frame) -> bytes:
+        shapes.append(frame.shape)
+        return encode_jpeg(frame, settings.jpeg_quality)
+
+    decoded = decode_video(path, settings.frames, sound_seconds=sound_seconds, transform=encode)
+    images = {frame_member_name(i, "jpg"): data for i, data in enumerate(decoded.frames)}
+    return images, shapes[0]
+
+
+def read_event_member(file: Path, member: str, form: EventFormat) -> tuple[Events, bytes]:
+    """Return the events of a recording, and the events as an .npz file.
+
+    Raises:
+        MediaError: the recording is damaged, or is not there.
+    """
+    from avsnn.pipeline.formats.event_npz import event_npz
+    from avsnn.pipeline.media.event_files import read_recording
+
+    events = read_recording(file, member, form)
+    return events, event_npz(events)

@@ -1,0 +1,118 @@
+"""Measures how fast `predict` answers for small clips, against `extract` of the same clips.
+
+Run ``python -m benchmarks.predict`` in the project's folder, with the ``dev`` extra installed. Both
+decode the same files with the same number of processes, and `predict` also computes the rows of the
+caches and the network. The rounds take turns, so a busy machine disturbs both sides of the ratio.
+The processes of `extract` run before the measurement; those of `predict` start inside.
+"""
+
+import argparse
+import logging
+import shutil
+import tempfile
+from concurrent.futures import Executor
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+
+from avsnn.pipeline.engine.executor import open_worker_pools
+from avsnn.pipeline.engine.progress import NoProgress
+from avsnn.pipeline.engine.run_stage import run_stage
+from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+from avsnn.pipeline.formats.prepared_json import require_prepared
+from avsnn.pipeline.prediction.predict import predict_files
+from avsnn.pipeline.prepare.stages.extract import Extract
+from avsnn.pipeline.runs.stored_run import StoredRun
+from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
+from tests.conftest import ONE_SMALL_EPOCH
+from tests.warm import Warm
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    logging.captureWarnings(True)
+    with tempfile.TemporaryDirectory(prefix="avsnn-bench-") as name:
+        work = Path(name)
+        run = prepare_and_train(work)
+        rows = copy_clips(work, args.clips)
+        print_machine("av", "torch", "pebble")
+        print(f"{args.clips} clips of the demo, {args.workers} processes, {args.rounds} rounds")
+        with open_worker_pools(args.workers) as pools:
+            extract(rows, work, pools.processes())
+            costs = measure(
+                {
+                    "extract": lambda: extract(rows, work, pools.processes()),
+                    "predict": lambda: predict(run, work / "raw", args.workers, args.clips),
+                },
+                args.rounds,
+            )
+    print_rates("avsnn extract", costs["extract"], args.clips, "clips")
+    print_rates("avsnn predict", costs["predict"], args.clips, "clips")
+    print_ratio("predict / extract", costs["extract"], costs["predict"], ", target 0.5")
+
+
+def prepare_and_train(work: Path) -> StoredRun:
+    """Prepare the demo, and train a small network for one epoch."""
+    warm = Warm()
+    for words in (["prepare", "demo"], ["train", "demo", "--run", "run", *ONE_SMALL_EPOCH]):
+        done = warm.run(words, work)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+    warm.close()
+    return StoredRun(work / "run")
+
+
+def copy_clips(work: Path, count: int) -> list[IndexRow]:
+    """Copy clips of the demo under names of their own, and return a row of the index for each."""
+    folder = work / "data" / "demo"
+    known = list(read_index(folder / require_prepared(work / "data", "demo").index))
+    rows = []
+    for number in range(count):
+        row = known[number % len(known)]
+        audio, visual = f"audio/{number:06d}.wav", f"video/{number:06d}.mp4"
+        for source, target in ((row.audio, audio), (row.visual, visual)):
+            path = work / "raw" / target
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / "raw" / source, path)
+        changed = {"key": f"{number:06d}", "part": "train", "audio": audio, "visual": visual}
+        rows.append(row.model_copy(update={**changed, "sha256": {}}))
+    return rows
+
+
+def extract(rows: list[IndexRow], work: Path, executor: Executor) -> None:
+    """Run the whole stage in a new folder, with journal and shards."""
+    folder = Path(mkdtemp(dir=work))
+    (folder / "index").mkdir()
+    lines = "".join(row.model_dump_json() + "\n" for row in rows)
+    (folder / "index" / "clips.jsonl").write_text(lines)
+    stage = Extract(
+        folder / "shards",
+        folder / "state",
+        raw=work / "raw",
+        index=folder / "index",
+        visual="video",
+        audio="sound",
+        chosen=ExtractSettings(),
+    )
+    summary = run_stage(stage, executor=lambda: executor, progress=NoProgress())
+    if summary.written != len(rows):
+        raise SystemExit(f"{summary.failed} clips failed: {summary.failures[:1]}")
+
+
+def predict(run: StoredRun, folder: Path, workers: int, clips: int) -> None:
+    """Answer for all clips of a folder."""
+    device = torch.device("cpu")
+    answers = list(predict_files(run, [folder], device=device, workers=workers))
+    if len(answers) != clips or any(answer.answer is None for answer in answers):
+        raise SystemExit("not every clip has an answer")
+
+
+if __name__ == "__main__":
+    main()

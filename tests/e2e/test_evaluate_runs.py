@@ -1,0 +1,169 @@
+"""`avsnn evaluate` on one run and on several: what it measures, says, compares and records."""
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from tests.conftest import ONE_SMALL_EPOCH, Command
+from tests.warm import Warm
+
+SEEDS = ("3", "4")
+
+
+@pytest.fixture(scope="module")
+def seeds(warm: Warm, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs that differ in their seed. Tests must only read these runs."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for seed in SEEDS:
+        words = ["train", "demo", "--root", str(small_demo), "--run", f"seed{seed}"]
+        done = warm.run([*words, *ONE_SMALL_EPOCH, "--set", f"seed={seed}"], folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def runs(seeds: Path, small_run: Path, tmp_path: Path) -> list[str]:
+    """Copies of three runs: two that differ in their seed, and one more with a third seed."""
+    for seed in SEEDS:
+        shutil.copytree(seeds / f"seed{seed}", tmp_path / f"seed{seed}")
+    shutil.copytree(small_run, tmp_path / "default")
+    return ["seed3", "seed4", "default"]
+
+
+def answers(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report" / "test-clips.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_recorded_answers_give_the_measures(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    result = json.loads(avsnn("evaluate", "seed3", "--json").stdout)
+    rows = answers(tmp_path / "seed3")
+    assert len(rows) == result["clips"] == len({row["key"] for row in rows})
+    truth, answer = ([row[name] for row in rows] for name in ("truth", "answer"))
+    right = np.array(truth) == np.array(answer)
+    assert result["top1"] == right.mean() == result["top1_interval"]["value"]
+    assert result["top1_interval"]["low"] <= result["top1"] <= result["top1_interval"]["high"]
+    names = [row["name"] for row in result["classes"]]
+    wanted = f1_score(truth, answer, labels=names, average=None, zero_division=0)
+    assert [row["f1"] for row in result["classes"]] == pytest.approx(list(wanted))
+    assert result["chance"] == pytest.approx(1 / 6)
+    assert result["majority"]["share"] == max(truth.count(name) for name in names) / len(truth)
+    assert sum(one["clips"] for one in result["calibration"]["bins"]) == result["clips"]
+
+
+def test_answers_that_were_changed_are_measured_again(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    first = avsnn("evaluate", "seed3", "--json").stdout
+    path = tmp_path / "seed3" / "report" / "test-clips.csv"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"ring", b"king"))
+    assert avsnn("evaluate", "seed3", "--json").stdout == first
+    assert path.read_bytes() == before
+
+
+def test_several_runs_are_compared_on_screen_and_in_json(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    done = avsnn("evaluate", *runs)
+    assert done.returncode == 0, done.stderr
+    assert "report: report.html" in done.stdout
+    assert "3 seeds: top-1" in done.stdout
+    found = json.loads(avsnn("evaluate", *runs, "--json").stdout)
+    assert [run["run"] for run in found["runs"]] == runs
+    rows = {run: [a["truth"] == a["answer"] for a in answers(tmp_path / run)] for run in runs}
+    assert len(found["comparison"]["pairs"]) == 3
+    for pair in found["comparison"]["pairs"]:
+        outcomes = list(zip(rows[pair["first"]], rows[pair["second"]], strict=True))
+        assert pair["only_first"] == outcomes.count((True, False))
+        assert pair["only_second"] == outcomes.count((False, True))
+    (group,) = found["comparison"]["seeds"]
+    accuracies = [run["top1"] for run in found["runs"]]
+    assert group["mean"] == pytest.approx(np.mean(accuracies))
+    assert group["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    page = (tmp_path / "report.html").read_text()
+    assert all(run in page for run in runs)
+
+
+def test_runs_on_other_clips_are_shown_side_by_side_without_a_test(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "seed3" / "report" / "test-clips.csv"
+    avsnn("evaluate", *runs)
+    record = tmp_path / "seed3" / "report" / "test.json"
+    content = path.read_bytes().replace(b"test-0", b"test-9")
+    digest = json.loads(record.read_text())["clips_sha256"]
+    path.write_bytes(content)
+    record.write_text(record.read_text().replace(digest, hashlib.sha256(content).hexdigest()))
+    found = json.loads(avsnn("evaluate", *runs, "--json").stdout)["comparison"]
+    assert len(found["pairs"]) == 1
+    assert len(found["notes"]) == 2
+    assert "seed3 and seed4 answered to other clips" in found["notes"][0]
+
+
+def test_a_run_that_is_not_finished_says_so_everywhere(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "seed3" / "config.yaml"
+    config.write_text(re.sub(r"(?m)^  epochs: 1$", "  epochs: 9", config.read_text()))
+    sentence = "The training is not finished: 1 of 9 epochs are done"
+    done = avsnn("evaluate", "seed3")
+    assert sentence in " ".join(done.stdout.split())
+    assert sentence in avsnn("evaluate", "seed3", "--json").stdout
+    report = tmp_path / "seed3" / "report"
+    assert sentence in (report / "test.json").read_text()
+    assert sentence in (report / "report.html").read_text()
+
+
+def test_failures_of_the_preparation_are_said_everywhere(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "seed4" / "config.yaml"
+    config.write_text(re.sub(r"(?m)^  failed: 0$", "  failed: 7", config.read_text()))
+    done = avsnn("evaluate", "seed4", "seed3", "--out", "both.html")
+    sentence = "The preparation of demo had 7 failures"
+    assert f"note: seed4: {sentence}" in " ".join(done.stdout.split())
+    assert sentence in (tmp_path / "both.html").read_text()
+
+
+def test_robustness_and_insight_are_measured_once(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    both = avsnn("evaluate", "seed3", "--robustness", "--insight", "--json")
+    assert both.returncode == 0, both.stderr
+    result = json.loads(both.stdout)
+    levels = [point["snr"] for point in result["robustness"]["curves"][0]["points"]]
+    assert levels == [None, 30, 25, 20, 15, 10, 5, 0]
+    assert result["insight"]["energy"]["macs"] > 0
+    again = avsnn("evaluate", "seed3", "--json")
+    assert again.stdout == both.stdout
+    assert "clips" not in again.stderr
+    assert "Robustness" in (tmp_path / "seed3" / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["seed3", "seed3/"], "are the same run; give each run once"),
+        (["seed3", "--out", "."], "is a folder; give the path of a file"),
+        (["seed3", "--out", "page.pdf"], "must end in .html"),
+        (["seed3", "--out", "none/page.html"], "there is no folder none"),
+        (["seed3", "missing"], "missing is not a run folder"),
+    ],
+)
+def test_words_that_cannot_be_evaluated_are_one_sentence(
+    avsnn: Command, runs: list[str], words: list[str], sentence: str
+) -> None:
+    done = avsnn("evaluate", *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
