@@ -8,13 +8,19 @@ prepared data set; docs/api.md describes all three.
 # because Python executes this file before `__main__` takes the current folder off the search path.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from avsnn.pipeline.export.hub import SpikingClassifier as SpikingClassifier
     from avsnn.pipeline.library.build import build as build
     from avsnn.pipeline.library.clips import open_clips as open_clips
     from avsnn.pipeline.library.run import load as load
 
 # The module of each name. A module is imported when its name is first used, because torch takes
 # seconds to import, and most commands need none of the modules.
-_MODULES = {"build": "build", "open_clips": "clips", "load": "run"}
+_MODULES = {
+    "build": "library.build",
+    "open_clips": "library.clips",
+    "load": "library.run",
+    "SpikingClassifier": "export.hub",
+}
 
 __all__ = ["build", "load", "open_clips"]
 
@@ -27,7 +33,7 @@ def __getattr__(name: str) -> object:
         return import_module("avsnn.version").VERSION
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"avsnn.pipeline.library.{_MODULES[name]}"), name)
+    return getattr(import_module(f"avsnn.pipeline.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

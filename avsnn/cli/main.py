@@ -17,6 +17,7 @@ import typer
 from avsnn.cli.commands.convert_checkpoint import convert_checkpoint_command
 from avsnn.cli.commands.datasets import datasets_app
 from avsnn.cli.commands.evaluate import evaluate_command
+from avsnn.cli.commands.export import export_command
 from avsnn.cli.commands.inspect import inspect_command
 from avsnn.cli.commands.predict import predict_command
 from avsnn.cli.commands.prepare import prepare_command, repair_command, verify_command
@@ -101,6 +102,7 @@ app.command("inspect")(inspect_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
+app.command("export")(export_command)
 app.command("reproduce")(reproduce_command)
 app.command("status")(status_command)
 app.command("convert-checkpoint")(convert_checkpoint_command)

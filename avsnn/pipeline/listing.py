@@ -116,7 +116,16 @@ def list_runs(runs: Path) -> list[dict[str, Any]]:
 
 
 RUN_FIELDS = (
-    *("dataset", "method", "epochs", "epochs_planned", "selection", "best_accuracy", "test_top1"),
+    *(
+        "dataset",
+        "method",
+        "converted_from",
+        "epochs",
+        "epochs_planned",
+        "selection",
+        "best_accuracy",
+        "test_top1",
+    ),
     "unreadable",
 )
 
@@ -141,6 +150,7 @@ def _describe_run(folder: Path, config: "RunConfig") -> dict[str, Any]:
     values = (
         config.dataset,
         config.settings.model.method,
+        config.converted_from,
         len(metrics),
         config.settings.epochs,
         part,

@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -21,8 +23,10 @@ PAGES = [
     "CONTRIBUTING.md",
     "docs/ARCHITECTURE.md",
     "docs/add-a-fusion-method.md",
+    "docs/api.md",
     "docs/cluster.md",
     "docs/damaged-files.md",
+    "docs/export.md",
     "docs/robustness.md",
     "docs/events.md",
     "docs/insight.md",
@@ -57,6 +61,40 @@ def test_the_fusion_method_of_the_page_trains_with_the_command(
     assert done.returncode == 0, done.stderr
     assert "mean-exchange with" in done.stderr
     assert (tmp_path / "r" / "checkpoints" / "best.safetensors").exists()
+
+
+def test_the_code_of_the_page_on_python_runs(
+    small_demo: Path, small_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").symlink_to(small_demo)
+    shutil.copytree(small_run, tmp_path / "runs" / "demo")
+    program = "\n".join(code_blocks("docs/api.md", "python"))
+    # Worker processes of `predict` import the main module, which must not start them again.
+    (tmp_path / "page.py").write_text(f"def main():\n{indent(program, '    ')}\n\n" + MAIN)
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([2, 6])" in done.stdout
+
+
+MAIN = "if __name__ == '__main__':\n    main()\n"
+
+
+def test_the_programs_of_the_export_page_load_what_the_command_wrote(
+    avsnn: Command, small_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(small_run, tmp_path / "runs" / "demo")
+    for kind in ("onnx", "torchscript", "safetensors", "nir", "huggingface"):
+        done = avsnn("export", "runs/demo", "--format", kind)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    program = "import torch\ntorch.jit.set_fusion_strategy([('STATIC', 0)])\n"
+    program += "audio, visual = torch.zeros(2, 1, 64, 64), torch.zeros(2, 3, 64, 64)\n"
+    for block in code_blocks("docs/export.md", "python"):
+        program += block + "\nassert 'logits' not in dir() or logits.shape == (2, 6)\n"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("method", METHODS)

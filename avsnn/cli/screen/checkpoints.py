@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from avsnn.models.zoo import AuthorsState
+    from avsnn.pipeline.training.convert_run import ConvertedRun
 
 
 def print_conversion(found: AuthorsState, target: Path) -> None:
@@ -21,3 +22,11 @@ def print_conversion(found: AuthorsState, target: Path) -> None:
     )
     for name, keys in (("never called, dropped", found.dropped), ("unknown", found.unknown)):
         out.print(f"{len(keys)} keys {name}{': ' if keys else ''}{', '.join(keys)}")
+
+
+def print_converted_run(converted: ConvertedRun, folder: Path) -> None:
+    """Print the network of a converted run, and what to do next."""
+    print_conversion(converted.imported, folder)
+    if not converted.written:
+        out.print(f"{folder}: nothing to do; this checkpoint was converted before.")
+    out.print(f"next: avsnn evaluate {folder}")

@@ -97,7 +97,7 @@ def _print_headline(result: Evaluation) -> None:
     top5 = "" if result.top5 is None else f", top-5 {result.top5:.2%}"
     out.print(
         f"top-1 {result.top1:.2%}{top5}, loss {result.loss:.4f}, {result.clips:,} clips, "
-        f"epoch {result.epoch} (chosen on {result.selection})"
+        f"epoch {result.epoch or 'unknown'} (chosen on {result.selection})"
     )
     out.print(
         f"95 % interval of top-1: {_interval(result.top1_interval)} (from "

@@ -55,7 +55,7 @@ def _table_of_runs(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             row["run"],
             row["method"],
-            f"{row['epochs']} of {row['epochs_planned']}",
+            "converted" if row["converted_from"] else f"{row['epochs']} of {row['epochs_planned']}",
             "" if best is None else f"{best:.2%} on {row['selection']}",
             "" if top1 is None else f"{top1:.2%}",
         )

@@ -25,6 +25,11 @@ def caveats(config: RunConfig, evaluation: Evaluation, metrics: list[dict[str, A
             f"The training is not finished: {len(metrics)} of {epochs} epochs are done, so the "
             "figures are those of an unfinished run."
         )
+    if config.converted_from:
+        found.append(
+            f"The weights were converted from {config.converted_from}: nobody knows here from "
+            "which epoch the weights are, nor on which clips the network was trained."
+        )
     if data.failed:
         found.append(
             f"The preparation of {data.dataset} had {data.failed:,} failures; clips that could not "

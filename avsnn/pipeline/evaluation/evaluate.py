@@ -98,6 +98,12 @@ def recorded_evaluation(run: StoredRun, *, part: Part) -> Evaluation | None:
     return read_record(Evaluation, path, _fingerprint(run, part, EVALUATE_VERSION))
 
 
+def recorded_insight(run: StoredRun, *, part: Part) -> Insight | None:
+    """Return what was recorded of the inside of the network, or None if there is no record."""
+    path = run.folder / "report" / f"{part}-insight.json"
+    return read_record(Insight, path, _fingerprint(run, part, INSIGHT_VERSION))
+
+
 def evaluation_path(folder: Path, part: Part) -> Path:
     """Return the path of the recorded evaluation of a part in a run folder."""
     return folder / "report" / f"{part}.json"

@@ -53,7 +53,7 @@ class Evaluation(BaseModel):
         seed: seed of the training.
         split: name of the split.
         part: the part that was measured.
-        epoch: epoch of the checkpoint.
+        epoch: epoch of the checkpoint; 0 if the run was converted, and nobody knows the epoch.
         selection: the part that chose the epoch, or ``last``.
         clips: number of clips.
         loss: mean cross-entropy.

@@ -9,6 +9,7 @@ from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.evaluation.results import RunResults
+from avsnn.pipeline.export.export import Export, Format, export
 from avsnn.pipeline.inference.device import choose_device, choose_kernels, choose_precision
 from avsnn.pipeline.inference.network import load_network, place_network
 from avsnn.pipeline.prediction.predict import predict_files
@@ -119,3 +120,20 @@ class Run:
             robustness=robustness,
             insight=insight,
         )
+
+    def export(self, kind: Format, out: str | Path | None = None) -> Export:
+        """Write the network of the run in a file format of another program.
+
+        Args:
+            kind: ``onnx``, ``torchscript``, ``safetensors``, ``nir`` or ``huggingface``.
+            out: the file to write, or the folder for ``huggingface``; None takes a name in the
+                folder ``export`` of the run.
+
+        Returns:
+            the path, and what a user of the network must know.
+
+        Raises:
+            UserError: a package is missing, the format cannot express the network, or the place
+                cannot be written.
+        """
+        return export(self.folder, kind=kind, out=None if out is None else Path(out))

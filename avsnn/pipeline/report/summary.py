@@ -49,7 +49,7 @@ def summarise(run: Run, comparison: Comparison | None) -> Summary:
     chosen = evaluation.selection
     line = (
         f"{evaluation.method}, C = {settings.model.channels}, T = {settings.model.steps}, seed "
-        f"{evaluation.seed}, epoch {evaluation.epoch} "
+        f"{evaluation.seed}, epoch {evaluation.epoch or 'unknown'} "
         f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
     )
     facts = [_how_good(evaluation), _how_sure(evaluation)]

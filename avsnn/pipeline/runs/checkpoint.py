@@ -40,9 +40,14 @@ def last_checkpoint(run: Path) -> Path:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all; the same content gives the same bytes."""
+    write_atomically(path, pack_checkpoint(checkpoint))
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return the bytes of a checkpoint file; the same content gives the same bytes."""
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     digest = _digest(tensors, checkpoint.facts)
-    write_atomically(path, _packed(tensors, {**checkpoint.facts, "sha256": digest}))
+    return _packed(tensors, {**checkpoint.facts, "sha256": digest})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -19,6 +19,9 @@ from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 3
 
+# The key of `RunConfig.made_with` that only a converted run has.
+CONVERTED_FROM = "converted_from"
+
 # The setting of the group `compute` that changes nothing of the result.
 CUDA_GRAPH = "cuda_graph"
 
@@ -77,6 +80,11 @@ class RunConfig(BaseModel):
             UserError: the data set has no such split.
         """
         return _require_split(self.manifest, self.settings)
+
+    @property
+    def converted_from(self) -> str:
+        """Name of the file of the authors' code that the run was converted from; empty if none."""
+        return self.made_with.get(CONVERTED_FROM, "")
 
     @property
     def folder_name(self) -> str:
@@ -189,4 +197,7 @@ def require_same(config: RunConfig, folder: Path) -> None:
         differing.append("the prepared data changed")
     elif config.clips != found.clips:
         differing.append("labels, class names or parts of the split changed")
+    if found.converted_from or config.converted_from:
+        there_from = found.converted_from and f"converted from {found.converted_from}"
+        differing.append(f"its weights were {there_from or 'trained'} and are other weights")
     raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")

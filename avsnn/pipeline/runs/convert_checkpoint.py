@@ -76,7 +76,6 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         UserError: the file is missing, cannot be read safely, or does not hold all weights of one
             network; or the target is a folder, is the file itself, or cannot be written.
     """
-    state = _read_state_dict(file)
     try:
         if target.is_dir():
             raise UserError(f"{target} is a folder; give the name of the file to write.")
@@ -84,6 +83,33 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
             raise UserError(f"{target} is the checkpoint to convert; give another name to write.")
     except OSError as error:
         raise _not_written(target, error) from None
+    imported = read_authors_checkpoint(file, settings)
+    facts: dict[str, Any] = {
+        "settings": imported.settings.model_dump(),
+        "classes": imported.classes,
+    }
+    if imported.visual_channels != DEFAULT_VISUAL_CHANNELS:
+        # A network of images needs no number, so its files keep the bytes of earlier versions.
+        facts["visual_channels"] = imported.visual_channels
+    try:
+        write_checkpoint(target, Checkpoint(imported.state, facts))
+    except OSError as error:
+        raise _not_written(target, error) from None
+    return imported
+
+
+def read_authors_checkpoint(file: Path, settings: ConvertSettings) -> AuthorsState:
+    """Read a checkpoint of the authors' code, without running code that the file may hold.
+
+    Args:
+        file: a ``.pth.tar`` file or a bare state dict.
+        settings: the settings that cannot be read from the weights.
+
+    Raises:
+        UserError: the file is missing, cannot be read safely, or does not hold all weights of one
+            network.
+    """
+    state = _read_state_dict(file)
     try:
         _require_plain_numbers(state)
         imported = import_authors_state(state, **settings.model_dump())
@@ -94,20 +120,9 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         # A tensor of the right name may have a shape in which nothing is where it should be.
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{file} cannot be converted: {reason}.") from None
-    facts: dict[str, Any] = {
-        "settings": imported.settings.model_dump(),
-        "classes": imported.classes,
-    }
-    if imported.visual_channels != DEFAULT_VISUAL_CHANNELS:
-        # A network of images needs no number, so its files keep the bytes of earlier versions.
-        facts["visual_channels"] = imported.visual_channels
     # safetensors refuses tensors that share memory, so each gets memory of its own.
     tensors = {name: tensor.detach().clone() for name, tensor in imported.state.items()}
-    try:
-        write_checkpoint(target, Checkpoint(tensors, facts))
-    except OSError as error:
-        raise _not_written(target, error) from None
-    return imported
+    return imported._replace(state=tensors)
 
 
 def _not_written(target: Path, error: OSError) -> UserError | RunError:

@@ -130,16 +130,25 @@ def _train(
         )
 
 
+def require_free(folder: Path) -> None:
+    """Refuse a folder without config.yaml that holds other files.
+
+    Raises:
+        UserError: the folder holds other files, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file and no folder; choose another --run.")
+    # A training that was killed or found no room while it wrote config.yaml leaves these files.
+    if folder.exists() and not all(
+        path.name == ".lock" or is_partial(path) for path in folder.iterdir()
+    ):
+        raise UserError(f"{folder} holds other files and is no run; choose another --run.")
+
+
 def _finished_epochs(config: RunConfig, folder: Path, *, resume: bool) -> int:
     """Return the number of finished epochs in a run folder, if this run may go on there."""
     if not (folder / "config.yaml").exists():
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file and no folder; choose another --run.")
-        # A training that was killed or found no room while it wrote config.yaml leaves these files.
-        if folder.exists() and not all(
-            path.name == ".lock" or is_partial(path) for path in folder.iterdir()
-        ):
-            raise UserError(f"{folder} holds other files and is no run; choose another --run.")
+        require_free(folder)
         return 0
     require_same(config, folder)
     done = len(read_metrics(folder, config.settings.selection))

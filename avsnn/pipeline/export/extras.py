@@ -1,0 +1,41 @@
+"""Packages that only some formats need."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from avsnn.errors import UserError
+
+
+def require_package(name: str, purpose: str) -> Any:
+    """Import a package of the extra ``export``.
+
+    Args:
+        name: name of the package.
+        purpose: what needs the package, as the beginning of a sentence.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        raise UserError(
+            f'{purpose} needs the package {name}, which is not installed: run "pip install '
+            "'avsnn[export]'\"."
+        ) from None
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the warnings of tracers off the screen: tracers warn of every size that they record."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)

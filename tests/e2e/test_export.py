@@ -1,0 +1,119 @@
+"""Exports runs with the command."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.conftest import Command, hashes
+
+FORMATS = {
+    "torchscript": {"model.pt"},
+    "safetensors": {"model.safetensors"},
+    "nir": {"model.nir", "model.nir.json"},
+    "huggingface": {"huggingface/README.md", "huggingface/config.json",
+                    "huggingface/model.safetensors"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(small_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(small_run, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_second_export_finds_the_same_bytes(avsnn: Command, run: Path, kind: str) -> None:
+    done = avsnn("export", run, "--format", kind)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "input audio: batch x 1 x 64 x 64\n" in done.stdout
+    before = hashes(run / "export")
+    assert before.keys() == FORMATS[kind]
+    again = avsnn("export", run, "--format", kind)
+    assert "the same content was there before" in again.stdout
+    assert hashes(run / "export") == before
+
+
+def test_the_answer_as_json_describes_the_network(
+    avsnn: Command, run: Path, tmp_path: Path
+) -> None:
+    done = avsnn("export", run, "--format", "safetensors", "--out", "here/a.safetensors", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    audio, visual = answer["description"]["inputs"]
+    assert audio["shape"] == ["batch", 1, 64, 64]
+    assert visual["mean"] == [0.485, 0.456, 0.406]
+    with safe_open(tmp_path / "here" / "a.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["avsnn"])
+    assert facts["description"] == answer["description"]
+
+
+def test_what_nir_leaves_out_is_named(avsnn: Command, run: Path) -> None:
+    done = avsnn("export", run, "--format", "nir")
+    assert "fusion.audio.spatial.mix: attention of 16 heads" in done.stdout
+    beside = json.loads((run / "export" / "model.nir.json").read_text())
+    assert not beside["complete"]
+    assert len(beside["missing"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("run/checkpoints/best.safetensors", "beside the files of the run"),
+        ("run/config.yaml", "beside the files of the run"),
+        (".", "is a folder"),
+        ("a-file/x", "cannot be written"),
+    ],
+)
+def test_a_place_that_holds_something_else_is_refused(
+    avsnn: Command, run: Path, out: str, message: str
+) -> None:
+    run.with_name("a-file").write_text("")
+    before = hashes(run)
+    done = avsnn("export", run, "--format", "safetensors", "--out", out)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert hashes(run) == before
+
+
+def test_a_folder_of_other_files_is_refused(avsnn: Command, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    done = avsnn("export", run, "--format", "huggingface", "--out", "mine")
+    assert done.returncode == 2
+    assert "holds other files and no earlier export" in done.stderr
+    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_run_is_refused(avsnn: Command, tmp_path: Path) -> None:
+    done = avsnn("export", tmp_path, "--format", "onnx")
+    assert done.returncode == 2
+    assert "is not a run folder" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "package"), [("onnx", "onnxscript"), ("nir", "nir")])
+def test_a_missing_package_is_one_sentence_with_what_to_install(
+    run: Path, kind: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avsnn.errors import UserError
+    from avsnn.pipeline.export.export import export
+
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install 'avsnn\[export\]'"):
+        export(run, kind=kind)
+    assert not (run / "export").exists()
+
+
+def test_an_export_needs_no_data(avsnn: Command, run: Path, tmp_path: Path) -> None:
+    config = (run / "config.yaml").read_text()
+    root = next(line for line in config.splitlines() if line.startswith("root: "))
+    (run / "config.yaml").write_text(config.replace(root, f"root: {tmp_path / 'gone'}"))
+    done = avsnn("export", run, "--format", "safetensors")
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256((run / "export" / "model.safetensors").read_bytes()).hexdigest()
+    assert len(digest) == 64

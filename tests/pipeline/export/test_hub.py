@@ -1,0 +1,89 @@
+"""The Hugging Face folder of a run: read by huggingface_hub's mixin, with an honest model card."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from avsnn.errors import UserError
+from avsnn.pipeline.export.export import export
+from avsnn.pipeline.export.hub import SpikingClassifier
+from avsnn.pipeline.export.model_card import as_markdown, model_card
+from avsnn.pipeline.export.run_network import open_network
+
+HOSTILE = "a]( http://x.example )<script>alert(1)</script>\n---\nlicense: mit |`$x$`\"'\x1b[0m"
+
+
+@pytest.fixture
+def exported(small_run: Path, tmp_path: Path) -> Path:
+    return export(small_run, kind="huggingface", out=tmp_path / "folder").path
+
+
+def test_from_pretrained_gives_the_logits_of_the_run(small_run: Path, exported: Path) -> None:
+    network = open_network(small_run)
+    model = SpikingClassifier.from_pretrained(exported)
+    assert not model.training
+    assert model.classes == network.description.classes
+    audio, visual = (torch.rand(images.shape) for images in network.example_inputs())
+    with torch.no_grad():
+        assert torch.equal(model(audio, visual), network.model(audio, visual).logits)
+
+
+def test_saving_again_keeps_weights_configuration_and_card(exported: Path, tmp_path: Path) -> None:
+    # `push_to_hub` uploads exactly what `save_pretrained` writes.
+    SpikingClassifier.from_pretrained(exported).save_pretrained(tmp_path / "again")
+    again = SpikingClassifier.from_pretrained(tmp_path / "again")
+    weights = SpikingClassifier.from_pretrained(exported).state_dict()
+    assert all(torch.equal(weights[name], x) for name, x in again.state_dict().items())
+    assert (tmp_path / "again" / "README.md").read_text() == (exported / "README.md").read_text()
+    for folder in (exported, tmp_path / "again"):
+        assert json.loads((folder / "config.json").read_text())["classes"] == again.classes
+
+
+def test_weights_of_another_network_and_pickles_are_refused(exported: Path) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    config["settings"] |= {"method": "audio", "alignment": False}
+    (exported / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError, match="state_dict"):
+        SpikingClassifier.from_pretrained(exported)
+    with pytest.raises(UserError, match="is a pickle"):
+        SpikingClassifier._load_as_pickle(None, "pytorch_model.bin", "cpu", True)
+
+
+def test_the_card_shows_the_recorded_figures_with_their_caveats(
+    small_run: Path, tmp_path: Path, avsnn
+) -> None:
+    run = shutil.copytree(small_run, tmp_path / "run")
+    assert "was not evaluated" in model_card(open_network(run))
+    assert avsnn("evaluate", run).returncode == 0
+    card = ModelCard(model_card(open_network(run)))
+    record = json.loads((run / "report" / "test.json").read_text())
+    share = record["top1_interval"]
+    assert f"**{record['top1']:.2%}**" in card.text
+    assert f"95 % interval {share['low']:.2%} to {share['high']:.2%}" in card.text
+    assert f"right in {record['chance']:.2%} of cases" in card.text
+    for caveat in record["caveats"]:
+        assert f"- {as_markdown(caveat)}" in card.text
+    (result,) = card.data.eval_results
+    assert result.metric_value == pytest.approx(record["top1"], abs=1e-6)
+    assert (result.dataset_type, result.dataset_split) == ("demo", "test")
+
+
+def test_names_of_users_bring_no_html_no_link_and_no_key_into_the_card(
+    small_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(small_run, tmp_path / HOSTILE.split("\n")[0].replace("/", ""))
+    network = open_network(run)
+    about = network.description.model_copy(update={"classes": [HOSTILE, "b"], "dataset": HOSTILE})
+    card = model_card(network._replace(description=about))
+    header, body = card.removeprefix("---\n").split("\n---\n", 1)
+    assert "license" not in yaml.safe_load(header)
+    assert "<script>" not in body
+    assert "](" not in body.replace("\\](", "")
+    assert "\x1b" not in body
+    assert "\n---\n" not in body
+    assert "license: mit" not in body
