@@ -30,6 +30,7 @@ PAGES = [
     "docs/robustness.md",
     "docs/evaluate.md",
     "docs/events.md",
+    "docs/predict.md",
     "docs/insight.md",
 ]
 
