@@ -1,4 +1,4 @@
-"""9. Reproduction: trains and evaluates every row of a published table with every seed.
+"""10. Reproduction: trains and evaluates every row of a published table with every seed.
 
 A row is a preset. The runs are runs of ``avsnn train``, and are found again by their settings.
 Tables therefore share runs, a finished run is skipped, and an interrupted run goes on.

@@ -8,6 +8,7 @@ from avsnn.pipeline.report.specs import (
     DASHED_RULE,
     SHARE_AXIS,
     colour,
+    distinct,
     dots,
     lines,
     nominal,
@@ -48,9 +49,9 @@ def accuracy_chart(runs: Sequence[Run]) -> Chart:
         x=value("share", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         y="run",
         series="what",
-        legend=True,
+        names=distinct(rows, 1),
         interval=True,
-        rows=4 if any(run.results.evaluation.top5 is not None for run in runs) else 3,
+        rows=len(runs),
     )
     note = (
         "Dots are shares of clips with the right answer; whiskers are 95 % intervals. An answer "
@@ -76,12 +77,11 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
         for one in run.results.evaluation.calibration.bins
         if one.clips
     ]
-    several = len(runs) > 1
     axis = {"axis": SHARE_AXIS, "scale": {"domain": [0, 1]}}
     over = {
         "x": value("confidence", "mean confidence", **axis),
         "y": value("accuracy", "accuracy", **axis),
-        "color": colour("run", legend=several),
+        "color": colour("run", _labels(runs)),
     }
     size = value("clips", scale={"range": [25, 260], "zero": True}, legend=None)
     spec = whole(
@@ -90,15 +90,18 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
                 {
                     "data": {"values": [{"at": 0}, {"at": 1}]},
                     "mark": {**DASHED_RULE, "type": "line"},
-                    "encoding": {"x": value("at"), "y": value("at")},
+                    "encoding": {
+                        "x": value("at", "mean confidence", **axis),
+                        "y": value("at", "accuracy", **axis),
+                    },
                 },
-                {"mark": {"type": "line", "opacity": 0.6}, "encoding": over},
+                {"mark": {"type": "line", "opacity": 0.4}, "encoding": over},
                 {
                     "mark": {"type": "point", "filled": True, "opacity": 0.9},
                     "encoding": {
                         **over,
                         "size": size,
-                        "shape": shape("run", legend=several),
+                        "shape": shape("run", _labels(runs)),
                         "tooltip": tooltip(columns),
                     },
                 },
@@ -126,7 +129,7 @@ def f1_chart(runs: Sequence[Run]) -> Chart:
     best_first = {
         row.name: -row.f1 for run in reversed(runs) for row in run.results.evaluation.classes
     }
-    rows = [
+    rows: list[list[Any]] = [
         [row.name, run.label, row.precision, row.recall, row.f1, row.clips]
         for run in runs
         for row in run.results.evaluation.classes
@@ -137,9 +140,9 @@ def f1_chart(runs: Sequence[Run]) -> Chart:
         x=value("f1", "F1", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         y="name",
         series="run",
-        legend=len(runs) > 1,
+        names=_labels(runs),
         interval=False,
-        rows=len(runs),
+        rows=len(best_first),
     )
     note = (
         "F1 is the harmonic mean of precision and recall. The table below has all three, and the "
@@ -159,14 +162,16 @@ def confusion_chart(run: Run) -> Chart:
     ]
     names = [row.name for row in found.classes]
     numbered = len(names) <= MOST_NUMBERED
-    rows = [
+    rows: list[list[Any]] = [
         [truth, answer, clips, clips / max(1, sum(line))]
         for truth, line in zip(names, found.confusion, strict=True)
         for answer, clips in zip(names, line, strict=True)
         # Every class needs its place on both axes, and the diagonal has a cell of every class.
         if clips or numbered or truth == answer
     ]
-    rows.sort(key=lambda row: row[0] != row[1]) if not numbered else None
+    if not numbered:
+        # The axes take their order from the first rows, which are the diagonal.
+        rows.sort(key=lambda row: row[0] != row[1])
     step = 34 if numbered else max(3, min(14, 900 // len(names)))
     labels = {"labelOverlap": True, "ticks": False, "domain": False, "labelLimit": 120}
     slanted = {"labelAngle": 0 if max(map(len, names)) <= 3 and numbered else -45}
@@ -199,7 +204,8 @@ def confusion_chart(run: Run) -> Chart:
         f"Confusion matrix of {run.label}",
         note,
         Table(columns, rows),
-        whole({"layer": layers}, height={"step": step}),
+        whole({"layer": layers}, height=step * len(names)),
+        "half" if numbered else "wide",
         narrowest=110 + len(names) * (26 if numbered else 8),
     )
 
@@ -208,7 +214,7 @@ def confusions_table(run: Run) -> Chart | None:
     """Return the pairs of classes that a run confuses most often; None without a mistake."""
     found = run.results.evaluation
     names = [row.name for row in found.classes]
-    rows = [
+    rows: list[list[Any]] = [
         [truth, answer, clips, clips / sum(line)]
         for truth, line in zip(names, found.confusion, strict=True)
         for answer, clips in zip(names, line, strict=True)
@@ -226,6 +232,10 @@ def confusions_table(run: Run) -> Chart | None:
     return Chart(name, title, "", Table(columns, rows[:MOST_CONFUSIONS]), None) if rows else None
 
 
+def _labels(runs: Sequence[Run]) -> list[str]:
+    return [run.label for run in runs]
+
+
 def compared_lines(
     runs: Sequence[Run], name: str, title: str, note: str, columns: Sequence[Column], rows: Any
 ) -> Chart:
@@ -240,7 +250,7 @@ def compared_lines(
         x=nominal(condition.key, condition.title, axis={"labelAngle": 0}),
         y=value("top1", "top-1", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         series="run",
-        legend=len(runs) > 1,
+        names=distinct(rows, 0),
         band=True,
         level=runs[0].results.evaluation.chance,
     )

@@ -12,16 +12,19 @@ from typing import NamedTuple
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
 BOX_WIDTH, TITLE_HEIGHT, LAYER_HEIGHT = 166, 26, 18
-GAP_ALONG, GAP_ACROSS, MARGIN = 34, 22, 2
+GAP_ACROSS, MARGIN = 22, 2
+GAP_ALONG = {"wide": 70, "tall": 34}
 
 # The strongest tint of a layer, so that the text on the tint stays readable.
 STRONGEST = 0.62
 
-# Methods whose streams meet in the readout alone.
+# Methods whose streams meet in the readout alone, and the method whose fusion is a third stream
+# beside the MLPs of both streams.
 WITHOUT_FUSION = ("add", "concat")
+THIRD_STREAM = "cmci"
 
 LANES = ("audio", "visual")
-STAGES = ("input", "patch", "fusion", "third", "mlp", "readout")
+STAGES = ("input", "patch", "fusion", "joint", "third", "mlp", "readout")
 
 
 class Layer(NamedTuple):
@@ -135,12 +138,13 @@ def _blocks(method: str, rates: Mapping[str, float]) -> list[Block]:
         blocks.append(Block("patch", lane, "patch split", layers.get(("patch", lane), [])))
         fusion = layers.get(("fusion", lane), [])
         if fusion:
-            blocks.append(Block("fusion", lane, "cross-modal attention", fusion))
+            blocks.append(Block("fusion", lane, "cross attention", fusion))
         blocks.append(Block("mlp", lane, "MLP", layers.get(("mlp", lane), [])))
     third = layers.get(("fusion", "both"), [])
     has_fusion = any(block.stage == "fusion" for block in blocks)
     if third or not (has_fusion or method in WITHOUT_FUSION):
-        blocks.append(Block("third", "both", f"fusion: {method}"[:24], third))
+        stage = "third" if method == THIRD_STREAM else "joint"
+        blocks.append(Block(stage, "both", f"fusion: {method}"[:24], third))
     blocks.append(Block("readout", "both", "mean, linear readout", []))
     return blocks
 
@@ -173,13 +177,8 @@ def _drawing(kind: str, blocks: list[Block]) -> Drawing:
     stages = [stage for stage in STAGES if any(block.stage == stage for block in blocks)]
     lanes = [lane for lane in LANES if any(block.lane == lane for block in blocks)] or ["both"]
     lane_height = {
-        lane: max(block.height for block in blocks if block.lane in (lane, "both"))
-        for lane in lanes
+        lane: max(block.height for block in blocks if block.lane == lane) for lane in lanes
     }
-    if len(lanes) == 2:
-        lane_height = {
-            lane: max(block.height for block in blocks if block.lane == lane) for lane in lanes
-        }
     across = sum(lane_height.values()) + GAP_ACROSS * (len(lanes) - 1)
     width = len(lanes) * BOX_WIDTH + GAP_ACROSS * (len(lanes) - 1)
     boxes, along = [], float(MARGIN)
@@ -197,11 +196,11 @@ def _drawing(kind: str, blocks: list[Block]) -> Drawing:
                 left = BOX_WIDTH + GAP_ACROSS if block.lane == lanes[-1] != lanes[0] else 0
                 room = width if block.lane == "both" else BOX_WIDTH
                 boxes.append(Box(block, MARGIN + left + (room - BOX_WIDTH) / 2, along))
-        along += depth + GAP_ALONG
-    along += MARGIN - GAP_ALONG
+        along += depth + GAP_ALONG[kind]
+    along += MARGIN - GAP_ALONG[kind]
     across_all = 2 * MARGIN + (across if is_wide else width)
     size = (along, across_all) if is_wide else (across_all, along)
-    return Drawing(kind, *size, boxes, _arrows(boxes, stages, is_wide=is_wide))
+    return Drawing(kind, size[0], size[1], boxes, _arrows(boxes, stages, is_wide=is_wide))
 
 
 def _arrows(boxes: list[Box], stages: list[str], *, is_wide: bool) -> list[str]:
@@ -210,12 +209,12 @@ def _arrows(boxes: list[Box], stages: list[str], *, is_wide: bool) -> list[str]:
     The two streams join in a block of both lanes. A block of cross-modal attention also reads the
     other stream.
     """
-    arrows = []
-    for box in boxes:
-        for before in boxes:
-            if _leads_to(before.block, box.block, boxes, stages):
-                arrows.append(_arrow(before, box, is_wide=is_wide))
-    return arrows
+    return [
+        _arrow(before, box, is_wide=is_wide)
+        for box in boxes
+        for before in boxes
+        if _leads_to(before.block, box.block, boxes, stages)
+    ]
 
 
 def _leads_to(before: Block, block: Block, boxes: list[Box], stages: list[str]) -> bool:
@@ -223,15 +222,21 @@ def _leads_to(before: Block, block: Block, boxes: list[Box], stages: list[str]) 
     if distance < 1:
         return False
     same_lane = before.lane == block.lane or "both" in (before.lane, block.lane)
-    if not same_lane and block.stage != "fusion":
+    if (not same_lane and block.stage != "fusion") or _pass_by(before, block):
         return False
     between = [
         box.block
         for box in boxes
         if stages.index(before.stage) < stages.index(box.block.stage) < stages.index(block.stage)
         and (box.block.lane == before.lane or box.block.lane == "both")
+        and not (_pass_by(before, box.block) or _pass_by(box.block, block))
     ]
     return not between
+
+
+def _pass_by(before: Block, block: Block) -> bool:
+    """Return whether two blocks are side by side: the third stream passes by the MLPs."""
+    return {before.stage, block.stage} == {"third", "mlp"}
 
 
 def _arrow(start: Box, end: Box, *, is_wide: bool) -> str:

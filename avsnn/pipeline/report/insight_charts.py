@@ -9,10 +9,10 @@ from avsnn.pipeline.report.accuracy_charts import compared_lines
 from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.robustness_charts import INTERVAL
 from avsnn.pipeline.report.specs import (
-    COLOURS,
-    SHAPES,
     SHARE_AXIS,
+    Spec,
     colour,
+    distinct,
     nominal,
     shape,
     tooltip,
@@ -20,9 +20,6 @@ from avsnn.pipeline.report.specs import (
     whole,
 )
 from avsnn.pipeline.report.tables import Chart, Column, Table
-
-# More classes than these have no legend; the pointer shows the class of a clip.
-MOST_IN_LEGEND = 20
 
 
 def measured(runs: Sequence[Run]) -> list[tuple[Run, Insight]]:
@@ -35,7 +32,7 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
     columns = [
         Column("run", "Run"),
         Column("network", "Network"),
-        Column("nj", "Energy per clip in nJ", "number"),
+        Column("uj", "Energy per clip in µJ", "number"),
         Column("macs", "MACs", "count"),
         Column("acs", "ACs", "count"),
         Column("attention", "Share of attention", "percent"),
@@ -45,22 +42,27 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
     for run, inside in measured(runs):
         found = inside.energy
         share, size = found.attention_share, found.parameters
-        spiking = found.energy_pj / 1e3
+        spiking = found.energy_pj / 1e6
         rows.append([run.label, "spiking", spiking, found.macs, found.acs, share, size])
-        ann = found.ann_energy_pj / 1e3
+        ann = found.ann_energy_pj / 1e6
         rows.append([run.label, "same network as ANN", ann, found.dense, 0, None, size])
     spec = whole(
         {
-            "mark": {"type": "bar", "cornerRadiusEnd": 2},
             "encoding": {
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("network"),
-                "x": value("nj", "nJ per clip"),
-                "color": colour("network"),
+                "x": value("uj", "µJ per clip", axis={"tickCount": 5}),
                 "tooltip": tooltip(columns),
             },
+            "layer": [
+                {"mark": "bar", "encoding": {"color": colour("network", distinct(rows, 1))}},
+                {
+                    "mark": {"type": "text", "align": "left", "dx": 4},
+                    "encoding": {"text": value("uj", format=".3~g")},
+                },
+            ],
         },
-        height={"step": 22},
+        height=22 * len(rows),
     )
     note = (
         f"Arithmetic in 45 nm at 32 bits: {MAC_PJ} pJ for a multiply-accumulate (MAC), {AC_PJ} pJ "
@@ -94,7 +96,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
     ]
     labels = {"ticks": False, "domain": False, "labelLimit": 230, "labelFontSize": 11}
     place = nominal("layer", axis=labels)
-    axis = {"axis": {"format": "~s"}, "scale": {"type": "symlog", "constant": 0.1}}
+    axis: Spec = {"axis": {"format": "~s"}, "scale": {"type": "symlog", "constant": 0.1}}
     spec = whole(
         {
             "layer": [
@@ -112,7 +114,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
                 },
             ]
         },
-        height={"step": 15},
+        height=15 * len(rows),
     )
     note = "Bars are the spiking layer, lines are the same layer with real values."
     title = f"Energy of every layer of {run.label}"
@@ -123,7 +125,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
 def steps_chart(runs: Sequence[Run]) -> Chart:
     """Return the accuracy over the number of time steps."""
     columns = [Column("run", "Run"), Column("steps", "Time steps", "count"), *INTERVAL]
-    rows = [
+    rows: list[list[Any]] = [
         [run.label, one.steps, one.top1.value, one.top1.low, one.top1.high]
         for run, inside in measured(runs)
         for one in inside.steps
@@ -154,16 +156,16 @@ def contribution_chart(runs: Sequence[Run]) -> Chart | None:
         return None
     spec = whole(
         {
-            "mark": {"type": "bar", "cornerRadiusEnd": 2},
+            "mark": "bar",
             "encoding": {
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("part"),
                 "x": value("share", "part of the top-1 accuracy", axis=SHARE_AXIS),
-                "color": colour("part"),
+                "color": colour("part", distinct(rows, 1)),
                 "tooltip": tooltip(columns),
             },
         },
-        height={"step": 18},
+        height=18 * len(rows),
     )
     note = (
         "The accuracy without both modalities, and what each modality adds (Shapley values); "
@@ -183,23 +185,17 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
         Column("y", "y", "number"),
         Column("right", "Right"),
     ]
-    rows = [
+    rows: list[list[Any]] = [
         [clip.key, clip.truth, clip.answer, clip.x, clip.y, _yes(clip.truth == clip.answer)]
         for clip in inside.embedding.clips
     ]
     rows.sort(key=lambda row: row[1])
-    classes = len({row[1] for row in rows})
-    legend = classes <= MOST_IN_LEGEND
-    hidden = {"axis": {"labels": False, "ticks": False, "domain": False}}
-    shapes = [SHAPES[number // len(COLOURS) % len(SHAPES)] for number in range(classes)]
-    if classes <= len(SHAPES):
-        shapes = SHAPES
+    classes = distinct(rows, 1)
+    hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}}
     place = {
         "x": value("x", None, scale={"zero": False}, **hidden),
         "y": value("y", None, scale={"zero": False}, **hidden),
     }
-    form = shape("truth", legend=legend)
-    form["scale"] = {"range": shapes}
     spec = whole(
         {
             "layer": [
@@ -207,8 +203,8 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
                     "mark": {"type": "point", "filled": True, "size": 60, "opacity": 0.85},
                     "encoding": {
                         **place,
-                        "color": colour("truth", legend=legend),
-                        "shape": form,
+                        "color": colour("truth", classes),
+                        "shape": shape("truth", classes),
                         "tooltip": tooltip(columns),
                     },
                 },
@@ -223,7 +219,8 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
                     },
                     "encoding": {**place, "tooltip": tooltip(columns)},
                 },
-            ]
+            ],
+            "view": {"stroke": "var(--line)"},
         },
         height=340,
     )
@@ -240,18 +237,27 @@ def raster_charts(run: Run, inside: Insight) -> list[Chart]:
 def _raster(run: Run, number: int, raster: Raster) -> Chart:
     columns = [Column("step", "Time step", "count"), Column("neuron", "Neuron", "count")]
     rows = [[step + 1, neuron + 1] for step, neuron in raster.spikes]
+    edges = {
+        "left": "datum.step - 0.42",
+        "right": "datum.step + 0.42",
+        "below": "datum.neuron - 0.5",
+        "above": "datum.neuron + 0.5",
+    }
     spec = whole(
         {
-            "mark": {"type": "tick", "orient": "vertical", "thickness": 2, "color": "var(--ink)"},
+            "transform": [{"calculate": edge, "as": name} for name, edge in edges.items()],
+            "mark": {"type": "rect", "color": "var(--ink)"},
             "encoding": {
+                "x2": {"field": "right"},
+                "y2": {"field": "above"},
                 "x": value(
-                    "step",
+                    "left",
                     "time step",
                     scale={"domain": [0.5, raster.steps + 0.5], "nice": False},
-                    axis={"tickMinStep": 1, "format": "d", "grid": raster.steps <= 16},
+                    axis={"tickMinStep": 1, "format": "d", "grid": False},
                 ),
                 "y": value(
-                    "neuron",
+                    "below",
                     "neuron",
                     scale={"domain": [0, raster.neurons + 1], "nice": False},
                     axis={"grid": False, "tickCount": 4, "format": "d"},
@@ -261,11 +267,10 @@ def _raster(run: Run, number: int, raster: Raster) -> Chart:
         },
         height=190,
     )
-    spec["mark"]["size"] = max(2, 150 / max(1, raster.neurons))
     cells = raster.steps * raster.neurons
     fired = f"{len(raster.spikes):,} spikes in {cells:,} places" if raster.spikes else "silent"
     name = f"raster-{run.number}-{number}"
-    return Chart(name, raster.layer, fired, Table(columns, rows), spec, "small")
+    return Chart(name, raster.layer, fired, Table(columns, rows), spec, "third")
 
 
 def neurobench_table(runs: Sequence[Run]) -> Chart:
@@ -280,7 +285,7 @@ def neurobench_table(runs: Sequence[Run]) -> Chart:
         [key, *(getattr(inside.neurobench, key) for _, inside in found)] for key in plain
     ]
     for key in ("Effective_MACs", "Effective_ACs", "Dense"):
-        of_runs = [inside.neurobench.SynapticOperations.get(key) for _, inside in found]  # type: ignore[call-overload]
+        of_runs = [inside.neurobench.SynapticOperations.get(key) for _, inside in found]
         rows.append([f"SynapticOperations / {key}", *of_runs])
     note = "By the rules of NeuroBench 2.3, which differ from the rules of the energy above."
     return Chart("neurobench", "NeuroBench", note, Table(columns, rows), None)

@@ -13,4 +13,6 @@ def vega_script() -> str:
     import vl_convert
 
     # An HTML parser ends a script at the first "</script", even inside a string.
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace(
+        "</script", "<\\/script"
+    )

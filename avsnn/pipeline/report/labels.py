@@ -22,7 +22,7 @@ class Run(NamedTuple):
 
 
 def label_runs(results: Sequence[RunResults]) -> list[Run]:
-    """Return the runs with their labels: the name of the folder, and a number where names repeat."""
+    """Return the runs with their labels: the name of the folder, numbered if not unique."""
     repeated = Counter(result.name for result in results)
     seen: Counter[str] = Counter()
     runs = []

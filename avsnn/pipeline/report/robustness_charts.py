@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from avsnn.pipeline.evaluation.robustness.record import NoisePoint
 from avsnn.pipeline.report.accuracy_charts import compared_lines
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.specs import SHARE_AXIS, dots, value
+from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, dots, value
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
 TARGETS = {
@@ -70,8 +70,8 @@ def swapped_chart(runs: Sequence[Run]) -> Chart | None:
             continue
         swapped = found.swapped
         for condition, share in (
-            ("the class of the picture", swapped.follows_visual),
-            ("the class of the sound", swapped.follows_audio),
+            ("class of the picture", swapped.follows_visual),
+            ("class of the sound", swapped.follows_audio),
             ("neither", swapped.follows_neither),
         ):
             rows.append([condition, run.label, share.value, share.low, share.high])
@@ -105,10 +105,10 @@ def _shares(
         x=value("top1", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
         y="condition",
         series="run",
-        legend=len(runs) > 1,
+        names=[run.label for run in runs],
         interval=True,
         level=runs[0].results.evaluation.chance,
-        rows=len(runs),
+        rows=len(distinct(rows, 0)),
     )
     dashed = f"{note} Whiskers are 95 % intervals, the dashed line is chance."
     return Chart(name, title, dashed, Table(columns, rows), spec)

@@ -69,8 +69,7 @@ def make_sections(runs: Sequence[Run], comparison: Comparison | None) -> list[Se
 def _accuracy(runs: Sequence[Run]) -> Section:
     charts = [accuracy_charts.accuracy_chart(runs), accuracy_charts.calibration_chart(runs)]
     charts.append(accuracy_charts.f1_chart(runs))
-    for run in runs:
-        charts.append(accuracy_charts.confusion_chart(run))
+    charts += [accuracy_charts.confusion_chart(run) for run in runs]
     return Section("accuracy", "Accuracy", [], charts, [], [])
 
 

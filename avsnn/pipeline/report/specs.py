@@ -1,7 +1,7 @@
 """The kinds of charts, as Vega-Lite specifications without data.
 
-A specification holds no word of a user: names of runs, classes and clips are in the data alone. So
-no name can become a part of an expression, which Vega would run. Colours are variables of the
+Names of runs, classes and clips are in the data, and as literal values in the domains of scales.
+No name is a part of an expression, which Vega would run. Colours are variables of the
 page's style sheet, so a chart follows the page from light to dark.
 """
 
@@ -18,13 +18,14 @@ COLOURS = [f"var(--series-{number})" for number in range(1, 9)]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3], [6, 2, 1, 2, 1, 2]]
 
+# More names than these have no legend; the pointer shows the name.
+MOST_IN_LEGEND = 20
+
 PERCENT_FORMAT = {"percent": ".1%", "number": ".4~g", "count": ",d"}
 
 CONFIG: Spec = {
     "background": None,
     "font": FONT,
-    # The figure around a chart carries the description of the chart.
-    "aria": False,
     "view": {"stroke": None},
     "axis": {
         "labelColor": "var(--soft)",
@@ -36,7 +37,7 @@ CONFIG: Spec = {
         "titleFontSize": 12,
         "titleFontWeight": 500,
         "titlePadding": 8,
-        "labelLimit": 130,
+        "labelLimit": 150,
     },
     "legend": {
         "labelColor": "var(--ink)",
@@ -60,7 +61,7 @@ SHARE_AXIS: Spec = {"format": ".0%", "tickCount": 5}
 DASHED_RULE: Spec = {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"}
 
 
-def whole(content: Spec, *, height: Any) -> Spec:
+def whole(content: Spec, *, height: int) -> Spec:
     """Return a whole specification, whose width is the width of the figure in the page."""
     return {
         "width": "container",
@@ -94,16 +95,32 @@ def tooltip(columns: Sequence[Column]) -> list[Spec]:
     return shown
 
 
-def colour(key: str, *, legend: bool = True) -> Spec:
-    """Return a colour for each name, and no legend if there is one name only."""
-    entry = nominal(key, scale={"range": COLOURS})
-    return entry if legend else {**entry, "legend": None}
+def colour(key: str, names: Sequence[str]) -> Spec:
+    """Return an encoding of a colour for each name, without a legend if there is one name only."""
+    return _series(key, names, COLOURS)
 
 
-def shape(key: str, *, legend: bool = True) -> Spec:
-    """Return a shape for each name, so that colour alone carries no meaning."""
-    entry = nominal(key, scale={"range": SHAPES})
-    return entry if legend else {**entry, "legend": None}
+def shape(key: str, names: Sequence[str]) -> Spec:
+    """Return an encoding of a shape for each name, so that colour alone carries no meaning.
+
+    There are fewer colours than classes of a large data set: each name has its own pair of colour
+    and shape, as long as there are enough pairs.
+    """
+    if len(names) <= len(SHAPES):
+        return _series(key, names, SHAPES)
+    turns = [SHAPES[place // len(COLOURS) % len(SHAPES)] for place in range(len(names))]
+    return _series(key, names, turns)
+
+
+def distinct(rows: Sequence[Sequence[Any]], place: int) -> list[str]:
+    """Return the names in a column, each once, in the order of the rows."""
+    return list(dict.fromkeys(row[place] for row in rows))
+
+
+def _series(key: str, names: Sequence[str], looks: Sequence[Any]) -> Spec:
+    # Vega-Lite joins the legends of colour and shape only if both have the same literal domain.
+    entry = nominal(key, scale={"domain": names, "range": looks})
+    return entry if 1 < len(names) <= MOST_IN_LEGEND else {**entry, "legend": None}
 
 
 def lines(
@@ -112,7 +129,7 @@ def lines(
     x: Spec,
     y: Spec,
     series: str,
-    legend: bool,
+    names: Sequence[str],
     band: bool = False,
     level: float | None = None,
 ) -> Spec:
@@ -123,12 +140,12 @@ def lines(
         x: the encoding of x.
         y: the encoding of y.
         series: the column that tells the lines apart.
-        legend: whether several lines need a legend.
+        names: the names of the lines.
         band: whether the columns ``low`` and ``high`` give an interval at every point.
         level: a level of y that a dashed rule marks.
     """
     layers: list[Spec] = []
-    hue, form = colour(series, legend=legend), shape(series, legend=legend)
+    hue, form = colour(series, names), shape(series, names)
     if level is not None:
         layers.append({"mark": DASHED_RULE, "encoding": {"y": {"datum": level}}})
     if band:
@@ -136,7 +153,7 @@ def lines(
         layers.append(
             {"mark": {"type": "area", "opacity": 0.16}, "encoding": {**ends, "color": hue}}
         )
-    dash = nominal(series, scale={"range": DASHES}, legend=None)
+    dash = _series(series, names, DASHES)
     over = {"x": x, "y": y, "color": hue}
     layers.append({"mark": {"type": "line"}, "encoding": {**over, "strokeDash": dash}})
     layers.append(
@@ -154,10 +171,10 @@ def dots(
     x: Spec,
     y: str,
     series: str,
-    legend: bool,
+    names: Sequence[str],
     interval: bool,
     level: float | None = None,
-    rows: int = 1,
+    rows: int,
 ) -> Spec:
     """Return dots over rows of names, with whiskers where there is an interval.
 
@@ -166,16 +183,16 @@ def dots(
         x: the encoding of the dots.
         y: the column that names the rows.
         series: the column that tells dots of one row apart.
-        legend: whether several kinds of dots need a legend.
+        names: the names of the kinds of dots.
         interval: whether the columns ``low`` and ``high`` give an interval.
         level: a level of x that a dashed rule marks.
-        rows: number of kinds of dots in a row.
+        rows: number of rows.
     """
     place = {
         "y": nominal(y, axis={"grid": True, "ticks": False, "domain": False}),
         "yOffset": nominal(series),
     }
-    hue, form = colour(series, legend=legend), shape(series, legend=legend)
+    hue, form = colour(series, names), shape(series, names)
     layers: list[Spec] = []
     if level is not None:
         layers.append({"mark": DASHED_RULE, "encoding": {"x": {"datum": level}}})
@@ -188,4 +205,4 @@ def dots(
             "encoding": {**place, "x": x, "color": hue, "shape": form, "tooltip": tooltip(columns)},
         }
     )
-    return whole({"layer": layers}, height={"step": max(22, 15 * rows)})
+    return whole({"layer": layers}, height=rows * max(22, 15 * len(names)))

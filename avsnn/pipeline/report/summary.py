@@ -6,7 +6,7 @@ from typing import NamedTuple
 from avsnn.pipeline.evaluation.comparison import Comparison
 from avsnn.pipeline.evaluation.measures import Evaluation
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.tables import percent, with_prefix
+from avsnn.pipeline.report.tables import UNKNOWN, percent, with_prefix
 from avsnn.pipeline.runs.metrics import is_best_epoch
 
 # Below this p-value, after the correction for the number of pairs, two runs count as different.
@@ -118,12 +118,16 @@ def _verdict(run: Run, comparison: Comparison | None) -> str:
 def _at_what_energy(run: Run) -> Fact:
     question, inside = "At what energy?", run.results.insight
     if inside is None:
-        return Fact(question, "–", "Not measured; 'avsnn evaluate --insight' measures the energy.")
+        detail = "Not measured; 'avsnn evaluate --insight' measures the energy."
+        return Fact(question, UNKNOWN, detail)
     energy = inside.energy
-    ratio = energy.ann_energy_pj / energy.energy_pj if energy.energy_pj else 0
+    ann = with_prefix(energy.ann_energy_pj, "J")
+    versus = f"The same network as an ANN needs {ann}"
+    if energy.energy_pj:
+        versus += f", {energy.ann_energy_pj / energy.energy_pj:.1f} times as much"
     detail = (
-        f"Arithmetic per clip, in 45 nm, attention counted: 1/{ratio:.1f} of the same network as "
-        f"an ANN ({with_prefix(energy.ann_energy_pj, 'J')}). {energy.parameters:,} parameters."
+        f"Arithmetic per clip in 45 nm, attention counted. {versus}. "
+        f"{energy.parameters:,} parameters."
     )
     return Fact(question, with_prefix(energy.energy_pj, "J"), detail)
 

@@ -9,6 +9,9 @@ Form = Literal["text", "percent", "number", "count"]
 # A page shows so many rows of a table; the download has all rows.
 MOST_ROWS = 100
 
+# Stands for a value that is not known.
+UNKNOWN = "\N{EN DASH}"
+
 
 class Column(NamedTuple):
     """A column of a table.
@@ -54,14 +57,14 @@ class Chart(NamedTuple):
     note: str
     table: Table
     spec: dict[str, Any] | None
-    shape: Literal["half", "wide", "small"] = "half"
+    shape: Literal["half", "wide", "third"] = "half"
     narrowest: int = 0
 
 
 def written(value: Any, form: Form) -> str:
     """Return a value as the page writes the value."""
     if value is None or (isinstance(value, float) and not isfinite(value)):
-        return "–"
+        return UNKNOWN
     if form == "percent":
         return percent(value)
     if form == "count":
@@ -78,9 +81,9 @@ def percent(share: float, digits: int = 1) -> str:
 
 def number(value: float) -> str:
     """Return a number with four significant digits."""
-    if value == 0 or 1e-4 <= abs(value) < 1e5:
-        return f"{value:,.4g}"
-    return f"{value:.3g}"
+    if 1000 <= abs(value) < 1e12:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def with_prefix(value: float, unit: str) -> str:

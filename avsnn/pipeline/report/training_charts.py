@@ -5,7 +5,7 @@ from math import ceil
 from typing import Any
 
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.specs import SHARE_AXIS, lines, nominal, tooltip, value, whole
+from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, lines, nominal, tooltip, value, whole
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
 PARTS = ("train", "val", "test")
@@ -41,7 +41,7 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
             x=value("epoch", "epoch", axis={"tickMinStep": 1, "format": "d", "grid": False}),
             y=value("value", name, **axis),
             series="line",
-            legend=True,
+            names=distinct(rows, 0),
         )
         if rows:
             title = f"{name.capitalize()} over the epochs"
@@ -86,7 +86,7 @@ def rates_chart(run: Run) -> Chart | None:
                 "tooltip": tooltip(columns),
             },
         },
-        height={"step": 15},
+        height=15 * len(distinct(rows, 0)),
     )
     thinned = "" if every == 1 else f" The chart shows every {every}th epoch."
     return Chart(

@@ -1,6 +1,8 @@
 // Draws the charts from the data of the page, and saves tables and charts as files.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 
+const views = new Map();
+
 // A number that is not known is empty in a chart, and no row of a chart lacks a column.
 function rowsOf(chart) {
   return chart.rows.map((row) => Object.fromEntries(chart.keys.map((key, i) => [key, row[i]])));
@@ -13,10 +15,17 @@ function draw() {
     place.classList.add("drawn");
     const chart = charts[place.dataset.chart];
     const spec = { ...chart.spec, datasets: { rows: rowsOf(chart) } };
-    vegaEmbed(place, spec, { renderer: "svg", actions: false }).catch((error) => {
-      place.textContent = "This chart cannot be drawn here; the table below holds the data.";
-      console.error(error);
-    });
+    vegaEmbed(place, spec, { renderer: "svg", actions: false }).then(
+      ({ view }) => {
+        views.set(place, view);
+        // The place of the chart carries the description, and the table holds the data.
+        place.querySelector("svg").setAttribute("aria-hidden", "true");
+      },
+      (error) => {
+        place.textContent = "This chart cannot be drawn here; the table below holds the data.";
+        console.error(error);
+      },
+    );
   }
 }
 
@@ -38,11 +47,15 @@ function csvOf(chart) {
 
 // A file has no style sheet, so the colours of the light page replace the variables.
 function svgOf(figure) {
-  const light = document.styleSheets[0].cssRules[0].style;
+  const light = document.getElementById("style").sheet.cssRules[0].style;
   const drawings = [...figure.querySelectorAll("svg")];
   const svg = (drawings.find((one) => one.clientWidth) ?? drawings[0]).cloneNode(true);
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  svg.style.background = "var(--paper)";
+  const paper = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  for (const [key, value] of Object.entries({ width: "100%", height: "100%", fill: "var(--paper)" })) {
+    paper.setAttribute(key, value);
+  }
+  svg.prepend(paper);
   const text = new XMLSerializer().serializeToString(svg);
   return text.replace(/var\((--[\w-]+)\)/g, (_, name) => light.getPropertyValue(name).trim());
 }
@@ -55,4 +68,17 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("toggle", draw, true);
 addEventListener("resize", draw);
+
+// On paper, a column is narrower than on most screens, and a chart that only shrinks has small letters.
+const paperWidths = { half: 290, wide: 640, third: 178 };
+addEventListener("beforeprint", () => {
+  for (const [place, view] of views) {
+    const card = place.closest(".card");
+    const kind = Object.keys(paperWidths).find((name) => card.classList.contains(name));
+    view.width(paperWidths[kind]).run();
+  }
+});
+addEventListener("afterprint", () => {
+  for (const [place, view] of views) if (place.clientWidth) view.width(place.clientWidth).run();
+});
 draw();
