@@ -159,10 +159,10 @@ def _decoded(
 class _Network:
     """The network of a run, which answers for clips that are in no data set.
 
-    An answer does not depend on the other clips. On a GPU, every batch has the same number of clips,
-    because the last bit of a product of matrices may change with its size. On a CPU, only a batch of
-    a single clip has other last bits (the classifier is then a product with a vector), so a second
-    clip of zeros joins a single clip. Torch's generator has the same seed in every batch, because
+    An answer does not depend on the other clips. On a GPU, every batch has the same number of
+    clips, because the last bit of a product of matrices may change with its size. On a CPU, only a
+    batch of a single clip has other last bits (the classifier is then a product with a vector), so
+    a second clip of zeros joins a single clip. Torch's generator has the same seed in every batch, because
     some networks draw numbers.
     """
 
