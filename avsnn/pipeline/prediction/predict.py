@@ -162,8 +162,8 @@ class _Network:
     An answer does not depend on the other clips. On a GPU, every batch has the same number of
     clips, because the last bit of a product of matrices may change with its size. On a CPU, only a
     batch of a single clip has other last bits (the classifier is then a product with a vector), so
-    a second clip of zeros joins a single clip. Torch's generator has the same seed in every batch, because
-    some networks draw numbers.
+    a second clip of zeros joins a single clip. Torch's generator has the same seed in every batch,
+    because some networks draw numbers.
     """
 
     def __init__(self, run: StoredRun, device: torch.device, say: Callable[[str], None]) -> None:
