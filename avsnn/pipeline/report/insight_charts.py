@@ -45,7 +45,7 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
         spiking = found.energy_pj / 1e6
         rows.append([run.label, "spiking", spiking, found.macs, found.acs, share, size])
         ann = found.ann_energy_pj / 1e6
-        rows.append([run.label, "same network as ANN", ann, found.dense, 0, None, size])
+        rows.append([run.label, "same network as ANN", ann, found.ann_macs, 0, None, size])
     spec = whole(
         {
             "encoding": {
@@ -66,7 +66,8 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
     )
     note = (
         f"Arithmetic in 45 nm at 32 bits: {MAC_PJ} pJ for a multiply-accumulate (MAC), {AC_PJ} pJ "
-        "for an accumulate (AC). Attention counts; moving data does not."
+        "for an accumulate (AC). Attention counts; moving data does not. An ANN reads a static "
+        "image once, not T times."
     )
     return Chart("energy", "Energy per inference", note, Table(columns, rows), spec)
 
@@ -80,16 +81,18 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
         Column("ann", "Energy as ANN in nJ", "number"),
         Column("macs", "MACs", "count"),
         Column("acs", "ACs", "count"),
-        Column("dense", "Operations as ANN", "count"),
+        Column("ann_macs", "MACs as ANN", "count"),
+        Column("dense", "Operations of all steps", "count"),
     ]
     rows = [
         [
             layer.layer,
             layer.kind,
             (layer.macs * MAC_PJ + layer.acs * AC_PJ) / 1e3,
-            layer.dense * MAC_PJ / 1e3,
+            layer.ann_macs * MAC_PJ / 1e3,
             layer.macs,
             layer.acs,
+            layer.ann_macs,
             layer.dense,
         ]
         for layer in inside.energy.layers
@@ -116,7 +119,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
         },
         height=15 * len(rows),
     )
-    note = "Bars are the spiking layer, lines are the same layer with real values."
+    note = "Bars are the spiking layers, lines are the same layers of an ANN."
     title = f"Energy of every layer of {run.label}"
     name = f"layers-{run.number}"
     return Chart(name, title, note, Table(columns, rows), spec, "wide", narrowest=460)
@@ -270,7 +273,9 @@ def _raster(run: Run, number: int, raster: Raster) -> Chart:
     cells = raster.steps * raster.neurons
     fired = f"{len(raster.spikes):,} spikes in {cells:,} places" if raster.spikes else "silent"
     name = f"raster-{run.number}-{number}"
-    return Chart(name, raster.layer, fired, Table(columns, rows), spec, "third")
+    # A chart without data has no scales.
+    chart = spec if raster.spikes else None
+    return Chart(name, raster.layer, fired, Table(columns, rows), chart, "third")
 
 
 def neurobench_table(runs: Sequence[Run]) -> Chart:

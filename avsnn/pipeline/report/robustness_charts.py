@@ -8,6 +8,8 @@ from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, dots, value
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
+READING = "Bands are 95 % intervals, the dashed line is chance."
+
 TARGETS = {
     "visual": "Noise on the picture",
     "audio": "Noise on the sound",
@@ -36,9 +38,9 @@ def noise_charts(runs: Sequence[Run]) -> list[Chart]:
             if curve.target == target
             for point in sorted(curve.points, key=_noisiest_first)
         ]
-        note = "Gaussian noise at test time; bands are 95 % intervals, the dashed line is chance."
         if rows:
             name = f"noise-{target}"
+            note = f"Gaussian noise at test time{_where(runs, target)}. {READING}"
             charts.append(compared_lines(runs, name, title, note, columns, rows))
     return charts
 
@@ -79,15 +81,24 @@ def swapped_chart(runs: Sequence[Run]) -> Chart | None:
     return _shares(runs, "swapped", "A swapped modality", note, columns, rows)
 
 
-def noise_in_training(runs: Sequence[Run]) -> list[str]:
-    """Return a sentence on each run that was trained with noise, the published habit."""
-    return [
-        f"{run.label} was trained with noise on its frames at "
-        f"{run.results.robustness.trained_with_noise:g} dB SNR (data.augment.noise_snr)."
-        for run in runs
-        if run.results.robustness is not None
-        and run.results.robustness.trained_with_noise is not None
-    ]
+def other_noise(runs: Sequence[Run]) -> list[str]:
+    """Return sentences on noise that is not the noise of the curves."""
+    sentences = []
+    for run in runs:
+        found = run.results.robustness
+        if found is None:
+            continue
+        if found.trained_with_noise is not None:
+            sentences.append(
+                f"{run.label} was trained with noise on its frames at {found.trained_with_noise:g} "
+                "dB SNR, the published habit (data.augment.noise_snr)."
+            )
+        if found.prepared_with_noise is not None:
+            sentences.append(
+                f"prepare added noise at {found.prepared_with_noise:g} dB SNR to every waveform of "
+                f"{run.label} (audio.noise_snr), beneath the noise of the curves."
+            )
+    return sentences
 
 
 def _shares(
@@ -112,6 +123,14 @@ def _shares(
     )
     dashed = f"{note} Whiskers are 95 % intervals, the dashed line is chance."
     return Chart(name, title, dashed, Table(columns, rows), spec)
+
+
+def _where(runs: Sequence[Run], target: str) -> str:
+    """Return where noise is added to the sound, if all runs add the noise at the same place."""
+    found = {run.results.robustness.audio_noise for run in runs if run.results.robustness}
+    place = found.pop() if len(found) == 1 else None
+    places = {"waveform": "the waveform", "event frames": "the event frames"}
+    return f", on the sound in {places[place]}" if place and target != "visual" else ""
 
 
 def _level(point: NoisePoint) -> str:

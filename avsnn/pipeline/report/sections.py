@@ -164,7 +164,7 @@ def _robustness(runs: Sequence[Run]) -> Section | None:
     for chart in (robustness_charts.missing_chart(runs), robustness_charts.swapped_chart(runs)):
         if chart is not None:
             charts.append(chart)
-    notes = robustness_charts.noise_in_training(runs)
+    notes = robustness_charts.other_noise(runs)
     return Section("robustness", "Robustness", notes, charts, [], []) if charts else None
 
 

@@ -49,6 +49,7 @@ CONFIG: Spec = {
         "title": None,
         "symbolStrokeWidth": 2,
         "symbolSize": 70,
+        "symbolOpacity": 1,
         "labelLimit": 200,
         "columns": {"expr": "width < 420 ? 1 : width < 640 ? 2 : 3"},
         "rowPadding": 3,

@@ -9,8 +9,8 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+import avsnn as avsnn_library
 from avsnn.errors import UserError
-from avsnn.pipeline.export.export import export
 from avsnn.pipeline.export.hub import SpikingClassifier
 from avsnn.pipeline.export.model_card import as_markdown, model_card
 from avsnn.pipeline.export.run_network import open_network
@@ -20,12 +20,12 @@ HOSTILE = "a]( http://x.example )<script>alert(1)</script>\n---\nlicense: mit |`
 
 @pytest.fixture
 def exported(small_run: Path, tmp_path: Path) -> Path:
-    return export(small_run, kind="huggingface", out=tmp_path / "folder").path
+    return avsnn_library.load(small_run).export("huggingface", tmp_path / "folder").path
 
 
 def test_from_pretrained_gives_the_logits_of_the_run(small_run: Path, exported: Path) -> None:
     network = open_network(small_run)
-    model = SpikingClassifier.from_pretrained(exported)
+    model = avsnn_library.SpikingClassifier.from_pretrained(exported)
     assert not model.training
     assert model.classes == network.description.classes
     audio, visual = (torch.rand(images.shape) for images in network.example_inputs())

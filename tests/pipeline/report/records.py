@@ -259,6 +259,8 @@ def _robustness(method: str, clean: float, chance: float, rng: np.random.Generat
         part="test",
         clips=CLIPS,
         trained_with_noise=10.0 if method == "add" else None,
+        prepared_with_noise=20.0 if method == "add" else None,
+        audio_noise="waveform",
         curves=[curve(lane, 6 + 5 * n) for n, lane in enumerate(lanes)],
         missing=missing if both else [],
         swapped=SwappedModality(
@@ -307,8 +309,8 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
             macs=sum(layer.macs for layer in layers),
             acs=sum(layer.acs for layer in layers),
             dense=dense,
-            energy_pj=energy,
             ann_macs=dense / 4,
+            energy_pj=energy,
             ann_energy_pj=4.6 * dense / 4,
             attention_share=0.07,
             layers=layers,
@@ -361,9 +363,9 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
                 key=said[0].key,
                 steps=4,
                 neurons=64,
-                spikes=[(int(t), int(n)) for t, n in np.argwhere(rng.random((4, 64)) < 0.12)],
+                spikes=[(int(t), int(n)) for t, n in np.argwhere(rng.random((4, 64)) < rate)],
             )
-            for name in (names[1], names[len(names) // 2], names[-1])
+            for name, rate in ((names[1], 0.12), (names[len(names) // 2], 0.0), (names[-1], 0.05))
         ],
     )
 
