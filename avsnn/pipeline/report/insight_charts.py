@@ -212,7 +212,6 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
                     },
                 },
                 {
-                    "transform": [{"filter": "datum.right === 'no'"}],
                     "mark": {
                         "type": "point",
                         "shape": "circle",
@@ -220,7 +219,15 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
                         "filled": False,
                         "stroke": "var(--ink)",
                     },
-                    "encoding": {**place, "tooltip": tooltip(columns)},
+                    "encoding": {
+                        **place,
+                        # A filter would leave no data, and so no scales, where all are right.
+                        "opacity": {
+                            "condition": {"test": "datum.right === 'no'", "value": 1},
+                            "value": 0,
+                        },
+                        "tooltip": tooltip(columns),
+                    },
                 },
             ],
             "view": {"stroke": "var(--line)"},

@@ -75,6 +75,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     small = results(classes=CLASSES[:3], clips=24)
     made = {"one": [results()], "three": three, "hostile": [hostile, hostile], "many": [many]}
     made["small"] = [small]
+    made["perfect"] = [results(accuracy=1.0)]
     paths = {}
     for name, runs in made.items():
         comparison = compare(runs) if len(runs) > 1 else None
@@ -122,6 +123,7 @@ def unfold(page: Page) -> None:
         ("one", 768, "dark"),
         ("three", 1600, "light"),
         ("many", 1600, "dark"),
+        ("perfect", 768, "light"),
     ],
 )
 def test_page_fits_its_screen_is_quiet_and_complete(
