@@ -1,7 +1,8 @@
 """Audio-visual spiking neural networks, from media files to a measured model.
 
-``load`` opens a trained run, ``build`` makes a network, and ``open_clips`` opens the clips of a
-prepared data set; docs/api.md describes all three.
+``load`` opens a trained run, ``build`` makes a network, ``open_clips`` opens the clips of a
+prepared data set, and ``SpikingClassifier`` loads a Hugging Face folder. docs/api.md describes all
+of them.
 """
 
 # A type checker takes a variable of this name for the one of `typing`. This file imports nothing,
@@ -22,7 +23,7 @@ _MODULES = {
     "SpikingClassifier": "export.hub",
 }
 
-__all__ = ["build", "load", "open_clips"]
+__all__ = ["SpikingClassifier", "build", "load", "open_clips"]
 
 
 def __getattr__(name: str) -> object:

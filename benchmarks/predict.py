@@ -1,9 +1,10 @@
 """Measures how fast `predict` answers for small clips, against `extract` of the same clips.
 
-Run ``python -m benchmarks.predict`` in the project's folder, with the ``dev`` extra installed. Both
-decode the same files with the same number of processes, and `predict` also computes the rows of the
-caches and the network. The rounds take turns, so a busy machine disturbs both sides of the ratio.
-The processes of `extract` run before the measurement; those of `predict` start inside.
+Run ``GOMP_SPINCOUNT=0 python -m benchmarks.predict`` in the project's folder, with the ``dev``
+extra installed; the command `predict` sets this variable for itself. Both decode the same files
+with the same number of processes, and `predict` also computes the rows of the caches and the
+network. The rounds take turns, so a busy machine disturbs both sides of the ratio. The processes of
+`extract` run before the measurement; those of `predict` start inside.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from avsnn.pipeline.prediction.predict import predict_files
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.runs.stored_run import StoredRun
 from benchmarks.measuring import measure, print_machine, print_rates, print_ratio
-from tests.conftest import ONE_SMALL_EPOCH
 from tests.warm import Warm
 
 
@@ -59,9 +59,9 @@ def main() -> None:
 
 
 def prepare_and_train(work: Path) -> StoredRun:
-    """Prepare the demo, and train a small network for one epoch."""
+    """Prepare the demo, and train the network of the README for one epoch."""
     warm = Warm()
-    for words in (["prepare", "demo"], ["train", "demo", "--run", "run", *ONE_SMALL_EPOCH]):
+    for words in (["prepare", "demo"], ["train", "demo", "--run", "run", "--set", "epochs=1"]):
         done = warm.run(words, work)
         if done.returncode:
             raise SystemExit(done.stderr)

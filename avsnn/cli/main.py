@@ -167,7 +167,8 @@ def _understood(words: list[str]) -> list[str]:
 
 def _in_own_words(message: str) -> str:
     """Return the sentence of a library about the words of a command, with what a user needs."""
-    message = message.replace("Value error, ", "")
+    # The library puts the values of a missing option on lines of their own.
+    message = " ".join(message.replace("Value error, ", "").split())
     for word, command in SYNONYMS.items():
         if message == f"No such command '{word}'.":
             return f"{message} Did you mean '{command}'?"

@@ -28,7 +28,9 @@ PAGES = [
     "docs/damaged-files.md",
     "docs/export.md",
     "docs/robustness.md",
+    "docs/evaluate.md",
     "docs/events.md",
+    "docs/predict.md",
     "docs/insight.md",
 ]
 

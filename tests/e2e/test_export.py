@@ -90,6 +90,13 @@ def test_a_folder_of_other_files_is_refused(avsnn: Command, run: Path, tmp_path:
     assert (tmp_path / "mine" / "README.md").read_text() == "mine"
 
 
+def test_without_a_format_the_sentence_names_all_formats(avsnn: Command, run: Path) -> None:
+    done = avsnn("export", run)
+    assert done.returncode == 2
+    assert "Choose from: onnx, torchscript, safetensors, nir, huggingface" in done.stderr
+    assert "\\" not in done.stderr
+
+
 def test_a_folder_that_is_no_run_is_refused(avsnn: Command, tmp_path: Path) -> None:
     done = avsnn("export", tmp_path, "--format", "onnx")
     assert done.returncode == 2

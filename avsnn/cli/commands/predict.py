@@ -1,5 +1,6 @@
 """The command `predict`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,6 +59,9 @@ def predict_command(
     from avsnn.cli.screen.predictions import PredictionWriter, choose_format
 
     chosen = choose_format(form, out, clips)
+    # The decoders need the cores on which threads of torch would wait for each other in a loop. The
+    # library reads the variable when torch is imported.
+    os.environ["GOMP_SPINCOUNT"] = "0"
     # These modules import torch, and a mistake in the command need not wait for torch.
     from contextlib import closing
 

@@ -108,7 +108,7 @@ class PredictionWriter:
             if self._form == "table" and self._predictions:
                 self._print_table()
         if self._path is not None:
-            say(f"{self.clips:,} clips are in {self._path}")
+            say(f"the answers are in {self._path}")
 
     def add(self, prediction: Prediction) -> None:
         """Write a prediction.

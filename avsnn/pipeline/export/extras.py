@@ -30,6 +30,27 @@ def require_package(name: str, purpose: str) -> Any:
 
 
 @contextmanager
+def recording(purpose: str) -> Iterator[None]:
+    """Turn an error of a tracer into one sentence; the network may hold a module of a user.
+
+    Args:
+        purpose: what records the network, as the beginning of a sentence.
+
+    Raises:
+        UserError: the tracer cannot record an operation of the network.
+    """
+    try:
+        with quiet_libraries():
+            yield
+    # The errors of tracers have no common base class.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{purpose} cannot record this network ({reason}); choose another --format."
+        ) from None
+
+
+@contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep the warnings of tracers off the screen: tracers warn of every size that they record."""
     before = logging.root.manager.disable

@@ -6,7 +6,7 @@ import torch
 
 from avsnn.errors import UserError
 from avsnn.models.plain_network import PlainLIF, PlainNetwork, plain_operations
-from avsnn.pipeline.export.extras import quiet_libraries, require_package
+from avsnn.pipeline.export.extras import recording, require_package
 from avsnn.pipeline.export.run_network import RunNetwork
 
 # A protobuf message, and so an ONNX file, cannot be larger.
@@ -36,7 +36,7 @@ def onnx_file(network: RunNetwork, *, spikes: bool = False) -> bytes:
         )
     plain = network.plain()
     plain.returns_spikes = spikes
-    with quiet_libraries():
+    with recording("an export to ONNX"):
         model = _record(plain, network)
     _remove_traces(model)
     entry = model.metadata_props.add()

@@ -32,7 +32,7 @@ def safetensors_file(network: RunNetwork) -> bytes:
     return pack_checkpoint(Checkpoint(dict(network.model.state_dict()), facts))
 
 
-def load_safetensors(path: Path) -> nn.Module:
+def load_safetensors(path: str | Path) -> nn.Module:
     """Return the network of a file that ``export`` or ``convert-checkpoint`` wrote.
 
     Returns:
@@ -42,7 +42,7 @@ def load_safetensors(path: Path) -> nn.Module:
         UserError: the file is damaged, or holds no network.
         RunError: the machine cannot read the file.
     """
-    weights, facts = read_checkpoint(path)
+    weights, facts = read_checkpoint(Path(path))
     try:
         settings = ModelSettings.model_validate(facts["settings"])
         sizes = ("audio_channels", "visual_channels", "tokens")

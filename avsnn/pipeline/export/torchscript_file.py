@@ -6,7 +6,7 @@ import zipfile
 import torch
 
 from avsnn.models.plain_network import plain_operations
-from avsnn.pipeline.export.extras import quiet_libraries
+from avsnn.pipeline.export.extras import recording
 from avsnn.pipeline.export.run_network import RunNetwork
 
 # The file beside the program that holds the description of the network.
@@ -16,13 +16,16 @@ DESCRIPTION = "avsnn.json"
 def torchscript_file(network: RunNetwork, *, spikes: bool = False) -> bytes:
     """Return the network as a TorchScript file that takes any number of clips.
 
+    torch numbers the classes of all programs of a process, so a second export of the same process
+    gives other names inside the file. The first exports of two processes give the same bytes.
+
     Args:
         network: the network.
         spikes: also return the spikes of every layer of neurons.
     """
     plain = network.plain()
     plain.returns_spikes = spikes
-    with quiet_libraries(), plain_operations():
+    with recording("an export to TorchScript"), plain_operations():
         program: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
             plain, network.example_inputs(), check_trace=False
         )

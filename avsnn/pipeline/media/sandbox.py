@@ -78,19 +78,31 @@ class Sandbox:
         )
         # A process of multiprocessing calls finalizers before the process waits for its own
         # children, and calls functions of `atexit` only afterwards.
-        self.close = util.Finalize(self, self._pool.stop, exitpriority=100)
+        self._stop = util.Finalize(None, self._pool.stop, exitpriority=100)
+        self._lock = threading.Lock()
+        self._unfinished: set[Future[Any]] = set()
 
     def start(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Pending[R]:
         """Let the next free child process call a decoder; do not wait."""
-        future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
+        with self._lock:
+            future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=DEADLINE_S)
+            self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
         return Pending(future)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the child processes at once, also those that still decode."""
-        self.close()
+        """End the child processes at once, also those that still decode.
+
+        A thread that waits for a result gets a `CancelledError`.
+        """
+        with self._lock:
+            self._stop()
+        for future in tuple(self._unfinished):
+            future.cancel()
+        self._pool.join()
 
 
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -36,7 +36,7 @@ from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.stored_run import StoredRun
 
 # Number of clips that the network computes together on a CPU; larger batches are not faster there.
-CLIPS_ON_CPU = 16
+CLIPS_ON_CPU = 32
 
 # Number of classes that a prediction names.
 TOP = 3
@@ -159,9 +159,11 @@ def _decoded(
 class _Network:
     """The network of a run, which answers for clips that are in no data set.
 
-    Every batch has the same number of clips, and torch's generator the same seed, so an answer does
-    not depend on the other clips: the last bit of a product of matrices may change with their size,
-    and some networks draw numbers.
+    An answer does not depend on the other clips. On a GPU, every batch has the same number of
+    clips, because the last bit of a product of matrices may change with its size. On a CPU, only a
+    batch of a single clip has other last bits (the classifier is then a product with a vector), so
+    a second clip of zeros joins a single clip. Torch's generator has the same seed in every batch, because
+    some networks draw numbers.
     """
 
     def __init__(self, run: StoredRun, device: torch.device, say: Callable[[str], None]) -> None:
@@ -170,7 +172,9 @@ class _Network:
         self._device = device
         self._classes = run.config.manifest.classes
         size = self._settings.batch_size
-        self.batch_size = size if device.type == "cuda" else min(size, CLIPS_ON_CPU)
+        on_cuda = device.type == "cuda"
+        self.batch_size = size if on_cuda else min(size, CLIPS_ON_CPU)
+        self._least = size if on_cuda else min(size, 2)
         shapes = sample_shapes(run.config, say)
         make_rows = EventRows if run.config.manifest.has_events else MediaRows
         self._rows: ShardRows = make_rows(shapes, run.config.data.settings)
@@ -226,7 +230,7 @@ class _Network:
 
     def _logits(self, rows: list[tuple[NDArray[np.uint8] | None, NDArray[Any] | None]]) -> Tensor:
         """Return the logits of some clips, ``[N, classes]`` on the CPU."""
-        count, shapes = self.batch_size, self._rows.shapes
+        count, shapes = max(len(rows), self._least), self._rows.shapes
         frames = np.zeros((count, *shapes.frames), np.uint8)
         audio_type = np.uint8 if self.config.manifest.has_events else np.float32
         audio = np.zeros((count, *shapes.audio), audio_type)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avsnn.errors import UserError
+from avsnn.models.fusion import Fused
 from avsnn.models.plain_network import recorded_spikes
 from avsnn.pipeline.export.onnx_file import onnx_file
 from avsnn.pipeline.export.run_network import RunNetwork
@@ -93,6 +94,18 @@ def test_onnx_has_every_neuron_and_its_description_and_names_no_file_of_this_mac
     (entry,) = model.metadata_props
     assert json.loads(entry.value) == network.description.model_dump(mode="json")
     assert str(Path(__file__).parents[3]).encode() not in content
+
+
+@pytest.mark.parametrize("write", [onnx_file, torchscript_file])
+def test_a_network_that_cannot_be_recorded_is_one_sentence(write) -> None:
+    class Python(torch.nn.Module):
+        def forward(self, audio: Tensor, visual: Tensor) -> Fused:
+            return Fused(audio * float(audio.numpy().sum()), torch.ops.avsnn.no_such(visual))
+
+    network, _ = small_network("add")
+    network.model.fusion = Python()
+    with pytest.raises(UserError, match=r"cannot record this network .*choose another --format"):
+        write(network)
 
 
 def test_torchscript_needs_no_avsnn_and_names_no_file_of_this_machine(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -44,3 +45,26 @@ def test_a_call_that_hangs_is_stopped_and_the_next_call_works(
 def test_a_media_error_passes_through_the_sandbox() -> None:
     with pytest.raises(MediaError, match=r"^is odd$"):
         sandbox.call(refuse)
+
+
+def test_calls_of_several_children_end_in_order_and_one_crash_costs_one_call() -> None:
+    with sandbox.Sandbox(2) as several:
+        pending = [several.start(add, number, 1) for number in range(20)]
+        died = several.start(crash)
+        pending += [several.start(add, number, 1) for number in range(20, 40)]
+        assert [one.result() for one in pending] == list(range(1, 41))
+        with pytest.raises(sandbox.DecoderDiedError, match="crashed"):
+            died.result()
+
+
+def test_a_sandbox_ends_its_children_although_they_hang() -> None:
+    with sandbox.Sandbox(1) as one:
+        child = one.start(os.getpid).result()
+        running, waiting = one.start(hang), one.start(hang)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    for pending in (running, waiting):
+        with pytest.raises(CancelledError):
+            pending.result()
+    with pytest.raises(RuntimeError):
+        one.start(hang)
