@@ -99,7 +99,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
     ]
     labels = {"ticks": False, "domain": False, "labelLimit": 230, "labelFontSize": 11}
     place = nominal("layer", axis=labels)
-    axis: Spec = {"axis": {"format": "~s"}, "scale": {"type": "symlog", "constant": 0.1}}
+    axis: Spec = {"axis": {"tickCount": 6}}
     spec = whole(
         {
             "layer": [
@@ -107,12 +107,17 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
                     "mark": {"type": "bar", "color": "var(--series-1)"},
                     "encoding": {
                         "y": place,
-                        "x": value("nj", "nJ per clip (logarithmic); line: as ANN", **axis),
+                        "x": value("nj", "nJ per clip", **axis),
                         "tooltip": tooltip(columns),
                     },
                 },
                 {
-                    "mark": {"type": "tick", "color": "var(--series-2)", "thickness": 2},
+                    "mark": {
+                        "type": "tick",
+                        "color": "var(--series-2)",
+                        "thickness": 3,
+                        "size": 15,
+                    },
                     "encoding": {"y": place, "x": value("ann", **axis)},
                 },
             ]
@@ -212,7 +217,6 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
                     },
                 },
                 {
-                    "transform": [{"filter": "datum.right === 'no'"}],
                     "mark": {
                         "type": "point",
                         "shape": "circle",
@@ -220,7 +224,15 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
                         "filled": False,
                         "stroke": "var(--ink)",
                     },
-                    "encoding": {**place, "tooltip": tooltip(columns)},
+                    "encoding": {
+                        **place,
+                        # A filter would leave no data, and so no scales, where all are right.
+                        "opacity": {
+                            "condition": {"test": "datum.right === 'no'", "value": 1},
+                            "value": 0,
+                        },
+                        "tooltip": tooltip(columns),
+                    },
                 },
             ],
             "view": {"stroke": "var(--line)"},
@@ -275,7 +287,8 @@ def _raster(run: Run, number: int, raster: Raster) -> Chart:
     name = f"raster-{run.number}-{number}"
     # A chart without data has no scales.
     chart = spec if raster.spikes else None
-    return Chart(name, raster.layer, fired, Table(columns, rows), chart, "third")
+    title = raster.layer.removesuffix(".lif")
+    return Chart(name, title, fired, Table(columns, rows), chart, "third")
 
 
 def neurobench_table(runs: Sequence[Run]) -> Chart:

@@ -58,7 +58,7 @@ def missing_chart(runs: Sequence[Run]) -> Chart | None:
         for one in found.missing:
             condition = f"{MODALITIES[one.missing]} ({one.filling})"
             rows.append([condition, run.label, one.top1.value, one.top1.low, one.top1.high])
-    note = "The network gets zeros, silence or a grey picture in place of one modality."
+    note = "The network lacks one modality; brackets say what the network gets instead."
     return _shares(runs, "missing", "A missing modality", note, columns, rows)
 
 
