@@ -277,22 +277,6 @@ def _robustness(method: str, clean: float, chance: float, rng: np.random.Generat
 def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> Insight:
     names = layer_names(method)
     rates = {name: 0.0 if ".temporal.lif" in name else float(rng.beta(2, 25)) for name in names}
-    layers = []
-    for number, name in enumerate(names):
-        dense = float(rng.integers(1, 40) * 100_000)
-        first = number == 0
-        layers.append(
-            LayerEnergy(
-                layer=name.removesuffix(".lif"),
-                kind="product" if name.endswith("l.lif") else "convolution",
-                dense=dense,
-                ann_macs=dense / 4,
-                macs=dense if first else 0,
-                acs=0 if first else dense * rates[name],
-            )
-        )
-    energy = sum(4.6 * layer.macs + 0.9 * layer.acs for layer in layers)
-    dense = sum(layer.dense for layer in layers)
     centres = {name: rng.normal(0, 12, 2) for name in {one.truth for one in said}}
     places = [centres[one.answer if one.answer in centres else one.truth] for one in said]
     grids = [rng.dirichlet(np.full(16, 0.4)).reshape(4, 4).tolist() for _ in range(4)]
@@ -303,18 +287,7 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
         part="test",
         clips=CLIPS,
         rates=[LayerRate(layer=name, rate=rate) for name, rate in rates.items()],
-        energy=Energy(
-            parameters=181_350,
-            clips=32,
-            macs=sum(layer.macs for layer in layers),
-            acs=sum(layer.acs for layer in layers),
-            dense=dense,
-            ann_macs=dense / 4,
-            energy_pj=energy,
-            ann_energy_pj=4.6 * dense / 4,
-            attention_share=0.07,
-            layers=layers,
-        ),
+        energy=_energy(rates, rng),
         neurobench=NeuroBench(
             Footprint=731_222.0,
             ParameterCount=181_350,
@@ -357,17 +330,52 @@ def _insight(method: str, said: Sequence[Answer], rng: np.random.Generator) -> I
         ]
         if method == "s-cmrl"
         else [],
-        rasters=[
-            Raster(
-                layer=name,
-                key=said[0].key,
-                steps=4,
-                neurons=64,
-                spikes=[(int(t), int(n)) for t, n in np.argwhere(rng.random((4, 64)) < rate)],
-            )
-            for name, rate in ((names[1], 0.12), (names[len(names) // 2], 0.0), (names[-1], 0.05))
-        ],
+        rasters=_rasters(names, said[0].key, rng),
     )
+
+
+def _energy(rates: dict[str, float], rng: np.random.Generator) -> Energy:
+    layers = []
+    for number, name in enumerate(rates):
+        dense = float(rng.integers(1, 40) * 100_000)
+        first = number == 0
+        layers.append(
+            LayerEnergy(
+                layer=name.removesuffix(".lif"),
+                kind="product" if name.endswith("l.lif") else "convolution",
+                dense=dense,
+                ann_macs=dense / 4,
+                macs=dense if first else 0,
+                acs=0 if first else dense * rates[name],
+            )
+        )
+    energy = sum(4.6 * layer.macs + 0.9 * layer.acs for layer in layers)
+    dense = sum(layer.dense for layer in layers)
+    return Energy(
+        parameters=181_350,
+        clips=32,
+        macs=sum(layer.macs for layer in layers),
+        acs=sum(layer.acs for layer in layers),
+        dense=dense,
+        ann_macs=dense / 4,
+        energy_pj=energy,
+        ann_energy_pj=4.6 * dense / 4,
+        attention_share=0.07,
+        layers=layers,
+    )
+
+
+def _rasters(names: Sequence[str], key: str, rng: np.random.Generator) -> list[Raster]:
+    return [
+        Raster(
+            layer=name,
+            key=key,
+            steps=4,
+            neurons=64,
+            spikes=[(int(t), int(n)) for t, n in np.argwhere(rng.random((4, 64)) < rate)],
+        )
+        for name, rate in ((names[1], 0.12), (names[len(names) // 2], 0.0), (names[-1], 0.05))
+    ]
 
 
 def _metrics(method: str, epochs: int, rng: np.random.Generator) -> list[dict[str, Any]]:
