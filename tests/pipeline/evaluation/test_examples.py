@@ -9,10 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.examples import choose_examples, choose_places
 from avsnn.pipeline.inference.open_part import open_part
 from avsnn.pipeline.inference.predict import Scores
+from avsnn.pipeline.runs.config import make_config
 from avsnn.pipeline.runs.stored_run import StoredRun
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.settings_overrides import build_settings
+from avsnn.pipeline.training.options import RunOptions
+from avsnn.pipeline.training.train import train
+from tests.event_data import write_event_data
 
 
 def decoded(text: str) -> NDArray[np.uint8]:
@@ -85,3 +92,26 @@ def test_pictures_are_the_inputs_of_the_network(small_run: Path) -> None:
 
 def test_a_part_without_a_mistake_has_no_mistakes() -> None:
     assert choose_places(scores([(0, 0, 0.9)]))[0] == []
+
+
+def test_event_frames_are_summed_and_have_a_colour_for_each_polarity(tmp_path: Path) -> None:
+    root = write_event_data(
+        tmp_path, dataset="demo-events", frames=(3, 2, 12, 12), audio=(3, 1, 4, 4)
+    )
+    words = ["model.patch_split=shallow", "model.channels=16", "model.steps=3", "data.size=12"]
+    words += ["epochs=1", "batch_size=16", "selection=last", "optimizer.warmup_epochs=0"]
+    config = make_config("demo-events", build_settings(TrainSettings, (), words), root=root)
+    options = RunOptions(torch.device("cpu"))
+    train(config, folder=tmp_path / "r", options=options, progress=NoProgress(), say=print)
+    with open_part(StoredRun(tmp_path / "r"), "test", torch.device("cpu")) as opened:
+        found = choose_examples(opened, opened.scores(), fingerprint="f")
+        first = (found.mistakes + found.right)[0]
+        row = opened.rows[[opened.keys.index(first.key)]]
+        counts = opened.loader.source.read(row, np.array([0.5])).frames[0].sum(0).numpy()
+    counts = counts.astype(float)
+    off, on = np.minimum(1, counts / np.percentile(counts[counts > 0], 95))[..., None]
+    # Grey light, from which OFF events leave blue and ON events leave vermilion.
+    grey, blue, vermilion = np.array([[232] * 3, [0, 114, 178], [213, 94, 0]])
+    light = np.clip(grey - off * (grey - blue) - on * (grey - vermilion), 0, 255)
+    assert np.abs(decoded(first.frame) - light).max() <= 1
+    assert decoded(first.spectrogram).shape == (12, 12, 3)
