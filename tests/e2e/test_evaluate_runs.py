@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+import torch
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
 
 from tests.conftest import ONE_SMALL_EPOCH, Command
 from tests.warm import Warm
@@ -53,8 +59,16 @@ def test_the_recorded_answers_give_the_measures(
     assert result["top1"] == right.mean() == result["top1_interval"]["value"]
     assert result["top1_interval"]["low"] <= result["top1"] <= result["top1_interval"]["high"]
     names = [row["name"] for row in result["classes"]]
-    wanted = f1_score(truth, answer, labels=names, average=None, zero_division=0)
-    assert [row["f1"] for row in result["classes"]] == pytest.approx(list(wanted))
+    numbers = [torch.tensor([names.index(name) for name in side]) for side in (answer, truth)]
+    for measure, witness in {
+        "precision": multiclass_precision,
+        "recall": multiclass_recall,
+        "f1": multiclass_f1_score,
+    }.items():
+        wanted = witness(*numbers, num_classes=6, average=None).tolist()
+        assert [row[measure] for row in result["classes"]] == pytest.approx(wanted)
+    matrix = multiclass_confusion_matrix(*numbers, num_classes=6)
+    assert result["confusion"] == matrix.tolist()
     assert result["chance"] == pytest.approx(1 / 6)
     assert result["majority"]["share"] == max(truth.count(name) for name in names) / len(truth)
     assert sum(one["clips"] for one in result["calibration"]["bins"]) == result["clips"]

@@ -1,13 +1,14 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.errors import RunError, UserError
@@ -46,9 +47,12 @@ from avsnn.pipeline.runs.stored_run import StoredRun
 
 # Raise a number by hand when the same checkpoint gets other measures than before.
 EVALUATE_VERSION = 3
-EXAMPLES_VERSION = 1
-ROBUSTNESS_VERSION = 1
-INSIGHT_VERSION = 1
+# Name and version of each record beside the evaluation.
+RECORDS: dict[type[BaseModel], tuple[str, int]] = {
+    Examples: ("examples", 1),
+    Robustness: ("robustness", 1),
+    Insight: ("insight", 1),
+}
 
 
 def evaluate(
@@ -100,8 +104,7 @@ def recorded_evaluation(run: StoredRun, *, part: Part) -> Evaluation | None:
 
 def recorded_insight(run: StoredRun, *, part: Part) -> Insight | None:
     """Return what was recorded of the inside of the network, or None if there is no record."""
-    path = run.folder / "report" / f"{part}-insight.json"
-    return read_record(Insight, path, _fingerprint(run, part, INSIGHT_VERSION))
+    return read_record(Insight, *_place(run, part, Insight))
 
 
 def evaluation_path(folder: Path, part: Part) -> Path:
@@ -134,12 +137,11 @@ class _Work:
 
     def results(self, *, robustness: bool, insight: bool) -> RunResults:
         evaluation, answers = self._recorded() or self._measure()
-        examples = self._read_examples() or self._choose_examples()
-        robust, inside = self._read_robustness(), self._read_insight()
-        if robustness and robust is None:
-            robust = self._measure_robustness()
-        if insight and inside is None:
-            inside = self._measure_insight()
+        examples = self._beside(Examples, choose_examples)
+        robust = self._beside(
+            Robustness, self._with_intervals(measure_robustness) if robustness else None
+        )
+        inside = self._beside(Insight, self._with_intervals(measure_insight) if insight else None)
         config = self._run.config
         metrics, damage = inspect_metrics(self._run.folder, config.settings.selection)
         # A training that goes on changes what must be said of the same checkpoint.
@@ -222,46 +224,33 @@ class _Work:
         self._write(evaluation_path(run.folder, self._part), evaluation)
         return evaluation, answers
 
-    def _read_examples(self) -> Examples | None:
-        return read_record(Examples, *self._place("examples", EXAMPLES_VERSION))
+    def _beside(self, kind: type[R], measure: Callable[..., R] | None) -> R | None:
+        """Return a record beside the evaluation.
 
-    def _choose_examples(self) -> Examples:
-        path, mark = self._place("examples", EXAMPLES_VERSION)
-        record = choose_examples(self._opened, self._scores, fingerprint=mark)
-        return self._write(path, record)
+        Args:
+            kind: the class of the record, a key of `RECORDS`.
+            measure: measures the record if nothing was recorded; None measures nothing.
+        """
+        path, mark = _place(self._run, self._part, kind)
+        record = read_record(kind, path, mark)
+        if record is not None or measure is None:
+            return record
+        return self._write(path, measure(self._opened, self._scores, fingerprint=mark))
 
-    def _read_robustness(self) -> Robustness | None:
-        return read_record(Robustness, *self._place("robustness", ROBUSTNESS_VERSION))
+    def _with_intervals(self, measure: Callable[..., R]) -> Callable[..., R]:
+        """Return a function that also gets the resampling and the progress."""
 
-    def _measure_robustness(self) -> Robustness:
-        path, mark = self._place("robustness", ROBUSTNESS_VERSION)
-        record = measure_robustness(
-            self._opened,
-            self._scores,
-            self._resampling,
-            fingerprint=mark,
-            progress=self._progress,
-        )
-        return self._write(path, record)
+        def with_intervals(opened: OpenPart, clean: Scores, *, fingerprint: str) -> R:
+            return measure(
+                opened,
+                clean,
+                # The resampling opens the data, so only a measurement asks for it.
+                self._resampling,
+                fingerprint=fingerprint,
+                progress=self._progress,
+            )
 
-    def _read_insight(self) -> Insight | None:
-        return read_record(Insight, *self._place("insight", INSIGHT_VERSION))
-
-    def _measure_insight(self) -> Insight:
-        path, mark = self._place("insight", INSIGHT_VERSION)
-        record = measure_insight(
-            self._opened,
-            self._scores,
-            self._resampling,
-            fingerprint=mark,
-            progress=self._progress,
-        )
-        return self._write(path, record)
-
-    def _place(self, name: str, version: int) -> tuple[Path, str]:
-        """Return the path and the fingerprint of a record beside the evaluation."""
-        path = self._run.folder / "report" / f"{self._part}-{name}.json"
-        return path, _fingerprint(self._run, self._part, version)
+        return with_intervals
 
     def _write(self, path: Path, record: R) -> R:
         self._require_folder()
@@ -273,6 +262,12 @@ class _Work:
             raise RunError(
                 f"{self._run.folder} was deleted while it was evaluated, so nothing is saved there."
             )
+
+
+def _place(run: StoredRun, part: Part, kind: type[BaseModel]) -> tuple[Path, str]:
+    """Return the path and the fingerprint of a record beside the evaluation."""
+    name, version = RECORDS[kind]
+    return run.folder / "report" / f"{part}-{name}.json", _fingerprint(run, part, version)
 
 
 def _fingerprint(run: StoredRun, part: Part, version: int) -> str:

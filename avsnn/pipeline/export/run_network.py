@@ -13,8 +13,8 @@ from avsnn.models.settings import ModelSettings
 from avsnn.models.spikformer import UnimodalSpikformer
 from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.loading import augment, augment_events
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.stored_run import StoredRun
 from avsnn.version import VERSION
 

@@ -12,8 +12,8 @@ from avsnn.errors import RunError, UserError
 from avsnn.models.layers import SpikingConv1x1
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
-from avsnn.pipeline.loading.source import SampleShapes, is_events
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # A weight, its gradient and two moments of AdamW, as float32.

@@ -9,9 +9,9 @@ from avsnn.errors import UserError
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
 from avsnn.pipeline.inference.device import wants_channels_last
-from avsnn.pipeline.loading.source import SampleShapes, is_events
 from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Side in px of the patches of the shallow patch split, which cuts the smallest patches.

@@ -17,7 +17,8 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.cache_layout import CODECS, shard_file, small_array_files
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.loading.mapped_array import MappedArray
-from avsnn.pipeline.loading.source import Samples, SampleShapes, is_events, requested_frames
+from avsnn.pipeline.loading.source import Samples, requested_frames
+from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
 
 # An array in a store is read once and kept in memory up to this size. A larger array is read batch
 # by batch.

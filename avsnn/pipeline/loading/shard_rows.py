@@ -16,8 +16,8 @@ from avsnn.pipeline.formats.shards import (
     VISUAL_EVENTS_MEMBER,
     Sample,
 )
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.media.events import Sensor
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 
 
 class ShardRows(Protocol):

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from avsnn.errors import UserError
 from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.shard_rows import audio_image_shape, event_shapes
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.event_files import SENSORS
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 
 
 def sample_shapes(config: RunConfig, say: Callable[[str], None]) -> SampleShapes:
@@ -22,7 +22,7 @@ def sample_shapes(config: RunConfig, say: Callable[[str], None]) -> SampleShapes
         UserError: with the settings of the run, event frames would be too large.
     """
     if config.shapes is not None:
-        return SampleShapes(config.shapes.frames, config.shapes.audio)
+        return config.shapes
     settings, manifest = config.data.settings, config.manifest
     if manifest.has_events:
         try:

@@ -13,6 +13,7 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.runs.provenance import provenance
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
 from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 
@@ -27,19 +28,6 @@ CUDA_GRAPH = "cuda_graph"
 
 # The file has some 100 lines; a larger file is no config.yaml, and would take minutes to parse.
 MAX_CONFIG_BYTES = 1_000_000
-
-
-class RowShapes(BaseModel):
-    """Shapes of the rows of the two caches that a run is trained on.
-
-    Attributes:
-        frames: ``(3, H, W)`` of an image, or ``(T, 2, H, W)`` of event frames.
-        audio: ``(1, F, F)`` of an audio image, or ``(T, 1, h, w)`` of the event frames of a
-            cochlea.
-    """
-
-    frames: tuple[int, ...]
-    audio: tuple[int, ...]
 
 
 class RunConfig(BaseModel):
@@ -65,7 +53,7 @@ class RunConfig(BaseModel):
     clips: str | None = None
     settings: TrainSettings
     made_with: dict[str, str]
-    shapes: RowShapes | None = None
+    shapes: SampleShapes | None = None
 
     @property
     def manifest(self) -> Manifest:

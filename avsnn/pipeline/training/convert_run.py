@@ -12,17 +12,16 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.inference.network import build_network
 from avsnn.pipeline.loading.dataset import open_source
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.checkpoint import Checkpoint, best_checkpoint, pack_checkpoint, read_bytes
 from avsnn.pipeline.runs.config import (
     CONVERTED_FROM,
-    RowShapes,
     RunConfig,
     make_config,
     require_same,
     save_config,
 )
 from avsnn.pipeline.runs.convert_checkpoint import ConvertSettings, read_authors_checkpoint
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.train import require_free
@@ -89,7 +88,7 @@ def convert_to_run(
     config = config.model_copy(
         update={"fingerprint": fingerprint(identity), "made_with": made_with}
     )
-    shapes = RowShapes(**_require_fit(file, imported, config)._asdict())
+    shapes = _require_fit(file, imported, config)
     config = config.model_copy(update={"shapes": shapes})
     return ConvertedRun(imported, config, _write(folder, config, content))
 

@@ -15,8 +15,8 @@ from avsnn.models.kernels import why_reference
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.network import build_network, place_network
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.optimizer import AdamW, make_optimizer

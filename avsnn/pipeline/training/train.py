@@ -16,7 +16,7 @@ from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.device import bfloat16_advice
 from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
-from avsnn.pipeline.runs.config import RowShapes, RunConfig, require_same, save_config
+from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.options import RunOptions
@@ -116,7 +116,7 @@ def _train(
             )
             with lock, loop.loader, closing(loop):
                 if group.is_main and not (folder / "config.yaml").exists():
-                    shapes = RowShapes(**loop.loader.source.shapes._asdict())
+                    shapes = loop.loader.source.shapes
                     save_config(folder, config.model_copy(update={"shapes": shapes}))
                 with watch_for_sigterm() as sigterm:
                     done = loop.run(sigterm)

@@ -6,7 +6,8 @@ from torch.nn.functional import interpolate
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.batch import Batch, read_batch
 from avsnn.pipeline.loading.order import BatchRequest
-from avsnn.pipeline.loading.source import Samples, SampleShapes
+from avsnn.pipeline.loading.source import Samples
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 

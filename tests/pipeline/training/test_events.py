@@ -14,10 +14,10 @@ from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.inference import memory
 from avsnn.pipeline.inference.memory import require_memory, require_memory_to_evaluate
 from avsnn.pipeline.loading.dataset import open_source
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.checkpoint import read_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.options import RunOptions

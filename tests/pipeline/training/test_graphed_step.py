@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 from avsnn.errors import RunError
 from avsnn.models.kernels import dispatch
 from avsnn.pipeline.experiments.presets import load_presets
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.config import make_config
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.distributed import ProcessGroup

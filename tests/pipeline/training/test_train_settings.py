@@ -16,10 +16,10 @@ from avsnn.errors import UserError
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
-from avsnn.pipeline.loading.source import SampleShapes
 from avsnn.pipeline.runs.checkpoint import read_checkpoint
 from avsnn.pipeline.runs.config import TRAIN_VERSION, RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training import state

@@ -17,7 +17,7 @@ from avsnn.pipeline.inference.open_part import OpenPart
 from avsnn.pipeline.loading.augment import crop_and_normalise, resize_audio
 from avsnn.pipeline.loading.augment_events import crop_and_normalise_events, whole_event_frames
 from avsnn.pipeline.loading.order import BatchRequest
-from avsnn.pipeline.loading.source import is_events
+from avsnn.pipeline.runs.sample_shapes import is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Grey level of the picture that stands for a missing picture: the middle of 0 to 255.

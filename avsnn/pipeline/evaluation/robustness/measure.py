@@ -31,7 +31,7 @@ from avsnn.pipeline.evaluation.robustness.swapped import measure_swapped, swappe
 from avsnn.pipeline.inference.device import autocast
 from avsnn.pipeline.inference.open_part import OpenPart
 from avsnn.pipeline.inference.predict import Scores
-from avsnn.pipeline.loading.source import is_events
+from avsnn.pipeline.runs.sample_shapes import is_events
 
 # The class that a network names for each clip of a part, ``[N]``, under each condition.
 Answers = dict[Condition, NDArray[np.int64]]

@@ -11,7 +11,8 @@ import torch
 from avsnn.models.zoo import build
 from avsnn.pipeline.inference.open_part import OpenPart
 from avsnn.pipeline.loading.loader import Loader
-from avsnn.pipeline.loading.source import Samples, SampleShapes
+from avsnn.pipeline.loading.source import Samples
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.models.networks import awake
 
