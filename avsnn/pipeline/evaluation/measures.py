@@ -1,8 +1,10 @@
 """The measures of a network on one part of a split: the content of ``report/<part>.json``."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, model_validator
 
 from avsnn.datasets_manifest.clips import Part
@@ -126,16 +128,10 @@ def measure(
         fingerprint: the fingerprint of this evaluation.
         clips_sha256: SHA-256 of the file that holds the answer to every clip.
     """
-    # scikit-learn takes a second to import, and a recorded evaluation does not need it.
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
     config = run.config
     names = config.manifest.classes
-    labels = list(range(len(names)))
-    truth, predicted = scores.labels.numpy(), scores.answers
-    columns: tuple[Any, ...] = precision_recall_fscore_support(
-        truth, predicted, labels=labels, zero_division=0
-    )
+    truth = scores.labels.numpy()
+    classes, confusion = _by_class(truth, scores.answers, names)
     clips_of = np.bincount(truth, minlength=len(names))
     most = int(clips_of.argmax())
     return Evaluation(
@@ -159,11 +155,26 @@ def measure(
         chance=1 / len(names),
         majority=Majority(name=names[most], share=clips_of[most] / len(truth)),
         calibration=calibrate(scores.probabilities.max(1), scores.is_right),
-        classes=[
-            ClassReport(name=name, precision=p, recall=r, f1=f, clips=n)
-            for name, p, r, f, n in zip(names, *columns, strict=True)
-        ],
-        confusion=confusion_matrix(truth, predicted, labels=labels).tolist(),
+        classes=classes,
+        confusion=confusion,
         caveats=[],
         clips_sha256=clips_sha256,
     )
+
+
+def _by_class(
+    truth: NDArray[np.int64], answers: NDArray[np.int64], names: Sequence[str]
+) -> tuple[list[ClassReport], list[list[int]]]:
+    """Return the measures of every class, and the confusion matrix."""
+    # scikit-learn takes a second to import, and a recorded evaluation does not need it.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    labels = list(range(len(names)))
+    columns: tuple[Any, ...] = precision_recall_fscore_support(
+        truth, answers, labels=labels, zero_division=0
+    )
+    reports = [
+        ClassReport(name=name, precision=p, recall=r, f1=f, clips=n)
+        for name, p, r, f, n in zip(names, *columns, strict=True)
+    ]
+    return reports, confusion_matrix(truth, answers, labels=labels).tolist()
