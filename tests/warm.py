@@ -134,8 +134,11 @@ def serve() -> None:
     import avsnn.pipeline.inspection.draw
     import avsnn.pipeline.training.train
 
-    for name in ("distributed", "matplotlib.pyplot", "sklearn.metrics", "tensorboardX"):
+    names = ("distributed", "jinja2", "matplotlib.pyplot", "scipy.stats", "sklearn.metrics")
+    for name in (*names, "tensorboardX"):
         import_module(name)
+    # Every report holds this script, which takes a second to build.
+    import_module("avsnn.pipeline.report.javascript").vega_script()
     # The garbage collector of a fork would otherwise copy the memory of all these imports.
     gc.freeze()
 
