@@ -182,7 +182,7 @@ def _pair_beside(files: list[File], found: set[str], *, has_events: bool) -> dic
 
 
 def _stems_in(folder: Path) -> dict[str, list[Path]]:
-    """Return the files of a folder that may be clips, by stem; no files if the folder cannot be read."""
+    """Return the files of a folder that may be clips, by stem; none if the folder is unreadable."""
     stems: dict[str, list[Path]] = defaultdict(list)
     try:
         paths = list(folder.iterdir())
