@@ -80,8 +80,8 @@ def evaluate(
         insight: also measure what happens inside the network.
 
     Raises:
-        UserError: there is no such part, the folder is not a run, has no checkpoint yet, its data are
-            gone or changed, or the evaluation needs more memory than there is.
+        UserError: there is no such part, the folder is not a run, has no checkpoint yet, its data
+            are gone or changed, or the evaluation needs more memory than there is.
         RunError: the checkpoint cannot be read, the loss is NaN or infinite, memory ran out, or the
             run folder was deleted meanwhile.
     """
