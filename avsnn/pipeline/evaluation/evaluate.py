@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from avsnn.datasets_manifest.clips import Part
+from avsnn.datasets_manifest.clips import Part, require_part
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
@@ -80,11 +80,12 @@ def evaluate(
         insight: also measure what happens inside the network.
 
     Raises:
-        UserError: the folder is not a run, has no checkpoint yet, its data are gone or changed, or
-            the evaluation needs more memory than there is.
+        UserError: there is no such part, the folder is not a run, has no checkpoint yet, its data
+            are gone or changed, or the evaluation needs more memory than there is.
         RunError: the checkpoint cannot be read, the loss is NaN or infinite, memory ran out, or the
             run folder was deleted meanwhile.
     """
+    require_part(part)
     with lack_of_memory_said(f"{EVALUATION_ADVICE[0].upper()}{EVALUATION_ADVICE[1:]}"):
         run = StoredRun(folder, root=root)
         if load_prepared(run.config.root, run.config.dataset) is not None:

@@ -59,6 +59,13 @@ class RunResults(NamedTuple):
     damage: str
     measured_before: bool = False
 
+    def __repr__(self) -> str:
+        evaluation = self.evaluation
+        return (
+            f"<RunResults of {self.folder}: top-1 {evaluation.top1:.2%} of {evaluation.clips:,} "
+            f"clips of {evaluation.part}>"
+        )
+
     @property
     def name(self) -> str:
         """The name of the run folder; letters that are no UTF-8 are escaped."""

@@ -53,10 +53,13 @@ def export(folder: Path, *, kind: Format, out: Path | None = None) -> Export:
             folder ``export`` of the run.
 
     Raises:
-        UserError: the folder is not a run or has no checkpoint yet, a package is missing, the
-            format cannot express the network, or the place cannot be written.
+        UserError: there is no such format, the folder is not a run or has no checkpoint yet, a
+            package is missing, the format cannot express the network, or the place cannot be
+            written.
         RunError: the checkpoint cannot be read, or the disk is full.
     """
+    if kind not in FORMATS:
+        raise UserError(f"kind cannot be {kind!r}: there are {', '.join(FORMATS)}.")
     target = out or folder / "export" / DEFAULT_NAMES[kind]
     network = open_network(folder)
     _require_place(target, folder, is_folder=kind == "huggingface")
