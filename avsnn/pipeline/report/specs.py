@@ -50,8 +50,9 @@ CONFIG: Spec = {
         "symbolStrokeWidth": 2,
         "symbolSize": 70,
         "symbolOpacity": 1,
-        "labelLimit": 200,
-        "columns": {"expr": "width < 420 ? 1 : width < 640 ? 2 : 3"},
+        # The script of the page sets both, from the names and the width of the figure.
+        "labelLimit": {"expr": "legendLimit"},
+        "columns": {"expr": "legendColumns"},
         "rowPadding": 3,
     },
     "text": {"fill": "var(--ink)", "fontSize": 12},
