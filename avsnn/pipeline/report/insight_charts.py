@@ -99,35 +99,37 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
     ]
     labels = {"ticks": False, "domain": False, "labelLimit": 230, "labelFontSize": 11}
     place = nominal("layer", axis=labels)
-    axis: Spec = {"axis": {"tickCount": 6}}
+    # Two layers of one chart share their axis, so both need the same title.
+    title, axis = "energy per clip in nJ", {"tickCount": 6}
+    hue = colour("network", ["spiking network", "same layer as ANN"])
+    del hue["field"]
     spec = whole(
         {
             "layer": [
                 {
-                    "mark": {"type": "bar", "color": "var(--series-1)"},
+                    "mark": {"type": "bar"},
                     "encoding": {
                         "y": place,
-                        "x": value("nj", "nJ per clip", **axis),
+                        "x": value("nj", title, axis=axis),
+                        "color": {**hue, "datum": "spiking network"},
                         "tooltip": tooltip(columns),
                     },
                 },
                 {
-                    "mark": {
-                        "type": "tick",
-                        "color": "var(--series-2)",
-                        "thickness": 3,
-                        "size": 15,
+                    "mark": {"type": "tick", "thickness": 3, "size": 15},
+                    "encoding": {
+                        "y": place,
+                        "x": value("ann", title, axis=axis),
+                        "color": {**hue, "datum": "same layer as ANN"},
                     },
-                    "encoding": {"y": place, "x": value("ann", **axis)},
                 },
             ]
         },
         height=15 * len(rows),
     )
     note = "Bars are the spiking layers, lines are the same layers of an ANN."
-    title = f"Energy of every layer of {run.label}"
-    name = f"layers-{run.number}"
-    return Chart(name, title, note, Table(columns, rows), spec, "wide", narrowest=460)
+    name, heading = f"layers-{run.number}", f"Energy of every layer of {run.label}"
+    return Chart(name, heading, note, Table(columns, rows), spec, "wide", narrowest=460)
 
 
 def steps_chart(runs: Sequence[Run]) -> Chart:

@@ -25,7 +25,7 @@ function legendOf(chart, width) {
   const names = legends.flatMap((one) => (one.type === "nominal" ? one.scale.domain : ["0.000"]));
   const rows = encodings.find((one) => one.y?.type === "nominal")?.y;
   const place = rows ? chart.keys.indexOf(rows.field) : -1;
-  const labels = place < 0 ? ["100 %"] : chart.rows.map((row) => String(row[place]));
+  const labels = place < 0 ? ["100 %"] : [...new Set(chart.rows.map((row) => String(row[place])))];
   const axis = Math.min(widthOfLongest(labels, font), rows?.axis?.labelLimit ?? 150) + 30;
   const free = Math.max(80, width - axis);
   const entry = Math.min(widthOfLongest(names, font), free) + 36;
