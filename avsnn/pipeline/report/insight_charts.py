@@ -116,7 +116,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
                     },
                 },
                 {
-                    "mark": {"type": "tick", "thickness": 3, "size": 15},
+                    "mark": {"type": "tick", "thickness": 3, "size": 15, "opacity": 1},
                     "encoding": {
                         "y": place,
                         "x": value("ann", title, axis=axis),
@@ -127,7 +127,7 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
         },
         height=15 * len(rows),
     )
-    note = "Bars are the spiking layers, lines are the same layers of an ANN."
+    note = "Bars are the layers of the spiking network, ticks are the same layers of an ANN."
     name, heading = f"layers-{run.number}", f"Energy of every layer of {run.label}"
     return Chart(name, heading, note, Table(columns, rows), spec, "wide", narrowest=460)
 

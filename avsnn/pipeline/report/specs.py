@@ -54,6 +54,8 @@ CONFIG: Spec = {
         "labelLimit": {"expr": "legendLimit"},
         "columns": {"expr": "legendColumns"},
         "rowPadding": 3,
+        # Two legends stand below each other, because a phone is too narrow for two in a row.
+        "layout": {"top": {"direction": "vertical", "anchor": "start"}},
     },
     "text": {"fill": "var(--ink)", "fontSize": 12},
     "rule": {"color": "var(--soft)"},
@@ -114,6 +116,11 @@ def shape(key: str, names: Sequence[str]) -> Spec:
     return _series(key, names, turns)
 
 
+def dashes(key: str, names: Sequence[str]) -> Spec:
+    """Return an encoding of the dashes of a line for each name."""
+    return _series(key, names, DASHES)
+
+
 def distinct(rows: Sequence[Sequence[Any]], place: int) -> list[str]:
     """Return the names in a column, each once, in the order of the rows."""
     return list(dict.fromkeys(row[place] for row in rows))
@@ -132,6 +139,7 @@ def lines(
     y: Spec,
     series: str,
     names: Sequence[str],
+    dash: Spec | None = None,
     band: bool = False,
     level: float | None = None,
 ) -> Spec:
@@ -143,6 +151,8 @@ def lines(
         y: the encoding of y.
         series: the column that tells the lines apart.
         names: the names of the lines.
+        dash: the encoding of the dashes, if a second column tells the lines apart; None makes the
+            dashes follow ``series``.
         band: whether the columns ``low`` and ``high`` give an interval at every point.
         level: a level of y that a dashed rule marks.
     """
@@ -155,9 +165,9 @@ def lines(
         layers.append(
             {"mark": {"type": "area", "opacity": 0.16}, "encoding": {**ends, "color": hue}}
         )
-    dash = _series(series, names, DASHES)
     over = {"x": x, "y": y, "color": hue}
-    layers.append({"mark": {"type": "line"}, "encoding": {**over, "strokeDash": dash}})
+    dashed = {**over, "strokeDash": dash or dashes(series, names)}
+    layers.append({"mark": {"type": "line"}, "encoding": dashed})
     layers.append(
         {
             "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},

@@ -57,7 +57,7 @@ def test_damaged_metrics_are_said_and_the_curves_show_the_epochs_before() -> Non
     damage = "runs/r/metrics.jsonl is damaged in line 6"
     page = make_page([results(damage=damage, epochs=5)], None)
     assert f"{damage}; the curves show the 5 epochs before." in visible(page)
-    assert {row[1] for row in charts_of(page)["curve-loss"]["rows"]} == {1, 2, 3, 4, 5}
+    assert {row[2] for row in charts_of(page)["curve-loss"]["rows"]} == {1, 2, 3, 4, 5}
 
 
 def test_figures_of_another_epoch_than_the_best_are_said() -> None:
@@ -87,7 +87,7 @@ def test_numbers_that_are_not_numbers_and_names_that_are_no_text_leave_the_page_
     path = tmp_path / "r.html"
     write_report([found], None, path)
     rows = charts_of(path.read_text())["curve-loss"]["rows"]
-    assert [row[2] for row in rows].count(None) == 2
+    assert [row[3] for row in rows].count(None) == 2
 
 
 def test_every_epoch_of_a_short_run_and_few_epochs_of_a_long_run_have_a_column() -> None:
