@@ -35,7 +35,7 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
         Column("uj", "Energy per clip in µJ", "number"),
         Column("macs", "MACs", "count"),
         Column("acs", "ACs", "count"),
-        Column("attention", "Share of attention", "percent"),
+        Column("attention", "Share of attention products", "percent"),
         Column("parameters", "Parameters", "count"),
     ]
     rows: list[list[Any]] = []
@@ -66,8 +66,8 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
     )
     note = (
         f"Arithmetic in 45 nm at 32 bits: {MAC_PJ} pJ for a multiply-accumulate (MAC), {AC_PJ} pJ "
-        "for an accumulate (AC). Attention counts; moving data does not. An ANN reads a static "
-        "image once, not T times."
+        "for an accumulate (AC). The products of the attention count, moving data does not. An ANN "
+        "reads a static image once, not T times."
     )
     return Chart("energy", "Energy per inference", note, Table(columns, rows), spec)
 

@@ -8,10 +8,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from avsnn.models.neuron import LIF
 from avsnn.models.zoo import METHODS, ModelSettings, build
+from avsnn.pipeline.evaluation.calibration import calibrate
+from avsnn.pipeline.evaluation.intervals import Share
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.report.commands import commands
@@ -21,7 +24,7 @@ from avsnn.pipeline.report.page import make_page, write_report
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from tests.conftest import PROJECT
-from tests.pipeline.report.records import results
+from tests.pipeline.report.records import CLIPS, results
 
 
 def charts_of(page: str) -> dict[str, Any]:
@@ -67,6 +70,35 @@ def test_figures_of_another_epoch_than_the_best_are_said() -> None:
     assert "names another best epoch" in visible(
         make_page([found._replace(evaluation=stale)], None)
     )
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"),
+    [
+        (0.9, "The mean confidence is 90.0 %, 15.0 points above the accuracy"),
+        (0.5, "The mean confidence is 50.0 %, 25.0 points below the accuracy"),
+        (0.75, "The mean confidence is 75.0 %, equal to the accuracy"),
+    ],
+)
+def test_the_summary_shows_the_interval_and_the_direction_of_the_calibration(
+    confidence: float, said: str
+) -> None:
+    found = results()
+    update = {
+        "top1": 0.75,
+        "top1_interval": Share(value=0.75, low=0.612, high=0.803),
+        "calibration": calibrate(np.full(CLIPS, confidence), np.arange(CLIPS) % 4 > 0),
+    }
+    page = make_page([found._replace(evaluation=found.evaluation.model_copy(update=update))], None)
+    assert "<strong>61.2 % to 80.3 %</strong>" in page
+    assert f"bootstrap over {found.evaluation.resampled_units}" in page
+    assert said in page
+
+
+def test_a_run_without_a_mistake_has_the_exact_interval() -> None:
+    page = make_page([results(accuracy=1.0)], None)
+    assert "exact binomial interval over" in page
+    assert "\N{PLUS-MINUS SIGN}" not in visible(page)
 
 
 def test_a_run_without_robustness_insight_examples_and_epochs_has_a_page() -> None:
