@@ -298,7 +298,7 @@ def neurobench_table(runs: Sequence[Run]) -> Chart:
     found = measured(runs)
     columns = [
         Column("key", "Key"),
-        *(Column(f"run{run.number}", run.label, "number") for run, _ in found),
+        *(Column(run.label, run.label, "number") for run, _ in found),
     ]
     plain = ("Footprint", "ParameterCount", "ConnectionSparsity", "ActivationSparsity")
     rows: list[list[Any]] = [

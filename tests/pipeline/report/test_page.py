@@ -156,6 +156,11 @@ def test_two_runs_of_one_name_have_two_labels() -> None:
     assert [run.label for run in runs] == ["r (1)", "r (2)", "s"]
 
 
+def test_the_table_of_neurobench_names_the_runs_in_its_file() -> None:
+    keys = charts_of(make_page([results("r"), results("s", seed=2)], None))["neurobench"]["keys"]
+    assert keys == ["key", "r", "s"]
+
+
 def spiking_layers(method: str) -> dict[str, float]:
     network = build(ModelSettings(method=method, channels=16), classes=3)
     names = [name for name, module in network.named_modules() if isinstance(module, LIF)]
