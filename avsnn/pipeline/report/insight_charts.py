@@ -10,7 +10,7 @@ from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.robustness_charts import INTERVAL
 from avsnn.pipeline.report.specs import (
     SHARE_AXIS,
-    Spec,
+    SHARE_SCALE,
     colour,
     distinct,
     nominal,
@@ -46,12 +46,14 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
         rows.append([run.label, "spiking", spiking, found.macs, found.acs, share, size])
         ann = found.ann_energy_pj / 1e6
         rows.append([run.label, "same network as ANN", ann, found.ann_macs, 0, None, size])
+    # The label of the longest bar needs room beside the bar, also on a phone.
+    room = {"domain": [0, 1.25 * max(row[2] for row in rows) or 1], "nice": False}
     spec = whole(
         {
             "encoding": {
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("network"),
-                "x": value("uj", "µJ per clip", axis={"tickCount": 5}),
+                "x": value("uj", "µJ per clip", axis={"tickCount": 5}, scale=room),
                 "tooltip": tooltip(columns),
             },
             "layer": [
@@ -170,7 +172,9 @@ def contribution_chart(runs: Sequence[Run]) -> Chart | None:
             "encoding": {
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("part"),
-                "x": value("share", "part of the top-1 accuracy", axis=SHARE_AXIS),
+                "x": value(
+                    "share", "part of the top-1 accuracy", axis=SHARE_AXIS, scale=SHARE_SCALE
+                ),
                 "color": colour("part", distinct(rows, 1)),
                 "tooltip": tooltip(columns),
             },

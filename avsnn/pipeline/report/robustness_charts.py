@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from avsnn.pipeline.evaluation.robustness.record import NoisePoint
 from avsnn.pipeline.report.accuracy_charts import compared_lines
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, dots, value
+from avsnn.pipeline.report.specs import SHARE_AXIS, SHARE_SCALE, distinct, dots, value
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
 READING = "Bands are 95 % intervals, the dashed line is chance."
@@ -113,7 +113,7 @@ def _shares(
         return None
     spec = dots(
         columns,
-        x=value("top1", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
+        x=value("top1", "share of clips", axis=SHARE_AXIS, scale=SHARE_SCALE),
         y="condition",
         series="run",
         names=[run.label for run in runs],

@@ -38,6 +38,7 @@ CONFIG: Spec = {
         "titleFontWeight": 500,
         "titlePadding": 8,
         "labelLimit": 150,
+        "labelSeparation": 6,
     },
     "legend": {
         "labelColor": "var(--ink)",
@@ -61,7 +62,10 @@ CONFIG: Spec = {
     "rule": {"color": "var(--soft)"},
 }
 
-SHARE_AXIS: Spec = {"format": ".0%", "tickCount": 5}
+# Where the labels of all ticks are too close, Vega leaves out every second label. Of five labels,
+# the labels at both ends and the label in the middle stay.
+SHARE_AXIS: Spec = {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
+SHARE_SCALE: Spec = {"domain": [0, 1]}
 DASHED_RULE: Spec = {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"}
 
 

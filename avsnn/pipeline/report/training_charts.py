@@ -7,6 +7,7 @@ from typing import Any
 from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.specs import (
     SHARE_AXIS,
+    SHARE_SCALE,
     dashes,
     distinct,
     lines,
@@ -45,7 +46,7 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
         ]
         axis: dict[str, Any] = {}
         if name == "accuracy":
-            axis = {"axis": SHARE_AXIS, "scale": {"domain": [0, 1]}}
+            axis = {"axis": SHARE_AXIS, "scale": SHARE_SCALE}
         of_runs, parts = distinct(rows, 0), distinct(rows, 1)
         # With several runs, the colour is the run and the dash is the part: two short legends.
         several = len(of_runs) > 1

@@ -187,7 +187,32 @@ def test_legends_are_whole_at_every_width_and_after_a_change_of_the_width(
         page.set_viewport_size({"width": width, "height": 900})
         settle(page)
         found[-width] = page.evaluate(CUT_LEGENDS)
-    assert found == dict.fromkeys((1300, 768, 1024, -390, -1300), [])
+    assert found == {width: [] for width in (1300, 768, 1024, -390, -1300)}
+    page.context.close()
+
+
+def test_a_phone_shows_the_ends_of_axes_the_figures_of_energy_and_all_classes(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    page, _, _ = open_page(browser, pages["one"], width=390, scheme="light")
+
+    def shown(name: str, marks: str) -> list[str]:
+        texts: list[str] = page.evaluate(
+            """(texts) => [...document.querySelectorAll(texts)]
+              .filter((one) => getComputedStyle(one).opacity !== "0")
+              .map((one) => one.textContent)""",
+            f"[data-chart={name}] svg {marks} text",
+        )
+        return texts
+
+    for name in ("accuracy", "calibration", "contribution", "classes"):
+        ticks = shown(name, ".role-axis-label")
+        assert {"0%", "50%", "100%"} <= set(ticks), name
+    assert sorted(shown("confusion-1", ".role-axis-label")) == sorted(CLASSES * 2)
+    right = """[...document.querySelectorAll("[data-chart=energy] svg .mark-text.role-mark text")]
+      .map((text) => text.closest("svg").getBoundingClientRect().right
+        - text.getBoundingClientRect().right)"""
+    assert min(page.evaluate(right)) >= 0
     page.context.close()
 
 
@@ -207,7 +232,7 @@ def test_a_saved_chart_holds_all_names_of_its_legend(
         found[name] = alone.evaluate(CUT_IN_FILE)
         texts += alone.locator(".role-legend text").count()
         alone.close()
-    assert found == dict.fromkeys(names, [])
+    assert found == {name: [] for name in names}
     assert texts >= 3 * len(names)
     page.context.close()
 
