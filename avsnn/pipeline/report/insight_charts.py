@@ -10,7 +10,6 @@ from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.robustness_charts import INTERVAL
 from avsnn.pipeline.report.specs import (
     SHARE_AXIS,
-    SHARE_SCALE,
     colour,
     distinct,
     nominal,
@@ -173,7 +172,7 @@ def contribution_chart(runs: Sequence[Run]) -> Chart | None:
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("part"),
                 "x": value(
-                    "share", "part of the top-1 accuracy", axis=SHARE_AXIS, scale=SHARE_SCALE
+                    "share", "part of the top-1 accuracy", axis=SHARE_AXIS, scale={"domainMax": 1}
                 ),
                 "color": colour("part", distinct(rows, 1)),
                 "tooltip": tooltip(columns),

@@ -14,6 +14,7 @@ import pytest
 from avsnn.models.neuron import LIF
 from avsnn.models.zoo import METHODS, ModelSettings, build
 from avsnn.pipeline.evaluation.calibration import calibrate
+from avsnn.pipeline.evaluation.comparison import compare
 from avsnn.pipeline.evaluation.intervals import Share
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
@@ -154,6 +155,33 @@ def test_no_name_of_a_user_is_a_part_of_an_expression() -> None:
 def test_two_runs_of_one_name_have_two_labels() -> None:
     runs = label_runs([results("r"), results("r", seed=2), results("s")])
     assert [run.label for run in runs] == ["r (1)", "r (2)", "s"]
+
+
+def test_method_and_seed_replace_the_long_name_of_a_folder_where_both_are_unique() -> None:
+    def labels(*runs: RunResults) -> list[str]:
+        return [run.label for run in label_runs(runs)]
+
+    long = [
+        results("demo-add-seed42-17a3bc", method="add"),
+        results("demo-add-seed1-17a3bc", method="add", seed=1),
+    ]
+    assert labels(*long) == ["add, seed 42", "add, seed 1"]
+    # Two runs of one method and seed keep the names of their folders, and so does a short name.
+    twin = results("demo-add-seed42-99d0ef", method="add")
+    assert labels(*long, twin) == [long[0].name, "add, seed 1", twin.name]
+    assert labels(results("add", method="add")) == ["add"]
+    taken = results("add, seed 42", method="cmci")
+    assert labels(long[0], taken) == [long[0].name, taken.name]
+
+
+def test_a_run_with_a_short_label_shows_the_name_of_its_folder_in_its_card() -> None:
+    runs = [results("demo-add-seed42-17a3bc", method="add"), results("b", seed=3)]
+    page = visible(make_page(runs, compare(runs)))
+    summary = page.partition('aria-label="Summary"')[2].partition("</section>")[0]
+    assert "Run folder demo-add-seed42-17a3bc" in summary
+    assert "Run folder b" not in summary
+    pairs = page.partition('id="pairs"')[2].partition("</figure>")[0]
+    assert "<td>add, seed 42</td><td>b</td>" in pairs
 
 
 def test_the_table_of_neurobench_names_the_runs_in_its_file() -> None:
