@@ -189,7 +189,7 @@ def dots(
     series: str,
     names: Sequence[str],
     interval: bool,
-    level: float | None = None,
+    level: str | None = None,
     rows: int,
 ) -> Spec:
     """Return dots over rows of names, with whiskers where there is an interval.
@@ -201,7 +201,7 @@ def dots(
         series: the column that tells dots of one row apart.
         names: the names of the kinds of dots.
         interval: whether the columns ``low`` and ``high`` give an interval.
-        level: a level of x that a dashed rule marks.
+        level: the column with a level of x that a tick marks in each row.
         rows: number of rows.
     """
     place = {
@@ -210,8 +210,10 @@ def dots(
     }
     hue, form = colour(series, names), shape(series, names)
     layers: list[Spec] = []
+    step = max(22, 15 * len(names))
     if level is not None:
-        layers.append({"mark": DASHED_RULE, "encoding": {"x": {"datum": level}}})
+        tick = {"type": "tick", "size": step, "thickness": 1.5, "color": "var(--soft)"}
+        layers.append({"mark": tick, "encoding": {"y": place["y"], "x": {**x, "field": level}}})
     if interval:
         ends = {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": hue}
         layers.append({"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**place, **ends}})
@@ -221,4 +223,4 @@ def dots(
             "encoding": {**place, "x": x, "color": hue, "shape": form, "tooltip": tooltip(columns)},
         }
     )
-    return whole({"layer": layers}, height=rows * max(22, 15 * len(names)))
+    return whole({"layer": layers}, height=rows * step)

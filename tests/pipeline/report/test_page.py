@@ -184,6 +184,13 @@ def test_a_run_with_a_short_label_shows_the_name_of_its_folder_in_its_card() -> 
     assert "<td>add, seed 42</td><td>b</td>" in pairs
 
 
+def test_chance_of_naming_neither_of_two_classes_is_the_rest() -> None:
+    chart = charts_of(make_page([results(classes=["a", "b", "c", "d", "e"])], None))["swapped"]
+    found = {row[0]: row[chart["keys"].index("chance")] for row in chart["rows"]}
+    chances = {"class of the picture": 0.2, "class of the sound": 0.2, "neither": 0.6}
+    assert found == pytest.approx(chances)
+
+
 def test_the_table_of_neurobench_names_the_runs_in_its_file() -> None:
     keys = charts_of(make_page([results("r"), results("s", seed=2)], None))["neurobench"]["keys"]
     assert keys == ["key", "r", "s"]
