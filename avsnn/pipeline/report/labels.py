@@ -22,13 +22,30 @@ class Run(NamedTuple):
 
 
 def label_runs(results: Sequence[RunResults]) -> list[Run]:
-    """Return the runs with their labels: the name of the folder, numbered if not unique."""
-    repeated = Counter(result.name for result in results)
+    """Return the runs with their labels.
+
+    The label is the name of the folder, numbered if not unique. Method and seed, such as
+    ``add, seed 42``, replace a longer name of a folder where no other run has the same two.
+    """
+    names = Counter(result.name for result in results)
+    short = Counter(_method_and_seed(result) for result in results)
     seen: Counter[str] = Counter()
     runs = []
     for number, result in enumerate(results, start=1):
-        name = result.name
+        name, shorter = result.name, _method_and_seed(result)
         seen[name] += 1
-        label = name if repeated[name] == 1 else f"{name} ({seen[name]})"
+        label = name if names[name] == 1 else f"{name} ({seen[name]})"
+        if short[shorter] == 1 and shorter not in names and len(shorter) < len(label):
+            label = shorter
         runs.append(Run(label, number, result))
     return runs
+
+
+def labels_of_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the label of each name of a folder that one run alone has."""
+    names = Counter(run.results.name for run in runs)
+    return {run.results.name: run.label for run in runs if names[run.results.name] == 1}
+
+
+def _method_and_seed(result: RunResults) -> str:
+    return f"{result.evaluation.method}, seed {result.evaluation.seed}"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from avsnn.pipeline.evaluation.comparison import Comparison
 from avsnn.pipeline.report import accuracy_charts, insight_charts, robustness_charts
 from avsnn.pipeline.report.diagram import Diagram, draw_network
-from avsnn.pipeline.report.labels import Run
+from avsnn.pipeline.report.labels import Run, labels_of_names
 from avsnn.pipeline.report.tables import Chart, Column, Table
 from avsnn.pipeline.report.training_charts import curve_charts, rates_chart
 
@@ -55,7 +55,7 @@ def make_sections(runs: Sequence[Run], comparison: Comparison | None) -> list[Se
     """Return the sections that have something to show, in the order of the page."""
     sections = [
         _accuracy(runs),
-        _comparison(comparison),
+        _comparison(runs, comparison),
         _mistakes(runs),
         _network(runs),
         _energy(runs),
@@ -73,10 +73,10 @@ def _accuracy(runs: Sequence[Run]) -> Section:
     return Section("accuracy", "Accuracy", [], charts, [], [])
 
 
-def _comparison(comparison: Comparison | None) -> Section | None:
+def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section | None:
     if comparison is None or not (comparison.pairs or comparison.seeds or comparison.notes):
         return None
-    charts = []
+    charts, labels = [], labels_of_names(runs)
     if comparison.pairs:
         columns = [
             Column("first", "Run"),
@@ -87,7 +87,14 @@ def _comparison(comparison: Comparison | None) -> Section | None:
             Column("p", "p", "number"),
             Column("adjusted_p", "p (Holm)", "number"),
         ]
-        rows = [[getattr(pair, column.key) for column in columns] for pair in comparison.pairs]
+        rows = [
+            [
+                labels.get(pair.first, pair.first),
+                labels.get(pair.second, pair.second),
+                *(getattr(pair, column.key) for column in columns[2:]),
+            ]
+            for pair in comparison.pairs
+        ]
         note = (
             "McNemar's exact test on the same clips: a small p says that a difference of this size "
             "is unlikely if both runs were right equally often. Holm's correction is for the "
@@ -105,7 +112,7 @@ def _comparison(comparison: Comparison | None) -> Section | None:
         rows = [
             [
                 one.method,
-                ", ".join(one.runs),
+                "; ".join(labels.get(name, name) for name in one.runs),
                 ", ".join(map(str, one.seeds)),
                 one.mean,
                 one.deviation,
