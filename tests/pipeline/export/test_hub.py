@@ -89,6 +89,27 @@ def test_the_card_shows_the_recorded_figures_with_their_caveats(
     assert (result.dataset_type, result.dataset_split) == ("demo", "test")
 
 
+def test_the_card_describes_the_inputs_in_words(small_run: Path) -> None:
+    network = open_network(small_run)
+    card = model_card(network)
+    assert "- `audio`, float32 `[batch, 1, 64, 64]`: audio image" in card
+    assert "Mean `0.485, 0.456, 0.406`, std `0.229, 0.224, 0.225`." in card
+    assert "`audio.kind=log-stft audio.sample_rate=22050 audio.n_fft=512 audio.hop=353" in card
+    assert "Output: `logits [batch, classes]`, before softmax." in card
+    assert "\\[" not in card
+    audio, visual = network.description.inputs
+    assert audio.prepared["audio.sample_rate"] == 22050
+    assert visual.prepared == {}
+    assert not {"{", "'"} & set(audio.content + visual.content)
+
+
+def test_the_card_tells_how_to_install_avsnn_from_its_source(small_run: Path) -> None:
+    card = model_card(open_network(small_run))
+    assert "Install avsnn from its source" in card
+    assert "pip install '.[export]'" in card
+    assert "pip install 'avsnn" not in card
+
+
 def test_names_of_users_bring_no_html_no_link_and_no_key_into_the_card(
     small_run: Path, tmp_path: Path
 ) -> None:
