@@ -13,7 +13,7 @@ from typing import Literal
 from avsnn.errors import UserError
 
 Part = Literal["train", "val", "test"]
-PARTS = ("train", "val", "test")
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 # What stands in place of a part where a split leaves a clip out.
 NO_PART = "none"
 
@@ -45,6 +45,16 @@ SEPARATORS = (",", ";", "\t")
 CONTAINER = re.compile(r"(\.zip|\.hdf5|\.h5)/")
 # A message quotes no more characters of a value than this.
 QUOTED_CHARACTERS = 40
+
+
+def require_part(part: str) -> None:
+    """Refuse a part that no split has.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    if part not in PARTS:
+        raise UserError(f"part cannot be {part!r}: there are {', '.join(PARTS)}.")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ def test_the_code_of_the_page_on_python_runs(
     (tmp_path / "data").symlink_to(small_demo)
     shutil.copytree(small_run, tmp_path / "runs" / "demo")
     program = "\n".join(code_blocks("docs/api.md", "python"))
+    # Each video of the demo is a clip together with its sound.
+    program += "assert not any(one.missing for one in predictions)\n"
     # Worker processes of `predict` import the main module, which must not start them again.
     (tmp_path / "page.py").write_text(f"def main():\n{indent(program, '    ')}\n\n" + MAIN)
     done = subprocess.run(

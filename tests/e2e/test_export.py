@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -41,13 +42,13 @@ def test_a_second_export_finds_the_same_bytes(avsnn: Command, run: Path, kind: s
 def test_the_answer_as_json_describes_the_network(
     avsnn: Command, run: Path, tmp_path: Path
 ) -> None:
-    done = avsnn("export", run, "--format", "safetensors", "--out", "here/a.safetensors", "--json")
+    done = avsnn("export", run, "--format", "safetensors", "--out", "a.safetensors", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     audio, visual = answer["description"]["inputs"]
     assert audio["shape"] == ["batch", 1, 64, 64]
     assert visual["mean"] == [0.485, 0.456, 0.406]
-    with safe_open(tmp_path / "here" / "a.safetensors", "pt") as file:
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
         facts = json.loads(file.metadata()["avsnn"])
     assert facts["description"] == answer["description"]
 
@@ -79,6 +80,19 @@ def test_a_place_that_holds_something_else_is_refused(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert hashes(run) == before
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "nir", "huggingface"])
+def test_a_place_in_no_folder_is_refused(run: Path, tmp_path: Path, kind: str) -> None:
+    from avsnn.errors import UserError
+    from avsnn.pipeline.export.export import export
+
+    sentence = f"{tmp_path}/none/x: there is no folder {tmp_path}/none; make the folder first."
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        export(run, kind=kind, out=tmp_path / "none" / "x")
+    assert not (tmp_path / "none").exists()
+    # An export makes its default folder, also for a name that the user chose.
+    assert export(run, kind="safetensors", out=run / "export" / "a.safetensors").written
 
 
 def test_a_folder_of_other_files_is_refused(avsnn: Command, run: Path, tmp_path: Path) -> None:

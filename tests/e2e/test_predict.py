@@ -71,12 +71,12 @@ def test_the_forms_of_the_answers_say_the_same(
     assert float(cells["confidence"]) == row["confidence"]
     assert cells["third"] == row["top"][2]["name"]
     assert row["answer"] in done["table"].stdout
-    for name in ("a/o.jsonl", "o.csv", "o.txt"):
+    for name in ("o.jsonl", "o.csv", "o.txt"):
         written = avsnn("predict", small_run, *pair, "--out", name)
         assert written.returncode == 0, written.stderr
         assert written.stdout == ""
         assert f"the answers are in {name}" in written.stderr
-    assert (tmp_path / "a" / "o.jsonl").read_text() == done["jsonl"].stdout
+    assert (tmp_path / "o.jsonl").read_text() == done["jsonl"].stdout
     assert (tmp_path / "o.csv").read_text() == done["csv"].stdout
     assert row["answer"] in (tmp_path / "o.txt").read_text()
 
@@ -113,6 +113,10 @@ BAD_INPUT = {
     "folder as the file": (["c.mp4", "--out", "empty"], "--out empty is a folder"),
     "clip as the file": (["c.mp4", "--out", "c.mp4"], "--out c.mp4 is one of the clips"),
     "file in a file": (["c.mp4", "--out", "c.mp4/o.csv"], "--out c.mp4/o.csv cannot be written: "),
+    "no folder": (
+        ["c.mp4", "--out", "none/o.csv"],
+        "--out none/o.csv: there is no folder none; make the folder first.",
+    ),
     "no worker": (["c.mp4", "--workers", "0"], "'--workers'"),
 }
 
@@ -130,6 +134,7 @@ def test_bad_input_is_one_sentence(
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "c.mp4").read_bytes() == b"garbage"
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(avsnn: Command, tmp_path: Path) -> None:

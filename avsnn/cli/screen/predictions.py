@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from contextlib import ExitStack
 from io import StringIO
@@ -46,7 +47,8 @@ def choose_format(form: Format | None, path: Path | None, clips: Sequence[Path])
         clips: the files that are read.
 
     Raises:
-        UserError: the file is a folder or one of the clips, or its name names no form.
+        UserError: the file is a folder, one of the clips or in a folder that does not exist, or its
+            name names no form.
     """
     if path is None:
         return form or "table"
@@ -54,6 +56,9 @@ def choose_format(form: Format | None, path: Path | None, clips: Sequence[Path])
         raise UserError(f"--out {path} is a folder; give the name of the file to write.")
     if path in clips:
         raise UserError(f"--out {path} is one of the clips; give another file.")
+    # Not `Path.exists`, which raises an exception for a name that is too long.
+    if not os.path.exists(path.parent):  # noqa: PTH110
+        raise UserError(f"--out {path}: there is no folder {path.parent}; make the folder first.")
     if form is None and path.suffix.lower() not in FORMATS:
         raise UserError(
             f"--out {path} names no form of answers; end the name with .jsonl, .csv or .txt, or "
@@ -85,7 +90,6 @@ class PredictionWriter:
         self._stream: TextIO = sys.stdout
         if path is not None:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 file = path.open("w", encoding="utf-8", newline="")
             except OSError as error:
                 raise UserError(

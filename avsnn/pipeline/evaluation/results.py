@@ -1,5 +1,6 @@
 """Everything that was measured on one run: what tables and reports show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,13 @@ class RunResults(NamedTuple):
     damage: str
     measured_before: bool = False
 
+    def __repr__(self) -> str:
+        evaluation = self.evaluation
+        return (
+            f"<RunResults of {self.folder}: top-1 {evaluation.top1:.2%} of {evaluation.clips:,} "
+            f"clips of {evaluation.part}>"
+        )
+
     @property
     def name(self) -> str:
         """The name of the run folder; letters that are no UTF-8 are escaped."""
@@ -97,3 +105,12 @@ class RunResults(NamedTuple):
         ``insight.energy`` holds the sums over all layers.
         """
         return Rows([] if self.insight is None else self.insight.energy.layers)
+
+
+def unique_names(results: Sequence[RunResults]) -> list[str]:
+    """Return the name of each run folder, with a number where folders have the same name."""
+    names = [result.name for result in results]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]

@@ -53,10 +53,13 @@ def export(folder: Path, *, kind: Format, out: Path | None = None) -> Export:
             folder ``export`` of the run.
 
     Raises:
-        UserError: the folder is not a run or has no checkpoint yet, a package is missing, the
-            format cannot express the network, or the place cannot be written.
+        UserError: there is no such format, the folder is not a run or has no checkpoint yet, a
+            package is missing, the format cannot express the network, or the place cannot be
+            written.
         RunError: the checkpoint cannot be read, or the disk is full.
     """
+    if kind not in FORMATS:
+        raise UserError(f"kind cannot be {kind!r}: there are {', '.join(FORMATS)}.")
     target = out or folder / "export" / DEFAULT_NAMES[kind]
     network = open_network(folder)
     _require_place(target, folder, is_folder=kind == "huggingface")
@@ -90,11 +93,11 @@ _WRITERS: dict[Format, Callable[[RunNetwork, str], dict[str, bytes]]] = {
 
 
 def _require_place(target: Path, run: Path, *, is_folder: bool) -> None:
-    """Refuse a place that holds something else.
+    """Refuse a place that holds something else, or that is in a folder that does not exist.
 
     Raises:
-        UserError: the place is a folder in place of a file or the reverse, is a file of the run, or
-            is a folder that holds other files.
+        UserError: the place is a folder in place of a file or the reverse, is a file of the run, is
+            a folder that holds other files, or is in no folder.
     """
     with _failures_of(target):
         if is_folder and target.exists():
@@ -113,6 +116,9 @@ def _require_place(target: Path, run: Path, *, is_folder: bool) -> None:
                 f"{target} is in the run folder beside the files of the run; give a place in "
                 f"{run / 'export'}, or outside {run}."
             )
+        folder = target.parent
+        if not folder.exists() and folder.resolve() != run.resolve() / "export":
+            raise UserError(f"{target}: there is no folder {folder}; make the folder first.")
 
 
 def _write(folder: Path, contents: dict[str, bytes]) -> bool:

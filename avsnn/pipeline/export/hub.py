@@ -17,6 +17,7 @@ from avsnn.pipeline.export.extras import require_package
 require_package("huggingface_hub", "the class SpikingClassifier")
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download  # noqa: E402
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError  # noqa: E402
 
 
 class SpikingClassifier(
@@ -74,6 +75,37 @@ class SpikingClassifier(
         """
         logits: Tensor = self.network(audio, visual).logits
         return logits
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **arguments: Any
+    ) -> "SpikingClassifier":
+        """Load a folder of ``avsnn export --format huggingface``, or a repository of the Hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name of the repository.
+            **arguments: the keywords of ``huggingface_hub.ModelHubMixin.from_pretrained``.
+
+        Raises:
+            UserError: the folder holds no model, or there is neither such a folder nor such a
+                repository.
+        """
+        place = Path(pretrained_model_name_or_path)
+        if place.is_dir():
+            for name in ("config.json", "model.safetensors"):
+                if not (place / name).exists():
+                    raise UserError(
+                        f"{place} holds no {name}; give a folder that 'avsnn export --format "
+                        "huggingface' wrote."
+                    )
+            return super().from_pretrained(place, **arguments)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **arguments)
+        except HFValidationError:
+            reason = "this is no name of a repository of the Hugging Face Hub"
+        except (OSError, EntryNotFoundError) as error:
+            reason = f"the Hugging Face Hub gives no such model ({str(error).splitlines()[0]})"
+        raise UserError(f"there is no folder {place}, and {reason}; check the path.")
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **arguments: Any) -> "SpikingClassifier":

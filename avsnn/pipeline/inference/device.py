@@ -11,13 +11,17 @@ from avsnn.models import kernels
 from avsnn.models.kernels.instruction_set import has_any
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 def choose_device(name: str) -> torch.device:
     """Return the device to compute on; ``auto`` takes a GPU if there is one.
 
     Raises:
-        UserError: the name is cuda and torch sees no CUDA device.
+        UserError: there is no such name; or the name is cuda and torch sees no CUDA device.
     """
+    if name not in DEVICES:
+        raise UserError(f"device cannot be {name!r}: there are {', '.join(DEVICES)}.")
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu.")

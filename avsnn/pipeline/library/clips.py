@@ -8,8 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avsnn.datasets_manifest.clips import PARTS, Part
-from avsnn.errors import UserError
+from avsnn.datasets_manifest.clips import Part, require_part
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.batch import read_batch
@@ -116,8 +115,7 @@ def open_clips(
         UserError: the data set does not exist or is not prepared, has no such part, or a setting is
             wrong.
     """
-    if part not in PARTS:
-        raise UserError(f"part cannot be {part!r}: there are {', '.join(PARTS)}.")
+    require_part(part)
     chosen = build_settings(TrainSettings, load_presets(dataset, ()), settings)
     config = make_config(dataset, chosen, root=Path(root))
     return Clips(config, part, augment=augment)

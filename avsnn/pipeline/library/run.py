@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from avsnn.datasets_manifest.clips import Part
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.evaluation.results import RunResults
@@ -93,8 +94,14 @@ class Run:
             answer.
 
         Raises:
-            UserError: a path does not exist, or no file could be a clip.
+            UserError: an argument is no path, a path does not exist, or no file could be a clip.
         """
+        for clip in clips:
+            if not isinstance(clip, str | Path):
+                raise UserError(
+                    f"predict takes paths, and {clip!r} is no path; of a list, call "
+                    "run.predict(*paths)."
+                )
         paths = [Path(clip) for clip in clips]
         return Rows(predict_files(self._stored, paths, device=self._device, workers=workers))
 
@@ -109,7 +116,7 @@ class Run:
             insight: also measure what happens inside the network.
 
         Raises:
-            UserError: the prepared data are gone or changed.
+            UserError: there is no such part, or the prepared data are gone or changed.
         """
         return evaluate(
             self.folder,
@@ -133,7 +140,7 @@ class Run:
             the path, and what a user of the network must know.
 
         Raises:
-            UserError: a package is missing, the format cannot express the network, or the place
-                cannot be written.
+            UserError: there is no such format, a package is missing, the format cannot express
+                the network, or the place cannot be written.
         """
         return export(self.folder, kind=kind, out=None if out is None else Path(out))

@@ -81,7 +81,9 @@ def find_clips(paths: Iterable[Path], *, has_events: bool) -> FoundClips:
     A sound and a picture (or a video) are one clip if they have the same path without the suffix.
     Sounds and pictures that are left over are one clip if their paths below the named folder differ
     in the first folder only, as in ``audio/CLASS/x.wav`` and ``video/CLASS/x.mp4``, or else if they
-    are the only sound and the only picture of their stem. Every other file is a clip by itself.
+    are the only sound and the only picture of their stem. A named file that is still left over is
+    paired with the file of the same name that lies beside the named file, so that the file gets the
+    answer that its folder would give. Every other file is a clip by itself.
 
     Args:
         paths: files and folders; of event data, also ``FILE.hdf5/NAME`` and ``FILE.zip/NAME`` for
@@ -92,7 +94,7 @@ def find_clips(paths: Iterable[Path], *, has_events: bool) -> FoundClips:
         UserError: a path does not exist, a folder cannot be read, or no file could be a clip.
     """
     files: dict[str, File] = {}
-    named = list(paths)
+    named = dict.fromkeys(paths)
     passed_over = 0
     for path in named:
         found, others = _files_of(path, has_events=has_events)
@@ -102,15 +104,21 @@ def find_clips(paths: Iterable[Path], *, has_events: bool) -> FoundClips:
     if not files:
         words = ", ".join(map(str, named)) or "the list of clips"
         raise UserError(f"{words} holds no file that could be a clip; give files or a folder.")
-    return FoundClips(_pair(list(files.values())), passed_over)
+    pairs = _pair(list(files.values()))
+    single = [
+        file
+        for file in files.values()
+        if file.path in named and not file.member and file.name not in pairs
+    ]
+    partner = pairs | _pair_beside(single, set(files), has_events=has_events)
+    return FoundClips(_clips(list(files.values()), partner), passed_over)
 
 
 def _files_of(path: Path, *, has_events: bool) -> tuple[list[File], int]:
     """Return the files of one path that a person named, and the number of files passed over."""
-    suffixes = AUDIO_SUFFIXES if has_events else SOUND_SUFFIXES
 
     def as_file(file: Path, member: str, top: Path) -> File:
-        return File(file, member, top, is_sound=file.suffix.lower() in suffixes)
+        return File(file, member, top, is_sound=_is_sound(file, has_events=has_events))
 
     # Not `Path.is_dir`, which raises an exception for a name that is too long.
     if os.path.isdir(path):  # noqa: PTH112
@@ -126,12 +134,16 @@ def _files_of(path: Path, *, has_events: bool) -> tuple[list[File], int]:
     raise UserError(f"{path} does not exist; give files or folders with clips.")
 
 
+def _is_sound(file: Path, *, has_events: bool) -> bool:
+    return file.suffix.lower() in (AUDIO_SUFFIXES if has_events else SOUND_SUFFIXES)
+
+
 def _may_be_clip(file: Path) -> bool:
     return not file.name.startswith(".") and file.suffix.lower() not in OTHER_SUFFIXES
 
 
-def _pair(files: list[File]) -> list[FoundClip]:
-    """Return the clips of some files, in the order of the first file of each clip."""
+def _pair(files: list[File]) -> dict[str, File]:
+    """Return the other file of the clip, by the name of each file that has a partner."""
     partner: dict[str, File] = {}
     for place in (_path_without_suffix, _path_below_first_folder, _stem):
         groups = defaultdict(list)
@@ -143,7 +155,49 @@ def _pair(files: list[File]) -> list[FoundClip]:
             visuals = [file for file in group if not file.is_sound]
             if len(sounds) == len(visuals) == 1:
                 partner[sounds[0].name], partner[visuals[0].name] = visuals[0], sounds[0]
-    clips, seen = [], set()
+    return partner
+
+
+def _pair_beside(files: list[File], found: set[str], *, has_events: bool) -> dict[str, File]:
+    """Return the partner that lies beside a file, by the name of each file that has a partner.
+
+    Args:
+        files: the files that were named one by one and have no partner yet.
+        found: names of all files that belong to the clips already.
+        has_events: whether the files are recordings of event sensors.
+    """
+    partner: dict[str, File] = {}
+    folders = {top: _stems_in(top) for top in {file.top for file in files}}
+    for file in files:
+        others = [
+            File(path, "", file.top, is_sound=_is_sound(path, has_events=has_events))
+            for path in folders[file.top][file.stem]
+            if path != file.path
+        ]
+        if len(others) == 1 and others[0].is_sound != file.is_sound:
+            (other,) = others
+            if other.name not in found:
+                partner[file.name] = other
+    return partner
+
+
+def _stems_in(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a folder that may be clips, by stem; none if the folder is unreadable."""
+    stems: dict[str, list[Path]] = defaultdict(list)
+    try:
+        paths = list(folder.iterdir())
+    except OSError:
+        paths = []
+    for path in paths:
+        # Not `Path.is_dir`, which raises an exception for a link that leads to itself.
+        if _may_be_clip(path) and not os.path.isdir(path):  # noqa: PTH112
+            stems[path.stem].append(path)
+    return stems
+
+
+def _clips(files: list[File], partner: dict[str, File]) -> list[FoundClip]:
+    """Return the clips of some files, in the order of the first file of each clip."""
+    clips, seen = [], set[str]()
     for file in files:
         other = partner.get(file.name)
         if file.name in seen:

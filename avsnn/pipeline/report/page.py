@@ -9,9 +9,9 @@ from typing import Any
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
-    write_if_changed,
 )
 from avsnn.pipeline.evaluation.comparison import Comparison
+from avsnn.pipeline.evaluation.records import write_beside
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.report.clips import attention_of
 from avsnn.pipeline.report.commands import commands
@@ -40,9 +40,7 @@ def write_report(
     with read_only_allowed():
         if path.parent.exists():
             remove_partial_files_of_dead_writers(path.parent)
-        write_if_changed(path, page)
-        return path
-    return None
+    return path if write_beside(path, page) else None
 
 
 def make_page(results: Sequence[RunResults], comparison: Comparison | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 import avsnn as avsnn_library
 from avsnn.errors import UserError
@@ -52,6 +52,22 @@ def test_weights_of_another_network_and_pickles_are_refused(exported: Path) -> N
         SpikingClassifier.from_pretrained(exported)
     with pytest.raises(UserError, match="is a pickle"):
         SpikingClassifier._load_as_pickle(None, "pytorch_model.bin", "cpu", True)
+
+
+@pytest.mark.parametrize("name", ["runs/demo/export/hugginface", "hugginface", "a/b"])
+def test_a_place_that_holds_no_model_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as caught:
+        SpikingClassifier.from_pretrained(name, cache_dir=tmp_path)
+    assert str(caught.value).startswith(f"there is no folder {name}, and ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_configuration_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no config\.json; give a folder that"):
+        SpikingClassifier.from_pretrained(tmp_path)
 
 
 def test_the_card_shows_the_recorded_figures_with_their_caveats(

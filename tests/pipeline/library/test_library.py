@@ -113,3 +113,40 @@ def test_wrong_names_are_one_sentence(small_demo: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+WRONG_ARGUMENTS = {
+    "part": (
+        lambda run: run.evaluate("tset"),
+        "part cannot be 'tset': there are train, val, test.",
+    ),
+    "format": (
+        lambda run: run.export("onx"),
+        "kind cannot be 'onx': there are onnx, torchscript, safetensors, nir, huggingface.",
+    ),
+    "device": (
+        lambda run: avsnn.load(run.folder, device="gpu"),
+        "device cannot be 'gpu': there are auto, cpu, cuda.",
+    ),
+    "list of clips": (
+        lambda run: run.predict(["a.mp4", "b.mp4"]),
+        "predict takes paths, and ['a.mp4', 'b.mp4'] is no path; of a list, call "
+        "run.predict(*paths).",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_ARGUMENTS)
+def test_a_wrong_argument_of_a_run_is_one_sentence(run: Path, case: str) -> None:
+    call, sentence = WRONG_ARGUMENTS[case]
+    with pytest.raises(UserError) as caught:
+        call(avsnn.load(run))
+    assert str(caught.value) == sentence
+
+
+def test_results_have_a_short_representation(run: Path) -> None:
+    results = avsnn.load(run).evaluate()
+    top1 = results.evaluation.top1
+    assert repr(results) == (
+        f"<RunResults of {run}: top-1 {top1:.2%} of {results.evaluation.clips} clips of test>"
+    )

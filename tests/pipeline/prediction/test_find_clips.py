@@ -51,6 +51,38 @@ def test_files_that_are_named_are_paired_by_stem_in_the_order_of_the_first(tmp_p
     assert found == [("z.bin",), ("p/x.jpg", "q/x.wav"), ("q/y.wav",)]
 
 
+BESIDE = {
+    "video": (("a.mp4", "a.wav"), ("a.mp4",), [("a.mp4", "a.wav")]),
+    "sound": (("a.mp4", "a.wav"), ("a.wav",), [("a.mp4", "a.wav")]),
+    "notes beside": (("a.jpg", "a.wav", "a.txt"), ("a.jpg",), [("a.jpg", "a.wav")]),
+    "several pictures": (("a.jpg", "a.png", "a.wav"), ("a.jpg",), [("a.jpg",)]),
+    "another named sound": (
+        ("p/a.mp4", "p/a.wav", "q/a.wav"),
+        ("p/a.mp4", "q/a.wav"),
+        [("p/a.mp4", "q/a.wav")],
+    ),
+    "both named": (
+        ("a.jpg", "a.png", "a.wav"),
+        ("a.jpg", "a.wav"),
+        [("a.jpg", "a.wav")],
+    ),
+    "folder of the same name": (("a.mp4", "a.wav/x.txt"), ("a.mp4",), [("a.mp4",)]),
+    "only in the folder that is searched": (("p/a.mp4", "a.wav"), ("p",), [("p/a.mp4",)]),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_a_named_file_is_paired_with_the_file_beside_it(tmp_path: Path, case: str) -> None:
+    files, named, clips = BESIDE[case]
+    touch(tmp_path, *files)
+    assert names(tmp_path, *named) == clips
+
+
+def test_a_named_recording_is_paired_with_the_recording_beside_it(tmp_path: Path) -> None:
+    touch(tmp_path, "k.aedat", "k.hdf5")
+    assert names(tmp_path, "k.aedat", has_events=True) == [("k.aedat", "k.hdf5")]
+
+
 def test_a_recording_in_a_file_of_many_is_paired_by_its_name(tmp_path: Path) -> None:
     touch(tmp_path, "all.hdf5", "k.aedat", "j.aedat")
     found = names(tmp_path, "j.aedat", "all.hdf5/train/k", "k.aedat", has_events=True)
