@@ -202,7 +202,8 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
         [clip.key, clip.truth, clip.answer, clip.x, clip.y, _yes(clip.truth == clip.answer)]
         for clip in inside.embedding.clips
     ]
-    rows.sort(key=lambda row: row[1])
+    order = {one.name: place for place, one in enumerate(run.results.evaluation.classes)}
+    rows.sort(key=lambda row: order.get(row[1], len(order)))
     classes = distinct(rows, 1)
     hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}}
     place = {
@@ -288,7 +289,9 @@ def _raster(run: Run, number: int, raster: Raster) -> Chart:
         height=190,
     )
     cells = raster.steps * raster.neurons
-    fired = f"{len(raster.spikes):,} spikes in {cells:,} places" if raster.spikes else "silent"
+    fired = f"{len(raster.spikes):,} spikes in {cells:,} places"
+    if not raster.spikes:
+        fired = "This layer is silent: no neuron spikes for this clip."
     name = f"raster-{run.number}-{number}"
     # A chart without data has no scales.
     chart = spec if raster.spikes else None

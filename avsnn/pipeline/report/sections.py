@@ -107,7 +107,7 @@ def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section |
             Column("runs", "Runs"),
             Column("seeds", "Seeds"),
             Column("mean", "Mean top-1", "percent"),
-            Column("deviation", "Standard deviation", "percent"),
+            Column("deviation", "Standard deviation", "points"),
         ]
         rows = [
             [

@@ -191,6 +191,21 @@ def test_chance_of_naming_neither_of_two_classes_is_the_rest() -> None:
     assert found == pytest.approx(chances)
 
 
+def test_the_spread_over_seeds_is_in_points() -> None:
+    runs = [results("a", accuracy=0.9), results("b", seed=2, accuracy=0.7)]
+    comparison = compare(runs)
+    page = visible(make_page(runs, comparison))
+    assert f'<td class="n">{100 * comparison.seeds[0].deviation:.1f} points</td>' in page
+
+
+def test_the_features_and_the_confusion_name_the_classes_in_one_order() -> None:
+    charts = charts_of(make_page([results(classes=["c", "a", "b"])], None))
+    of_features, of_confusion = charts["embedding-1"], charts["confusion-1"]
+    place = of_features["keys"].index("truth")
+    assert list(dict.fromkeys(row[place] for row in of_features["rows"])) == ["c", "a", "b"]
+    assert list(dict.fromkeys(row[0] for row in of_confusion["rows"])) == ["c", "a", "b"]
+
+
 def test_the_table_of_neurobench_names_the_runs_in_its_file() -> None:
     keys = charts_of(make_page([results("r"), results("s", seed=2)], None))["neurobench"]["keys"]
     assert keys == ["key", "r", "s"]
