@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from avsnn.pipeline.report.labels import Run
+from avsnn.pipeline.report.labels import Run, common_chance
 from avsnn.pipeline.report.specs import (
     DASHED_RULE,
     SHARE_AXIS,
@@ -112,7 +112,8 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
     )
     note = (
         "On the dashed line, the network is right as often as its confidence says; below the line, "
-        "the network is too sure, and above the line not sure enough. A larger dot stands for more clips."
+        "the network is too sure, and above the line not sure enough. A larger dot stands for more "
+        "clips."
     )
     return Chart("calibration", "Reliability diagram", note, Table(columns, rows), spec)
 
@@ -253,6 +254,6 @@ def compared_lines(
         series="run",
         names=distinct(rows, 0),
         band=True,
-        level=runs[0].results.evaluation.chance,
+        level=common_chance(runs),
     )
     return Chart(name, title, note, Table(columns, rows), spec)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from avsnn.pipeline.evaluation.comparison import Comparison
 from avsnn.pipeline.report import accuracy_charts, insight_charts, robustness_charts
 from avsnn.pipeline.report.diagram import Diagram, draw_network
-from avsnn.pipeline.report.labels import Run, labels_of_names
+from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.tables import Chart, Column, Table
 from avsnn.pipeline.report.training_charts import curve_charts, rates_chart
 
@@ -76,7 +76,7 @@ def _accuracy(runs: Sequence[Run]) -> Section:
 def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section | None:
     if comparison is None or not (comparison.pairs or comparison.seeds or comparison.notes):
         return None
-    charts, labels = [], labels_of_names(runs)
+    charts, labels = [], {run.name: run.label for run in runs}
     if comparison.pairs:
         columns = [
             Column("first", "Run"),
@@ -89,8 +89,8 @@ def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section |
         ]
         rows = [
             [
-                labels.get(pair.first, pair.first),
-                labels.get(pair.second, pair.second),
+                labels[pair.first],
+                labels[pair.second],
                 *(getattr(pair, column.key) for column in columns[2:]),
             ]
             for pair in comparison.pairs

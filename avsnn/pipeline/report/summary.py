@@ -48,8 +48,8 @@ def summarise(run: Run, comparison: Comparison | None) -> Summary:
     evaluation, settings = run.results.evaluation, run.results.config.settings
     chosen = evaluation.selection
     line = (
-        f"{evaluation.method}, C = {settings.model.channels}, T = {settings.model.steps}, seed "
-        f"{evaluation.seed}, epoch {evaluation.epoch or 'unknown'} "
+        f"{evaluation.dataset}, {evaluation.method}, C = {settings.model.channels}, "
+        f"T = {settings.model.steps}, seed {evaluation.seed}, epoch {evaluation.epoch or 'unknown'} "
         f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
     )
     facts = [_how_good(evaluation), _how_sure(evaluation)]
@@ -117,7 +117,7 @@ def _verdict(run: Run, comparison: Comparison | None) -> str:
     pairs = [
         pair
         for pair in (comparison.pairs if comparison else ())
-        if run.results.name in (pair.first, pair.second)
+        if run.name in (pair.first, pair.second)
     ]
     if not pairs:
         return ""
