@@ -49,7 +49,8 @@ def summarise(run: Run, comparison: Comparison | None) -> Summary:
     chosen = evaluation.selection
     line = (
         f"{evaluation.dataset}, {evaluation.method}, C = {settings.model.channels}, "
-        f"T = {settings.model.steps}, seed {evaluation.seed}, epoch {evaluation.epoch or 'unknown'} "
+        f"T = {settings.model.steps}, seed {evaluation.seed}, "
+        f"epoch {evaluation.epoch or 'unknown'} "
         f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
     )
     facts = [_how_good(evaluation), _how_sure(evaluation)]
