@@ -79,7 +79,7 @@ def predict_command(
         progress=make_progress(),
         say=say,
     )
-    with closing(predictions), PredictionWriter(chosen, out) as writer:
+    with closing(predictions), PredictionWriter(chosen, out, clips) as writer:
         for prediction in predictions:
             writer.add(prediction)
     if writer.unanswered:
