@@ -105,6 +105,29 @@ def test_names_of_files_can_harm_neither_terminals_nor_spreadsheets_nor_programs
     assert "[bold].mp4" in done["table"].stdout.replace("│\n│", "")
 
 
+def test_the_table_names_clips_below_the_folder_that_holds_them(
+    avsnn: Command, small_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("deep" * 20)
+    long = "long" * 30
+    for name in ("a/x.mp4", "b/x.wav", "b/x.mp4", f"b/{long}.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"garbage")
+    for given in ([folder], [folder / "a" / "x.mp4", folder / "b"]):
+        lines = avsnn("predict", small_run, *given).stdout.splitlines()
+        assert max(map(len, lines)) <= 100
+        cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+        assert [cell for cell in cells if cell] == [
+            *("a/x.mp4", "b/longlonglon...nglonglong.mp4", "b/x.mp4", "+ b/x.wav")
+        ]
+    (name,) = [
+        line.split("│")[1].strip()
+        for line in avsnn("predict", small_run, folder / "a" / "x.mp4").stdout.splitlines()
+        if "x.mp4" in line
+    ]
+    assert name == "x.mp4"
+
+
 BAD_INPUT = {
     "no such clip": (["gone.mp4"], "gone.mp4 does not exist; give files or folders with clips."),
     "empty folder": (["empty"], "empty holds no file that could be a clip"),

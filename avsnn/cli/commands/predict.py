@@ -94,7 +94,7 @@ def predict_command(
         say=say,
         out=out,
     )
-    with closing(predictions), PredictionWriter(chosen, out) as writer:
+    with closing(predictions), PredictionWriter(chosen, out, clips) as writer:
         for prediction in predictions:
             writer.add(prediction)
     if writer.unanswered:

@@ -11,6 +11,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Literal, Self, TextIO
 
 from rich.table import Table
+from rich.text import Text
 
 from avsnn.cli.screen.console import PlainConsole, out, say
 from avsnn.cli.streams import printable
@@ -35,6 +36,10 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 
 # Width in characters of a table in a file.
 FILE_WIDTH = 160
+
+
+# Stands for the middle of a name that is too wide for its column.
+GAP = "..."
 
 
 def choose_format(form: Format | None, path: Path | None) -> Format:
@@ -70,6 +75,7 @@ class PredictionWriter:
     Args:
         form: the form.
         path: the file to write; None for standard output.
+        clips: the files and folders that the person named.
 
     Attributes:
         clips: number of predictions so far.
@@ -79,8 +85,9 @@ class PredictionWriter:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, form: Format, path: Path | None) -> None:
+    def __init__(self, form: Format, path: Path | None, clips: Sequence[Path]) -> None:
         self.clips = self.unanswered = 0
+        self._folder = _common_folder(clips)
         self._form, self._path = form, path
         self._predictions: list[Prediction] = []
         self._stack = ExitStack()
@@ -145,34 +152,64 @@ class PredictionWriter:
 
     def _print_table(self) -> None:
         if self._path is None:
-            out.print(_table(self._predictions))
+            out.print(_table(self._predictions, self._folder, out.width))
             return
         text = StringIO()
         console = PlainConsole(
             file=text, width=FILE_WIDTH, highlight=False, markup=False, emoji=False
         )
-        console.print(_table(self._predictions))
+        console.print(_table(self._predictions, self._folder, FILE_WIDTH))
         self._write(text.getvalue())
 
 
-def _table(predictions: list[Prediction]) -> Table:
+def _common_folder(clips: Sequence[Path]) -> str:
+    """Return the deepest folder that holds all named files and folders; empty if there is none."""
+    folders = [str(clip if os.path.isdir(clip) else clip.parent) for clip in clips]  # noqa: PTH112
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:
+        # Absolute and relative paths are mixed.
+        return ""
+
+
+def _short_name(path: str, folder: str, width: int) -> str:
+    """Return a name that fits into a width: a path below a folder, or a class without a folder.
+
+    The middle of the name is left out where the name is too wide.
+    """
+    name = printable(path.removeprefix(f"{folder.rstrip('/')}/") if folder else path)
+    kept = width - len(GAP)
+    return name if len(name) <= width else f"{name[: kept // 2]}{GAP}{name[-(kept - kept // 2) :]}"
+
+
+def _table(predictions: list[Prediction], folder: str, width: int) -> Table:
+    """Return the table.
+
+    Args:
+        predictions: the rows.
+        folder: the folder below which the table names the clips.
+        width: width of the table in characters; a name takes three tenths of the width at most.
+    """
     table = Table()
-    table.add_column("clip", overflow="fold")
-    table.add_column("answer", overflow="fold")
+    table.add_column("clip", no_wrap=True)
+    table.add_column("answer", no_wrap=True)
     table.add_column("confidence", justify="right")
     table.add_column("then", overflow="fold")
-    table.add_column("missing or wrong", overflow="fold")
+    has_reasons = any(prediction.reason for prediction in predictions)
+    if has_reasons:
+        table.add_column("missing or wrong", overflow="fold")
+    widest = width * 3 // 10
     for prediction in predictions:
-        clip = (
-            prediction.clip
-            if prediction.sound is None
-            else f"{prediction.clip} + {prediction.sound}"
-        )
+        names = [_short_name(prediction.clip, folder, widest)]
+        if prediction.sound is not None:
+            names.append(f"+ {_short_name(prediction.sound, folder, widest - 2)}")
+        answer = _short_name(prediction.answer or "-", "", widest)
         share = "" if prediction.confidence is None else f"{prediction.confidence:.1%}"
         others = ", ".join(
             f"{choice.name} {choice.confidence:.1%}" for choice in prediction.top[1:]
         )
-        table.add_row(clip, prediction.answer or "-", share, others, prediction.reason)
+        reason = [prediction.reason] if has_reasons else []
+        table.add_row(Text("\n".join(names)), answer, share, others, *reason)
     return table
 
 
