@@ -112,7 +112,8 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
     )
     note = (
         "On the dashed line, the network is right as often as its confidence says; below the line, "
-        "the network is too sure, and above the line not sure enough. A larger dot stands for more clips."
+        "the network is too sure, and above the line not sure enough. A larger dot stands for more "
+        "clips."
     )
     return Chart("calibration", "Reliability diagram", note, Table(columns, rows), spec)
 
