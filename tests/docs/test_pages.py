@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from textwrap import indent
 
@@ -99,6 +100,15 @@ def test_the_programs_of_the_export_page_load_what_the_command_wrote(
     for block in code_blocks("docs/export.md", "python"):
         program += block + "\nassert 'logits' not in dir() or logits.shape == (2, 6)\n"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_the_extra_export_brings_every_package_that_the_export_page_imports() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    needs = project["dependencies"] + project["optional-dependencies"]["export"]
+    brought = {re.split(r"[^\w-]", need, maxsplit=1)[0] for need in needs}
+    program = "\n".join(code_blocks("docs/export.md", "python"))
+    imported = set(re.findall(r"^(?:import|from) (\w+)", program, re.MULTILINE))
+    assert imported - {"avsnn"} <= brought
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -129,7 +129,8 @@ def _use(network: RunNetwork) -> str:
     names = [one.name for one in network.description.inputs]
     call = ", ".join(f"{name}={name}" for name in names)
     return (
-        "## Use\n\n```sh\npip install 'avsnn[export]'\n```\n\n"
+        "## Use\n\nInstall avsnn from its source: run this command in the folder of the source.\n\n"
+        "```sh\npip install '.[export]'\n```\n\n"
         "```python\nfrom avsnn import SpikingClassifier\n"
         'model = SpikingClassifier.from_pretrained("FOLDER OR REPOSITORY")\n'
         f"answer = model.classes[model({call})[0].argmax()]\n```"
@@ -139,11 +140,16 @@ def _use(network: RunNetwork) -> str:
 def _inputs(inputs: list[InputDescription]) -> str:
     lines = ["## Inputs\n"]
     for one in inputs:
-        line = f"- `{one.name}`, float32 {as_markdown(str(one.shape))}: {as_markdown(one.content)}."
+        shape = ", ".join(map(str, one.shape))
+        line = f"- `{one.name}`, float32 `[{shape}]`: {as_markdown(one.content)}."
         if one.mean is not None and one.std is not None:
-            line += f" Mean {as_markdown(str(one.mean))}, std {as_markdown(str(one.std))}."
+            mean, std = (", ".join(map(str, values)) for values in (one.mean, one.std))
+            line += f" Mean `{mean}`, std `{std}`."
+        chosen = [f"{name}={value}" for name, value in one.prepared.items() if value is not None]
+        if chosen:
+            line += f" Settings of `avsnn prepare`: `{' '.join(chosen)}`."
         lines.append(line)
-    lines.append(f"\nOutput: {as_markdown('logits [batch, classes]')}, before softmax.")
+    lines.append("\nOutput: `logits [batch, classes]`, before softmax.")
     return "\n".join(lines)
 
 

@@ -31,6 +31,8 @@ class InputDescription(BaseModel):
         content: what the values are, as a sentence.
         mean: what is subtracted from each channel first; None if nothing is subtracted.
         std: what each channel is divided by afterwards; None if nothing is divided.
+        prepared: the settings of ``prepare`` that change the values, by their names in ``--set``;
+            empty if no setting changes the values.
     """
 
     name: str
@@ -38,6 +40,7 @@ class InputDescription(BaseModel):
     content: str
     mean: list[float] | None = None
     std: list[float] | None = None
+    prepared: dict[str, str | int | float | None] = {}
 
 
 class NetworkDescription(BaseModel):
@@ -174,22 +177,26 @@ def _inputs(config: RunConfig, shapes: SampleShapes) -> list[InputDescription]:
     def sides(shape: tuple[int, ...]) -> list[int | str]:
         return [*shape[:-3], "batch", *shape[-3:]]
 
-    prepared: dict[str, Any] = config.data.settings.model_dump(mode="json")
+    def settings(group: str) -> dict[str, Any]:
+        values = config.data.settings.model_dump(mode="json")[group]
+        return {f"{group}.{name}": value for name, value in values.items()}
+
     if config.manifest.has_events:
-        events = prepared["events"]
         return [
             InputDescription(
                 name="audio",
                 shape=sides(shapes.audio),
                 content="numbers of events of a cochlea in each time bin, as frames, resized "
-                f"bilinearly, and not normalised ({events})",
+                "bilinearly, and not normalised",
+                prepared=settings("events"),
             ),
             InputDescription(
                 name="visual",
                 shape=sides(shapes.frames),
-                content=f"numbers of events of each polarity in each time bin ({events})",
+                content="numbers of events of each polarity in each time bin, as frames",
                 mean=[augment_events.MEAN] * shapes.frames[-3],
                 std=[augment_events.STD] * shapes.frames[-3],
+                prepared=settings("events"),
             ),
         ]
     return [
@@ -197,7 +204,8 @@ def _inputs(config: RunConfig, shapes: SampleShapes) -> list[InputDescription]:
             name="audio",
             shape=sides(shapes.audio),
             content="audio image as avsnn prepares audio images (log magnitudes), resized "
-            f"bilinearly with antialiasing ({prepared['audio']})",
+            "bilinearly with antialiasing",
+            prepared=settings("audio"),
         ),
         InputDescription(
             name="visual",

@@ -48,7 +48,7 @@ def test_weights_of_another_network_and_pickles_are_refused(exported: Path) -> N
     config = json.loads((exported / "config.json").read_text())
     config["settings"] |= {"method": "audio", "alignment": False}
     (exported / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RuntimeError, match="state_dict"):
+    with pytest.raises(UserError, match="state_dict"):
         SpikingClassifier.from_pretrained(exported)
     with pytest.raises(UserError, match="is a pickle"):
         SpikingClassifier._load_as_pickle(None, "pytorch_model.bin", "cpu", True)
@@ -87,6 +87,27 @@ def test_the_card_shows_the_recorded_figures_with_their_caveats(
     (result,) = card.data.eval_results
     assert result.metric_value == pytest.approx(record["top1"], abs=1e-6)
     assert (result.dataset_type, result.dataset_split) == ("demo", "test")
+
+
+def test_the_card_describes_the_inputs_in_words(small_run: Path) -> None:
+    network = open_network(small_run)
+    card = model_card(network)
+    assert "- `audio`, float32 `[batch, 1, 64, 64]`: audio image" in card
+    assert "Mean `0.485, 0.456, 0.406`, std `0.229, 0.224, 0.225`." in card
+    assert "`audio.kind=log-stft audio.sample_rate=22050 audio.n_fft=512 audio.hop=353" in card
+    assert "Output: `logits [batch, classes]`, before softmax." in card
+    assert "\\[" not in card
+    audio, visual = network.description.inputs
+    assert audio.prepared["audio.sample_rate"] == 22050
+    assert visual.prepared == {}
+    assert not {"{", "'"} & set(audio.content + visual.content)
+
+
+def test_the_card_tells_how_to_install_avsnn_from_its_source(small_run: Path) -> None:
+    card = model_card(open_network(small_run))
+    assert "Install avsnn from its source" in card
+    assert "pip install '.[export]'" in card
+    assert "pip install 'avsnn" not in card
 
 
 def test_names_of_users_bring_no_html_no_link_and_no_key_into_the_card(
