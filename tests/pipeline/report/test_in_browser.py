@@ -96,6 +96,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     small = results(classes=CLASSES[:3], clips=24)
     made = {"one": [results()], "three": three, "hostile": [hostile, hostile], "many": [many]}
     made["small"] = [small]
+    long = ("demo-add-seed42-17a3bc0f99", "demo-add-seed42-2288aabbcc")
+    made["long"] = [results(name, method="add") for name in long]
     made["perfect"] = [results(accuracy=1.0)]
     paths = {}
     for name, runs in made.items():
@@ -213,6 +215,19 @@ def test_a_phone_shows_the_ends_of_axes_the_figures_of_energy_and_all_classes(
       .map((text) => text.closest("svg").getBoundingClientRect().right
         - text.getBoundingClientRect().right)"""
     assert min(page.evaluate(right)) >= 0
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_long_names_of_runs_are_whole_in_legends(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
+    page, _, _ = open_page(browser, pages["long"], width=width, scheme="light")
+    assert page.evaluate(CUT_LEGENDS) == []
+    for name in ("curve-loss", "curve-accuracy", "noise-audio"):
+        texts = page.locator(f"[data-chart={name}] .role-legend text").all_text_contents()
+        assert len(set(texts)) == len(texts) >= 2
+        assert not [text for text in texts if text.endswith("\N{HORIZONTAL ELLIPSIS}")]
     page.context.close()
 
 

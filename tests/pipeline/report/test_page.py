@@ -206,6 +206,15 @@ def test_the_features_and_the_confusion_name_the_classes_in_one_order() -> None:
     assert list(dict.fromkeys(row[0] for row in of_confusion["rows"])) == ["c", "a", "b"]
 
 
+def test_the_energy_of_layers_has_a_legend_and_a_unit() -> None:
+    layers = charts_of(make_page([results()], None))["layers-1"]["spec"]["layer"]
+    for layer, name in zip(layers, ("spiking network", "same layer as ANN"), strict=True):
+        encoding = layer["encoding"]
+        assert encoding["x"]["title"] == "energy per clip in nJ"
+        assert encoding["color"]["datum"] == name
+        assert name in encoding["color"]["scale"]["domain"]
+
+
 def test_the_table_of_neurobench_names_the_runs_in_its_file() -> None:
     keys = charts_of(make_page([results("r"), results("s", seed=2)], None))["neurobench"]["keys"]
     assert keys == ["key", "r", "s"]
