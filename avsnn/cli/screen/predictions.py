@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, Self, TextIO
