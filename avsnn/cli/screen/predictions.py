@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, Self, TextIO
@@ -19,6 +18,7 @@ from avsnn.cli.streams import printable
 from avsnn.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from avsnn.pipeline.prediction.record import Prediction
