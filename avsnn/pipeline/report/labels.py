@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from avsnn.pipeline.evaluation.results import RunResults
+from avsnn.pipeline.evaluation.results import RunResults, unique_names
 
 
 class Run(NamedTuple):
@@ -27,14 +27,11 @@ def label_runs(results: Sequence[RunResults]) -> list[Run]:
     The label is the name of the folder, numbered if not unique. Method and seed, such as
     ``add, seed 42``, replace a longer name of a folder where no other run has the same two.
     """
-    names = Counter(result.name for result in results)
     short = Counter(_method_and_seed(result) for result in results)
-    seen: Counter[str] = Counter()
+    names = unique_names(results)
     runs = []
-    for number, result in enumerate(results, start=1):
-        name, shorter = result.name, _method_and_seed(result)
-        seen[name] += 1
-        label = name if names[name] == 1 else f"{name} ({seen[name]})"
+    for number, (label, result) in enumerate(zip(names, results, strict=True), start=1):
+        shorter = _method_and_seed(result)
         if short[shorter] == 1 and shorter not in names and len(shorter) < len(label):
             label = shorter
         runs.append(Run(label, number, result))
@@ -42,9 +39,9 @@ def label_runs(results: Sequence[RunResults]) -> list[Run]:
 
 
 def labels_of_names(runs: Sequence[Run]) -> dict[str, str]:
-    """Return the label of each name of a folder that one run alone has."""
-    names = Counter(run.results.name for run in runs)
-    return {run.results.name: run.label for run in runs if names[run.results.name] == 1}
+    """Return the label of each run, by the name that the comparison gives to the run."""
+    names = unique_names([run.results for run in runs])
+    return {name: run.label for name, run in zip(names, runs, strict=True)}
 
 
 def _method_and_seed(result: RunResults) -> str:

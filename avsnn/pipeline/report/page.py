@@ -16,7 +16,7 @@ from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.report.clips import attention_of
 from avsnn.pipeline.report.commands import commands
 from avsnn.pipeline.report.javascript import vega_script
-from avsnn.pipeline.report.labels import Run, label_runs
+from avsnn.pipeline.report.labels import Run, label_runs, labels_of_names
 from avsnn.pipeline.report.sections import Section, make_sections
 from avsnn.pipeline.report.summary import shared_caveats, summarise
 from avsnn.pipeline.report.tables import percent, plain, written
@@ -59,7 +59,10 @@ def make_page(results: Sequence[RunResults], comparison: Comparison | None) -> s
     environment.filters |= {"written": written, "percent": percent}
     runs = label_runs(results)
     sections = make_sections(runs, comparison)
-    summaries = [summarise(run, comparison) for run in runs]
+    summaries = [
+        summarise(run, name, comparison)
+        for run, name in zip(runs, labels_of_names(runs), strict=True)
+    ]
     page: str = environment.get_template("page.html.jinja").render(
         runs=runs,
         title=results[0].config.manifest.title,

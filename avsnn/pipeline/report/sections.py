@@ -89,8 +89,8 @@ def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section |
         ]
         rows = [
             [
-                labels.get(pair.first, pair.first),
-                labels.get(pair.second, pair.second),
+                labels[pair.first],
+                labels[pair.second],
                 *(getattr(pair, column.key) for column in columns[2:]),
             ]
             for pair in comparison.pairs
@@ -112,7 +112,7 @@ def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section |
         rows = [
             [
                 one.method,
-                "; ".join(labels.get(name, name) for name in one.runs),
+                "; ".join(labels[name] for name in one.runs),
                 ", ".join(map(str, one.seeds)),
                 one.mean,
                 one.deviation,

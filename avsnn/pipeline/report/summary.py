@@ -43,8 +43,8 @@ class Summary(NamedTuple):
     caveats: list[str]
 
 
-def summarise(run: Run, comparison: Comparison | None) -> Summary:
-    """Return what the page says first about a run."""
+def summarise(run: Run, name: str, comparison: Comparison | None) -> Summary:
+    """Return what the page says first about a run; the comparison knows the run by ``name``."""
     evaluation, settings = run.results.evaluation, run.results.config.settings
     chosen = evaluation.selection
     line = (
@@ -53,7 +53,7 @@ def summarise(run: Run, comparison: Comparison | None) -> Summary:
         f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
     )
     facts = [_how_good(evaluation), _how_sure(evaluation)]
-    facts += [_against_what(run, evaluation, comparison), _at_what_energy(run)]
+    facts += [_against_what(name, evaluation, comparison), _at_what_energy(run)]
     return Summary(run, line, facts, caveats(run))
 
 
@@ -103,21 +103,21 @@ def _direction(evaluation: Evaluation) -> str:
     )
 
 
-def _against_what(run: Run, evaluation: Evaluation, comparison: Comparison | None) -> Fact:
+def _against_what(name: str, evaluation: Evaluation, comparison: Comparison | None) -> Fact:
     majority = evaluation.majority
     detail = (
         f"Chance. An answer that always names the largest class ({majority.name}) would reach "
-        f"{percent(majority.share)}.{_verdict(run, comparison)}"
+        f"{percent(majority.share)}.{_verdict(name, comparison)}"
     )
     return Fact("Against what?", percent(evaluation.chance), detail)
 
 
-def _verdict(run: Run, comparison: Comparison | None) -> str:
+def _verdict(name: str, comparison: Comparison | None) -> str:
     """Return a sentence on the pairs of this run that differ by McNemar's test."""
     pairs = [
         pair
         for pair in (comparison.pairs if comparison else ())
-        if run.results.name in (pair.first, pair.second)
+        if name in (pair.first, pair.second)
     ]
     if not pairs:
         return ""
