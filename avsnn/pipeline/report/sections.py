@@ -112,7 +112,7 @@ def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section |
         rows = [
             [
                 one.method,
-                "; ".join(labels.get(name, name) for name in one.runs),
+                "; ".join(labels[name] for name in one.runs),
                 ", ".join(map(str, one.seeds)),
                 one.mean,
                 one.deviation,

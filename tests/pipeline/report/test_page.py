@@ -174,6 +174,14 @@ def test_method_and_seed_replace_the_long_name_of_a_folder_where_both_are_unique
     assert labels(long[0], taken) == [long[0].name, taken.name]
 
 
+def test_two_folders_of_one_name_are_in_the_comparison_under_their_labels() -> None:
+    runs = [results("demo-add-seed42"), results("demo-add-seed42", method="add")]
+    page = visible(make_page(runs, compare(runs)))
+    pairs = page.partition('id="pairs"')[2].partition("</figure>")[0]
+    assert "<td>s-cmrl, seed 42</td><td>add, seed 42</td>" in pairs
+    assert page.count("of 1 other runs (McNemar") == 2
+
+
 def test_a_run_with_a_short_label_shows_the_name_of_its_folder_in_its_card() -> None:
     runs = [results("demo-add-seed42-17a3bc", method="add"), results("b", seed=3)]
     page = visible(make_page(runs, compare(runs)))
