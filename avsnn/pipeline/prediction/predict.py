@@ -89,7 +89,11 @@ def predict_files(
     config = run.config
     found = find_clips(paths, has_events=config.manifest.has_events)
     if found.passed_over:
-        say(f"{found.passed_over:,} files in the folders are no clips by their names")
+        files = (
+            "1 file that is" if found.passed_over == 1 else f"{found.passed_over:,} files that are"
+        )
+        ends = "ends" if one else "end"
+        say(f"predict passes over {files} hidden or {ends} in .txt, .csv or the like")
     network = _Network(run, device, say)
     workers = min(workers or usable_cores(), len(found.clips))
     return _predictions(network, found.clips, workers, progress)
