@@ -89,9 +89,8 @@ def predict_files(
     config = run.config
     found = find_clips(paths, has_events=config.manifest.has_events)
     if found.passed_over:
-        files = (
-            "1 file that is" if found.passed_over == 1 else f"{found.passed_over:,} files that are"
-        )
+        one = found.passed_over == 1
+        files = "1 file that is" if one else f"{found.passed_over:,} files that are"
         ends = "ends" if one else "end"
         say(f"predict passes over {files} hidden or {ends} in .txt, .csv or the like")
     network = _Network(run, device, say)
