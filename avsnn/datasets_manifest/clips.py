@@ -13,7 +13,7 @@ from typing import Literal
 from avsnn.errors import UserError
 
 Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
+PARTS = ("train", "val", "test")
 # What stands in place of a part where a split leaves a clip out.
 NO_PART = "none"
 

@@ -23,6 +23,9 @@ def test_the_tutorial_runs_from_nothing_to_its_figures(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     shutil.copy(NOTEBOOK, tmp_path)
     book = nbformat.read(tmp_path / NOTEBOOK.name, as_version=4)
+    (parameters,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", ())]
+    # The network learns nothing in one epoch, but every cell has something to show.
+    parameters.source = "clips, epochs = 72, 1"
     NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]

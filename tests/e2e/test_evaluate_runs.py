@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -181,3 +182,83 @@ def test_words_that_cannot_be_evaluated_are_one_sentence(
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_folders_of_the_same_name_and_copies_of_a_run_are_told_apart(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    for number, seed in enumerate(("seed3", "seed4", "seed3")):
+        shutil.copytree(tmp_path / seed, tmp_path / str(number) / "net")
+    done = avsnn("evaluate", "0/net", "1/net", "2/net", "--json")
+    found = json.loads(done.stdout)
+    names = ["net (1)", "net (2)", "net (3)"]
+    assert [run["run"] for run in found["runs"]] == names
+    pairs = [(pair["first"], pair["second"]) for pair in found["comparison"]["pairs"]]
+    assert pairs == [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
+    (seeds,) = found["comparison"]["seeds"]
+    assert (seeds["runs"], seeds["seeds"]) == (names[:2], [3, 4])
+    assert found["comparison"]["notes"] == [
+        "net (3) has the seed of net (1), so the spread over seeds leaves net (3) out."
+    ]
+
+
+def test_a_renamed_run_has_its_present_name(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    assert avsnn("evaluate", "seed3").returncode == 0
+    (tmp_path / "seed3").rename(tmp_path / "renamed")
+    assert json.loads(avsnn("evaluate", "renamed", "--json").stdout)["run"] == "renamed"
+
+
+WRONG_RECORDS = {
+    "a loss that is no number": ("test", lambda r: r | {"loss": float("nan")}),
+    "no classes": ("test", lambda r: r | {"classes": [], "confusion": []}),
+    "another accuracy than the answers": ("test", lambda r: r | {"top1": 0.5123}),
+    "another number of clips": ("test", lambda r: r | {"clips": -1}),
+    "no firing rates": ("test-insight", lambda r: r | {"rates": []}),
+    "no curves": ("test-robustness", lambda r: r | {"curves": []}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_RECORDS)
+def test_a_record_of_another_shape_is_measured_again(
+    avsnn: Command, runs: list[str], tmp_path: Path, case: str
+) -> None:
+    name, change = WRONG_RECORDS[case]
+    words = ["evaluate", "seed3", "--robustness", "--insight"]
+    assert avsnn(*words).returncode == 0
+    path = tmp_path / "seed3" / "report" / f"{name}.json"
+    before = path.read_bytes()
+    path.write_text(json.dumps(change(json.loads(before))))
+    done = avsnn(*words)
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == before
+
+
+def test_the_measures_are_printed_also_where_the_page_cannot_be_written(
+    avsnn: Command, runs: list[str], tmp_path: Path, tiny_disk: Path
+) -> None:
+    done = avsnn("evaluate", "seed3", "--out", tiny_disk / "page.html")
+    assert done.returncode == 1
+    assert "top-1 " in done.stdout
+    assert re.fullmatch(r"(.*\n)*avsnn: [^\n]*disk is full[^\n]*\n", done.stderr, re.IGNORECASE)
+    assert not list(tiny_disk.iterdir())
+
+
+def test_places_that_are_no_plain_files_are_one_sentence(
+    avsnn: Command, runs: list[str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "page.html")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "seed4" / "report").write_text("a file")
+    for words in (
+        ["seed3", "--out", "page.html"],
+        ["seed3", "--out", f"{'l' * 300}.html"],
+        ["loop"],
+        ["seed4"],
+        ["seed3", "--root", "none"],
+    ):
+        done = avsnn("evaluate", *words)
+        assert done.returncode in (1, 2)
+        assert "trace" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("avsnn: ")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -138,3 +139,27 @@ def test_an_export_needs_no_data(avsnn: Command, run: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     digest = hashlib.sha256((run / "export" / "model.safetensors").read_bytes()).hexdigest()
     assert len(digest) == 64
+
+
+def test_a_folder_that_was_cut_is_finished_and_a_foreign_model_is_kept(
+    avsnn: Command, run: Path, tmp_path: Path
+) -> None:
+    words = ["export", run, "--format", "huggingface", "--out", "model"]
+    assert avsnn(*words).returncode == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    for kept in (["model.safetensors"], ["model.safetensors", "README.md"]):
+        for name in set(files) - set(kept):
+            (tmp_path / "model" / name).unlink()
+        assert avsnn(*words).returncode == 0
+        assert {p.name: p.read_bytes() for p in (tmp_path / "model").iterdir()} == files
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    done = avsnn(*words)
+    assert done.returncode == 2
+    assert "holds other files and no earlier export" in done.stderr
+
+
+def test_a_pipe_is_no_place_for_an_export(avsnn: Command, run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = avsnn("export", run, "--format", "safetensors", "--out", "pipe")
+    assert done.returncode == 2
+    assert "is no plain file" in done.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from avsnn.pipeline.runs.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from tests.conftest import Command
 
 
@@ -134,7 +135,10 @@ BAD_INPUT = {
     "unknown form": (["c.mp4", "--format", "xml"], "'xml' is not one of 'table', 'jsonl', 'csv'"),
     "name without a form": (["c.mp4", "--out", "o.foo"], "end the name with .jsonl, .csv or .txt"),
     "folder as the file": (["c.mp4", "--out", "empty"], "--out empty is a folder"),
-    "clip as the file": (["c.mp4", "--out", "c.mp4"], "--out c.mp4 is one of the clips"),
+    "clip as the file": (
+        ["c.mp4", "--format=csv", "--out", "c.mp4"],
+        "--out c.mp4 is one of the clips",
+    ),
     "file in a file": (["c.mp4", "--out", "c.mp4/o.csv"], "--out c.mp4/o.csv cannot be written: "),
     "no folder": (
         ["c.mp4", "--out", "none/o.csv"],
@@ -210,3 +214,73 @@ def test_a_file_that_nobody_may_read_is_a_row(
     good, bad = map(json.loads, done.stdout.splitlines())
     assert good["answer"]
     assert bad["reason"] == "the clip cannot be read: No such file or directory"
+
+
+def test_the_answers_replace_no_clip_and_no_file_of_a_run(
+    avsnn: Command, small_run: Path, clips: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    before = {path: path.read_bytes() for folder in (run, clips) for path in files_in(folder)}
+    (tmp_path / "link.csv").symlink_to(clips / "sound.wav")
+    for words, out in (
+        ([clips / "sound.wav"], clips / "sound.wav"),
+        ([clips], clips / "silent.mp4"),
+        ([clips], tmp_path / "link.csv"),
+        ([clips], run / "config.yaml"),
+        ([clips], run / "checkpoints" / "best.safetensors"),
+    ):
+        done = avsnn("predict", run, *words, "--out", out, "--format", "csv")
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_hidden_folders_are_passed_over_and_an_empty_word_is_refused(
+    avsnn: Command, small_run: Path, clips: Path
+) -> None:
+    (clips / ".git" / "objects").mkdir(parents=True)
+    shutil.copy(clips / "sound.wav", clips / ".git" / "objects" / "sound.wav")
+    done = avsnn("predict", small_run, clips, "--format", "jsonl")
+    assert ".git" not in done.stdout
+    refused = avsnn("predict", small_run, "")
+    assert refused.returncode == 2
+    assert "the path of a clip is empty" in refused.stderr
+
+
+def test_a_sound_whose_name_is_no_utf_8_has_an_answer(
+    avsnn: Command, small_run: Path, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sounds").mkdir()
+    shutil.copy(clips / "sound.wav", tmp_path / "sounds" / os.fsdecode(b"caf\xe9.wav"))
+    done = avsnn("predict", small_run, "sounds", "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+
+
+def test_answers_that_are_no_numbers_are_no_answers(
+    avsnn: Command, small_run: Path, clips: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    path = run / "checkpoints" / "best.safetensors"
+    tensors, facts = read_checkpoint(path)
+    tensors["readout.head.bias"].fill_(float("inf"))
+    write_checkpoint(path, Checkpoint(tensors, facts))
+    done = avsnn("predict", run, clips / "sound.wav", "--format", "jsonl")
+    assert done.returncode == 1
+    row = json.loads(done.stdout)
+    assert row["answer"] is row["confidence"] is None
+    assert row["reason"] == "the network gives scores that are NaN or infinite"
+
+
+def test_a_full_disk_is_one_sentence(avsnn: Command, small_run: Path, clips: Path) -> None:
+    for form in ("table", "jsonl", "csv"):
+        done = avsnn(
+            "predict", small_run, clips / "sound.wav", "--format", form, "--out", "/dev/full"
+        )
+        assert done.returncode in (1, 2)
+        assert done.stderr.splitlines()[-1].startswith("avsnn: ")
+        assert "cannot be written" in done.stderr
+        assert "trace" not in done.stderr

@@ -74,7 +74,7 @@ def evaluate_command(
     pictures. What is recorded is not measured again.
     """
     from avsnn.cli.screen.console import print_json
-    from avsnn.cli.screen.evaluation import as_value, print_results
+    from avsnn.cli.screen.evaluation import as_value, print_page, print_results
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.evaluation.comparison import compare
     from avsnn.pipeline.evaluation.evaluate import evaluate, require_different
@@ -103,8 +103,13 @@ def evaluate_command(
         for run in runs
     ]
     comparison = compare(results) if len(results) > 1 else None
-    written = write_report(results, comparison, target)
     if as_json:
         print_json(as_value(results, comparison))
     else:
-        print_results(results, comparison, page=written)
+        print_results(results, comparison)
+    # A page that cannot be written must not cost the measures.
+    written = write_report(results, comparison, target)
+    if written is None and page is not None:
+        raise UserError(f"--out {page}: nobody may write there, so there is no page.")
+    if not as_json:
+        print_page(written)

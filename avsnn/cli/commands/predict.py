@@ -7,12 +7,26 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.options import Device
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
+
+
+def as_path(text: str) -> Path:
+    """Return a path; an empty word, as of a variable that is not set, would be the current folder.
+
+    Raises:
+        UserError: the word is empty.
+    """
+    if not text:
+        raise UserError("the path of a clip is empty; give files or folders with clips.")
+    return Path(text)
+
+
 Clips = Annotated[
     list[Path],
     typer.Argument(
+        parser=as_path,
         metavar="CLIP...",
         help="Videos, pictures, sounds, recordings of event sensors, or folders of them.",
     ),
@@ -58,7 +72,7 @@ def predict_command(
     """
     from avsnn.cli.screen.predictions import PredictionWriter, choose_format
 
-    chosen = choose_format(form, out, clips)
+    chosen = choose_format(form, out)
     # The decoders need the cores on which threads of torch would wait for each other in a loop. The
     # library reads the variable when torch is imported.
     os.environ["GOMP_SPINCOUNT"] = "0"
@@ -78,6 +92,7 @@ def predict_command(
         workers=workers,
         progress=make_progress(),
         say=say,
+        out=out,
     )
     with closing(predictions), PredictionWriter(chosen, out, clips) as writer:
         for prediction in predictions:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from avsnn.cli.screen.console import out
+from avsnn.pipeline.evaluation.results import unique_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,40 +20,43 @@ if TYPE_CHECKING:
     from avsnn.pipeline.evaluation.robustness.record import Robustness
 
 
-def print_results(
-    results: list[RunResults], comparison: Comparison | None, *, page: Path | None
-) -> None:
+def print_results(results: list[RunResults], comparison: Comparison | None) -> None:
     """Print the measures of one run or of several runs.
 
     Args:
         results: the measures of each run.
         comparison: what several runs say together; None for one run.
-        page: the report; None if nobody may write the report.
     """
+    names = unique_names(results)
     if comparison is None:
         _print_classes(results[0].evaluation)
         _print_headline(results[0].evaluation)
     else:
-        _print_runs(results)
+        _print_runs(names, results)
         _print_comparison(comparison)
-    for result in results:
+    for name, result in zip(names, results, strict=True):
         if result.robustness is not None:
-            _print_robustness(result.name, result.robustness)
-    for result in results:
+            _print_robustness(name, result.robustness)
+    for name, result in zip(names, results, strict=True):
         if result.insight is not None:
-            _print_insight(result.name, result.insight)
-    for result in results:
-        who = f"{result.name}: " if comparison else ""
+            _print_insight(name, result.insight)
+    for name, result in zip(names, results, strict=True):
+        who = f"{name}: " if comparison else ""
         for caveat in result.evaluation.caveats:
             out.print(f"note: {who}{caveat}")
     if all(result.measured_before for result in results):
         out.print("The same checkpoint was measured before; the data were not read again.")
+
+
+def print_page(page: Path | None) -> None:
+    """Print where the report is; None if nobody may write the report."""
     out.print(f"report: {page or 'none, because nobody may write it'}")
 
 
 def as_value(results: list[RunResults], comparison: Comparison | None) -> dict[str, Any]:
     """Return the measures of one run, or of several runs with their comparison, for JSON."""
-    runs = [_run_as_value(result) for result in results]
+    named = zip(unique_names(results), results, strict=True)
+    runs = [_run_as_value(result) | {"run": name} for name, result in named]
     if comparison is None:
         return runs[0]
     return {"runs": runs, "comparison": comparison.model_dump(mode="json")}
@@ -78,7 +82,8 @@ def _interval(share: Share) -> str:
 def _table(title: str, first: str, *others: str) -> Table:
     """Return a table whose first column holds names and whose other columns hold figures."""
     table = Table(title=title, title_justify="left")
-    table.add_column(first)
+    # Names of runs often differ in their last letters only.
+    table.add_column(first, overflow="fold")
     for heading in others:
         table.add_column(heading, justify="right")
     return table
@@ -107,15 +112,15 @@ def _print_headline(result: Evaluation) -> None:
     )
 
 
-def _print_runs(results: list[RunResults]) -> None:
+def _print_runs(names: list[str], results: list[RunResults]) -> None:
     first = results[0].evaluation
     table = _table(
         f"{first.part} part", "run", "top-1 (95 % interval)", "top-5", "loss", "ECE", "clips"
     )
-    for result in results:
+    for name, result in zip(names, results, strict=True):
         measured = result.evaluation
         table.add_row(
-            result.name,
+            name,
             _percent(measured.top1_interval),
             "" if measured.top5 is None else f"{measured.top5:.2%}",
             f"{measured.loss:.4f}",

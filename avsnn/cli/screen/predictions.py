@@ -18,7 +18,6 @@ from avsnn.cli.streams import printable
 from avsnn.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from avsnn.pipeline.prediction.record import Prediction
@@ -43,7 +42,7 @@ FILE_WIDTH = 160
 GAP = "..."
 
 
-def choose_format(form: Format | None, path: Path | None, clips: Sequence[Path]) -> Format:
+def choose_format(form: Format | None, path: Path | None) -> Format:
     """Return the form of the answers.
 
     Args:
@@ -59,8 +58,6 @@ def choose_format(form: Format | None, path: Path | None, clips: Sequence[Path])
         return form or "table"
     if path.is_dir():
         raise UserError(f"--out {path} is a folder; give the name of the file to write.")
-    if path in clips:
-        raise UserError(f"--out {path} is one of the clips; give another file.")
     # Not `Path.exists`, which raises an exception for a name that is too long.
     if not os.path.exists(path.parent):  # noqa: PTH110
         raise UserError(f"--out {path}: there is no folder {path.parent}; make the folder first.")
@@ -115,9 +112,15 @@ class PredictionWriter:
         Raises:
             RunError: the disk is full or fails.
         """
-        with self._stack:
-            if self._form == "table" and self._predictions:
-                self._print_table()
+        try:
+            with self._stack:
+                if self._form == "table" and self._predictions:
+                    self._print_table()
+        except OSError as error:
+            if self._path is None:
+                raise
+            # Closing the file tries again to write what could not be written.
+            raise self._not_written(error) from None
         if self._path is not None:
             say(f"the answers are in {self._path}")
 
@@ -142,7 +145,10 @@ class PredictionWriter:
             # An interrupted command leaves the answers that it has found.
             self._stream.flush()
         except OSError as error:
-            raise RunError(f"{self._path} cannot be written: {error.strerror}.") from None
+            raise self._not_written(error) from None
+
+    def _not_written(self, error: OSError) -> RunError:
+        return RunError(f"{self._path} cannot be written: {error.strerror}.")
 
     def _print_table(self) -> None:
         if self._path is None:

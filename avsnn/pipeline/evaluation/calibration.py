@@ -2,12 +2,14 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import Field
+
+from avsnn.pydantic_base import StrictModel
 
 BINS = 15
 
 
-class CalibrationBin(BaseModel):
+class CalibrationBin(StrictModel):
     """The clips whose confidence lies in one range.
 
     Attributes:
@@ -25,7 +27,7 @@ class CalibrationBin(BaseModel):
     accuracy: float
 
 
-class Calibration(BaseModel):
+class Calibration(StrictModel):
     """The calibration of a network.
 
     Attributes:
@@ -35,7 +37,7 @@ class Calibration(BaseModel):
     """
 
     ece: float
-    bins: list[CalibrationBin]
+    bins: list[CalibrationBin] = Field(min_length=1)
 
 
 def calibrate(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> Calibration:

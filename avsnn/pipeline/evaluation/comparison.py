@@ -5,13 +5,15 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
-from pydantic import BaseModel
-
 from avsnn.pipeline.evaluation.answers import Answer
-from avsnn.pipeline.evaluation.results import RunResults
+from avsnn.pipeline.evaluation.results import RunResults, unique_names
+from avsnn.pydantic_base import StrictModel
+
+# A run with a name that no other compared run has.
+NamedRun = tuple[str, RunResults]
 
 
-class Pair(BaseModel):
+class Pair(StrictModel):
     """Two runs that answered to the same clips.
 
     Attributes:
@@ -34,7 +36,7 @@ class Pair(BaseModel):
     adjusted_p: float
 
 
-class Seeds(BaseModel):
+class Seeds(StrictModel):
     """Runs that differ in their seed only.
 
     Attributes:
@@ -52,7 +54,7 @@ class Seeds(BaseModel):
     deviation: float
 
 
-class Comparison(BaseModel):
+class Comparison(StrictModel):
     """What several runs say together.
 
     Attributes:
@@ -68,12 +70,13 @@ class Comparison(BaseModel):
 
 def compare(results: Sequence[RunResults]) -> Comparison:
     """Compare all pairs of runs, and group the runs that differ in their seed only."""
+    named = list(zip(unique_names(results), results, strict=True))
     pairs, notes = [], []
-    for first, second in combinations(results, 2):
-        if _clips(first.answers) != _clips(second.answers):
+    for first, second in combinations(named, 2):
+        if _clips(first[1].answers) != _clips(second[1].answers):
             notes.append(
-                f"{first.name} and {second.name} answered to other clips, so McNemar's test does "
-                "not compare the two runs."
+                f"{first[0]} and {second[0]} answered to other clips, so McNemar's test does not "
+                "compare the two runs."
             )
             continue
         pairs.append(_pair(first, second))
@@ -81,7 +84,8 @@ def compare(results: Sequence[RunResults]) -> Comparison:
     pairs = [
         pair.model_copy(update={"adjusted_p": p}) for pair, p in zip(pairs, adjusted, strict=True)
     ]
-    return Comparison(pairs=pairs, seeds=_seeds(results), notes=notes)
+    seeds, left_out = _seeds(named)
+    return Comparison(pairs=pairs, seeds=seeds, notes=notes + left_out)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -102,15 +106,15 @@ def _clips(answers: Sequence[Answer]) -> dict[str, str]:
     return {answer.key: answer.truth for answer in answers}
 
 
-def _pair(first: RunResults, second: RunResults) -> Pair:
-    right = {answer.key for answer in second.answers if answer.is_right}
-    outcomes = [(answer.is_right, answer.key in right) for answer in first.answers]
+def _pair(first: NamedRun, second: NamedRun) -> Pair:
+    right = {answer.key for answer in second[1].answers if answer.is_right}
+    outcomes = [(answer.is_right, answer.key in right) for answer in first[1].answers]
     only_first = outcomes.count((True, False))
     only_second = outcomes.count((False, True))
     p = mcnemar(only_first, only_second)
     return Pair(
-        first=first.name,
-        second=second.name,
+        first=first[0],
+        second=second[0],
         clips=len(outcomes),
         only_first=only_first,
         only_second=only_second,
@@ -133,24 +137,34 @@ def with_holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _seeds(results: Sequence[RunResults]) -> list[Seeds]:
-    groups: list[tuple[Any, list[RunResults]]] = []
-    for result in results:
-        facts = result.facts_without_seed
-        for known, members in groups:
-            if known == facts:
-                members.append(result)
-                break
+def _seeds(named: Sequence[NamedRun]) -> tuple[list[Seeds], list[str]]:
+    """Return the groups of runs that differ in their seed only, and what the groups leave out.
+
+    A second run of the same seed is no further sample of the seeds, so only the first run counts.
+    """
+    groups: list[tuple[Any, dict[int, NamedRun]]] = []
+    left_out = []
+    for name, result in named:
+        facts, seed = result.facts_without_seed, result.evaluation.seed
+        members = next((members for known, members in groups if known == facts), None)
+        if members is None:
+            groups.append((facts, {seed: (name, result)}))
+        elif seed in members:
+            left_out.append(
+                f"{name} has the seed of {members[seed][0]}, so the spread over seeds leaves "
+                f"{name} out."
+            )
         else:
-            groups.append((facts, [result]))
-    return [
-        Seeds(
-            method=members[0].evaluation.method,
-            runs=[member.name for member in members],
-            seeds=[member.evaluation.seed for member in members],
-            mean=mean(member.evaluation.top1 for member in members),
-            deviation=stdev(member.evaluation.top1 for member in members),
-        )
-        for _, members in groups
-        if len({member.evaluation.seed for member in members}) > 1
-    ]
+            members[seed] = (name, result)
+    return [_spread(list(members.values())) for _, members in groups if len(members) > 1], left_out
+
+
+def _spread(members: Sequence[NamedRun]) -> Seeds:
+    accuracies = [result.evaluation.top1 for _, result in members]
+    return Seeds(
+        method=members[0][1].evaluation.method,
+        runs=[name for name, _ in members],
+        seeds=[result.evaluation.seed for _, result in members],
+        mean=mean(accuracies),
+        deviation=stdev(accuracies),
+    )

@@ -1,6 +1,7 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,7 +16,6 @@ from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
-    write_if_changed,
 )
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.progress import Progress
@@ -31,7 +31,7 @@ from avsnn.pipeline.evaluation.insight.measure import measure_insight
 from avsnn.pipeline.evaluation.insight.record import Insight
 from avsnn.pipeline.evaluation.intervals import Resampling
 from avsnn.pipeline.evaluation.measures import Evaluation, measure
-from avsnn.pipeline.evaluation.records import R, read_record, write_record
+from avsnn.pipeline.evaluation.records import R, read_record, write_beside, write_record
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.evaluation.robustness.measure import measure_robustness
 from avsnn.pipeline.evaluation.robustness.record import Robustness
@@ -43,7 +43,7 @@ from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading.dataset import require_same_data
 from avsnn.pipeline.rows import Rows
 from avsnn.pipeline.runs.metrics import inspect_metrics
-from avsnn.pipeline.runs.stored_run import StoredRun
+from avsnn.pipeline.runs.stored_run import StoredRun, run_name
 
 # Raise a number by hand when the same checkpoint gets other measures than before.
 EVALUATE_VERSION = 3
@@ -147,7 +147,10 @@ class _Work:
         metrics, damage = inspect_metrics(self._run.folder, config.settings.selection)
         # A training that goes on changes what must be said of the same checkpoint.
         said = caveats(config, evaluation, metrics)
-        evaluation = evaluation.model_copy(update={"caveats": said})
+        evaluation = evaluation.model_copy(
+            # The folder may have another name than at the measurement.
+            update={"caveats": said, "run": run_name(self._run.folder)}
+        )
         self._write(evaluation_path(self._run.folder, self._part), evaluation)
         return RunResults(
             folder=self._run.folder,
@@ -203,7 +206,11 @@ class _Work:
             return None
         if hashlib.sha256(content).hexdigest() != recorded.clips_sha256:
             return None
-        return recorded, answers_from_csv(content)
+        answers = answers_from_csv(content)
+        right = sum(answer.is_right for answer in answers)
+        if (recorded.clips, recorded.top1) != (len(answers), right / max(1, len(answers))):
+            return None
+        return recorded, answers
 
     def _measure(self) -> tuple[Evaluation, list[Answer]]:
         run, scores, opened = self._run, self._scores, self._opened
@@ -221,7 +228,7 @@ class _Work:
         self._require_folder()
         with read_only_allowed():
             remove_partial_files_of_dead_writers(run.folder / "report")
-            write_if_changed(clips_path(run.folder, self._part), content)
+        write_beside(clips_path(run.folder, self._part), content)
         self._write(evaluation_path(run.folder, self._part), evaluation)
         return evaluation, answers
 
@@ -283,7 +290,8 @@ def require_different(folders: Sequence[Path]) -> None:
     """
     seen: dict[Path, Path] = {}
     for folder in folders:
-        place = folder.resolve()
+        # `resolve` refuses a link that leads to itself.
+        place = Path(os.path.realpath(folder))
         if place in seen:
             raise UserError(f"{folder} and {seen[place]} are the same run; give each run once.")
         seen[place] = folder

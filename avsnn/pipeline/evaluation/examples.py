@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel
 from torch import Tensor
 
 from avsnn.pipeline.inference.open_part import OpenPart
 from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading import augment, augment_events
+from avsnn.pydantic_base import StrictModel
 
 # The largest number of each kind of clips. The right answers are of different classes.
 MOST_MISTAKES = 8
@@ -26,7 +26,7 @@ POLARITY_COLOURS = ((0, 114, 178), (213, 94, 0))
 BACKGROUND = 232
 
 
-class Example(BaseModel):
+class Example(StrictModel):
     """One clip as the network sees the clip.
 
     Attributes:
@@ -46,7 +46,7 @@ class Example(BaseModel):
     spectrogram: str
 
 
-class Examples(BaseModel):
+class Examples(StrictModel):
     """The content of ``report/PART-examples.json``.
 
     Attributes:

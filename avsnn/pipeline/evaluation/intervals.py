@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+
+from avsnn.pydantic_base import StrictModel
 
 # With so many samples, the ends of an interval move by a few hundredths of the interval's width
 # from seed to seed.
@@ -15,7 +16,7 @@ SEED = 0
 LEVEL = 0.95
 
 
-class Share(BaseModel):
+class Share(StrictModel):
     """A share of clips with its 95 % interval.
 
     Attributes:

@@ -5,16 +5,17 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, model_validator
+from pydantic import Field, model_validator
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.evaluation.calibration import Calibration, calibrate
 from avsnn.pipeline.evaluation.intervals import Resampling, Share
 from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.runs.stored_run import StoredRun, run_name
+from avsnn.pydantic_base import StrictModel
 
 
-class ClassReport(BaseModel):
+class ClassReport(StrictModel):
     """The measures of one class.
 
     Attributes:
@@ -32,7 +33,7 @@ class ClassReport(BaseModel):
     clips: int
 
 
-class Majority(BaseModel):
+class Majority(StrictModel):
     """The class with the most clips in a part.
 
     Attributes:
@@ -44,7 +45,7 @@ class Majority(BaseModel):
     share: float
 
 
-class Evaluation(BaseModel):
+class Evaluation(StrictModel):
     """The content of ``report/<part>.json``.
 
     Attributes:
@@ -94,7 +95,7 @@ class Evaluation(BaseModel):
     chance: float
     majority: Majority
     calibration: Calibration
-    classes: list[ClassReport]
+    classes: list[ClassReport] = Field(min_length=1)
     confusion: list[list[int]]
     caveats: list[str]
     clips_sha256: str

@@ -1,5 +1,6 @@
 """Everything that was measured on one run: what tables and reports show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,3 +105,12 @@ class RunResults(NamedTuple):
         ``insight.energy`` holds the sums over all layers.
         """
         return Rows([] if self.insight is None else self.insight.energy.layers)
+
+
+def unique_names(results: Sequence[RunResults]) -> list[str]:
+    """Return the name of each run folder, with a number where folders have the same name."""
+    names = [result.name for result in results]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]

@@ -12,7 +12,7 @@ from avsnn.pipeline.engine.atomic_files import (
     remove_partial_files_of_dead_writers,
     write_if_changed,
 )
-from avsnn.pipeline.export.hub_folder import hub_files
+from avsnn.pipeline.export.hub_folder import holds_only_an_export, hub_files
 from avsnn.pipeline.export.nir_file import nir_files
 from avsnn.pipeline.export.onnx_file import onnx_file
 from avsnn.pipeline.export.run_network import NetworkDescription, RunNetwork, open_network
@@ -103,13 +103,15 @@ def _require_place(target: Path, run: Path, *, is_folder: bool) -> None:
         if is_folder and target.exists():
             if not target.is_dir():
                 raise UserError(f"{target} is a file; give the name of a folder to write.")
-            others = {path.name for path in target.iterdir() if not path.name.startswith(".")}
-            if others and "config.json" not in others:
+            is_default = target.resolve() == run.resolve() / "export" / target.name
+            if not is_default and not holds_only_an_export(target):
                 raise UserError(
                     f"{target} holds other files and no earlier export; give another folder."
                 )
         if not is_folder and target.is_dir():
             raise UserError(f"{target} is a folder; give the name of the file to write.")
+        if not is_folder and target.exists() and not target.is_file():
+            raise UserError(f"{target} is no plain file; give the name of a file to write.")
         inside = target.resolve().is_relative_to(run.resolve())
         if inside and not target.resolve().is_relative_to(run.resolve() / "export"):
             raise UserError(

@@ -7,6 +7,7 @@ huggingface``, or a repository of the Hugging Face Hub with the same files.
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from avsnn.errors import UserError
@@ -53,6 +54,8 @@ class SpikingClassifier(
         description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise UserError("the configuration of the model names no list of classes.")
         self.classes = classes
         self.description = description or {}
         self.network = build(
@@ -111,7 +114,11 @@ class SpikingClassifier(
     def _from_pretrained(cls, *, model_id: str, **arguments: Any) -> "SpikingClassifier":
         # By default, the mixin would leave weights untrained that the file does not hold.
         arguments.setdefault("strict", True)
-        model: SpikingClassifier = super()._from_pretrained(model_id=model_id, **arguments)
+        try:
+            model: SpikingClassifier = super()._from_pretrained(model_id=model_id, **arguments)
+        except (ValueError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{model_id} holds no model that avsnn can load ({reason}).") from None
         model._card = _read_card(model_id, arguments)
         return model
 

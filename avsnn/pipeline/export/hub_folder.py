@@ -1,8 +1,10 @@
 """A folder in the form of the Hugging Face Hub: config.json, model.safetensors and README.md."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from avsnn.pipeline.export.model_card import model_card
@@ -39,3 +41,23 @@ def hub_config(about: NetworkDescription) -> dict[str, Any]:
         "tokens": about.tokens,
         "description": about.model_dump(mode="json"),
     }
+
+
+def holds_only_an_export(folder: Path) -> bool:
+    """Return whether a folder holds nothing but an earlier export, whole or cut by a kill.
+
+    The configuration is written last, so the weights alone say whose a cut export is.
+    """
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if not names:
+        return True
+    if not names <= {"config.json", "model.safetensors", "README.md"}:
+        return False
+    try:
+        if "config.json" in names:
+            config = json.loads((folder / "config.json").read_bytes())
+            return isinstance(config, dict) and {"settings", "classes"} <= config.keys()
+        with safe_open(folder / "model.safetensors", "pt") as weights:
+            return all(name.startswith(PREFIX) for name in weights.keys())  # noqa: SIM118
+    except (OSError, ValueError, RecursionError, SafetensorError):
+        return False

@@ -1,5 +1,6 @@
 """Reads the samples of sound files: with soundfile, or with PyAV what soundfile reads wrongly."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,7 +79,7 @@ def read_samples(path: Path) -> Samples:
     tells_count = not is_mp3_without_count(path)
     if tells_count:
         try:
-            with soundfile.SoundFile(path) as file:
+            with soundfile.SoundFile(os.fsencode(path)) as file:
                 is_known = file.subtype in SUBTYPES_OF_SOUNDFILE and file.frames != UNKNOWN_COUNT
                 if is_known:
                     samples = _read_with_soundfile(file)

@@ -123,7 +123,7 @@ def _files_of(path: Path, *, has_events: bool) -> tuple[list[File], int]:
     # Not `Path.is_dir`, which raises an exception for a name that is too long.
     if os.path.isdir(path):  # noqa: PTH112
         found = list(walk_files(path))
-        wanted = [file for file in found if _may_be_clip(file)]
+        wanted = [file for file in found if _may_be_clip(file, path)]
         return [as_file(file, "", path) for file in wanted], len(found) - len(wanted)
     if os.path.exists(path):  # noqa: PTH110
         return [as_file(path, "", path.parent)], 0
@@ -138,8 +138,9 @@ def _is_sound(file: Path, *, has_events: bool) -> bool:
     return file.suffix.lower() in (AUDIO_SUFFIXES if has_events else SOUND_SUFFIXES)
 
 
-def _may_be_clip(file: Path) -> bool:
-    return not file.name.startswith(".") and file.suffix.lower() not in OTHER_SUFFIXES
+def _may_be_clip(file: Path, top: Path) -> bool:
+    is_hidden = any(part.startswith(".") for part in file.relative_to(top).parts)
+    return not is_hidden and file.suffix.lower() not in OTHER_SUFFIXES
 
 
 def _pair(files: list[File]) -> dict[str, File]:
@@ -190,7 +191,7 @@ def _stems_in(folder: Path) -> dict[str, list[Path]]:
         paths = []
     for path in paths:
         # Not `Path.is_dir`, which raises an exception for a link that leads to itself.
-        if _may_be_clip(path) and not os.path.isdir(path):  # noqa: PTH112
+        if _may_be_clip(path, folder) and not os.path.isdir(path):  # noqa: PTH112
             stems[path.stem].append(path)
     return stems
 

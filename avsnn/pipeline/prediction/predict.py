@@ -5,6 +5,7 @@ hold, and the network answers for one batch after the other. The answer for a cl
 `evaluate` for the same clip in the prepared data set.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.inference.device import choose_kernels, choose_precision
@@ -41,7 +43,7 @@ CLIPS_ON_CPU = 32
 # Number of classes that a prediction names.
 TOP = 3
 
-# Clips that each child process decodes ahead of the network, beside those of one batch.
+# Clips that each child process decodes ahead. Decoded clips that wait take memory.
 DECODED_AHEAD = 4
 
 
@@ -66,6 +68,7 @@ def predict_files(
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
+    out: Path | None = None,
 ) -> Generator[Prediction]:
     """Return the answers of a network for clips in files and folders, one clip after the other.
 
@@ -80,12 +83,16 @@ def predict_files(
         workers: number of child processes that decode; None takes one for each core.
         progress: told of every clip.
         say: gets one sentence at a time that a person should read.
+        out: the file that the caller is going to write; None for none.
 
     Raises:
-        UserError: a path does not exist, no file could be a clip, the checkpoint does not fit the
-            run, or the network needs more memory than there is.
+        UserError: a path does not exist, no file could be a clip, `out` would replace a file of a
+            clip or of the run, the checkpoint does not fit the run, or the network needs more
+            memory than there is.
         RunError: the checkpoint cannot be read.
     """
+    if workers is not None and workers < 1:
+        raise UserError(f"workers must be 1 or more, not {workers}.")
     config = run.config
     found = find_clips(paths, has_events=config.manifest.has_events)
     if found.passed_over:
@@ -93,9 +100,25 @@ def predict_files(
         files = "1 file that is" if one else f"{found.passed_over:,} files that are"
         ends = "ends" if one else "end"
         say(f"predict passes over {files} hidden or {ends} in .txt, .csv or the like")
+    if out is not None:
+        _require_harmless(out, run.folder, found.clips)
     network = _Network(run, device, say)
     workers = min(workers or usable_cores(), len(found.clips))
     return _predictions(network, found.clips, workers, progress)
+
+
+def _require_harmless(out: Path, run: Path, clips: list[FoundClip]) -> None:
+    """Refuse a file to write that is a file of a clip or of the run.
+
+    Raises:
+        UserError: writing the file would destroy the other file.
+    """
+    place = os.path.realpath(out)
+    if Path(place).is_relative_to(os.path.realpath(run)):
+        raise UserError(f"--out {out} is in the run folder; give a place outside {run}.")
+    files = {os.path.realpath(file.path) for clip in clips for file in clip if file is not None}
+    if place in files:
+        raise UserError(f"--out {out} is one of the clips; give another file.")
 
 
 def _predictions(
@@ -105,8 +128,7 @@ def _predictions(
         progress.start("predict", len(clips), "clips")
     # The sandbox ends first, so that the thread does not wait for a decoder that hangs.
     with _thread_for_rows() as thread, Sandbox(workers) as sandbox:
-        ahead = network.batch_size + DECODED_AHEAD * workers
-        decoded = _decoded(clips, sandbox, network.config, ahead)
+        decoded = _decoded(clips, sandbox, network.config, DECODED_AHEAD * workers)
         samples = (network.sample(clip, pending) for clip, pending in decoded)
         try:
             pending = thread.submit(_next_samples, samples, network.batch_size)
@@ -218,11 +240,15 @@ class _Network:
         rows = [sample.rows for sample in samples if sample.rows is not None]
         if rows:
             logits = self._logits(rows)
-            shares = logits.softmax(1)
+            # In float64, as an evaluation computes the confidence.
+            shares = logits.double().softmax(1)
             # A stable order: of equal logits, the one of the lower class counts as higher.
             orders = logits.sort(dim=1, descending=True, stable=True).indices[:, :TOP]
             answered = (sample.prediction for sample in samples if sample.rows is not None)
             for prediction, share, order in zip(answered, shares, orders, strict=True):
+                if not share.isfinite().all():
+                    prediction.reason = "the network gives scores that are NaN or infinite"
+                    continue
                 prediction.top = [
                     Choice(name=self._classes[i], confidence=float(share[i]))
                     for i in order.tolist()

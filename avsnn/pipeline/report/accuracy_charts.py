@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from avsnn.pipeline.report.labels import Run
+from avsnn.pipeline.report.labels import Run, common_chance
 from avsnn.pipeline.report.specs import (
     DASHED_RULE,
     SHARE_AXIS,
+    SHARE_SCALE,
     colour,
     distinct,
     dots,
@@ -46,7 +47,7 @@ def accuracy_chart(runs: Sequence[Run]) -> Chart:
             rows.append([run.label, "top-5", five.value, five.low, five.high])
     spec = dots(
         columns,
-        x=value("share", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
+        x=value("share", "share of clips", axis=SHARE_AXIS, scale=SHARE_SCALE),
         y="run",
         series="what",
         names=distinct(rows, 1),
@@ -77,7 +78,7 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
         for one in run.results.evaluation.calibration.bins
         if one.clips
     ]
-    axis = {"axis": SHARE_AXIS, "scale": {"domain": [0, 1]}}
+    axis = {"axis": SHARE_AXIS, "scale": SHARE_SCALE}
     over = {
         "x": value("confidence", "mean confidence", **axis),
         "y": value("accuracy", "accuracy", **axis),
@@ -111,7 +112,8 @@ def calibration_chart(runs: Sequence[Run]) -> Chart:
     )
     note = (
         "On the dashed line, the network is right as often as its confidence says; below the line, "
-        "the network is too sure. A larger dot stands for more clips."
+        "the network is too sure, and above the line not sure enough. A larger dot stands for more "
+        "clips."
     )
     return Chart("calibration", "Reliability diagram", note, Table(columns, rows), spec)
 
@@ -137,7 +139,7 @@ def f1_chart(runs: Sequence[Run]) -> Chart:
     rows.sort(key=lambda row: best_first[row[0]])
     spec = dots(
         columns,
-        x=value("f1", "F1", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
+        x=value("f1", "F1", axis=SHARE_AXIS, scale=SHARE_SCALE),
         y="name",
         series="run",
         names=_labels(runs),
@@ -173,7 +175,7 @@ def confusion_chart(run: Run) -> Chart:
         # The axes take their order from the first rows, which are the diagonal.
         rows.sort(key=lambda row: row[0] != row[1])
     step = 34 if numbered else max(3, min(14, 900 // len(names)))
-    labels = {"labelOverlap": True, "ticks": False, "domain": False, "labelLimit": 120}
+    labels = {"labelOverlap": not numbered, "ticks": False, "domain": False, "labelLimit": 120}
     slanted = {"labelAngle": 0 if max(map(len, names)) <= 3 and numbered else -45}
     place = {
         "x": nominal("answer", "answer", axis={**labels, **slanted}),
@@ -248,10 +250,10 @@ def compared_lines(
     spec = lines(
         columns,
         x=nominal(condition.key, condition.title, axis={"labelAngle": 0}),
-        y=value("top1", "top-1", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
+        y=value("top1", "top-1", axis=SHARE_AXIS, scale=SHARE_SCALE),
         series="run",
         names=distinct(rows, 0),
         band=True,
-        level=runs[0].results.evaluation.chance,
+        level=common_chance(runs),
     )
     return Chart(name, title, note, Table(columns, rows), spec)

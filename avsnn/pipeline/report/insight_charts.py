@@ -10,7 +10,6 @@ from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.robustness_charts import INTERVAL
 from avsnn.pipeline.report.specs import (
     SHARE_AXIS,
-    Spec,
     colour,
     distinct,
     nominal,
@@ -35,7 +34,7 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
         Column("uj", "Energy per clip in µJ", "number"),
         Column("macs", "MACs", "count"),
         Column("acs", "ACs", "count"),
-        Column("attention", "Share of attention", "percent"),
+        Column("attention", "Share of attention products", "percent"),
         Column("parameters", "Parameters", "count"),
     ]
     rows: list[list[Any]] = []
@@ -46,12 +45,14 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
         rows.append([run.label, "spiking", spiking, found.macs, found.acs, share, size])
         ann = found.ann_energy_pj / 1e6
         rows.append([run.label, "same network as ANN", ann, found.ann_macs, 0, None, size])
+    # The label of the longest bar needs room beside the bar, also on a phone.
+    room = {"domain": [0, 1.25 * max(row[2] for row in rows) or 1], "nice": False}
     spec = whole(
         {
             "encoding": {
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("network"),
-                "x": value("uj", "µJ per clip", axis={"tickCount": 5}),
+                "x": value("uj", "µJ per clip", axis={"tickCount": 5}, scale=room),
                 "tooltip": tooltip(columns),
             },
             "layer": [
@@ -66,8 +67,8 @@ def energy_chart(runs: Sequence[Run]) -> Chart:
     )
     note = (
         f"Arithmetic in 45 nm at 32 bits: {MAC_PJ} pJ for a multiply-accumulate (MAC), {AC_PJ} pJ "
-        "for an accumulate (AC). Attention counts; moving data does not. An ANN reads a static "
-        "image once, not T times."
+        "for an accumulate (AC). The products of the attention count, moving data does not. An ANN "
+        "reads a static image once, not T times."
     )
     return Chart("energy", "Energy per inference", note, Table(columns, rows), spec)
 
@@ -99,35 +100,37 @@ def layer_energy_chart(run: Run, inside: Insight) -> Chart:
     ]
     labels = {"ticks": False, "domain": False, "labelLimit": 230, "labelFontSize": 11}
     place = nominal("layer", axis=labels)
-    axis: Spec = {"axis": {"tickCount": 6}}
+    # Two layers of one chart share their axis, so both need the same title.
+    title, axis = "energy per clip in nJ", {"tickCount": 6}
+    hue = colour("network", ["spiking network", "same layer as ANN"])
+    del hue["field"]
     spec = whole(
         {
             "layer": [
                 {
-                    "mark": {"type": "bar", "color": "var(--series-1)"},
+                    "mark": {"type": "bar"},
                     "encoding": {
                         "y": place,
-                        "x": value("nj", "nJ per clip", **axis),
+                        "x": value("nj", title, axis=axis),
+                        "color": {**hue, "datum": "spiking network"},
                         "tooltip": tooltip(columns),
                     },
                 },
                 {
-                    "mark": {
-                        "type": "tick",
-                        "color": "var(--series-2)",
-                        "thickness": 3,
-                        "size": 15,
+                    "mark": {"type": "tick", "thickness": 3, "size": 15, "opacity": 1},
+                    "encoding": {
+                        "y": place,
+                        "x": value("ann", title, axis=axis),
+                        "color": {**hue, "datum": "same layer as ANN"},
                     },
-                    "encoding": {"y": place, "x": value("ann", **axis)},
                 },
             ]
         },
         height=15 * len(rows),
     )
-    note = "Bars are the spiking layers, lines are the same layers of an ANN."
-    title = f"Energy of every layer of {run.label}"
-    name = f"layers-{run.number}"
-    return Chart(name, title, note, Table(columns, rows), spec, "wide", narrowest=460)
+    note = "Bars are the layers of the spiking network, ticks are the same layers of an ANN."
+    name, heading = f"layers-{run.number}", f"Energy of every layer of {run.label}"
+    return Chart(name, heading, note, Table(columns, rows), spec, "wide", narrowest=460)
 
 
 def steps_chart(runs: Sequence[Run]) -> Chart:
@@ -168,7 +171,9 @@ def contribution_chart(runs: Sequence[Run]) -> Chart | None:
             "encoding": {
                 "y": nominal("run", axis={"ticks": False, "domain": False}),
                 "yOffset": nominal("part"),
-                "x": value("share", "part of the top-1 accuracy", axis=SHARE_AXIS),
+                "x": value(
+                    "share", "part of the top-1 accuracy", axis=SHARE_AXIS, scale={"domainMax": 1}
+                ),
                 "color": colour("part", distinct(rows, 1)),
                 "tooltip": tooltip(columns),
             },
@@ -197,7 +202,8 @@ def embedding_chart(run: Run, inside: Insight) -> Chart:
         [clip.key, clip.truth, clip.answer, clip.x, clip.y, _yes(clip.truth == clip.answer)]
         for clip in inside.embedding.clips
     ]
-    rows.sort(key=lambda row: row[1])
+    order = {one.name: place for place, one in enumerate(run.results.evaluation.classes)}
+    rows.sort(key=lambda row: order.get(row[1], len(order)))
     classes = distinct(rows, 1)
     hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}}
     place = {
@@ -283,7 +289,9 @@ def _raster(run: Run, number: int, raster: Raster) -> Chart:
         height=190,
     )
     cells = raster.steps * raster.neurons
-    fired = f"{len(raster.spikes):,} spikes in {cells:,} places" if raster.spikes else "silent"
+    fired = f"{len(raster.spikes):,} spikes in {cells:,} places"
+    if not raster.spikes:
+        fired = "This layer is silent: no neuron spikes for this clip."
     name = f"raster-{run.number}-{number}"
     # A chart without data has no scales.
     chart = spec if raster.spikes else None
@@ -296,7 +304,7 @@ def neurobench_table(runs: Sequence[Run]) -> Chart:
     found = measured(runs)
     columns = [
         Column("key", "Key"),
-        *(Column(f"run{run.number}", run.label, "number") for run, _ in found),
+        *(Column(run.label, run.label, "number") for run, _ in found),
     ]
     plain = ("Footprint", "ParameterCount", "ConnectionSparsity", "ActivationSparsity")
     rows: list[list[Any]] = [

@@ -9,14 +9,14 @@ from typing import Any
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
-    write_if_changed,
 )
 from avsnn.pipeline.evaluation.comparison import Comparison
+from avsnn.pipeline.evaluation.records import write_beside
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.report.clips import attention_of
 from avsnn.pipeline.report.commands import commands
 from avsnn.pipeline.report.javascript import vega_script
-from avsnn.pipeline.report.labels import Run, label_runs
+from avsnn.pipeline.report.labels import Run, describe_runs, label_runs
 from avsnn.pipeline.report.sections import Section, make_sections
 from avsnn.pipeline.report.summary import shared_caveats, summarise
 from avsnn.pipeline.report.tables import percent, plain, written
@@ -40,9 +40,7 @@ def write_report(
     with read_only_allowed():
         if path.parent.exists():
             remove_partial_files_of_dead_writers(path.parent)
-        write_if_changed(path, page)
-        return path
-    return None
+    return path if write_beside(path, page) else None
 
 
 def make_page(results: Sequence[RunResults], comparison: Comparison | None) -> str:
@@ -60,12 +58,13 @@ def make_page(results: Sequence[RunResults], comparison: Comparison | None) -> s
     )
     environment.filters |= {"written": written, "percent": percent}
     runs = label_runs(results)
+    title, lead = describe_runs(runs)
     sections = make_sections(runs, comparison)
     summaries = [summarise(run, comparison) for run in runs]
     page: str = environment.get_template("page.html.jinja").render(
         runs=runs,
-        title=results[0].config.manifest.title,
-        evaluation=results[0].evaluation,
+        title=title,
+        lead=lead,
         summaries=summaries,
         caveats=shared_caveats(summaries),
         sections=sections,

@@ -21,6 +21,12 @@ def choose_place(out: Path | None, runs: Sequence[Path]) -> Path:
     """
     if out is None:
         return runs[0] / "report" / NAME if len(runs) == 1 else Path(NAME)
+    try:
+        out.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}.") from None
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the path of a file, such as {out / NAME}.")
     if out.suffix.lower() not in (".html", ".htm"):

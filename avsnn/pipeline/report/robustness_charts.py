@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from avsnn.pipeline.evaluation.robustness.record import NoisePoint
 from avsnn.pipeline.report.accuracy_charts import compared_lines
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, dots, value
+from avsnn.pipeline.report.specs import SHARE_AXIS, SHARE_SCALE, distinct, dots, value
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
 READING = "Bands are 95 % intervals, the dashed line is chance."
@@ -23,6 +23,8 @@ INTERVAL = (
     Column("low", "Lower end (95 %)", "percent"),
     Column("high", "Upper end (95 %)", "percent"),
 )
+
+CHANCE = Column("chance", "Chance", "percent")
 
 
 def noise_charts(runs: Sequence[Run]) -> list[Chart]:
@@ -47,36 +49,38 @@ def noise_charts(runs: Sequence[Run]) -> list[Chart]:
 
 def missing_chart(runs: Sequence[Run]) -> Chart | None:
     """Return the accuracy without one modality; None if nobody measured the accuracy."""
-    columns = [Column("condition", "Input"), Column("run", "Run"), *INTERVAL]
+    columns = [Column("condition", "Input"), Column("run", "Run"), *INTERVAL, CHANCE]
     rows = []
     for run in runs:
         found = run.results.robustness
         if found is None or not found.missing:
             continue
-        whole = run.results.evaluation.top1_interval
-        rows.append(["picture and sound", run.label, whole.value, whole.low, whole.high])
+        whole, chance = run.results.evaluation.top1_interval, run.results.evaluation.chance
+        rows.append(["picture and sound", run.label, whole.value, whole.low, whole.high, chance])
         for one in found.missing:
             condition = f"{MODALITIES[one.missing]} ({one.filling})"
-            rows.append([condition, run.label, one.top1.value, one.top1.low, one.top1.high])
+            share = one.top1
+            rows.append([condition, run.label, share.value, share.low, share.high, chance])
     note = "The network lacks one modality; brackets say what the network gets instead."
     return _shares(runs, "missing", "A missing modality", note, columns, rows)
 
 
 def swapped_chart(runs: Sequence[Run]) -> Chart | None:
     """Return whom each network follows if sound and picture disagree; None if not measured."""
-    columns = [Column("condition", "The answer names"), Column("run", "Run"), *INTERVAL]
+    columns = [Column("condition", "The answer names"), Column("run", "Run"), *INTERVAL, CHANCE]
     rows = []
     for run in runs:
         found = run.results.robustness
         if found is None or found.swapped is None:
             continue
-        swapped = found.swapped
-        for condition, share in (
-            ("class of the picture", swapped.follows_visual),
-            ("class of the sound", swapped.follows_audio),
-            ("neither", swapped.follows_neither),
+        swapped, chance = found.swapped, run.results.evaluation.chance
+        # The two classes of a clip differ, so an answer drawn evenly names neither in the rest.
+        for condition, share, level in (
+            ("class of the picture", swapped.follows_visual, chance),
+            ("class of the sound", swapped.follows_audio, chance),
+            ("neither", swapped.follows_neither, max(0.0, 1 - 2 * chance)),
         ):
-            rows.append([condition, run.label, share.value, share.low, share.high])
+            rows.append([condition, run.label, share.value, share.low, share.high, level])
     note = "Each clip gets the sound of a clip of another class."
     return _shares(runs, "swapped", "A swapped modality", note, columns, rows)
 
@@ -113,16 +117,16 @@ def _shares(
         return None
     spec = dots(
         columns,
-        x=value("top1", "share of clips", axis=SHARE_AXIS, scale={"domain": [0, 1]}),
+        x=value("top1", "share of clips", axis=SHARE_AXIS, scale=SHARE_SCALE),
         y="condition",
         series="run",
         names=[run.label for run in runs],
         interval=True,
-        level=runs[0].results.evaluation.chance,
+        level=CHANCE.key,
         rows=len(distinct(rows, 0)),
     )
-    dashed = f"{note} Whiskers are 95 % intervals, the dashed line is chance."
-    return Chart(name, title, dashed, Table(columns, rows), spec)
+    reading = f"{note} Whiskers are 95 % intervals, the grey line of each row is chance."
+    return Chart(name, title, reading, Table(columns, rows), spec)
 
 
 def _where(runs: Sequence[Run], target: str) -> str:

@@ -55,7 +55,7 @@ def make_sections(runs: Sequence[Run], comparison: Comparison | None) -> list[Se
     """Return the sections that have something to show, in the order of the page."""
     sections = [
         _accuracy(runs),
-        _comparison(comparison),
+        _comparison(runs, comparison),
         _mistakes(runs),
         _network(runs),
         _energy(runs),
@@ -73,10 +73,10 @@ def _accuracy(runs: Sequence[Run]) -> Section:
     return Section("accuracy", "Accuracy", [], charts, [], [])
 
 
-def _comparison(comparison: Comparison | None) -> Section | None:
+def _comparison(runs: Sequence[Run], comparison: Comparison | None) -> Section | None:
     if comparison is None or not (comparison.pairs or comparison.seeds or comparison.notes):
         return None
-    charts = []
+    charts, labels = [], {run.name: run.label for run in runs}
     if comparison.pairs:
         columns = [
             Column("first", "Run"),
@@ -87,7 +87,14 @@ def _comparison(comparison: Comparison | None) -> Section | None:
             Column("p", "p", "number"),
             Column("adjusted_p", "p (Holm)", "number"),
         ]
-        rows = [[getattr(pair, column.key) for column in columns] for pair in comparison.pairs]
+        rows = [
+            [
+                labels[pair.first],
+                labels[pair.second],
+                *(getattr(pair, column.key) for column in columns[2:]),
+            ]
+            for pair in comparison.pairs
+        ]
         note = (
             "McNemar's exact test on the same clips: a small p says that a difference of this size "
             "is unlikely if both runs were right equally often. Holm's correction is for the "
@@ -100,12 +107,12 @@ def _comparison(comparison: Comparison | None) -> Section | None:
             Column("runs", "Runs"),
             Column("seeds", "Seeds"),
             Column("mean", "Mean top-1", "percent"),
-            Column("deviation", "Standard deviation", "percent"),
+            Column("deviation", "Standard deviation", "points"),
         ]
         rows = [
             [
                 one.method,
-                ", ".join(one.runs),
+                "; ".join(labels.get(name, name) for name in one.runs),
                 ", ".join(map(str, one.seeds)),
                 one.mean,
                 one.deviation,

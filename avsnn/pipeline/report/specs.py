@@ -38,6 +38,7 @@ CONFIG: Spec = {
         "titleFontWeight": 500,
         "titlePadding": 8,
         "labelLimit": 150,
+        "labelSeparation": 6,
     },
     "legend": {
         "labelColor": "var(--ink)",
@@ -50,15 +51,21 @@ CONFIG: Spec = {
         "symbolStrokeWidth": 2,
         "symbolSize": 70,
         "symbolOpacity": 1,
-        "labelLimit": 200,
-        "columns": {"expr": "width < 420 ? 1 : width < 640 ? 2 : 3"},
+        # The script of the page sets both, from the names and the width of the figure.
+        "labelLimit": {"expr": "legendLimit"},
+        "columns": {"expr": "legendColumns"},
         "rowPadding": 3,
+        # Two legends stand below each other, because a phone is too narrow for two in a row.
+        "layout": {"top": {"direction": "vertical", "anchor": "start"}},
     },
     "text": {"fill": "var(--ink)", "fontSize": 12},
     "rule": {"color": "var(--soft)"},
 }
 
-SHARE_AXIS: Spec = {"format": ".0%", "tickCount": 5}
+# Where the labels of all ticks are too close, Vega leaves out every second label. Of five labels,
+# the labels at both ends and the label in the middle stay.
+SHARE_AXIS: Spec = {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}
+SHARE_SCALE: Spec = {"domain": [0, 1]}
 DASHED_RULE: Spec = {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"}
 
 
@@ -113,6 +120,11 @@ def shape(key: str, names: Sequence[str]) -> Spec:
     return _series(key, names, turns)
 
 
+def dashes(key: str, names: Sequence[str]) -> Spec:
+    """Return an encoding of the dashes of a line for each name."""
+    return _series(key, names, DASHES)
+
+
 def distinct(rows: Sequence[Sequence[Any]], place: int) -> list[str]:
     """Return the names in a column, each once, in the order of the rows."""
     return list(dict.fromkeys(row[place] for row in rows))
@@ -131,6 +143,7 @@ def lines(
     y: Spec,
     series: str,
     names: Sequence[str],
+    dash: Spec | None = None,
     band: bool = False,
     level: float | None = None,
 ) -> Spec:
@@ -142,6 +155,8 @@ def lines(
         y: the encoding of y.
         series: the column that tells the lines apart.
         names: the names of the lines.
+        dash: the encoding of the dashes, if a second column tells the lines apart; None makes the
+            dashes follow ``series``.
         band: whether the columns ``low`` and ``high`` give an interval at every point.
         level: a level of y that a dashed rule marks.
     """
@@ -154,9 +169,9 @@ def lines(
         layers.append(
             {"mark": {"type": "area", "opacity": 0.16}, "encoding": {**ends, "color": hue}}
         )
-    dash = _series(series, names, DASHES)
     over = {"x": x, "y": y, "color": hue}
-    layers.append({"mark": {"type": "line"}, "encoding": {**over, "strokeDash": dash}})
+    dashed = {**over, "strokeDash": dash or dashes(series, names)}
+    layers.append({"mark": {"type": "line"}, "encoding": dashed})
     layers.append(
         {
             "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
@@ -174,7 +189,7 @@ def dots(
     series: str,
     names: Sequence[str],
     interval: bool,
-    level: float | None = None,
+    level: str | None = None,
     rows: int,
 ) -> Spec:
     """Return dots over rows of names, with whiskers where there is an interval.
@@ -186,7 +201,7 @@ def dots(
         series: the column that tells dots of one row apart.
         names: the names of the kinds of dots.
         interval: whether the columns ``low`` and ``high`` give an interval.
-        level: a level of x that a dashed rule marks.
+        level: the column with a level of x that a tick marks in each row.
         rows: number of rows.
     """
     place = {
@@ -195,8 +210,10 @@ def dots(
     }
     hue, form = colour(series, names), shape(series, names)
     layers: list[Spec] = []
+    step = max(22, 15 * len(names))
     if level is not None:
-        layers.append({"mark": DASHED_RULE, "encoding": {"x": {"datum": level}}})
+        tick = {"type": "tick", "size": step, "thickness": 1.5, "color": "var(--soft)"}
+        layers.append({"mark": tick, "encoding": {"y": place["y"], "x": {**x, "field": level}}})
     if interval:
         ends = {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": hue}
         layers.append({"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**place, **ends}})
@@ -206,4 +223,4 @@ def dots(
             "encoding": {**place, "x": x, "color": hue, "shape": form, "tooltip": tooltip(columns)},
         }
     )
-    return whole({"layer": layers}, height=rows * max(22, 15 * len(names)))
+    return whole({"layer": layers}, height=rows * step)

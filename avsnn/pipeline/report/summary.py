@@ -48,8 +48,9 @@ def summarise(run: Run, comparison: Comparison | None) -> Summary:
     evaluation, settings = run.results.evaluation, run.results.config.settings
     chosen = evaluation.selection
     line = (
-        f"{evaluation.method}, C = {settings.model.channels}, T = {settings.model.steps}, seed "
-        f"{evaluation.seed}, epoch {evaluation.epoch or 'unknown'} "
+        f"{evaluation.dataset}, {evaluation.method}, C = {settings.model.channels}, "
+        f"T = {settings.model.steps}, seed {evaluation.seed}, "
+        f"epoch {evaluation.epoch or 'unknown'} "
         f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
     )
     facts = [_how_good(evaluation), _how_sure(evaluation)]
@@ -73,24 +74,34 @@ def caveats(run: Run) -> list[str]:
 
 
 def _how_good(evaluation: Evaluation) -> Fact:
-    interval = evaluation.top1_interval
     top5 = "" if evaluation.top5 is None else f" Top-5 is {percent(evaluation.top5)}."
-    detail = (
-        f"Top-1 of {evaluation.clips:,} clips; 95 % interval {percent(interval.low)} to "
-        f"{percent(interval.high)}.{top5}"
-    )
+    detail = f"Top-1 of {evaluation.clips:,} clips.{top5}"
     return Fact("How good?", percent(evaluation.top1), detail)
 
 
 def _how_sure(evaluation: Evaluation) -> Fact:
     interval = evaluation.top1_interval
-    half = 50 * (interval.high - interval.low)
+    # Without a hit or without a miss, every sample of the bootstrap would be the same.
+    method = "bootstrap" if 0 < evaluation.top1 < 1 else "exact binomial interval"
     detail = (
-        f"Half the width of the interval, from {evaluation.resampled_units:,} "
-        f"{evaluation.resampled} drawn again. The confidence is off by "
-        f"{100 * evaluation.calibration.ece:.1f} points on average (ECE)."
+        f"95 % interval of top-1: {method} over {evaluation.resampled_units:,} "
+        f"{evaluation.resampled}. {_direction(evaluation)}"
     )
-    return Fact("How sure?", f"± {half:.1f} points", detail)
+    return Fact("How sure?", f"{percent(interval.low)} to {percent(interval.high)}", detail)
+
+
+def _direction(evaluation: Evaluation) -> str:
+    """Return a sentence on the calibration: whether the network is too sure, and how much."""
+    found = evaluation.calibration
+    confidence = sum(one.clips * one.confidence for one in found.bins) / evaluation.clips
+    points = 100 * (confidence - evaluation.top1)
+    where = f"{abs(points):.1f} points {'above' if points > 0 else 'below'} the accuracy"
+    if round(abs(points), 1) == 0:
+        where = "equal to the accuracy"
+    return (
+        f"The mean confidence is {percent(confidence)}, {where}; the expected calibration error "
+        f"(ECE) is {100 * found.ece:.1f} points."
+    )
 
 
 def _against_what(run: Run, evaluation: Evaluation, comparison: Comparison | None) -> Fact:
@@ -107,7 +118,7 @@ def _verdict(run: Run, comparison: Comparison | None) -> str:
     pairs = [
         pair
         for pair in (comparison.pairs if comparison else ())
-        if run.results.name in (pair.first, pair.second)
+        if run.name in (pair.first, pair.second)
     ]
     if not pairs:
         return ""
@@ -126,7 +137,7 @@ def _at_what_energy(run: Run) -> Fact:
     if energy.energy_pj:
         versus += f", {energy.ann_energy_pj / energy.energy_pj:.1f} times as much"
     detail = (
-        f"Arithmetic per clip in 45 nm, attention counted. {versus}. "
+        f"Arithmetic per clip in 45 nm, with the products of the attention. {versus}. "
         f"{energy.parameters:,} parameters."
     )
     return Fact(question, with_prefix(energy.energy_pj, "J"), detail)

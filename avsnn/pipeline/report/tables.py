@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
-Form = Literal["text", "percent", "number", "count"]
+Form = Literal["text", "percent", "points", "number", "count"]
 
 # A page shows so many rows of a table; the download has all rows.
 MOST_ROWS = 100
@@ -67,6 +67,8 @@ def written(value: Any, form: Form) -> str:
         return UNKNOWN
     if form == "percent":
         return percent(value)
+    if form == "points":
+        return f"{100 * value:.1f} points"
     if form == "count":
         return f"{value:,.0f}"
     if form == "number":

@@ -5,7 +5,17 @@ from math import ceil
 from typing import Any
 
 from avsnn.pipeline.report.labels import Run
-from avsnn.pipeline.report.specs import SHARE_AXIS, distinct, lines, nominal, tooltip, value, whole
+from avsnn.pipeline.report.specs import (
+    SHARE_AXIS,
+    SHARE_SCALE,
+    dashes,
+    distinct,
+    lines,
+    nominal,
+    tooltip,
+    value,
+    whole,
+)
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
 PARTS = ("train", "val", "test")
@@ -21,12 +31,13 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
     loss = "The loss of the training part includes label smoothing and alignment."
     for name, note, form in (("loss", loss, "number"), ("accuracy", "", "percent")):
         columns = [
-            Column("line", "Line"),
+            Column("run", "Run"),
+            Column("part", "Part"),
             Column("epoch", "Epoch", "count"),
             Column("value", name.capitalize(), form),  # type: ignore[arg-type]
         ]
         rows = [
-            [f"{run.label}, {part}" if len(runs) > 1 else part, line["epoch"], line.get(key)]
+            [run.label, part, line["epoch"], line.get(key)]
             for run in runs
             for part in PARTS
             for key in [name if part == "train" else f"{part}_{name}"]
@@ -35,13 +46,18 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
         ]
         axis: dict[str, Any] = {}
         if name == "accuracy":
-            axis = {"axis": SHARE_AXIS, "scale": {"domain": [0, 1]}}
+            axis = {"axis": SHARE_AXIS, "scale": SHARE_SCALE}
+        of_runs, parts = distinct(rows, 0), distinct(rows, 1)
+        # With several runs, the colour is the run and the dash is the part: two short legends.
+        several = len(of_runs) > 1
         spec = lines(
             columns,
             x=value("epoch", "epoch", axis={"tickMinStep": 1, "format": "d", "grid": False}),
             y=value("value", name, **axis),
-            series="line",
-            names=distinct(rows, 0),
+            series="run" if several else "part",
+            names=of_runs if several else parts,
+            # A longer symbol shows a whole period of the dashes.
+            dash={**dashes("part", parts), "legend": {"symbolSize": 350}} if several else None,
         )
         if rows:
             title = f"{name.capitalize()} over the epochs"

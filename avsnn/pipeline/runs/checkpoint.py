@@ -75,7 +75,14 @@ def parse_checkpoint(path: Path, content: bytes) -> Checkpoint:
         tensors = load(content)
         facts = json.loads(_metadata(content)["avsnn"])
         digest = facts.pop("sha256")
-    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedError(f"{path} is damaged ({reason}).") from None
     if _digest(tensors, facts) != digest:

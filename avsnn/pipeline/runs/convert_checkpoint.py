@@ -144,6 +144,10 @@ def _require_plain_numbers(state: Mapping[str, torch.Tensor]) -> None:
         )
         if not is_plain:
             raise ValueError(f"{name} is sparse, quantized, complex or without content")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} has more values than the file holds")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise ValueError(f"{name} holds a negative variance")
         if not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} holds a value that is NaN or infinite")
 

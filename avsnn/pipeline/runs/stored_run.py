@@ -26,13 +26,15 @@ class StoredRun:
         checkpoint: path of the best checkpoint.
 
     Raises:
-        UserError: the folder is not a run, or has no checkpoint yet.
+        UserError: the folder is not a run, or has no checkpoint yet; or `root` is no folder.
     """
 
     def __init__(self, folder: Path, *, root: Path | None = None) -> None:
         self.folder = folder
         self.config: RunConfig = load_config(folder)
         if root is not None:
+            if not root.is_dir():
+                raise UserError(f"--root {root}: there is no such folder.")
             self.config = self.config.model_copy(update={"root": root.absolute()})
         self.checkpoint = best_checkpoint(folder)
         if not self.checkpoint.exists():

@@ -48,7 +48,7 @@ def test_weights_of_another_network_and_pickles_are_refused(exported: Path) -> N
     config = json.loads((exported / "config.json").read_text())
     config["settings"] |= {"method": "audio", "alignment": False}
     (exported / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RuntimeError, match="state_dict"):
+    with pytest.raises(UserError, match="state_dict"):
         SpikingClassifier.from_pretrained(exported)
     with pytest.raises(UserError, match="is a pickle"):
         SpikingClassifier._load_as_pickle(None, "pytorch_model.bin", "cpu", True)

@@ -35,7 +35,7 @@ def evaluated(run: Path) -> dict[str, tuple[str, float]]:
     answers = {}
     for part in ("train", "val", "test"):
         with open_part(StoredRun(run), part, CPU) as opened:
-            shares = opened.scores().logits.softmax(1)
+            shares = opened.scores().probabilities
             classes = opened.run.config.manifest.classes
             for key, share in zip(opened.keys, shares, strict=True):
                 answers[key] = (classes[int(share.argmax())], float(share.max()))

@@ -35,6 +35,27 @@ CUT_OFF = """[...document.querySelectorAll("[data-chart]")]
     > place.getBoundingClientRect().right + 1)
   .map((place) => place.dataset.chart)"""
 
+# Names in legends that lie outside their drawing or outside the place of their chart.
+OUTSIDE = """([box, text]) => text.left < box.left - 1 || text.right > box.right + 1
+  || text.top < box.top - 1 || text.bottom > box.bottom + 1"""
+CUT_LEGENDS = f"""[...document.querySelectorAll("[data-chart]")].flatMap((place) => {{
+  const outside = {OUTSIDE};
+  const boxes = [place, place.querySelector("svg")].map((one) => one.getBoundingClientRect());
+  return [...place.querySelectorAll(".role-legend text")]
+    .filter((text) => boxes.some((box) => outside([box, text.getBoundingClientRect()])))
+    .map((text) => `${{place.dataset.chart}}: ${{text.textContent}}`);
+}})"""
+# The same for the text of a saved drawing, which a browser shows alone.
+CUT_IN_FILE = f"""(() => {{
+  const outside = {OUTSIDE};
+  const svg = document.querySelector("svg");
+  const [width, height] = ["width", "height"].map((name) => Number(svg.getAttribute(name)));
+  const box = {{ left: 0, top: 0, right: width, bottom: height }};
+  return [...svg.querySelectorAll(".role-legend text")]
+    .filter((text) => outside([box, text.getBoundingClientRect()]))
+    .map((text) => text.textContent);
+}})()"""
+
 
 class Opened(NamedTuple):
     """A page in a browser, and what the page said and asked for."""
@@ -75,6 +96,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     small = results(classes=CLASSES[:3], clips=24)
     made = {"one": [results()], "three": three, "hostile": [hostile, hostile], "many": [many]}
     made["small"] = [small]
+    long = ("demo-add-seed42-17a3bc0f99", "demo-add-seed42-2288aabbcc")
+    made["long"] = [results(name, method="add") for name in long]
     made["perfect"] = [results(accuracy=1.0)]
     paths = {}
     for name, runs in made.items():
@@ -113,6 +136,13 @@ def unfold(page: Page) -> None:
     page.wait_for_function(undrawn)
 
 
+def settle(page: Page) -> None:
+    """Wait until the browser has laid out the page and drawn two frames."""
+    page.evaluate(
+        "new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(() => go(1))))"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
     [
@@ -140,6 +170,85 @@ def test_page_fits_its_screen_is_quiet_and_complete(
     assert page.locator("[data-chart]").count() >= 15
     assert page.evaluate(WITHOUT_MARKS) == []
     assert page.evaluate(CUT_OFF) == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", ["one", "three"])
+def test_legends_are_whole_at_every_width_and_after_a_change_of_the_width(
+    browser: Browser, pages: dict[str, Path], name: str
+) -> None:
+    page, _, _ = open_page(browser, pages[name], width=1300, scheme="light")
+    found = {1300: page.evaluate(CUT_LEGENDS)}
+    page.context.close()
+    page, _, _ = open_page(browser, pages[name], width=768, scheme="light")
+    found[768] = page.evaluate(CUT_LEGENDS)
+    page.context.close()
+    page, _, _ = open_page(browser, pages[name], width=1024, scheme="light")
+    found[1024] = page.evaluate(CUT_LEGENDS)
+    for width in (390, 1300):
+        page.set_viewport_size({"width": width, "height": 900})
+        settle(page)
+        found[-width] = page.evaluate(CUT_LEGENDS)
+    assert found == {width: [] for width in (1300, 768, 1024, -390, -1300)}
+    page.context.close()
+
+
+def test_a_phone_shows_the_ends_of_axes_the_figures_of_energy_and_all_classes(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    page, _, _ = open_page(browser, pages["one"], width=390, scheme="light")
+
+    def shown(name: str, marks: str) -> list[str]:
+        texts: list[str] = page.evaluate(
+            """(texts) => [...document.querySelectorAll(texts)]
+              .filter((one) => getComputedStyle(one).opacity !== "0")
+              .map((one) => one.textContent)""",
+            f"[data-chart={name}] svg {marks} text",
+        )
+        return texts
+
+    for name in ("accuracy", "calibration", "contribution", "classes"):
+        ticks = shown(name, ".role-axis-label")
+        assert {"0%", "50%", "100%"} <= set(ticks), name
+    assert sorted(shown("confusion-1", ".role-axis-label")) == sorted(CLASSES * 2)
+    right = """[...document.querySelectorAll("[data-chart=energy] svg .mark-text.role-mark text")]
+      .map((text) => text.closest("svg").getBoundingClientRect().right
+        - text.getBoundingClientRect().right)"""
+    assert min(page.evaluate(right)) >= 0
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_long_names_of_runs_are_whole_in_legends(
+    browser: Browser, pages: dict[str, Path], width: int
+) -> None:
+    page, _, _ = open_page(browser, pages["long"], width=width, scheme="light")
+    assert page.evaluate(CUT_LEGENDS) == []
+    for name in ("curve-loss", "curve-accuracy", "noise-audio"):
+        texts = page.locator(f"[data-chart={name}] .role-legend text").all_text_contents()
+        assert len(set(texts)) == len(texts) >= 2
+        assert not [text for text in texts if text.endswith("\N{HORIZONTAL ELLIPSIS}")]
+    page.context.close()
+
+
+def test_a_saved_chart_holds_all_names_of_its_legend(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    page, _, _ = open_page(browser, pages["three"], width=1024, scheme="light")
+    names = ("accuracy", "calibration", "classes", "noise-visual", "curve-loss", "rates-1")
+    found, texts = {}, 0
+    for name in names:
+        with page.expect_download() as saved:
+            page.click(f"[data-svg={name}]")
+        path = tmp_path / f"{name}.svg"
+        saved.value.save_as(path)
+        alone = page.context.new_page()
+        alone.goto(path.as_uri())
+        found[name] = alone.evaluate(CUT_IN_FILE)
+        texts += alone.locator(".role-legend text").count()
+        alone.close()
+    assert found == {name: [] for name in names}
+    assert texts >= 3 * len(names)
     page.context.close()
 
 

@@ -37,9 +37,16 @@ def measure_energy(opened: OpenPart, progress: Progress) -> Energy:
             counted = count_operations(opened.model, audio, frames)
             if not total:
                 total = _layers(counted, _operations_as_ann(opened, audio, frames))
-        for mean, layer in zip(total, counted.layers, strict=True):
-            mean.macs += layer.macs * len(batch.rows) / len(rows)
-            mean.acs += layer.acs * len(batch.rows) / len(rows)
+        weight = len(batch.rows) / len(rows)
+        total = [
+            mean.model_copy(
+                update={
+                    "macs": mean.macs + layer.macs * weight,
+                    "acs": mean.acs + layer.acs * weight,
+                }
+            )
+            for mean, layer in zip(total, counted.layers, strict=True)
+        ]
         progress.advance(len(batch.rows))
     return _summed(total, opened, clips=len(rows))
 

@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.evaluation.intervals import Share
+from avsnn.pydantic_base import StrictModel
 
 
-class LayerRate(BaseModel):
+class LayerRate(StrictModel):
     """The firing rate of one layer on the evaluated part.
 
     Attributes:
@@ -20,7 +21,7 @@ class LayerRate(BaseModel):
     rate: float
 
 
-class LayerEnergy(BaseModel):
+class LayerEnergy(StrictModel):
     """The operations of one layer for one clip; see ``models/energy.py``.
 
     Attributes:
@@ -40,7 +41,7 @@ class LayerEnergy(BaseModel):
     acs: float
 
 
-class Energy(BaseModel):
+class Energy(StrictModel):
     """The operations and the energy of one inference; all figures are means over clips.
 
     Attributes:
@@ -70,7 +71,7 @@ class Energy(BaseModel):
     layers: list[LayerEnergy]
 
 
-class NeuroBench(BaseModel):
+class NeuroBench(StrictModel):
     """The static and workload metrics of NeuroBench 2.3, under the keys of NeuroBench."""
 
     Footprint: float
@@ -80,7 +81,7 @@ class NeuroBench(BaseModel):
     SynapticOperations: dict[Literal["Effective_MACs", "Effective_ACs", "Dense"], float]
 
 
-class LayerFan(BaseModel):
+class LayerFan(StrictModel):
     """Fan-in and fan-out of one layer of weights.
 
     Attributes:
@@ -96,7 +97,7 @@ class LayerFan(BaseModel):
     fits: bool
 
 
-class StepAccuracy(BaseModel):
+class StepAccuracy(StrictModel):
     """The accuracy if the network ends after some time steps.
 
     Attributes:
@@ -108,7 +109,7 @@ class StepAccuracy(BaseModel):
     top1: Share
 
 
-class Contribution(BaseModel):
+class Contribution(StrictModel):
     """What each modality adds to the accuracy: its Shapley value, in accuracy from 0 to 1.
 
     Attributes:
@@ -122,7 +123,7 @@ class Contribution(BaseModel):
     visual: float
 
 
-class EmbeddedClip(BaseModel):
+class EmbeddedClip(StrictModel):
     """One clip in the plane of fused features.
 
     Attributes:
@@ -140,7 +141,7 @@ class EmbeddedClip(BaseModel):
     y: float
 
 
-class Embedding(BaseModel):
+class Embedding(StrictModel):
     """The fused features of clips in a plane.
 
     Attributes:
@@ -149,10 +150,10 @@ class Embedding(BaseModel):
     """
 
     method: Literal["t-SNE", "PCA"]
-    clips: list[EmbeddedClip]
+    clips: list[EmbeddedClip] = Field(min_length=1)
 
 
-class AttentionMap(BaseModel):
+class AttentionMap(StrictModel):
     """The cross-modal attention of one clip, as a mean over heads, time steps and queries.
 
     Attributes:
@@ -171,7 +172,7 @@ class AttentionMap(BaseModel):
     spectrogram: list[list[float]]
 
 
-class Raster(BaseModel):
+class Raster(StrictModel):
     """The spikes of some neurons of one layer for one clip.
 
     Attributes:
@@ -189,7 +190,7 @@ class Raster(BaseModel):
     spikes: list[tuple[int, int]]
 
 
-class Insight(BaseModel):
+class Insight(StrictModel):
     """The content of ``report/PART-insight.json``.
 
     Attributes:
@@ -211,12 +212,12 @@ class Insight(BaseModel):
     fingerprint: str
     part: Part
     clips: int
-    rates: list[LayerRate]
+    rates: list[LayerRate] = Field(min_length=1)
     energy: Energy
     neurobench: NeuroBench
     fan_limit: int
     fans: list[LayerFan]
-    steps: list[StepAccuracy]
+    steps: list[StepAccuracy] = Field(min_length=1)
     contribution: Contribution | None
     embedding: Embedding
     attention: list[AttentionMap]

@@ -2,17 +2,18 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from avsnn.datasets_manifest.clips import Part
 from avsnn.pipeline.evaluation.intervals import Share
+from avsnn.pydantic_base import StrictModel
 
 Modality = Literal["audio", "visual"]
 NoisyInput = Literal["visual", "audio", "both"]
 Filling = Literal["zeros", "silence", "grey", "no events"]
 
 
-class NoisePoint(BaseModel):
+class NoisePoint(StrictModel):
     """The accuracy at one level of noise.
 
     Attributes:
@@ -24,7 +25,7 @@ class NoisePoint(BaseModel):
     top1: Share
 
 
-class NoiseCurve(BaseModel):
+class NoiseCurve(StrictModel):
     """The accuracy over the level of noise.
 
     Attributes:
@@ -33,10 +34,10 @@ class NoiseCurve(BaseModel):
     """
 
     target: NoisyInput
-    points: list[NoisePoint]
+    points: list[NoisePoint] = Field(min_length=1)
 
 
-class MissingModality(BaseModel):
+class MissingModality(StrictModel):
     """The accuracy without one modality.
 
     Attributes:
@@ -51,7 +52,7 @@ class MissingModality(BaseModel):
     top1: Share
 
 
-class SwappedModality(BaseModel):
+class SwappedModality(StrictModel):
     """Whom a network follows when each clip gets the sound of a clip of another class.
 
     Attributes:
@@ -67,7 +68,7 @@ class SwappedModality(BaseModel):
     follows_neither: Share
 
 
-class Robustness(BaseModel):
+class Robustness(StrictModel):
     """The content of ``report/PART-robustness.json``.
 
     Attributes:
@@ -92,6 +93,6 @@ class Robustness(BaseModel):
     trained_with_noise: float | None
     prepared_with_noise: float | None
     audio_noise: Literal["waveform", "event frames"] | None
-    curves: list[NoiseCurve]
+    curves: list[NoiseCurve] = Field(min_length=1)
     missing: list[MissingModality]
     swapped: SwappedModality | None
