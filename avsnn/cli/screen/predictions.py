@@ -18,6 +18,7 @@ from avsnn.cli.streams import printable
 from avsnn.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from avsnn.pipeline.prediction.record import Prediction
