@@ -40,7 +40,7 @@ def test_every_clip_has_one_row_with_an_answer_or_a_reason(
         "decord_corrupted.mp4": "the picture is corrupt: 28 of its 50 frames can be decoded",
         "garbage.bin": "the file is no picture, sound or video that can be decoded",
     }
-    assert f"2 of {len(rows)} clips have no answer; the reason is beside" in done.stderr
+    assert f"2 of {len(rows)} clips have no answer; see the reasons in their rows." in done.stderr
     missing = {name: row["missing"] for name, row in rows.items() if row["missing"]}
     assert missing == {"silent.mp4": ["audio"], "sound.wav": ["visual"], "picture.png": ["audio"]}
     for name in set(rows) - set(unanswered):
@@ -162,6 +162,36 @@ def test_bad_input_is_one_sentence(
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "c.mp4").read_bytes() == b"garbage"
     assert not (tmp_path / "none").exists()
+
+
+def test_the_words_about_one_clip_and_one_file_are_singular(
+    avsnn: Command, small_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "c.mp4").write_bytes(b"garbage")
+    (tmp_path / "f" / "c.txt").write_bytes(b"notes")
+    done = avsnn("predict", small_run, "f")
+    assert "predict passes over 1 file that is hidden or ends in .txt, .csv or the like" in (
+        done.stderr
+    )
+    assert "1 of 1 clip has no answer; see the reason in its row." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("predict", "predict [OPTIONS] {RUN} {CLIP...}..."),
+        ("export", "export [OPTIONS] {RUN}"),
+        ("convert-checkpoint", "convert-checkpoint [OPTIONS] {FILE} {OUT}"),
+    ],
+)
+def test_the_arguments_have_names_of_one_form(avsnn: Command, command: str, usage: str) -> None:
+    assert usage in avsnn(command, "--help").stdout
+
+
+def test_the_help_of_convert_checkpoint_names_predict(avsnn: Command) -> None:
+    words = " ".join(avsnn("convert-checkpoint", "--help").stdout.split())
+    assert "a run folder for evaluate, predict and export" in words
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(avsnn: Command, tmp_path: Path) -> None:

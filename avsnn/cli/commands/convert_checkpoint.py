@@ -9,13 +9,17 @@ from avsnn.cli.options import Assignments, Root
 
 AuthorsCheckpoint = Annotated[
     Path,
-    typer.Argument(help="Checkpoint of the authors' code: a .pth.tar file or a bare state dict."),
+    typer.Argument(
+        metavar="FILE",
+        help="Checkpoint of the authors' code: a .pth.tar file or a bare state dict.",
+    ),
 ]
 Target = Annotated[
     Path,
     typer.Argument(
+        metavar="OUT",
         help="Run folder to make with --dataset; without --dataset, path of the safetensors file "
-        "to write."
+        "to write.",
     ),
 ]
 DatasetOfRun = Annotated[
@@ -45,8 +49,8 @@ def convert_checkpoint_command(
 ) -> None:
     """Convert a checkpoint of the authors' code into a run, or into a file of weights.
 
-    With --dataset, the result is a run folder for evaluate and export. Without --dataset, the
-    result is a safetensors file of the weights.
+    With --dataset, the result is a run folder for evaluate, predict and export. Without
+    --dataset, the result is a safetensors file of the weights.
 
     convert-checkpoint reads method, width C, number of classes and thresholds from the weights.
     Give the rest: --steps (by default as published for the data set, or 4), --heads (16), --set

@@ -7,7 +7,7 @@ import typer
 
 from avsnn.cli.options import AsJson
 
-Run = Annotated[Path, typer.Argument(help="Run folder that 'avsnn train' made.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 Kind = Annotated[
     Literal["onnx", "torchscript", "safetensors", "nir", "huggingface"],
     typer.Option(

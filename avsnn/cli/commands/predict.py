@@ -9,7 +9,7 @@ import typer
 from avsnn.cli.options import Device
 from avsnn.errors import RunError, UserError
 
-Run = Annotated[Path, typer.Argument(help="Run folder that 'avsnn train' made.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 
 
 def as_path(text: str) -> Path:
@@ -98,8 +98,9 @@ def predict_command(
         for prediction in predictions:
             writer.add(prediction)
     if writer.unanswered:
-        verb = "has" if writer.unanswered == 1 else "have"
-        raise RunError(
-            f"{writer.unanswered:,} of {writer.clips:,} clips {verb} no answer; the reason is "
-            "beside each of them."
-        )
+        noun = f"clip{'' if writer.clips == 1 else 's'}"
+        if writer.unanswered == 1:
+            advice = "has no answer; see the reason in its row."
+        else:
+            advice = "have no answer; see the reasons in their rows."
+        raise RunError(f"{writer.unanswered:,} of {writer.clips:,} {noun} {advice}")

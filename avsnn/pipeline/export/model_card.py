@@ -99,10 +99,12 @@ def _figures(network: RunNetwork, evaluation: Evaluation | None) -> str:
             "figures: run `avsnn evaluate` on the run, and export the run again."
         )
     share = evaluation.top1_interval
+    # Without a hit or without a miss, every sample of the bootstrap would be the same.
+    method = "bootstrap" if 0 < evaluation.top1 < 1 else "exact binomial interval"
     lines = [
         f"## How good\n\nTop-1 accuracy on the {evaluation.part} part: **{evaluation.top1:.2%}** "
         f"(95 % interval {share.low:.2%} to {share.high:.2%}, {evaluation.clips:,} clips, "
-        f"{evaluation.resampled_units:,} {evaluation.resampled} drawn again).",
+        f"{method} over {evaluation.resampled_units:,} {evaluation.resampled}).",
         f"An answer by chance is right in {evaluation.chance:.2%} of cases. The class "
         f"{as_markdown(evaluation.majority.name)} alone is {evaluation.majority.share:.2%} of the "
         "clips.",

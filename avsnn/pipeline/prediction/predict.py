@@ -96,7 +96,10 @@ def predict_files(
     config = run.config
     found = find_clips(paths, has_events=config.manifest.has_events)
     if found.passed_over:
-        say(f"{found.passed_over:,} files in the folders are no clips by their names")
+        one = found.passed_over == 1
+        files = "1 file that is" if one else f"{found.passed_over:,} files that are"
+        ends = "ends" if one else "end"
+        say(f"predict passes over {files} hidden or {ends} in .txt, .csv or the like")
     if out is not None:
         _require_harmless(out, run.folder, found.clips)
     network = _Network(run, device, say)

@@ -81,6 +81,8 @@ def test_the_card_shows_the_recorded_figures_with_their_caveats(
     share = record["top1_interval"]
     assert f"**{record['top1']:.2%}**" in card.text
     assert f"95 % interval {share['low']:.2%} to {share['high']:.2%}" in card.text
+    units = f"over {record['resampled_units']:,} {record['resampled']})"
+    assert f"bootstrap {units}" in card.text or f"exact binomial interval {units}" in card.text
     assert f"right in {record['chance']:.2%} of cases" in card.text
     for caveat in record["caveats"]:
         assert f"- {as_markdown(caveat)}" in card.text
