@@ -49,8 +49,8 @@ def caveats(config: RunConfig, evaluation: Evaluation, metrics: list[dict[str, A
         found.append("The network was trained on these clips, so these figures are no test.")
     if evaluation.top1 == 1:
         found.append(
-            f"No mistake among {evaluation.clips:,} clips is no proof of perfection: an accuracy "
-            f"of {evaluation.top1_interval.low:.1%} would still give this result in 1 of 40 cases."
+            f"No mistake among {evaluation.clips:,} clips is no proof of perfection: the 95 % "
+            f"interval of the accuracy goes down to {evaluation.top1_interval.low:.1%}."
         )
     if evaluation.resampled == "groups" and evaluation.resampled_units < FEW_GROUPS:
         found.append(
