@@ -2,13 +2,14 @@
 
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.children import (
@@ -92,9 +93,7 @@ class Loader:
         if iterator is not None:
             # The workers take no signal. The references that an exception holds would keep a
             # DataLoader and its workers alive, so the workers are ended here.
-            iterator._shutdown_workers()
-            for worker in iterator._workers:
-                worker.kill()
+            _end_workers(iterator)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             raise _worker_ended(error) from None
 
@@ -192,6 +191,23 @@ def _read_in_processes(processes: "DataLoader[Batch | UserError]") -> Iterator[B
         ) from None
     except RuntimeError as error:
         raise _worker_ended(error) from None
+
+
+def _end_workers(iterator: Any) -> None:
+    """End the workers of a DataLoader at once.
+
+    torch tells its workers by an event to end. A worker that was killed may have held the lock of
+    the event, and torch would then wait for the lock for ever. So the workers are killed first, and
+    torch gets another event, which nobody waits for.
+    """
+    if iterator._worker_pids_set:
+        # Otherwise torch would take the end of each worker for a failure.
+        _utils.signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False
+    for worker in iterator._workers:
+        worker.kill()
+    iterator._workers_done_event = threading.Event()
+    iterator._shutdown_workers()
 
 
 def _worker_ended(error: RuntimeError) -> RunError:

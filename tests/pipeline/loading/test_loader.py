@@ -1,8 +1,10 @@
 import multiprocessing
 import os
 import signal
+import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +69,21 @@ def test_a_reader_that_is_killed_while_a_step_computes_is_one_sentence(small_dem
 
     with pytest.raises(RunError, match=r"process that reads batches has ended.*--workers 0"):
         lose_the_reader()
+
+
+def test_a_loader_ends_although_a_killed_reader_held_the_lock_of_the_end(small_demo: Path) -> None:
+    ended = threading.Event()
+
+    def read_one() -> None:
+        open_demo = partial(open_source, small_demo)
+        with Loader(open_demo, WITH_NOISE, workers=1, device=CPU) as loader:
+            next(loader.read(evaluation_requests(np.arange(72), batch_size=4)))
+            # The lock is never given back, as by a process that was killed.
+            iterator: Any = loader._processes._iterator
+            holder = threading.Thread(target=iterator._workers_done_event._cond.acquire)
+            holder.start()
+            holder.join()
+        ended.set()
+
+    threading.Thread(target=read_one, daemon=True).start()
+    assert ended.wait(60)
