@@ -145,14 +145,14 @@ def test_an_encoding_without_a_character_ends_no_command(
 
 
 def test_an_error_that_nobody_foresaw_is_one_sentence_that_names_the_file_of_its_trace(
-    avsnn: Command, small_demo: Path, tmp_path: Path
+    avsnn: Command, tmp_path: Path
 ) -> None:
-    assert avsnn("train", "demo", "--root", small_demo, "--run", "r", *TINY).returncode == 0
-    (tmp_path / "r" / "report").write_text("a file where a folder is due")
-    done = avsnn("evaluate", "r")
+    (tmp_path / "data" / "demo").mkdir(parents=True)
+    (tmp_path / "data" / "demo" / "state").write_text("a file where a folder is due")
+    done = avsnn("prepare", "demo")
     assert done.returncode == 1
     assert re.match(
-        r"avsnn: r/report.*: (File exists|Not a directory)", done.stderr.splitlines()[-1]
+        r"avsnn: data/demo/state.*: (File exists|Not a directory)", done.stderr.splitlines()[-1]
     )
     trace = Path(re.findall(r"the full trace is in (\S+)\.$", done.stderr)[0])
     assert "Traceback" in trace.read_text()

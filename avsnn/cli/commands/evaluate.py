@@ -112,4 +112,4 @@ def evaluate_command(
     if written is None and page is not None:
         raise UserError(f"--out {page}: nobody may write there, so there is no page.")
     if not as_json:
-        print_page(written)
+        print_page(written, results)

@@ -48,9 +48,10 @@ def print_results(results: list[RunResults], comparison: Comparison | None) -> N
         out.print("The same checkpoint was measured before; the data were not read again.")
 
 
-def print_page(page: Path | None) -> None:
-    """Print where the report is; None if nobody may write the report."""
-    out.print(f"report: {page or 'none, because nobody may write it'}")
+def print_page(page: Path | None, results: list[RunResults]) -> None:
+    """Print where the report is; None if nobody may write the report to its usual place."""
+    folder = "the run folder" if len(results) == 1 else "the current folder"
+    out.print(f"report: {page or f'none, because {folder} is read-only'}")
 
 
 def as_value(results: list[RunResults], comparison: Comparison | None) -> dict[str, Any]:
