@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from avsnn.models.attention import (
     BiasedSpatialMix,
@@ -13,6 +13,7 @@ from avsnn.models.attention import (
     SpikingAttention,
 )
 from avsnn.models.fusion import CrossModalResidual, SpikingCrossAttention
+from avsnn.models.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,32 +62,22 @@ def token_attention(model: nn.Module) -> Iterator[dict[Stream, list[Tensor]]]:
     Args:
         model: the network; hooks watch its query layers and key layers, and change no result.
     """
-    maps: dict[Stream, list[Tensor]] = {}
-    handles = []
-    for stream, attention in attention_by_keys(model).items():
-        rows = maps.setdefault(stream, [])
-        # The sum over queries of each channel; the layer of the query runs before that of the key.
-        query: list[Tensor] = []
+    watched = attention_by_keys(model)
+    maps: dict[Stream, list[Tensor]] = {stream: [] for stream in watched}
+    # The sum over queries of each channel; the layer of the query runs before that of the key.
+    queries: dict[Stream, Tensor] = {}
 
-        def keep(_: nn.Module, _inputs: Any, spikes: Tensor, query: list[Tensor] = query) -> None:
-            query[:] = [spikes.float().sum(-1)]
+    def keep(stream: Stream, _inputs: object, spikes: Tensor) -> None:
+        queries[stream] = spikes.float().sum(-1)
 
-        def add(
-            _: nn.Module,
-            _inputs: Any,
-            spikes: Tensor,
-            query: list[Tensor] = query,
-            rows: list[Tensor] = rows,
-        ) -> None:
-            rows.append(key_shares(query.pop(), spikes.float()))
+    def add(stream: Stream, _inputs: object, spikes: Tensor) -> None:
+        maps[stream].append(key_shares(queries.pop(stream), spikes.float()))
 
-        handles.append(attention.query.register_forward_hook(keep))
-        handles.append(attention.key.register_forward_hook(add))
-    try:
+    with (
+        watching({stream: attention.query for stream, attention in watched.items()}, keep),
+        watching({stream: attention.key for stream, attention in watched.items()}, add),
+    ):
         yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def key_shares(query: Tensor, key: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
+from avsnn.models.watching import watching
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,22 +42,16 @@ def fans(model: nn.Module) -> Iterator[dict[str, Fan]]:
     Args:
         model: the network.
     """
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     found: dict[str, Fan] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            continue
 
-        def measure(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            if name not in found:
-                found[name] = _fan(layer, inputs[0])
+    def measure(name: str, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        if name not in found:
+            found[name] = _fan(layers[name], inputs[0])
 
-        handles.append(module.register_forward_pre_hook(measure))
-    try:
+    with watching(layers, measure):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _fan(layer: nn.Module, values: Tensor) -> Fan:

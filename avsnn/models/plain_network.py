@@ -21,6 +21,7 @@ from avsnn.models.kernels.dispatch import use_reference
 from avsnn.models.kernels.registration import operator
 from avsnn.models.neuron import LIF
 from avsnn.models.neuron_constants import RESETS
+from avsnn.models.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,21 +245,14 @@ def recorded_spikes(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     The dictionary holds the spikes ``[T, B, ...]`` before pooling, by the name of the layer, in the
     order of the computation.
     """
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, LIF)}
     spikes: dict[str, Tensor] = {}
 
-    def keep(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            spikes[name] = output
+    def keep(name: str, _inputs: object, output: Tensor) -> None:
+        spikes[name] = output
 
-        return layers[name].register_forward_hook(hook)
-
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, LIF)}
-    hooks = [keep(name) for name in layers]
-    try:
+    with watching(layers, keep):
         yield spikes
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

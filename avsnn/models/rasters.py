@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from avsnn.models.neuron import LIF
+from avsnn.models.watching import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,24 +42,17 @@ def neuron_spikes(model: nn.Module, *, neurons: int) -> Iterator[list[NeuronSpik
         neurons: largest number of neurons of a layer; of a layer that has more, neurons are taken
             that are spread evenly over the layer.
     """
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LIF)}
     recorded: list[NeuronSpikes] = []
-    handles = []
-    for name, module in model.named_modules():
-        if not isinstance(module, LIF):
-            continue
 
-        def record(_: nn.Module, _inputs: object, spikes: Tensor, name: str = name) -> None:
-            # On a GPU, a tensor of one clip may have its channels innermost: `reshape` copies.
-            flat = spikes[:, 0].reshape(len(spikes), -1)
-            chosen = evenly_spread(flat.shape[1], neurons)
-            recorded.append(NeuronSpikes(name, flat[:, chosen.to(flat.device)].float().cpu()))
+    def record(name: str, _inputs: object, spikes: Tensor) -> None:
+        # On a GPU, a tensor of one clip may have its channels innermost: `reshape` copies.
+        flat = spikes[:, 0].reshape(len(spikes), -1)
+        chosen = evenly_spread(flat.shape[1], neurons)
+        recorded.append(NeuronSpikes(name, flat[:, chosen.to(flat.device)].float().cpu()))
 
-        handles.append(module.register_forward_hook(record))
-    try:
+    with watching(layers, record):
         yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def evenly_spread(count: int, most: int) -> Tensor:
