@@ -15,7 +15,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 
 #: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
@@ -185,8 +185,13 @@ def _is_alive(process: int) -> bool:
 
 def write_if_changed(target: Path, data: bytes) -> None:
     """Write a small file, whole or not at all, unless the file holds ``data`` already."""
-    if not target.exists() or target.read_bytes() != data:
+    if not holds(target, data):
         write_atomically(target, data)
+
+
+def holds(target: Path, data: bytes) -> bool:
+    """Return whether a small file holds ``data``."""
+    return target.exists() and target.read_bytes() == data
 
 
 @contextmanager
@@ -259,6 +264,21 @@ def disk_full_error(folder: Folder) -> DiskFullError:
         f"the disk that holds {folder} is full. What is done is safe: free some space and run the "
         "same command again."
     )
+
+
+def not_written_error(
+    target: Path, error: OSError, advice: str = "give another name to write"
+) -> UserError | RunError:
+    """Return the error to raise where a file or a folder that a person named cannot be written.
+
+    Args:
+        target: the file or the folder.
+        error: why the target cannot be written.
+        advice: what the person can do instead, as the end of a sentence.
+    """
+    if error.errno in DISK_FULL_ERRNOS:
+        return disk_full_error(target if target.is_dir() else target.parent)
+    return UserError(f"{target} cannot be written: {error.strerror}; {advice}.")
 
 
 def _upload(source: Path, target: UPath, output: Output) -> Output:

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from avsnn.errors import RunError, UserError
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import (
-    DISK_FULL_ERRNOS,
-    disk_full_error,
+    holds,
+    not_written_error,
     remove_partial_files_of_dead_writers,
     write_if_changed,
 )
@@ -130,16 +130,12 @@ def _write(folder: Path, contents: dict[str, bytes]) -> bool:
     that file goes first, if an earlier export is there, and comes last.
     """
     remove_partial_files_of_dead_writers(folder)
-    changed = [name for name, content in contents.items() if not _holds(folder / name, content)]
+    changed = [name for name, content in contents.items() if not holds(folder / name, content)]
     if changed:
         (folder / list(contents)[-1]).unlink(missing_ok=True)
     for name, content in contents.items():
         write_if_changed(folder / name, content)
     return bool(changed)
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    return path.exists() and path.read_bytes() == content
 
 
 @contextmanager
@@ -148,12 +144,4 @@ def _failures_of(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _not_written(target, error) from None
-
-
-def _not_written(target: Path, error: OSError) -> UserError | RunError:
-    if error.errno in DISK_FULL_ERRNOS:
-        return disk_full_error(target.parent)
-    return UserError(
-        f"{target} cannot be written: {error.strerror}; give another place with --out."
-    )
+        raise not_written_error(target, error, "give another place with --out") from None

@@ -3,12 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine.atomic_files import (
-    DISK_FULL_ERRNOS,
-    disk_full_error,
-    write_atomically,
-)
+from avsnn.errors import UserError
+from avsnn.pipeline.engine.atomic_files import not_written_error, write_atomically
 from avsnn.pipeline.pictures import encode, png
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ def require_picture_path(path: Path) -> None:
     try:
         is_folder = path.is_dir()
     except OSError as error:
-        raise _not_written(path, error) from None
+        raise not_written_error(path, error) from None
     if is_folder:
         raise UserError(f"{path} is a folder; give the name of the file to write.")
     if path.suffix.lower() not in SUFFIXES:
@@ -47,10 +43,4 @@ def save_picture(figure: "Figure", path: Path) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise _not_written(path, error) from None
-
-
-def _not_written(path: Path, error: OSError) -> UserError | RunError:
-    if error.errno in DISK_FULL_ERRNOS:
-        return disk_full_error(path.parent)
-    return UserError(f"{path} cannot be written: {error.strerror}; give another name to write.")
+        raise not_written_error(path, error) from None

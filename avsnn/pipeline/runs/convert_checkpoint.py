@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError
 
-from avsnn.errors import RunError, UserError
+from avsnn.errors import UserError
 from avsnn.models.zoo import AuthorsState, build, import_authors_state
-from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error
+from avsnn.pipeline.engine.atomic_files import not_written_error
 from avsnn.pipeline.runs.checkpoint import Checkpoint, write_checkpoint
 from avsnn.pipeline.settings_overrides import first_mistake
 from avsnn.pydantic_base import StrictModel
@@ -82,7 +82,7 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
         if target.exists() and target.samefile(file):
             raise UserError(f"{target} is the checkpoint to convert; give another name to write.")
     except OSError as error:
-        raise _not_written(target, error) from None
+        raise not_written_error(target, error) from None
     imported = read_authors_checkpoint(file, settings)
     facts: dict[str, Any] = {
         "settings": imported.settings.model_dump(),
@@ -94,7 +94,7 @@ def convert_checkpoint(file: Path, target: Path, settings: ConvertSettings) -> A
     try:
         write_checkpoint(target, Checkpoint(imported.state, facts))
     except OSError as error:
-        raise _not_written(target, error) from None
+        raise not_written_error(target, error) from None
     return imported
 
 
@@ -123,13 +123,6 @@ def read_authors_checkpoint(file: Path, settings: ConvertSettings) -> AuthorsSta
     # safetensors refuses tensors that share memory, so each gets memory of its own.
     tensors = {name: tensor.detach().clone() for name, tensor in imported.state.items()}
     return imported._replace(state=tensors)
-
-
-def _not_written(target: Path, error: OSError) -> UserError | RunError:
-    """Return the error to raise where the target cannot be written."""
-    if error.errno in DISK_FULL_ERRNOS:
-        return disk_full_error(target.parent)
-    return UserError(f"{target} cannot be written: {error.strerror}; give another name to write.")
 
 
 def _require_plain_numbers(state: Mapping[str, torch.Tensor]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from avsnn.errors import UserError
 from avsnn.models.zoo import AuthorsState
-from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, write_atomically
+from avsnn.pipeline.engine.atomic_files import not_written_error, write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.inference.network import build_network
@@ -155,9 +155,5 @@ def _write(folder: Path, config: RunConfig, content: bytes) -> bool:
                 save_config(folder, config)
             write_atomically(checkpoint, content)
         except OSError as error:
-            if error.errno in DISK_FULL_ERRNOS:
-                raise disk_full_error(folder) from None
-            raise UserError(
-                f"{folder} cannot be written: {error.strerror}; choose another run folder."
-            ) from None
+            raise not_written_error(folder, error, "choose another run folder") from None
     return True
