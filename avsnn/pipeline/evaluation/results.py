@@ -10,7 +10,7 @@ from avsnn.pipeline.evaluation.insight.record import Insight, LayerEnergy, Layer
 from avsnn.pipeline.evaluation.measures import ClassReport, Evaluation
 from avsnn.pipeline.evaluation.robustness.record import Robustness
 from avsnn.pipeline.rows import Rows
-from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.config import RunConfig, identifying_settings
 from avsnn.pipeline.runs.stored_run import run_name
 
 
@@ -74,9 +74,10 @@ class RunResults(NamedTuple):
     @property
     def facts_without_seed(self) -> list[Any]:
         """What tells this run from other runs, without its seed."""
-        settings = self.config.settings.model_dump(mode="json", exclude={"seed"})
-        evaluation = self.evaluation
-        return [self.config.dataset, self.config.data.fingerprint, evaluation.part, settings]
+        settings = identifying_settings(self.config.settings, self.config.manifest)
+        del settings["seed"]
+        config = self.config
+        return [config.dataset, config.data.fingerprint, self.evaluation.part, settings]
 
     @property
     def classes(self) -> Rows[ClassReport]:

@@ -91,7 +91,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     split = _require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
     clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
-    facts = _identifying(settings, manifest)
+    facts = identifying_settings(settings, manifest)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
     return RunConfig(
         fingerprint=fingerprint(identity),
@@ -104,7 +104,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     )
 
 
-def _identifying(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
+def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
     """Return the settings that tell one run from another run.
 
     A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, and none
