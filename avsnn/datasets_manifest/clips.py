@@ -14,6 +14,8 @@ from avsnn.errors import UserError
 
 Part = Literal["train", "val", "test"]
 PARTS = ("train", "val", "test")
+# What a clip shows and what a clip sounds like.
+Modality = Literal["audio", "visual"]
 # What stands in place of a part where a split leaves a clip out.
 NO_PART = "none"
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,10 +32,13 @@ from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.sandbox import DecoderDiedError, Pending, Sandbox
 from avsnn.pipeline.prediction.decode import Members, decode_events, decode_media
 from avsnn.pipeline.prediction.find_clips import File, FoundClip, find_clips
-from avsnn.pipeline.prediction.record import Choice, Modality, Prediction
+from avsnn.pipeline.prediction.record import Choice, Prediction
 from avsnn.pipeline.prediction.shapes import sample_shapes
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.stored_run import StoredRun
+
+if TYPE_CHECKING:
+    from avsnn.datasets_manifest.clips import Modality
 
 # Number of clips that the network computes together on a CPU; larger batches are not faster there.
 CLIPS_ON_CPU = 32

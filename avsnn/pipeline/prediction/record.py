@@ -1,10 +1,8 @@
 """The answer for one clip, as people and programs read the answer."""
 
-from typing import Literal
-
 from pydantic import BaseModel
 
-Modality = Literal["audio", "visual"]
+from avsnn.datasets_manifest.clips import Modality
 
 
 class Choice(BaseModel):

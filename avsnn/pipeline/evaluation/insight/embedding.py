@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avsnn.models.spikformer import AudioVisualSpikformer
+from avsnn.models.watching import watching
 from avsnn.pipeline.evaluation.insight.chosen_clips import Clip
 from avsnn.pipeline.evaluation.insight.record import EmbeddedClip, Embedding
 
@@ -29,14 +30,11 @@ def watch_features(model: nn.Module) -> Iterator[list[Tensor]]:
     holder: Any = model.readout if isinstance(model, AudioVisualSpikformer) else model
     features: list[Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def keep(_name: str, inputs: tuple[Tensor, ...], _scores: Tensor) -> None:
         features.append(inputs[0].float())
 
-    handle = holder.head.register_forward_pre_hook(keep)
-    try:
+    with watching({"head": holder.head}, keep):
         yield features
-    finally:
-        handle.remove()
 
 
 def embed(features: NDArray[np.float32], clips: list[Clip]) -> Embedding:

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from avsnn.datasets_manifest.clips import Modality
 from avsnn.pipeline.evaluation.robustness.noise import LEVELS
-from avsnn.pipeline.evaluation.robustness.record import Filling, Modality, NoisyInput
+from avsnn.pipeline.evaluation.robustness.record import Filling, NoisyInput
 
 
 class Clean(NamedTuple):

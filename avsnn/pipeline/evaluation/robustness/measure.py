@@ -65,8 +65,7 @@ def measure_robustness(
     is_swapped = Swapped() in wanted
     sounds = swapped_sounds(labels) if is_swapped else np.arange(len(labels))
     progress.start(f"robustness on {opened.part}", len(wanted) * len(labels), "answers")
-    # Of equal logits, numpy takes the first, like `Scores.top`.
-    answers: Answers = {Clean(): clean.logits.numpy().argmax(1)}
+    answers: Answers = {Clean(): clean.answers}
     answers |= answers_under(opened, wanted, opened.rows[sounds], progress)
     progress.stop()
     swapped = None
@@ -140,6 +139,7 @@ def answers_under(
                     found = opened.model(audio, frames).logits
                 logits[condition].append(found.float())
                 progress.advance(len(found))
+    # Of equal logits, numpy takes the first, like `Scores.answers`.
     return {
         condition: torch.cat(batches).cpu().numpy().argmax(1)
         for condition, batches in logits.items()

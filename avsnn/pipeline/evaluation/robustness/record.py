@@ -4,11 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from avsnn.datasets_manifest.clips import Part
+from avsnn.datasets_manifest.clips import Modality, Part
 from avsnn.pipeline.evaluation.intervals import Share
 from avsnn.pydantic_base import StrictModel
 
-Modality = Literal["audio", "visual"]
 NoisyInput = Literal["visual", "audio", "both"]
 Filling = Literal["zeros", "silence", "grey", "no events"]
 
