@@ -184,7 +184,7 @@ def _short_name(path: str, folder: str, width: int) -> str:
 
 
 def _table(predictions: list[Prediction], folder: str, width: int) -> Table:
-    """Return the table.
+    """Return the table: of each clip the three best classes, each on a line of its own.
 
     Args:
         predictions: the rows.
@@ -193,9 +193,8 @@ def _table(predictions: list[Prediction], folder: str, width: int) -> Table:
     """
     table = Table()
     table.add_column("clip", no_wrap=True)
-    table.add_column("answer", no_wrap=True)
-    table.add_column("confidence", justify="right")
-    table.add_column("then", overflow="fold")
+    table.add_column("answer, then", no_wrap=True)
+    table.add_column("confidence", justify="right", no_wrap=True)
     has_reasons = any(prediction.reason for prediction in predictions)
     if has_reasons:
         table.add_column("missing or wrong", overflow="fold")
@@ -204,13 +203,11 @@ def _table(predictions: list[Prediction], folder: str, width: int) -> Table:
         names = [_short_name(prediction.clip, folder, widest)]
         if prediction.sound is not None:
             names.append(f"+ {_short_name(prediction.sound, folder, widest - 2)}")
-        answer = _short_name(prediction.answer or "-", "", widest)
-        share = "" if prediction.confidence is None else f"{prediction.confidence:.1%}"
-        others = ", ".join(
-            f"{choice.name} {choice.confidence:.1%}" for choice in prediction.top[1:]
-        )
+        classes = [_short_name(choice.name, "", widest) for choice in prediction.top] or ["-"]
+        shares = [f"{choice.confidence:.1%}" for choice in prediction.top]
         reason = [prediction.reason] if has_reasons else []
-        table.add_row(Text("\n".join(names)), answer, share, others, *reason)
+        columns = (Text("\n".join(lines)) for lines in (names, classes, shares))
+        table.add_row(*columns, *reason)
     return table
 
 
