@@ -200,7 +200,7 @@ def confusion_chart(run: Run) -> Chart:
                 "encoding": {**place, "text": value("clips"), "color": ink},
             }
         )
-    note = "A row is a true class; a darker cell is a larger share of the row."
+    note = "A row is a true class; a cell of stronger colour is a larger share of the row."
     return Chart(
         f"confusion-{run.number}",
         f"Confusion matrix of {run.label}",

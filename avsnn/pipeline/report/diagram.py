@@ -109,7 +109,9 @@ def draw_network(name: str, title: str, method: str, rates: Mapping[str, float])
         Column("layer", "Layer"),
         Column("rate", "Spikes per neuron and step", "number"),
     ]
-    note = "A number is spikes per neuron and time step; a darker layer fires more often."
+    note = (
+        "A number is spikes per neuron and time step; a layer of stronger colour fires more often."
+    )
     table = Chart(name, title, note, Table(columns, list(rates.items())), None, "wide")
     return Diagram(table, [_drawing("wide", blocks), _drawing("tall", blocks)])
 
