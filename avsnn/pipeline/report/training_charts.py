@@ -108,7 +108,8 @@ def rates_chart(run: Run) -> Chart | None:
     return Chart(
         f"rates-{run.number}",
         f"Firing rates of {run.label} during the training",
-        f"A row is a layer, a column is an epoch; cells of stronger colour fire more often.{thinned}",
+        "A row is a layer, a column is an epoch; cells of stronger colour fire more often."
+        f"{thinned}",
         Table(columns, rows),
         spec,
         "wide",
