@@ -60,11 +60,18 @@ def commands() -> str:
     text = re.sub(r"^\* `-?[-\w, ]*--help`: .*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"\*\*Options\*\*:\n\n(?!\*)", "", text)
     text = re.sub(r"\*\*(Usage|Arguments|Options|Commands)\*\*:", r"**\1**", text)
-    for group, name in re.findall(r"^#+ `(?:avsnn)( [\w-]+)? ([\w-]+)`$", text, re.MULTILINE):
-        # The name of a command leads to the command.
-        anchor = f"avsnn{group}-{name}".replace(" ", "-")
-        text = re.sub(rf"^\* `{name}`: ", f"* [`{name}`](#{anchor}): ", text, flags=re.MULTILINE)
+    for words, one in subcommands(command, ("avsnn",)):
+        # The list of commands cuts their sentences; here each name leads to its command.
+        listed = f"* [`{words[-1]}`](#{'-'.join(words)}): {one.get_short_help_str(1000)}"
+        text = re.sub(rf"^\* `{words[-1]}`: .*$", lambda _: listed, text, flags=re.MULTILINE)  # noqa: B023
     return text.replace("# `avsnn`", "# Commands", 1)
+
+
+def subcommands(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command below a group, with its words."""
+    for name, command in getattr(group, "commands", {}).items():
+        yield (*words, name), command
+        yield from subcommands(command, (*words, name))
 
 
 def settings() -> str:
@@ -230,4 +237,4 @@ def sentence(text: str) -> str:
 def paragraphs(docstring: str) -> str:
     """Return a docstring as Markdown."""
     lines = [line.strip() for line in docstring.strip().splitlines()]
-    return re.sub(r":\w+:`([^`]+)`", r"`\1`", "\n".join(lines)).replace("``", "`")
+    return re.sub(r" \(:\w+:`[^`]+`\)", "", "\n".join(lines)).replace("``", "`")

@@ -1,7 +1,7 @@
 """The hook of MkDocs that gives the site its pages.
 
 Pages of docs/ are taken as they are. This hook adds pages that lie elsewhere in the repository
-(README.md and others), the notebook as a page, and reference pages that are generated from the code.
+(README.md and others), the notebook as a page, and reference pages, which are generated from code.
 Links of a page lead to files of the repository, so that they also work where the repository is
 browsed; the hook turns each link into a link of the site.
 """

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from textwrap import indent
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,23 +18,31 @@ import yaml
 from avsnn.models.energy import count_operations
 from avsnn.models.methods import METHODS
 from avsnn.models.zoo import ModelSettings, build
-from tests.conftest import PROJECT, Command
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from tests.conftest import ALONE, ONE_SMALL_EPOCH, PROJECT, SMALL_SHARDS, Command
+from tests.warm import Warm
 
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/ARCHITECTURE.md",
-    "docs/add-a-fusion-method.md",
-    "docs/api.md",
-    "docs/cluster.md",
-    "docs/damaged-files.md",
-    "docs/export.md",
-    "docs/robustness.md",
-    "docs/evaluate.md",
-    "docs/events.md",
-    "docs/predict.md",
-    "docs/insight.md",
-]
+PAGES = ["README.md", "CONTRIBUTING.md"]
+PAGES += sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))
+
+# Blocks of commands that are not run page by page, each with the reason, by their first words.
+NOT_RUN = {
+    ("README.md", "python3 -m venv .venv && source"): "installs avsnn from a registry",
+    ("README.md", "python3 -m venv .venv && .venv"): "installs avsnn and runs the tests: .ci/run",
+    ("README.md", "avsnn datasets new clips"): "the page on own data runs the same commands",
+    ("README.md", "avsnn reproduce methods"): "18 trainings; tests/e2e/test_reproduce.py has fewer",
+    ("CONTRIBUTING.md", ".venv/bin/pytest"): "runs the tests and the checks of the project",
+    (
+        "docs/add-a-fusion-method.md",
+        "avsnn train demo",
+    ): "a test of this file adds the method first",
+    ("docs/cluster.md", "avsnn prepare crema-d --root /shared/data --sch"): "needs a Dask cluster",
+    ("docs/cluster.md", "avsnn prepare crema-d --root /data"): "needs Kubernetes",
+    ("docs/cluster.md", "avsnn prepare crema-d --root /shared/data --st"): "needs a bucket",
+    ("docs/events.md", "AVSNN_DATASETS=my-folder"): "needs the recordings of the reader",
+    ("docs/methods.md", "avsnn reproduce alpha"): "downloads 3 GB and trains for days",
+    ("docs/results.md", "avsnn prepare av-digits"): "downloads 6,000 files",
+}
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
 TINY += ["--set", "data.size=32"]
@@ -41,6 +50,119 @@ TINY += ["--set", "data.size=32"]
 
 def code_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Return the words of each command of a block, which may stand on several lines."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(one, comments=True) for line in lines for one in line.split("&&")]
+
+
+def in_small(words: list[str]) -> list[str]:
+    """Return a command of a page with few clips and one small epoch."""
+    if words[0] == "prepare":
+        # The few clips of `small_demo` are prepared with these settings.
+        few = "72" if words[1] == "demo" else "36"
+        return [*words, *SMALL_SHARDS, *ALONE, "--limit", few]
+    if words[0] == "predict":
+        return [*words, *ALONE]
+    return [*words, *ONE_SMALL_EPOCH] if words[0] == "train" else words
+
+
+@pytest.fixture
+def reader(small_demo: Path, small_run: Path, tmp_path: Path) -> Path:
+    """The folder of a reader: the prepared demo, a run, and clips to ask the run about."""
+    folder = tmp_path / "reader"
+    shutil.copytree(small_demo, folder / "data")
+    shutil.copytree(small_run, folder / "runs" / "demo")
+    video = min((small_demo / "demo" / "raw" / "video").glob("*.mp4"))
+    sound = small_demo / "demo" / "raw" / "audio" / f"{video.stem}.wav"
+    shutil.copy(video, folder / "clip.mp4")
+    shutil.copy(sound, folder / "picture.wav")
+    _, frame = cv2.VideoCapture(str(video)).read()
+    cv2.imwrite(str(folder / "picture.png"), frame)
+    (folder / "some" / "folder").mkdir(parents=True)
+    shutil.copy(video, folder / "some" / "folder")
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", [page for page in PAGES if code_blocks(page, "sh")])
+def test_every_command_of_a_page_runs_in_the_order_of_the_page_or_has_a_reason_not_to(
+    warm: Warm, reader: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [
+        block
+        for block in code_blocks(page, "sh")
+        if not any(page == other and block.startswith(words) for other, words in NOT_RUN)
+    ]
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if "--run runs/demo" in "".join(blocks):
+        shutil.rmtree(reader / "runs" / "demo")
+    for block in blocks:
+        if not re.search(r"^(\w+=\S+ )*avsnn ", block, re.MULTILINE):
+            subprocess.run(["bash", "-euc", block], cwd=reader, check=True)
+            continue
+        for words in commands(block):
+            while words and "=" in words[0]:
+                monkeypatch.setenv(*words.pop(0).split("=", 1))
+            if words:
+                assert words[0] == "avsnn", words
+                # A picture needs a terminal.
+                run = warm.run_on_terminal if words[1] == "inspect" else warm.run
+                done = run(in_small(words[1:]), reader)
+                assert done.returncode == 0, (words, done.stderr)
+
+
+def test_every_reason_not_to_run_commands_belongs_to_commands_of_a_page() -> None:
+    for page, words in NOT_RUN:
+        assert any(block.startswith(words) for block in code_blocks(page, "sh")), (page, words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_are_marked_as_commands(page: str) -> None:
+    # Only blocks that are marked as `sh` are run.
+    assert not [block for block in code_blocks(page, "") if re.search("^avsnn ", block, re.M)]
+
+
+def test_the_program_on_files_reads_shards_and_caches_without_avsnn(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").symlink_to(small_demo)
+    (program,) = code_blocks("docs/formats.md", "python")
+    assert "avsnn" not in program
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "bytes of FLAC" in done.stdout
+    assert "(2, 3, 96, 96)" in done.stdout
+
+
+def test_every_setting_of_the_table_of_published_behaviour_exists() -> None:
+    page = (PROJECT / "docs" / "methods.md").read_text()
+    table = page[page.index("| published behaviour |") : page.index("Beyond the published neuron")]
+    keys = re.findall(r"`([\w.]+)`", table)
+    assert len(keys) > 10
+    for key in keys:
+        settings = TrainSettings
+        *groups, name = key.split(".")
+        for group in groups:
+            settings = settings.model_fields[group].annotation
+        assert name in settings.model_fields, key
+
+
+def test_the_readme_cites_the_paper_and_the_software_as_the_citation_file_does() -> None:
+    (entries,) = code_blocks("README.md", "bibtex")
+    facts = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    paper = facts["preferred-citation"]
+    authors = [f"{one['family-names']}, {one['given-names']}" for one in paper["authors"]]
+    text = " ".join(entries.split())
+    assert f"title = {{{paper['title']}}}" in text
+    assert f"author = {{{' and '.join(authors)}}}" in text
+    assert paper["identifiers"][0]["value"] in text
+    assert f"year = {{{paper['year']}}}" in text
+    assert f"version = {{{facts['version']}}}" in text
+    assert facts["authors"][0]["name"] in text
 
 
 def test_the_fusion_method_of_the_page_trains_with_the_command(
@@ -150,7 +272,7 @@ def test_every_local_link_of_a_page_has_its_file(page: str) -> None:
 
 def test_the_table_of_methods_holds_the_parameters_and_operations_that_the_code_counts() -> None:
     row = re.compile(r"^\| `([\w-]+)`(?: `(\w+)=(\w+)`)? \|.*\| ([\d,]+) \| ([\d.]+) \|$", re.M)
-    rows = row.findall((PROJECT / "README.md").read_text())
+    rows = row.findall((PROJECT / "docs" / "methods.md").read_text())
     assert {name for name, *_ in rows} == set(METHODS)
     audio, visual = torch.zeros(1, 1, 128, 128), torch.zeros(1, 3, 128, 128)
     for name, key, value, parameters, operations in rows:
@@ -160,7 +282,7 @@ def test_the_table_of_methods_holds_the_parameters_and_operations_that_the_code_
         assert (f"{counted.parameters:,}", f"{counted.dense / 1e9:.3f}") == (parameters, operations)
 
 
-def test_the_program_of_the_readme_uses_a_converted_checkpoint(
+def test_the_program_on_training_uses_a_converted_checkpoint(
     avsnn: Command, tmp_path: Path, shared_data: Path
 ) -> None:
     recorded = np.load(shared_data.parent / "golden" / "spatialtemporal.npz")
@@ -170,6 +292,6 @@ def test_the_program_of_the_readme_uses_a_converted_checkpoint(
     torch.save({"state_dict": authors_state}, tmp_path / "theirs.pth.tar")
     done = avsnn("convert-checkpoint", "theirs.pth.tar", "converted.safetensors")
     assert done.returncode == 0, done.stderr
-    (program,) = code_blocks("README.md", "python")
+    (program,) = code_blocks("docs/train.md", "python")
     program += "\nassert logits.shape == (1, 6)"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
