@@ -65,7 +65,7 @@ def in_small(words: list[str]) -> list[str]:
         few = "72" if words[1] == "demo" else "36"
         return [*words, *SMALL_SHARDS, *ALONE, "--limit", few]
     if words[0] == "predict":
-        return [*words, *ALONE]
+        return [*words, "--workers", "1"]
     return [*words, *ONE_SMALL_EPOCH] if words[0] == "train" else words
 
 
