@@ -100,7 +100,7 @@ def settings_tables(
     fields = model.model_fields.items()
     groups = {name: info for name, info in fields if nested(info)}
     rows = [
-        row(f"`{prefix}{name}`{{#{prefix}{name}}}", info, published.get(f"{prefix}{name}", ""))
+        row(code(f"{prefix}{name}", anchor=True), info, published.get(f"{prefix}{name}", ""))
         for name, info in fields
         if name not in groups
     ]
@@ -146,7 +146,7 @@ def manifest_fields() -> str:
 def field_table(model: type[BaseModel], linked: Sequence[str] = ()) -> str:
     """Return the table of the fields of a class; the linked fields have a section of their own."""
     rows = [
-        row(f"[`{name}`](#{name})" if name in linked else f"`{name}`", info)
+        row(f"[{code(name)}](#{name})" if name in linked else code(name), info)
         for name, info in model.model_fields.items()
     ]
     return "\n".join(["| field | default | what it says |", "|---|---|---|", *rows])
@@ -168,6 +168,13 @@ def row(name: str, info: FieldInfo, published: str = "") -> str:
         about += f" Published behaviour: {published}."
     about += f"<br>*{allowed(info)}*"
     return f"| {name} | {default} | {about.replace('|', chr(92) + '|')} |"
+
+
+def code(key: str, *, anchor: bool = False) -> str:
+    """Return a key as HTML that a narrow screen breaks behind dots and underscores."""
+    place = f' id="{key}"' if anchor else ""
+    breakable = re.sub(r"([._])", r"\1<wbr>", key)
+    return f"<code{place}>{breakable}</code>"
 
 
 def value_text(value: object) -> str:

@@ -1,6 +1,7 @@
 """Builds the documentation as a site, and reads the site in a real Chromium, from the disk."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,12 +86,14 @@ def test_the_site_fits_its_screen_is_quiet_needs_no_network_and_is_searched_from
         assert (max(page.evaluate(shown)[:3]) < 100) == (scheme == "dark"), name
     if width < 1000:
         page.locator("label.md-header__button[for=__search]").click()
-    page.locator("input.md-search__input").fill("spike")
+    words = page.locator("input.md-search__input")
+    words.click()
+    words.press_sequentially("spike")
     found = page.locator(".md-search-result__item a")
     found.first.wait_for()
     assert "spike" in page.locator(".md-search-result__list").inner_text().lower()
     found.first.click()
-    page.wait_for_url("**/*.html?h=spike*")
+    page.wait_for_url(re.compile(r"\.html\?h="))
     assert complaints == []
     page.context.close()
 
