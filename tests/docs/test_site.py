@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from playwright.sync_api import Browser, Page, sync_playwright
+from pydantic import BaseModel
 
 from avsnn.cli.main import app
+from avsnn.datasets_manifest.schema import Manifest
+from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.conftest import PROJECT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -98,17 +103,26 @@ def test_the_site_fits_its_screen_is_quiet_needs_no_network_and_is_searched_from
     page.context.close()
 
 
-def test_the_site_names_every_command_setting_and_field(site: Path) -> None:
-    import typer
+def keys(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the key of every setting of a class and of the groups in the class."""
+    for name, info in settings.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from keys(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
+
+def test_the_site_names_every_command_setting_and_field(site: Path) -> None:
     commands = (site / "commands.html").read_text()
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         assert f'id="avsnn-{name}"' in commands
     settings = (site / "settings.html").read_text()
-    assert 'id="model.alpha"' in settings
-    assert 'id="extract.frames"' in settings
+    for key in (*keys(TrainSettings), *keys(PrepareSettings)):
+        assert f'<code id="{key}">' in settings
     assert "no gradient through time" in settings
-    assert "<code>default_split</code>" in (site / "own-data-fields.html").read_text()
+    fields = (site / "own-data-fields.html").read_text().replace("<wbr>", "")
+    for name in Manifest.model_fields:
+        assert f"<code>{name}</code>" in fields
     assert 'id="avsnn.models.fusion.Fusion.forward"' in (site / "api-reference.html").read_text()
     assert "runs/s-cmrl" in (site / "tutorial.html").read_text()
     # A link to a file that is no page leads to a copy of the file.
