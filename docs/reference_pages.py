@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from avsnn.cli.main import app
-from avsnn.datasets_manifest import recordings, schema
+from avsnn.datasets_manifest import schema
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
@@ -122,13 +122,8 @@ def published_behaviour() -> dict[str, str]:
 
 def manifest_fields() -> str:
     """Return the page of all fields of a data set's YAML file and columns of its table."""
-    parts = {
-        "sources": (schema.Source,),
-        "splits": get_args(schema.Split),
-        "twins": (schema.Twins,),
-        "layout": (schema.FolderLayout,),
-        "pairs": (recordings.Pairs, recordings.Recordings, recordings.RecordingFile),
-    }
+    fields = schema.Manifest.model_fields.items()
+    parts = {name: models for name, info in fields if (models := models_in(info.annotation))}
     lines = [
         "# Fields of a data set's YAML",
         "A data set is a YAML file and, beside the YAML file, a CSV file with one row for each "
@@ -141,6 +136,16 @@ def manifest_fields() -> str:
         for model in models:
             lines += [paragraphs(model.__doc__ or ""), field_table(model)]
     return "\n\n".join(lines)
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the classes with fields that a type names, and the classes that their fields name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        inner = [models_in(info.annotation) for info in annotation.model_fields.values()]
+        found = [annotation, *(model for models in inner for model in models)]
+    else:
+        found = [model for one in get_args(annotation) for model in models_in(one)]
+    return list(dict.fromkeys(found))
 
 
 def field_table(model: type[BaseModel], linked: Sequence[str] = ()) -> str:

@@ -1,5 +1,6 @@
 """Does what the pages tell a reader to do, and compares what the pages say with the code."""
 
+import os
 import re
 import shlex
 import shutil
@@ -66,7 +67,7 @@ def in_small(words: list[str]) -> list[str]:
         return [*words, *SMALL_SHARDS, *ALONE, "--limit", few]
     if words[0] == "predict":
         return [*words, "--workers", "1"]
-    return [*words, *ONE_SMALL_EPOCH] if words[0] == "train" else words
+    return [*words, *ONE_SMALL_EPOCH] if words[0] in ("train", "reproduce") else words
 
 
 @pytest.fixture
@@ -104,14 +105,23 @@ def test_every_command_of_a_page_runs_in_the_order_of_the_page_or_has_a_reason_n
             subprocess.run(["bash", "-euc", block], cwd=reader, check=True)
             continue
         for words in commands(block):
-            while words and "=" in words[0]:
-                monkeypatch.setenv(*words.pop(0).split("=", 1))
+            while words and (words[0] == "export" or "=" in words[0]):
+                if words[0] != "export":
+                    monkeypatch.setenv(*words[0].split("=", 1))
+                del words[0]
             if words:
-                assert words[0] == "avsnn", words
-                # A picture needs a terminal.
-                run = warm.run_on_terminal if words[1] == "inspect" else warm.run
-                done = run(in_small(words[1:]), reader)
-                assert done.returncode == 0, (words, done.stderr)
+                run_command(warm, words, reader)
+
+
+def run_command(warm: Warm, words: list[str], folder: Path) -> None:
+    """Run one command of a page; ``> FILE`` at its end takes what the command prints."""
+    assert words[0] == "avsnn", words
+    words, target = (words[1:-2], words[-1]) if ">" in words else (words[1:], os.devnull)
+    # A picture needs a terminal.
+    run = warm.run_on_terminal if words[0] == "inspect" else warm.run
+    done = run(in_small(words), folder)
+    assert done.returncode == 0, (words, done.stderr)
+    (folder / target).write_text(done.stdout)
 
 
 def test_every_reason_not_to_run_commands_belongs_to_commands_of_a_page() -> None:
