@@ -95,9 +95,10 @@ class Registry(UserDict[str, Method]):
         if name in self.protected:
             raise MethodError(f"there is a method {name!r} already; choose another name")
         if not all(hasattr(method, part) for part in PARTS):
+            given = getattr(method, "__name__", "") or f"a {type(method).__name__}"
             raise MethodError(
-                f"the method {name!r} must be a TwoStreams(CLASS) of avsnn.models.methods, and is "
-                f"{method!r}"
+                f"the method {name!r} must be TwoStreams(CLASS), with TwoStreams of "
+                f"avsnn.models.methods, not {given}"
             )
         super().__setitem__(name, method)
 

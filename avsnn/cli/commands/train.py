@@ -106,4 +106,4 @@ def train_command(
     folder = run or Path("runs") / config.folder_name
     progress = make_progress(lines=False)
     trained = train(config, folder=folder, options=options, progress=progress, say=say)
-    print_training(trained, config)
+    print_training(trained, config, plugins=plugins or ())

@@ -104,7 +104,7 @@ def require_known_method(values: Any, folder: Path) -> None:
         ) from None
     raise UserError(
         f"{folder} was trained with the method {method!r} of the plugin {facts.name}: add --plugin "
-        f"{facts.name} to the command (in Python, import the file first){_copy_named(folder)}."
+        f"{facts.name} to the command (in Python, import the file first).{_copy_named(folder)}"
     )
 
 
@@ -127,8 +127,8 @@ def require_same_plugin(method: str, facts: PluginFacts | None, folder: Path) ->
         name = facts.name if facts else "no plugin"
         raise UserError(
             f"{folder} was trained with another content of {name} than {plugin.path} has now, and "
-            f"its weights belong to that content: undo the change{_copy_named(folder)}, or train "
-            "again."
+            f"its weights belong to that content: undo the change, or train again."
+            f"{_copy_named(folder)}"
         )
 
 
@@ -198,10 +198,10 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        near = did_you_mean(path.name, sorted(other.name for other in path.parent.glob("*.py")))
-        raise UserError(
-            f"--plugin {path}: there is no such file; {near or f'{FORM}.'}".strip()
-        ) from None
+        # All names end in .py, which would make them alike.
+        near = did_you_mean(path.stem, sorted(other.stem for other in path.parent.glob("*.py")))
+        advice = near.replace("? ", ".py?") or f"{FORM}."
+        raise UserError(f"--plugin {path}: there is no such file; {advice}") from None
     except OSError as error:
         raise UserError(f"--plugin {path} cannot be read: {error.strerror}.") from None
     if len(content) > MAX_BYTES:
@@ -214,6 +214,9 @@ def _fault(path: Path, error: BaseException) -> UserError:
     line = _line(error, path)
     place = f"{path}, line {line}" if line else f"{path}"
     text = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    if isinstance(error, MethodError) and not line:
+        # The sentence about the shapes of the streams names file and line itself.
+        return UserError(f"{text}.")
     reason = text if isinstance(error, MethodError) else f"{type(error).__name__}: {text}"
     if isinstance(error, SyntaxError) and line:
         reason = f"{type(error).__name__}: {error.msg}"
@@ -236,8 +239,8 @@ def _line(error: BaseException, path: Path) -> int:
 
 
 def _copy_named(folder: Path) -> str:
-    """Return the end of a sentence that names the copy in a run folder; empty without a copy."""
+    """Return a sentence that names the copy in a run folder; empty without a copy."""
     copy = folder / COPY
-    return (
-        f", or read and give --plugin {copy}, the copy that the run keeps" if copy.is_file() else ""
-    )
+    if not copy.is_file():
+        return ""
+    return f" The run keeps a copy of the file: read {copy}, then give --plugin {copy}."
