@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from avsnn.cli.options import AsJson, Assignments, Device, LoaderWorkers, Root, Runs, SaveEvery
+from avsnn.cli.options import (
+    AsJson,
+    Assignments,
+    Device,
+    LoaderWorkers,
+    Plugins,
+    Root,
+    Runs,
+    SaveEvery,
+)
 from avsnn.errors import RunError
 
 TableName = Annotated[
@@ -34,6 +43,7 @@ def reproduce_command(
     workers: LoaderWorkers = 0,
     save_every: SaveEvery = None,
     dry_run: DryRun = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate every row of a published table; print measured and published figures.
@@ -50,8 +60,10 @@ def reproduce_command(
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.experiments.reproduce import parse_seeds, plan_table, reproduce, summarise
     from avsnn.pipeline.inference.device import choose_device
+    from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.training.options import RunOptions
 
+    load_plugins(plugins or ())
     changes = assignments or []
     experiments = plan_table(
         table,
