@@ -1,0 +1,95 @@
+"""The runs that a table lacks, as commands of a shell or as a job array for Slurm."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from avsnn.pipeline.experiments.experiment import Experiment, HowToRun
+
+# 75 is the exit code of a command that has saved its work at SIGTERM. Slurm sends SIGTERM to what
+# `srun` starts, and not to the script itself.
+SCRIPT = """\
+#!/bin/bash
+# Add what your cluster asks for, such as --partition, --account and --gpus-per-task=1.
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=4
+#SBATCH --time=04:00:00
+#SBATCH --output={name}-%a.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# Two minutes before the end of its time, a training gets SIGTERM and saves itself.
+#SBATCH --signal=TERM@120
+
+{exports}
+case "$SLURM_ARRAY_TASK_ID" in
+{cells}
+  *)
+    echo "this script has no run '$SLURM_ARRAY_TASK_ID'" >&2
+    exit 2 ;;
+esac
+
+srun "${{train[@]}}" && srun "${{evaluate[@]}}"
+code=$?
+if [ "$code" -eq 75 ]; then
+  # The training is saved, and goes on when the job runs again.
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+exit "$code"
+"""
+
+CELL = """\
+  {number})  # {name}
+    train=({train})
+    evaluate=({evaluate}) ;;"""
+
+
+def emit(
+    form: Literal["commands", "slurm"],
+    name: str,
+    experiments: Sequence[Experiment],
+    how: HowToRun,
+    environment: Mapping[str, str],
+) -> str:
+    """Return the commands that train and evaluate runs; an empty text without runs.
+
+    Args:
+        form: ``commands`` returns one line of a shell for each run, ``slurm`` a script for
+            ``sbatch``: an array with one job for each run.
+        name: name of the table.
+        experiments: the runs.
+        how: how the runs are carried out.
+        environment: the environment of this command; every command gets avsnn's variables.
+    """
+    variables = {
+        key: shlex.quote(value)
+        for key, value in sorted(environment.items())
+        if key.startswith("AVSNN_")
+    }
+    pairs = [
+        (
+            shlex.join(["avsnn", *experiment.train_words(how)]),
+            shlex.join(["avsnn", "evaluate", str(experiment.folder), *how.device_words]),
+        )
+        for experiment in experiments
+    ]
+    if form == "commands":
+        before = "".join(f"{key}={value} " for key, value in variables.items())
+        return "".join(f"{before}{train} && {before}{evaluate}\n" for train, evaluate in pairs)
+    if not pairs:
+        return ""
+    cores = '"${SLURM_CPUS_PER_TASK:-1}"'
+    variables |= {"OMP_NUM_THREADS": cores, "SRUN_CPUS_PER_TASK": cores}
+    return SCRIPT.format(
+        name="avsnn-" + re.sub(r"[^\w-]", "-", name),
+        last=len(pairs) - 1,
+        exports="".join(f"export {key}={value}\n" for key, value in variables.items()),
+        cells="\n".join(
+            CELL.format(number=number, name=experiment.name, train=train, evaluate=evaluate)
+            for number, (experiment, (train, evaluate)) in enumerate(
+                zip(experiments, pairs, strict=True)
+            )
+        ),
+    )
