@@ -153,23 +153,23 @@ def summarise(
         else e.state()
         for e in experiments
     }
-    first = experiments[0].config
+    configs = [experiment.config for experiment in experiments]
+    dataset = configs[0].dataset
     rows = {experiment.row.name: experiment.row for experiment in experiments}
-    guessing = [state.guessing for state in states.values() if state.guessing is not None]
+    guessing = {state.guessing for state in states.values() if state.guessing is not None}
     return ReproducedTable(
         table=table.name,
         title=table.title,
-        dataset=first.dataset,
-        split=first.split,
-        selection=first.settings.selection,
-        epochs_planned=first.settings.epochs,
+        dataset=dataset,
+        split=" or ".join(dict.fromkeys(config.split for config in configs)),
+        selection=" or ".join(dict.fromkeys(config.settings.selection for config in configs)),
         changed=[*(f"preset {preset}" for preset in changes.presets), *changes.assignments],
-        guessing=guessing[0] if guessing else None,
+        guessing=guessing.pop() if len(guessing) == 1 else None,
         lines=[
             _summarise_row(
                 row,
-                {e.seed: (e.folder, states[e.folder]) for e in experiments if e.row == row},
-                first.dataset,
+                {e.seed: (e, states[e.folder]) for e in experiments if e.row == row},
+                dataset,
             )
             for row in rows.values()
         ],
@@ -177,7 +177,7 @@ def summarise(
 
 
 def _summarise_row(
-    row: TableRow, runs: Mapping[int, tuple[Path, RunState]], dataset: str
+    row: TableRow, runs: Mapping[int, tuple[Experiment, RunState]], dataset: str
 ) -> ReproducedRow:
     finished = [state.top1 for _, state in runs.values() if state.top1 is not None]
     published: Any = row.published.get(dataset)
@@ -187,8 +187,9 @@ def _summarise_row(
         name=row.name,
         preset=row.preset,
         settings=row.settings,
-        runs={seed: str(folder) for seed, (folder, _) in runs.items()},
+        runs={seed: str(experiment.folder) for seed, (experiment, _) in runs.items()},
         epochs={seed: state.epochs for seed, (_, state) in runs.items()},
+        epochs_planned=next(e.config.settings.epochs for e, _ in runs.values()),
         top1={seed: state.top1 for seed, (_, state) in runs.items()},
         failed={seed: state.failure for seed, (_, state) in runs.items() if state.failure},
         at_chance=[seed for seed, (_, state) in runs.items() if state.is_at_chance],

@@ -47,6 +47,7 @@ class ReproducedRow(BaseModel):
         settings: words ``KEY=VALUE`` that change the preset.
         runs: the run folder of each seed.
         epochs: number of trained epochs of each seed.
+        epochs_planned: number of epochs of a finished run.
         top1: the figure of each seed; None for a run that is not finished and evaluated.
         failed: why a run cannot be read or did not succeed, by seed; empty if all is well.
         at_chance: the seeds whose 95 % interval includes the accuracy of guessing.
@@ -60,6 +61,7 @@ class ReproducedRow(BaseModel):
     settings: list[str] = Field(default_factory=list)
     runs: dict[int, str]
     epochs: dict[int, int]
+    epochs_planned: int
     top1: dict[int, float | None]
     failed: dict[int, str] = Field(default_factory=dict)
     at_chance: list[int] = Field(default_factory=list)
@@ -75,12 +77,12 @@ class ReproducedTable(BaseModel):
         table: name of the table.
         title: title of the table.
         dataset: name of the data set.
-        split: name of the split.
-        selection: the part that chose the epoch, or ``last``.
-        epochs_planned: number of epochs of a finished run.
+        split: name of the split; names joined by ``or`` where the rows differ.
+        selection: the part that chose the epoch, or ``last``; joined in the same way.
         changed: what the user changed in every row: presets, and settings as ``key=value``.
         guessing: accuracy of guessing in %: of naming a class by chance, or the class with the most
-            clips, whichever is right more often; None before the first finished run.
+            clips, whichever is right more often; None before the first finished run, and where the
+            runs differ.
         lines: the rows.
     """
 
@@ -89,7 +91,6 @@ class ReproducedTable(BaseModel):
     dataset: str
     split: str
     selection: str
-    epochs_planned: int
     changed: list[str]
     guessing: float | None = None
     lines: list[ReproducedRow]
@@ -157,7 +158,7 @@ def table_cells(found: ReproducedTable, row: ReproducedRow) -> list[str]:
     measured = [
         "failed"
         if seed in row.failed
-        else f"{row.epochs[seed]} of {found.epochs_planned} epochs"
+        else f"{row.epochs[seed]} of {row.epochs_planned} epochs"
         if top1 is None
         else f"{top1:.2f}{f' {AT_CHANCE}' if seed in row.at_chance else ''}"
         for seed, top1 in row.top1.items()
@@ -186,9 +187,10 @@ def table_notes(found: ReproducedTable) -> list[str]:
     """Return the sentences below the table: what the mark means, what failed, what is to do."""
     notes = []
     if any(line.at_chance for line in found.lines):
+        share = "" if found.guessing is None else f" ({found.guessing:.2f} %)"
         notes.append(
-            f"{AT_CHANCE} no better than chance: the run's 95 % interval includes "
-            f"{found.guessing:.2f} %, the accuracy of guessing."
+            f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the accuracy "
+            f"of guessing{share}."
         )
     notes += found.failures
     if found.missing:

@@ -30,9 +30,9 @@ class TimeLeft:
             return ""
         count = len(self._missing)
         runs = "1 run" if count == 1 else f"{count} runs"
-        if not self._measured_epochs:
-            return f"; {runs} left"
         epochs = sum(map(_epochs_left, self._missing.values()))
+        if not epochs or not self._measured_epochs:
+            return f"; {runs} left"
         seconds = epochs * self._measured_s / self._measured_epochs / min(self._jobs, count)
         return f"; {runs} left, about {duration(seconds)}"
 
