@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Assignments, Device, LoaderWorkers, Root, Runs, SaveEvery
+from avsnn.cli.options import (
+    AsJson,
+    Assignments,
+    Device,
+    LoaderWorkers,
+    Plugins,
+    Root,
+    Runs,
+    SaveEvery,
+)
 from avsnn.errors import RunError
 
 TableName = Annotated[
@@ -77,6 +86,7 @@ def reproduce_command(
     save_every: SaveEvery = None,
     form: Emit = None,
     dry_run: DryRun = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate every row of a table with every seed; print the table.
@@ -102,11 +112,12 @@ def reproduce_command(
     )
     from avsnn.pipeline.experiments.read_table import choose_rows, load_table
     from avsnn.pipeline.experiments.reproduce import reproduce, summarise
-    from avsnn.pipeline.inference.device import choose_device
-    from avsnn.pipeline.training.options import RunOptions
+    from avsnn.pipeline.runs.plugin import load_plugins
 
+    load_plugins(plugins or ())
     found = load_table(table)
     changes = Changes(presets or (), assignments or ())
+    how = HowToRun(device, workers, save_every, plugins or ())
     experiments = plan_table(
         choose_rows(found, rows),
         dataset=dataset,
@@ -117,7 +128,6 @@ def reproduce_command(
     )
     if form:
         missing = unfinished(experiments)
-        how = HowToRun(device, workers, save_every)
         print(emit(form, found.name, missing, how, os.environ), end="")
         say(f"{len(missing)} of {len(experiments)} runs are missing.")
         return
@@ -128,9 +138,7 @@ def reproduce_command(
             found,
             experiments,
             changes=changes,
-            options=RunOptions(
-                device=choose_device(device), workers=workers, save_every=save_every
-            ),
+            how=how,
             jobs=jobs,
             runs=runs,
             progress=make_progress(lines=jobs > 1),

@@ -20,8 +20,8 @@ from avsnn.pipeline.engine.children import (
 from avsnn.pipeline.engine.lock import BusyError, require_no_writer
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.experiments.experiment import Ended, Experiment, HowToRun, busy_error
+from avsnn.pipeline.inference.device import choose_device
 from avsnn.pipeline.runs.metrics import metrics_path
-from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import LOG
 
 # How often the children are looked at, in s.
@@ -68,7 +68,7 @@ def train_at_once(
     experiments: Sequence[Experiment],
     *,
     jobs: int,
-    options: RunOptions,
+    how: HowToRun,
     progress: Progress,
     say: Callable[[str], None],
 ) -> Iterator[Ended]:
@@ -80,7 +80,7 @@ def train_at_once(
     Args:
         experiments: the runs; no two share a folder.
         jobs: number of children at the same time; the children share the cores.
-        options: how each run is trained.
+        how: how the runs are carried out.
         progress: told of every epoch.
         say: gets one sentence at a time that a person should read.
 
@@ -99,7 +99,7 @@ def train_at_once(
                 number, experiment = waiting.pop(0)
                 say(f"{experiment.name} ({number} of {len(experiments)})")
                 slot = min({*range(jobs)} - {child.slot for child in running})
-                running.append(_start(experiment, slot, min(jobs, len(experiments)), options))
+                running.append(_start(experiment, slot, min(jobs, len(experiments)), how))
             time.sleep(INTERVAL_S)
             came = sum(_epochs_done(folder) - old for folder, old in before.items())
             if came > done:
@@ -114,33 +114,30 @@ def train_at_once(
         _end(running)
 
 
-def _start(experiment: Experiment, slot: int, jobs: int, options: RunOptions) -> Child:
+def _start(experiment: Experiment, slot: int, jobs: int, how: HowToRun) -> Child:
     """Start the training of a run.
 
     Args:
         experiment: the run.
         slot: a number below ``jobs`` that no other running child has.
         jobs: number of children that share the cores.
-        options: how the run is trained.
+        how: how the run is carried out.
     """
     try:
         require_no_writer(experiment.folder)
     except BusyError:
         raise busy_error(experiment.folder) from None
     experiment.folder.mkdir(parents=True, exist_ok=True)
-    words = experiment.train_words(
-        HowToRun(options.device.type, options.workers, options.save_every)
-    )
     keep_current_folder_off_children()
     environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs)), **os.environ}
-    if len(gpus := _gpus(options.device)) > 1:
+    if len(gpus := _gpus(how.device)) > 1:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     # Ctrl-C reaches every process of a terminal. This process tells its children to end by SIGTERM,
     # because a training saves itself at SIGTERM where it stands.
     with (experiment.folder / LOG).open("ab") as log, children_block_signals(signal.SIGINT):
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "avsnn", *words],
+                [sys.executable, "-m", "avsnn", *experiment.train_words(how)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -151,9 +148,9 @@ def _start(experiment: Experiment, slot: int, jobs: int, options: RunOptions) ->
     return Child(experiment, process, slot, time.monotonic())
 
 
-def _gpus(device: torch.device) -> list[str]:
+def _gpus(device: str) -> list[str]:
     """Return the names of the GPUs that this process may use."""
-    if device.type != "cuda":
+    if choose_device(device).type != "cuda":
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from avsnn.pipeline.experiments.experiment import Experiment, HowToRun
 
 # 75 is the exit code of a command that has saved its work at SIGTERM. Slurm sends SIGTERM to what
@@ -61,17 +62,14 @@ def emit(
         name: name of the table.
         experiments: the runs.
         how: how the runs are carried out.
-        environment: the environment of this command; every command gets avsnn's variables.
+        environment: the environment of this command, which may name a folder of data sets.
     """
-    variables = {
-        key: shlex.quote(value)
-        for key, value in sorted(environment.items())
-        if key.startswith("AVSNN_")
-    }
+    folder = environment.get(USER_FOLDER_VARIABLE)
+    variables = {USER_FOLDER_VARIABLE: shlex.quote(folder)} if folder else {}
     pairs = [
         (
             shlex.join(["avsnn", *experiment.train_words(how)]),
-            shlex.join(["avsnn", "evaluate", str(experiment.folder), *how.device_words]),
+            shlex.join(["avsnn", "evaluate", str(experiment.folder), *how.common_words]),
         )
         for experiment in experiments
     ]

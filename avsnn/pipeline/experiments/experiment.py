@@ -35,16 +35,19 @@ class HowToRun(NamedTuple):
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: number of processes that read batches.
         save_every: steps between two resume points; None saves after every epoch.
+        plugins: Python files with methods of the user's own.
     """
 
     device: str = "auto"
     workers: int = 0
     save_every: int | None = None
+    plugins: Sequence[Path] = ()
 
     @property
-    def device_words(self) -> list[str]:
-        """The words of a command that choose the device."""
-        return [] if self.device == "auto" else ["--device", self.device]
+    def common_words(self) -> list[str]:
+        """The words that ``train`` and ``evaluate`` take alike."""
+        words = [] if self.device == "auto" else ["--device", self.device]
+        return words + [part for path in self.plugins for part in ("--plugin", str(path))]
 
 
 class RunState(NamedTuple):
@@ -108,7 +111,7 @@ class Experiment(NamedTuple):
     def train_words(self, how: HowToRun) -> list[str]:
         """Return the words of ``avsnn`` that train the run, or go on with the run."""
         words = ["train", self.config.dataset, *self.words, "--run", str(self.folder), "--resume"]
-        words += how.device_words
+        words += how.common_words
         words += ["--workers", str(how.workers)] if how.workers else []
         return words + (["--save-every", str(how.save_every)] if how.save_every else [])
 

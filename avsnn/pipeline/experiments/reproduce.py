@@ -25,6 +25,7 @@ from avsnn.pipeline.experiments.experiment import (
     Changes,
     Ended,
     Experiment,
+    HowToRun,
     RunState,
     busy_error,
     reason_of,
@@ -38,6 +39,7 @@ from avsnn.pipeline.experiments.tables import (
     write_table,
 )
 from avsnn.pipeline.experiments.time_left import TimeLeft, duration
+from avsnn.pipeline.inference.device import choose_device
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import train
 
@@ -47,7 +49,7 @@ def reproduce(
     experiments: Sequence[Experiment],
     *,
     changes: Changes,
-    options: RunOptions,
+    how: HowToRun,
     jobs: int,
     runs: Path,
     progress: Progress,
@@ -61,28 +63,31 @@ def reproduce(
         table: the table.
         experiments: the cells of the table, from `plan_table`.
         changes: what the user changed in every row.
-        options: how each run is trained; a run that exists is resumed.
+        how: how the runs are carried out; a run that exists is resumed.
         jobs: number of trainings at the same time; a single training runs in this process.
         runs: folder that holds the run folders; the table is written below this folder.
         progress: told of every step and every clip, or of every epoch if ``jobs`` is above 1.
         say: gets one sentence at a time that a person should read.
 
     Raises:
+        UserError: torch sees no CUDA device, and the device must be one.
         RunError: the disk is full, or another command trains one of the runs.
         PreemptedError: SIGTERM came; the trainings are saved as far as they came.
     """
     failures: dict[Path, str] = {}
+    device = choose_device(how.device)
     missing = unfinished(experiments)
     left = TimeLeft(missing, jobs)
     if jobs > 1:
-        trainings = train_at_once(missing, jobs=jobs, options=options, progress=progress, say=say)
+        trainings = train_at_once(missing, jobs=jobs, how=how, progress=progress, say=say)
         progress = NoProgress()
     else:
+        options = RunOptions(device=device, workers=how.workers, save_every=how.save_every)
         trainings = _train_in_turn(missing, options, progress, say)
     with closing(trainings):
         for ended in trainings:
             experiment = ended.experiment
-            failure = ended.failure or _failure_of_evaluation(experiment, options.device, progress)
+            failure = ended.failure or _failure_of_evaluation(experiment, device, progress)
             if failure:
                 failures[experiment.folder] = failure
                 outcome = f"failed: {failure}"

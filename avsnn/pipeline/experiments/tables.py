@@ -189,8 +189,8 @@ def table_notes(found: ReproducedTable) -> list[str]:
     if any(line.at_chance for line in found.lines):
         share = "" if found.guessing is None else f" ({found.guessing:.2f} %)"
         notes.append(
-            f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the accuracy "
-            f"of guessing{share}."
+            f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the "
+            f"accuracy of guessing{share}."
         )
     notes += found.failures
     if found.missing:

@@ -18,6 +18,7 @@ from avsnn.pipeline.inference.device import bfloat16_advice
 from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
+from avsnn.pipeline.runs.plugin import plugin_faults_said, save_copy
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import START, resume_points
@@ -66,14 +67,16 @@ def train(
 
     Raises:
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
-            network cannot take the images; a batch is larger than the training part.
+            network cannot take the images; a batch is larger than the training part; the code of
+            a plugin raised an exception.
         RunError: an input, the loss, the gradient or a weight is NaN or infinite, memory ran out,
             or the folder was deleted meanwhile.
         PreemptedError: SIGTERM came; the training is saved as far as it came.
         InterruptError: Ctrl-C came; the training is saved up to the last resume point.
     """
     try:
-        return _train(config, folder, options, progress, say)
+        with plugin_faults_said(config.settings.model.method):
+            return _train(config, folder, options, progress, say)
     except KeyboardInterrupt:
         raise InterruptError(f"interrupted; {_what_is_saved(folder)}") from None
     except PreemptedError:
@@ -121,6 +124,8 @@ def _train(
                 if group.is_main and not (folder / "config.yaml").exists():
                     shapes = loop.loader.source.shapes
                     save_config(folder, config.model_copy(update={"shapes": shapes}))
+                if group.is_main and config.plugin is not None:
+                    save_copy(folder, config.plugin)
                 with watch_for_sigterm() as sigterm:
                     done = loop.run(sigterm)
         metrics = group.on_main(lambda: read_metrics(folder, config.settings.selection))

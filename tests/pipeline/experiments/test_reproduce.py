@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from avsnn.models.zoo import build
-from avsnn.pipeline.experiments.presets import load_presets, preset_names
 from avsnn.pipeline.experiments.experiment import Changes, Experiment
+from avsnn.pipeline.experiments.presets import load_presets, preset_names
 from avsnn.pipeline.experiments.read_table import load_table, table_names
 from avsnn.pipeline.experiments.reproduce import summarise
 from avsnn.pipeline.runs.config import make_config
