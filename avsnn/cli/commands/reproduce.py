@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ from avsnn.cli.options import (
     SaveEvery,
 )
 from avsnn.errors import RunError
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.experiments.tables import ReproducedTable
 
 TableName = Annotated[
     str | None,
@@ -99,55 +102,47 @@ def reproduce_command(
     every run, reproduce writes the table as Markdown and as JSON to the folder 'tables' in the
     folder of --runs.
     """
-    from avsnn.cli.screen.console import print_json, say
-    from avsnn.cli.screen.experiments import print_reproduction
+    from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.experiments.emit import emit
-    from avsnn.pipeline.experiments.experiment import (
-        Changes,
-        HowToRun,
-        parse_seeds,
-        plan_table,
-        unfinished,
-    )
-    from avsnn.pipeline.experiments.read_table import choose_rows, load_table
+    from avsnn.pipeline.experiments.experiment import Changes, HowToRun, plan_table
     from avsnn.pipeline.experiments.reproduce import reproduce, summarise
     from avsnn.pipeline.runs.plugin import load_plugins
 
     load_plugins(plugins or ())
-    found = load_table(table)
     changes = Changes(presets or (), assignments or ())
-    how = HowToRun(device, workers, save_every, plugins or ())
-    experiments = plan_table(
-        choose_rows(found, rows),
-        dataset=dataset,
-        seeds=parse_seeds(seeds),
-        changes=changes,
-        root=root,
-        runs=runs,
+    plan = plan_table(
+        table, rows=rows, dataset=dataset, seeds=seeds, changes=changes, root=root, runs=runs
     )
+    how = HowToRun(device, workers, save_every, plugins or ())
     if form:
-        missing = unfinished(experiments)
-        print(emit(form, found.name, missing, how, os.environ), end="")
-        say(f"{len(missing)} of {len(experiments)} runs are missing.")
-        return
-    if dry_run:
-        reproduction = summarise(found, experiments, changes)
+        print(emit(form, plan, how, os.environ), end="")
+        say(f"{len(plan.missing())} of {len(plan.experiments)} runs are missing.")
+    elif dry_run:
+        _show(summarise(plan), None, as_json)
     else:
-        reproduction = reproduce(
-            found,
-            experiments,
-            changes=changes,
-            how=how,
-            jobs=jobs,
-            runs=runs,
-            progress=make_progress(lines=jobs > 1),
-            say=say,
-        )
+        progress = make_progress(lines=jobs > 1)
+        _show(reproduce(plan, how, jobs=jobs, progress=progress, say=say), runs, as_json)
+
+
+def _show(reproduction: "ReproducedTable", runs: Path | None, as_json: bool) -> None:
+    """Print a table.
+
+    Args:
+        reproduction: the table.
+        runs: the folder of the run folders; None if the table was not written.
+        as_json: print JSON.
+
+    Raises:
+        RunError: a run of the table cannot be read or did not succeed.
+    """
+    from avsnn.cli.screen.console import print_json
+    from avsnn.cli.screen.experiments import print_reproduction
+
     if as_json:
         print_json(reproduction.model_dump())
     else:
-        print_reproduction(reproduction, None if dry_run else runs)
+        print_reproduction(reproduction, runs)
     if failures := reproduction.failures:
         raise RunError(
             f"the table is incomplete: {len(failures)} of its runs cannot be read or did not "

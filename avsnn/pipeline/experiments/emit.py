@@ -2,11 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
-from avsnn.pipeline.experiments.experiment import Experiment, HowToRun
+from avsnn.pipeline.experiments.experiment import HowToRun, Plan
 
 # 75 is the exit code of a command that has saved its work at SIGTERM. Slurm sends SIGTERM to what
 # `srun` starts, and not to the script itself.
@@ -49,29 +49,28 @@ CELL = """\
 
 def emit(
     form: Literal["commands", "slurm"],
-    name: str,
-    experiments: Sequence[Experiment],
+    plan: Plan,
     how: HowToRun,
     environment: Mapping[str, str],
 ) -> str:
-    """Return the commands that train and evaluate runs; an empty text without runs.
+    """Return the commands that do the missing runs of a table; an empty text if none is missing.
 
     Args:
         form: ``commands`` returns one line of a shell for each run, ``slurm`` a script for
             ``sbatch``: an array with one job for each run.
-        name: name of the table.
-        experiments: the runs.
+        plan: the table.
         how: how the runs are carried out.
         environment: the environment of this command, which may name a folder of data sets.
     """
     folder = environment.get(USER_FOLDER_VARIABLE)
     variables = {USER_FOLDER_VARIABLE: shlex.quote(folder)} if folder else {}
+    missing = plan.missing()
     pairs = [
         (
             shlex.join(["avsnn", *experiment.train_words(how)]),
             shlex.join(["avsnn", "evaluate", str(experiment.folder), *how.common_words]),
         )
-        for experiment in experiments
+        for experiment in missing
     ]
     if form == "commands":
         before = "".join(f"{key}={value} " for key, value in variables.items())
@@ -81,13 +80,13 @@ def emit(
     cores = '"${SLURM_CPUS_PER_TASK:-1}"'
     variables |= {"OMP_NUM_THREADS": cores, "SRUN_CPUS_PER_TASK": cores}
     return SCRIPT.format(
-        name="avsnn-" + re.sub(r"[^\w-]", "-", name),
+        name="avsnn-" + re.sub(r"[^\w-]", "-", plan.table.name),
         last=len(pairs) - 1,
         exports="".join(f"export {key}={value}\n" for key, value in variables.items()),
         cells="\n".join(
             CELL.format(number=number, name=experiment.name, train=train, evaluate=evaluate)
             for number, (experiment, (train, evaluate)) in enumerate(
-                zip(experiments, pairs, strict=True)
+                zip(missing, pairs, strict=True)
             )
         ),
     )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.evaluation.evaluate import recorded_evaluation
 from avsnn.pipeline.experiments.presets import load_presets
-from avsnn.pipeline.experiments.tables import TableRow
+from avsnn.pipeline.experiments.read_table import choose_rows, load_table
+from avsnn.pipeline.experiments.tables import Table, TableRow
 from avsnn.pipeline.runs.checkpoint import best_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
@@ -76,14 +77,14 @@ class Experiment(NamedTuple):
         seed: the seed of the run.
         config: the configuration of the run.
         folder: the run folder.
-        words: the options from which ``avsnn train`` makes this configuration.
+        options: the options from which ``avsnn train`` makes this configuration.
     """
 
     row: TableRow
     seed: int
     config: RunConfig
     folder: Path
-    words: Sequence[str] = ()
+    options: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ class Experiment(NamedTuple):
 
     def train_words(self, how: HowToRun) -> list[str]:
         """Return the words of ``avsnn`` that train the run, or go on with the run."""
-        words = ["train", self.config.dataset, *self.words, "--run", str(self.folder), "--resume"]
+        words = ["train", self.config.dataset, *self.options, "--run", str(self.folder), "--resume"]
         words += how.common_words
         words += ["--workers", str(how.workers)] if how.workers else []
         return words + (["--save-every", str(how.save_every)] if how.save_every else [])
@@ -130,7 +131,76 @@ class Ended(NamedTuple):
     failure: str
 
 
-def parse_seeds(text: str) -> list[int]:
+class Plan(NamedTuple):
+    """What is to be done for a table.
+
+    Attributes:
+        table: the table.
+        changes: what the user changes in every row.
+        experiments: the cells of the chosen rows, row by row.
+        runs: folder that holds the run folders; the table is written below this folder.
+    """
+
+    table: Table
+    changes: Changes
+    experiments: list[Experiment]
+    runs: Path
+
+    def missing(self) -> list[Experiment]:
+        """Return the cells whose runs are not finished and evaluated; rows may share a run."""
+        by_folder = {experiment.folder: experiment for experiment in self.experiments}
+        return [experiment for experiment in by_folder.values() if experiment.state().top1 is None]
+
+
+def plan_table(
+    table: str | None,
+    *,
+    rows: str | None,
+    dataset: str,
+    seeds: str,
+    changes: Changes,
+    root: Path,
+    runs: Path,
+) -> Plan:
+    """Find every cell of a table; touch nothing.
+
+    Args:
+        table: name of a published table, or path of a file.
+        rows: names of the rows that are wanted, such as ``add,audio``; None takes all rows.
+        dataset: name of the data set to train on.
+        seeds: the seeds, such as ``42,47``; each row has one run for each seed.
+        changes: what the user changes in every row.
+        root: folder that holds the data sets.
+        runs: folder that holds the run folders.
+
+    Raises:
+        UserError: there is no such table or row, the seeds are no numbers, a setting is wrong, or
+            the data set is not prepared.
+    """
+    found = load_table(table)
+    wanted = _parse_seeds(seeds)
+    experiments = []
+    for row in choose_rows(found, rows):
+        presets = [*changes.presets, *([row.preset] if row.preset else [])]
+        assignments = [*row.settings, *changes.assignments]
+        if any(word.startswith("seed=") for word in assignments):
+            raise UserError(f"row {row.name}: seed is set; give seeds with --seeds alone.")
+        for seed in wanted:
+            words = [*assignments, f"seed={seed}"]
+            try:
+                settings = build_settings(TrainSettings, load_presets(dataset, presets), words)
+            except UserError as error:
+                raise UserError(f"row {row.name}: {error}") from None
+            config = make_config(dataset, settings, root=root)
+            options = [part for preset in presets for part in ("--preset", preset)]
+            options += [part for word in words for part in ("--set", word)]
+            options += [] if root == Path("data") else ["--root", str(root)]
+            folder = runs / config.folder_name
+            experiments.append(Experiment(row, seed, config, folder, options))
+    return Plan(found, changes, experiments, runs)
+
+
+def _parse_seeds(text: str) -> list[int]:
     """Return the numbers of a list such as ``42,47``.
 
     Raises:
@@ -141,55 +211,6 @@ def parse_seeds(text: str) -> list[int]:
     if len({*seeds}) < len(words):
         raise UserError(f"--seeds {text!r} is not a list of different numbers, such as 42,47,1024.")
     return seeds
-
-
-def plan_table(
-    rows: Sequence[TableRow],
-    *,
-    dataset: str,
-    seeds: Sequence[int],
-    changes: Changes,
-    root: Path,
-    runs: Path,
-) -> list[Experiment]:
-    """Return every cell of a table, row by row; touch nothing.
-
-    Args:
-        rows: the rows of the table.
-        dataset: name of the data set to train on.
-        seeds: the seeds; each row has one run for each seed.
-        changes: what the user changes in every row.
-        root: folder that holds the data sets.
-        runs: folder that holds the run folders.
-
-    Raises:
-        UserError: a setting is wrong, or the data set is not prepared.
-    """
-    found = []
-    for row in rows:
-        presets = [*changes.presets, *([row.preset] if row.preset else [])]
-        for seed in seeds:
-            assignments = [*row.settings, *changes.assignments, f"seed={seed}"]
-            try:
-                settings = build_settings(
-                    TrainSettings, load_presets(dataset, presets), assignments
-                )
-            except UserError as error:
-                raise UserError(f"row {row.name}: {error}") from None
-            if any(word.startswith("seed=") for word in assignments[:-1]):
-                raise UserError(f"row {row.name}: seed is set; give seeds with --seeds alone.")
-            config = make_config(dataset, settings, root=root)
-            words = [part for preset in presets for part in ("--preset", preset)]
-            words += [part for word in assignments for part in ("--set", word)]
-            words += [] if root == Path("data") else ["--root", str(root)]
-            found.append(Experiment(row, seed, config, runs / config.folder_name, words))
-    return found
-
-
-def unfinished(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Return the cells whose runs are not finished and evaluated; rows may share a run."""
-    runs = {experiment.folder: experiment for experiment in experiments}
-    return [experiment for experiment in runs.values() if experiment.state().top1 is None]
 
 
 def reason_of(error: Exception) -> str:

@@ -22,19 +22,17 @@ from avsnn.pipeline.engine.progress import NoProgress, Progress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.experiments.child_trainings import train_at_once
 from avsnn.pipeline.experiments.experiment import (
-    Changes,
     Ended,
     Experiment,
     HowToRun,
+    Plan,
     RunState,
     busy_error,
     reason_of,
-    unfinished,
 )
 from avsnn.pipeline.experiments.tables import (
     ReproducedRow,
     ReproducedTable,
-    Table,
     TableRow,
     write_table,
 )
@@ -45,13 +43,10 @@ from avsnn.pipeline.training.train import train
 
 
 def reproduce(
-    table: Table,
-    experiments: Sequence[Experiment],
-    *,
-    changes: Changes,
+    plan: Plan,
     how: HowToRun,
+    *,
     jobs: int,
-    runs: Path,
     progress: Progress,
     say: Callable[[str], None],
 ) -> ReproducedTable:
@@ -60,12 +55,9 @@ def reproduce(
     A run that cannot be read or does not succeed is said, and hides no other run.
 
     Args:
-        table: the table.
-        experiments: the cells of the table, from `plan_table`.
-        changes: what the user changed in every row.
+        plan: the table.
         how: how the runs are carried out; a run that exists is resumed.
         jobs: number of trainings at the same time; a single training runs in this process.
-        runs: folder that holds the run folders; the table is written below this folder.
         progress: told of every step and every clip, or of every epoch if ``jobs`` is above 1.
         say: gets one sentence at a time that a person should read.
 
@@ -76,7 +68,7 @@ def reproduce(
     """
     failures: dict[Path, str] = {}
     device = choose_device(how.device)
-    missing = unfinished(experiments)
+    missing = plan.missing()
     left = TimeLeft(missing, jobs)
     if jobs > 1:
         trainings = train_at_once(missing, jobs=jobs, how=how, progress=progress, say=say)
@@ -94,9 +86,9 @@ def reproduce(
             else:
                 outcome = f"{experiment.state().top1:.2f} % in {duration(ended.seconds)}"
             say(f"{experiment.name}: {outcome}{left.after(ended)}")
-            write_table(summarise(table, experiments, changes, failures), runs)
-    found = summarise(table, experiments, changes, failures)
-    write_table(found, runs)
+            write_table(summarise(plan, failures), plan.runs)
+    found = summarise(plan, failures)
+    write_table(found, plan.runs)
     return found
 
 
@@ -138,20 +130,14 @@ def _failure_of_evaluation(experiment: Experiment, device: torch.device, progres
     return ""
 
 
-def summarise(
-    table: Table,
-    experiments: Sequence[Experiment],
-    changes: Changes,
-    failures: Mapping[Path, str] = MappingProxyType({}),
-) -> ReproducedTable:
+def summarise(plan: Plan, failures: Mapping[Path, str] = MappingProxyType({})) -> ReproducedTable:
     """Return the table as far as its runs are finished.
 
     Args:
-        table: the table.
-        experiments: the cells of the table, from `plan_table`.
-        changes: what the user changed in every row.
+        plan: the table.
         failures: why runs did not succeed, by run folder.
     """
+    experiments, changes = plan.experiments, plan.changes
     states = {
         e.folder: e.state()._replace(failure=failures[e.folder])
         if e.folder in failures
@@ -163,8 +149,8 @@ def summarise(
     rows = {experiment.row.name: experiment.row for experiment in experiments}
     guessing = {state.guessing for state in states.values() if state.guessing is not None}
     return ReproducedTable(
-        table=table.name,
-        title=table.title,
+        table=plan.table.name,
+        title=plan.table.title,
         dataset=dataset,
         split=" or ".join(dict.fromkeys(config.split for config in configs)),
         selection=" or ".join(dict.fromkeys(config.settings.selection for config in configs)),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.models.zoo import build
-from avsnn.pipeline.experiments.experiment import Changes, Experiment
+from avsnn.pipeline.experiments.experiment import Changes, Experiment, Plan
 from avsnn.pipeline.experiments.presets import load_presets, preset_names
 from avsnn.pipeline.experiments.read_table import load_table, table_names
 from avsnn.pipeline.experiments.reproduce import summarise
@@ -50,6 +50,9 @@ def test_the_published_accuracies_are_those_of_the_paper(name: str, small_demo: 
     config = make_config("demo", TrainSettings(), root=small_demo)
     config = config.model_copy(update={"dataset": "crema-d"})
     experiments = [Experiment(row, 42, config, Path("nowhere")) for row in table.rows]
-    found = {line.name: line.published for line in summarise(table, experiments, Changes()).lines}
+    found = {
+        line.name: line.published
+        for line in summarise(Plan(table, Changes(), experiments, Path())).lines
+    }
     for row, accuracy in PUBLISHED[name].items():
         assert found[row] == pytest.approx(accuracy)
