@@ -1,5 +1,6 @@
 """Does what the pages tell a reader to do, and compares what the pages say with the code."""
 
+import json
 import re
 import shlex
 import shutil
@@ -32,6 +33,7 @@ PAGES = [
     "docs/evaluate.md",
     "docs/events.md",
     "docs/predict.md",
+    "docs/sweeps.md",
     "docs/insight.md",
 ]
 
@@ -100,6 +102,37 @@ def test_the_programs_of_the_export_page_load_what_the_command_wrote(
     for block in code_blocks("docs/export.md", "python"):
         program += block + "\nassert 'logits' not in dir() or logits.shape == (2, 6)\n"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_the_commands_of_the_page_on_sweeps_fill_their_tables(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").symlink_to(small_demo)
+    table, _ = code_blocks("docs/sweeps.md", "yaml")
+    (tmp_path / "own.yaml").write_text(table)
+    for line in "".join(code_blocks("docs/sweeps.md", "sh")).splitlines():
+        # Another test trains in child processes, whose start takes longer than these trainings.
+        command, _, target = line.replace("--jobs 2", "--jobs 1").partition(" > ")
+        if command == "sh runs.sh":
+            emitted = (tmp_path / "runs.sh").read_text().splitlines()
+            commands = [part for words in emitted for part in words.split(" && ")]
+            assert len(commands) == 6
+        else:
+            commands = [shlex.join([*shlex.split(command), *TINY])]
+        for words in commands:
+            done = avsnn(*shlex.split(words)[1:])
+            assert done.returncode == 0, done.stderr
+        if target:
+            (tmp_path / target).write_text(done.stdout)
+    # The last command found what the emitted commands had trained.
+    assert done.stderr == ""
+    found = json.loads((tmp_path / "runs" / "tables" / "own-demo.json").read_text())["lines"]
+    assert [line["name"] for line in found] == ["s-cmrl", "no residual", "half"]
+    for line in found:
+        report = json.loads((tmp_path / line["runs"]["2"] / "report" / "test.json").read_text())
+        assert line["top1"]["2"] == 100 * report["top1"]
+        # One small epoch teaches nothing.
+        assert line["at_chance"] == [2]
 
 
 def test_the_extra_export_brings_every_package_that_the_export_page_imports() -> None:

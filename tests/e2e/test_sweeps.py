@@ -63,29 +63,6 @@ def test_trainings_at_once_fail_alone_give_the_same_bytes_and_are_saved_at_sigte
         assert (quick / name).read_bytes() == (tmp_path / "alone" / quick.name / name).read_bytes()
 
 
-def test_the_emitted_commands_finish_the_table(
-    avsnn: Command, words: list[str], tmp_path: Path
-) -> None:
-    words += ["--rows", "quick,long", "--set", "epochs=1", "--runs", "my runs"]
-    emitted = avsnn(*words, "--emit", "commands")
-    assert emitted.returncode == 0, emitted.stderr
-    assert "2 of 2 runs are missing." in emitted.stderr
-    for line in emitted.stdout.splitlines():
-        for command in line.split(" && "):
-            done = avsnn(*shlex.split(command)[1:])
-            assert done.returncode == 0, done.stderr
-    found = avsnn(*words, "--json")
-    assert "row " not in found.stderr
-    for line in json.loads(found.stdout)["lines"]:
-        report = json.loads((tmp_path / line["runs"]["1"] / "report" / "test.json").read_text())
-        assert line["top1"]["1"] == 100 * report["top1"]
-        # One small epoch teaches nothing.
-        assert line["at_chance"] == [1]
-    assert "no better than chance" in (tmp_path / "my runs/tables/own-demo.md").read_text()
-    for form in ("commands", "slurm"):
-        assert avsnn(*words, "--emit", form).stdout == ""
-
-
 def test_the_job_array_runs_one_run_in_each_job_and_goes_on_after_sigterm(
     avsnn: Command, words: list[str], tmp_path: Path
 ) -> None:
