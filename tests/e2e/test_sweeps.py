@@ -101,7 +101,7 @@ def test_settings_of_a_row_are_refused_with_the_name_of_the_row(
     for row, sentence in (
         ("{model.alhpa: 1}", "row a: there is no setting model.alhpa (value 1); did you mean"),
         ("{model.alpha: much}", "row a: setting model.alpha cannot be 'much'"),
-        ("{seed: 3}", "row a: seed is set; give seeds with --seeds alone."),
+        ("{seed: 3}", "row a: reproduce takes the seed from --seeds alone."),
         ("{preset: gone.yaml}", "gone.yaml"),
     ):
         (tmp_path / "own.yaml").write_text(f"rows: [a: {row}]")

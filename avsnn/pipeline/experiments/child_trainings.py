@@ -89,37 +89,41 @@ def train_at_once(
     """
     waiting = list(enumerate(experiments, start=1))
     running: list[Child] = []
-    before = {e.folder: _epochs_done(e.folder) for e in experiments}
-    total = sum(e.config.settings.epochs - before[e.folder] for e in experiments)
-    done = 0
+    ended: list[Ended] = []
+    epochs = {e.folder: _epochs_done(e.folder) for e in experiments}
+    total = sum(e.config.settings.epochs - epochs[e.folder] for e in experiments)
     progress.start("trainings", max(1, total), "epochs")
     try:
-        while waiting or running:
+        while waiting or running or ended:
             while waiting and len(running) < jobs:
                 number, experiment = waiting.pop(0)
                 say(f"{experiment.name} ({number} of {len(experiments)})")
-                slot = min({*range(jobs)} - {child.slot for child in running})
-                running.append(_start(experiment, slot, min(jobs, len(experiments)), how))
+                _start(experiment, running, min(jobs, len(experiments)), how)
+            # The caller evaluates these runs while the next trainings run.
+            yield from ended
             time.sleep(INTERVAL_S)
-            came = sum(_epochs_done(folder) - old for folder, old in before.items())
-            if came > done:
-                progress.advance(came - done)
-                done = came
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                seconds = time.monotonic() - child.began
-                yield Ended(child.experiment, seconds, child.failure)
+            now = time.monotonic()
+            ended = [
+                Ended(child.experiment, now - child.began, child.failure)
+                for child in running
+                if child.process.poll() is not None
+            ]
+            for folder in [child.experiment.folder for child in running]:
+                before, epochs[folder] = epochs[folder], _epochs_done(folder)
+                if epochs[folder] > before:
+                    progress.advance(epochs[folder] - before)
+            running = [child for child in running if child.process.returncode is None]
     finally:
         progress.stop()
         _end(running)
 
 
-def _start(experiment: Experiment, slot: int, jobs: int, how: HowToRun) -> Child:
-    """Start the training of a run.
+def _start(experiment: Experiment, running: list[Child], jobs: int, how: HowToRun) -> None:
+    """Start the training of a run, and add the training to the running children.
 
     Args:
         experiment: the run.
-        slot: a number below ``jobs`` that no other running child has.
+        running: the running children, fewer than ``jobs``.
         jobs: number of children that share the cores.
         how: how the run is carried out.
     """
@@ -130,6 +134,7 @@ def _start(experiment: Experiment, slot: int, jobs: int, how: HowToRun) -> Child
     experiment.folder.mkdir(parents=True, exist_ok=True)
     keep_current_folder_off_children()
     environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs)), **os.environ}
+    slot = min({*range(jobs)} - {child.slot for child in running})
     if len(gpus := _gpus(how.device)) > 1:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     # Ctrl-C reaches every process of a terminal. This process tells its children to end by SIGTERM,
@@ -145,7 +150,8 @@ def _start(experiment: Experiment, slot: int, jobs: int, how: HowToRun) -> Child
             )
         except OSError as error:
             raise RunError(f"no process can be started here: {error.strerror}.") from None
-    return Child(experiment, process, slot, time.monotonic())
+        # A signal that came meanwhile arrives when the context is left, and ends these children.
+        running.append(Child(experiment, process, slot, time.monotonic()))
 
 
 def _gpus(device: str) -> list[str]:

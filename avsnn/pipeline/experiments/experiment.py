@@ -183,14 +183,17 @@ def plan_table(
     for row in choose_rows(found, rows):
         presets = [*changes.presets, *([row.preset] if row.preset else [])]
         assignments = [*row.settings, *changes.assignments]
+        # A mistake in --set is no mistake of a row that has no settings of its own.
+        place = f"row {row.name}: " if row.settings else ""
         if any(word.startswith("seed=") for word in assignments):
-            raise UserError(f"row {row.name}: seed is set; give seeds with --seeds alone.")
+            raise UserError(f"{place}reproduce takes the seed from --seeds alone.")
+        loaded = load_presets(dataset, presets)
         for seed in wanted:
             words = [*assignments, f"seed={seed}"]
             try:
-                settings = build_settings(TrainSettings, load_presets(dataset, presets), words)
+                settings = build_settings(TrainSettings, loaded, words)
             except UserError as error:
-                raise UserError(f"row {row.name}: {error}") from None
+                raise UserError(f"{place}{error}") from None
             config = make_config(dataset, settings, root=root)
             options = [part for preset in presets for part in ("--preset", preset)]
             options += [part for word in words for part in ("--set", word)]
