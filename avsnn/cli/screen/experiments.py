@@ -29,7 +29,9 @@ def print_reproduction(reproduction: ReproducedTable, runs: Path | None) -> None
         table_notes,
     )
 
-    table = Table(title=table_caption(reproduction), title_justify="left")
+    # As a title of the table, the caption would be broken to the width of the table.
+    out.print(table_caption(reproduction))
+    table = Table()
     for number, heading in enumerate(table_header(reproduction)):
         table.add_column(heading, justify="right" if number else "left")
     for line in reproduction.lines:

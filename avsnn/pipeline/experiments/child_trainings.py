@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ def train_at_once(
     how: HowToRun,
     progress: Progress,
     say: Callable[[str], None],
-) -> Iterator[Ended]:
+) -> Generator[Ended]:
     """Train runs in child processes; yield each run when its training has ended.
 
     The output of a child goes to ``log.txt`` in the run folder. Children that still run when the

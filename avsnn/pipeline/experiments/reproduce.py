@@ -5,7 +5,7 @@ runs, a finished run is skipped, and an interrupted run goes on.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +97,7 @@ def _train_in_turn(
     options: RunOptions,
     progress: Progress,
     say: Callable[[str], None],
-) -> Iterator[Ended]:
+) -> Generator[Ended]:
     """Train runs in this process; yield each run when its training has ended."""
     for number, experiment in enumerate(experiments, start=1):
         say(f"{experiment.name} ({number} of {len(experiments)})")
