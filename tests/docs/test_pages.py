@@ -116,7 +116,8 @@ def test_the_commands_of_the_page_on_sweeps_fill_their_tables(
         if command == "sh runs.sh":
             emitted = (tmp_path / "runs.sh").read_text().splitlines()
             commands = [part for words in emitted for part in words.split(" && ")]
-            assert len(commands) == 6
+            # The first table has trained the row s-cmrl with seed 2 already.
+            assert len(commands) == 2 * 2
         else:
             commands = [shlex.join([*shlex.split(command), *TINY])]
         for words in commands:
