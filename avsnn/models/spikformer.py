@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -68,7 +67,7 @@ def _require_streams(fusion: Fusion, fused: object, tokens: Tensor) -> None:
     if found:
         kind = type(fusion)
         code = getattr(kind.forward, "__code__", None)
-        place = f"{PurePath(code.co_filename).name}, line {code.co_firstlineno}: " if code else ""
+        place = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
         raise MethodError(
             f"{place}{kind.__name__}.forward must return Fused(audio=..., visual=...) with "
             f"streams of the shape of its inputs, [T, B, C, N] = {list(tokens.shape)}, and "

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from avsnn.models.energy import count_operations
 from avsnn.models.methods import METHODS
 from avsnn.models.zoo import ModelSettings, build
 from tests.conftest import PROJECT, Command
+from tests.plugin_file import forgotten_plugins, write_plugin
 
 PAGES = [
     "README.md",
@@ -45,27 +47,43 @@ def code_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
 
 
-def test_the_fusion_method_of_the_page_trains_with_the_command(
-    small_demo: Path, tmp_path: Path
+def test_the_page_on_fusion_methods_works_from_the_first_line_to_the_last(
+    avsnn: Command, small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = "docs/add-a-fusion-method.md"
-    (shell,) = code_blocks(page, "sh")
-    words = [*shlex.split(shell), *TINY, "--root", str(small_demo), "--run", "r"]
-    program = [
-        *code_blocks(page, "python"),
-        f"import sys; sys.argv = {words!r}",
-        "from avsnn.cli.main import main; main()",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+    write_plugin(tmp_path / "my_fusion.py")
+    (tmp_path / "data").symlink_to(small_demo)
+    for line in "".join(code_blocks(page, "sh")).splitlines():
+        words = shlex.split(line)
+        if words[0] == "export":
+            monkeypatch.setenv(*words[1].split("="))
+            continue
+        done = avsnn(*words[1:], *(TINY if words[1] == "train" else []))
+        assert done.returncode == 0, done.stderr
+    assert "McNemar" in (tmp_path / "report.html").read_text()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    with forgotten_plugins():
+        exec(code_blocks(page, "python")[1], found)  # noqa: S102 - the page says to run this
+        assert type(found["run"].network.fusion).__name__ == "MeanExchange"
+    assert found["network"].fusion.share[0].item() == pytest.approx(0.1)
+
+
+def test_the_page_on_fusion_methods_shows_the_sentence_of_a_mistake(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    write_plugin(
+        tmp_path / "my_fusion.py",
+        old="audio + self.share * visual.mean(dim=3, keepdim=True)",
+        new="audio.mean(dim=3)",
     )
-    assert done.returncode == 0, done.stderr
-    assert "mean-exchange with" in done.stderr
-    assert (tmp_path / "r" / "checkpoints" / "best.safetensors").exists()
+    words = ["--plugin", "my_fusion.py", "--set", "model.method=mean-exchange"]
+    done = avsnn("train", "demo", *words, "--root", small_demo)
+    assert done.returncode == 2
+    sentence = done.stderr.removeprefix("avsnn: ").strip().removesuffix(".")
+    page = " ".join((PROJECT / "docs/add-a-fusion-method.md").read_text().split())
+    assert sentence in page
 
 
 def test_the_code_of_the_page_on_python_runs(

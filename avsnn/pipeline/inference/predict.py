@@ -15,7 +15,6 @@ from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests
-from avsnn.pipeline.runs.plugin import plugin_faults_said
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Changes the input of a network, for instance by noise. The arguments are the audio input and the
@@ -133,6 +132,6 @@ def batch_logits(
     audio, frames = network_inputs(batch, settings)
     if change is not None:
         audio, frames = change(audio, frames, batch.rows)
-    with autocast(settings, device), plugin_faults_said(settings.model.method):
+    with autocast(settings, device):
         logits: Tensor = model(audio, frames).logits
     return logits.float()

@@ -5,6 +5,7 @@ never runs the copy by itself, because a run folder may come from anyone.
 """
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,8 @@ def require_known_method(values: Any, folder: Path) -> None:
         ) from None
     raise UserError(
         f"{folder} was trained with the method {method!r} of the plugin {facts.name}: add --plugin "
-        f"{facts.name} to the command (in Python, import the file first).{_copy_named(folder)}"
+        f"{shlex.quote(facts.name)} to the command (in Python, import the file first)."
+        f"{_copy_named(folder)}"
     )
 
 
@@ -123,11 +125,17 @@ def require_same_plugin(method: str, facts: PluginFacts | None, folder: Path) ->
         UserError: the method came from a file with another content.
     """
     plugin = _plugins.get(method)
-    if plugin is not None and (facts is None or facts.sha256 != plugin.facts.sha256):
-        name = facts.name if facts else "no plugin"
+    if plugin is None:
+        return
+    if facts is None:
         raise UserError(
-            f"{folder} was trained with another content of {name} than {plugin.path} has now, and "
-            f"its weights belong to that content: undo the change, or train again."
+            f"{folder} was trained with a method {method!r} of no plugin, and nobody knows whether "
+            f"{plugin.path} holds the same method: train again with --plugin."
+        )
+    if facts.sha256 != plugin.facts.sha256:
+        raise UserError(
+            f"{folder} was trained with another content of {facts.name} than {plugin.path} has "
+            "now, and its weights belong to that content: undo the change, or train again."
             f"{_copy_named(folder)}"
         )
 
@@ -243,4 +251,5 @@ def _copy_named(folder: Path) -> str:
     copy = folder / COPY
     if not copy.is_file():
         return ""
-    return f" The run keeps a copy of the file: read {copy}, then give --plugin {copy}."
+    word = shlex.quote(str(copy))
+    return f" The run keeps a copy of the file: read {copy}, then give --plugin {word}."
