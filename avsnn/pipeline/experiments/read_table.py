@@ -73,8 +73,8 @@ def load_table(name_or_path: str | None) -> Table:
         return _make_table(path, parse_yaml(content.decode()))
     except FileNotFoundError:
         here = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES]
-        near = did_you_mean(path.name, here)
-        raise UserError(f"there is no table file {path}{f'; {near.strip()}' if near else '.'}") from None
+        near = did_you_mean(path.name, here).strip()
+        raise UserError(f"there is no table file {path}{f'; {near}' if near else '.'}") from None
     except OSError as error:
         raise UserError(f"the table {path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
