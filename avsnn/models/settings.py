@@ -9,6 +9,7 @@ from pydantic import Field, StrictBool, StrictInt, field_validator, model_valida
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.registry import METHODS
 from avsnn.pydantic_base import StrictModel
+from avsnn.suggestions import did_you_mean, there_are
 
 # YAML takes 1e-3 for text, so text that is a number becomes the number.
 Option = Annotated[StrictBool | StrictInt | float | str, Field(union_mode="left_to_right")]
@@ -119,7 +120,8 @@ class ModelSettings(StrictModel):
     @classmethod
     def _is_registered(cls, method: str) -> str:
         if method not in METHODS:
-            raise ValueError(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
+            near = did_you_mean(method, METHODS)
+            raise ValueError(f"there is no method '{method}'; {near}{there_are(method, METHODS)}.")
         return method
 
     @model_validator(mode="before")

@@ -25,6 +25,9 @@ from avsnn.pipeline.training.resume import START, resume_points
 from avsnn.pipeline.training.sigterm import watch_for_sigterm
 from avsnn.pipeline.training.training_loop import TrainingLoop
 
+# The file in a run folder where a command that trains several runs at once keeps what is said.
+LOG = "log.txt"
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -145,7 +148,7 @@ def require_free(folder: Path) -> None:
         raise UserError(f"{folder} is a file and no folder; choose another --run.")
     # A training that was killed or found no room while it wrote config.yaml leaves these files.
     if folder.exists() and not all(
-        path.name == ".lock" or is_partial(path) for path in folder.iterdir()
+        path.name in (".lock", LOG) or is_partial(path) for path in folder.iterdir()
     ):
         raise UserError(f"{folder} holds other files and is no run; choose another --run.")
 
