@@ -57,14 +57,25 @@ def commands() -> str:
     """Return the page of all commands, as ``avsnn COMMAND --help`` prints them."""
     command = typer.main.get_command(app)
     text = typer.cli.get_docs_for_click(obj=command, ctx=typer.Context(command), name="avsnn")
-    text = re.sub(r"^\* `-?[-\w, ]*--help`: .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^\* `-?[-\w, ]*--help`: .*\n", "", text, flags=re.M)
     text = re.sub(r"\*\*Options\*\*:\n\n(?!\*)", "", text)
     text = re.sub(r"\*\*(Usage|Arguments|Options|Commands)\*\*:", r"**\1**", text)
+    # Typer writes arguments as `{dataset}`, `[key]` and `dataset <str>`, and bounds as a formula.
+    text = re.sub(r"^\$ .*$", lambda line: usage(line[0]), text, flags=re.M)
+    argument = re.compile(r"^\* `([\w.]+) <[\w\[\]]+>`: ", re.M)
+    text = argument.sub(lambda name: f"* `{name[1].upper()}`: ", text)
+    text = re.sub(r"\bx>=(\d+)", r"at least \1", re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", text))
     for words, one in subcommands(command, ("avsnn",)):
         # The list of commands cuts their sentences; here each name leads to its command.
         listed = f"* [`{words[-1]}`](#{'-'.join(words)}): {one.get_short_help_str(1000)}"
-        text = re.sub(rf"^\* `{words[-1]}`: .*$", lambda _: listed, text, flags=re.MULTILINE)  # noqa: B023
+        text = re.sub(rf"^\* `{words[-1]}`: .*$", lambda _: listed, text, flags=re.M)  # noqa: B023
     return text.replace("# `avsnn`", "# Commands", 1)
+
+
+def usage(line: str) -> str:
+    """Return how a command is used, with its arguments in capitals as ``--help`` prints them."""
+    line = re.sub(r"\{([\w.]+)\}(?:\.\.\.)?", lambda name: name[1].upper(), line)
+    return re.sub(r"\[(\w+)\]", lambda name: name[0].upper(), line)
 
 
 def subcommands(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
