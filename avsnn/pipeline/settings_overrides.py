@@ -97,7 +97,28 @@ def first_mistake(error: ValidationError) -> str:
     return f"{key}: {message}" if key else message
 
 
-class _PlainLoader(yaml.SafeLoader):
+if yaml.__with_libyaml__:
+    from yaml.composer import Composer
+    from yaml.constructor import SafeConstructor
+    from yaml.cyaml import CParser
+    from yaml.resolver import Resolver
+
+    # The parser in C reads a file in a third of the time. The composer in C would not ask
+    # `compose_node`, so the composer in Python comes before the parser, which brings one too.
+    class _SafeLoader(Composer, CParser, SafeConstructor, Resolver):
+        """PyYAML's SafeLoader, with the parser of libyaml."""
+
+        def __init__(self, stream: Any) -> None:
+            CParser.__init__(self, stream)
+            Composer.__init__(self)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+
+else:
+    _SafeLoader = yaml.SafeLoader
+
+
+class _PlainLoader(_SafeLoader):
     """Loads YAML without aliases and without deep nesting; plain words mean what a person reads.
 
     Aliases of aliases stand for more memory than a machine has, and a value that is nested very
@@ -131,16 +152,17 @@ for _kind, _pattern, _first_characters in PLAIN_VALUES:
 
 def flatten(settings: BaseModel) -> dict[str, Any]:
     """Return all settings in one mapping, with keys such as ``optimizer.base_lr``."""
+    return flatten_tree(settings.model_dump(mode="json"))
+
+
+def flatten_tree(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping, with keys such as ``optimizer.base_lr``."""
     flat: dict[str, Any] = {}
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> None:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[prefix + key] = value
-
-    walk(settings.model_dump(mode="json"), "")
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten_tree(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
