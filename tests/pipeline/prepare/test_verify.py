@@ -71,11 +71,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, s
         "",
         "left over",
     ),
-    "leftover in a cache": (
+    "unknown file in a cache": (
         lambda folder: CHUNK(folder).with_name("1"),
         lambda path: path.write_bytes(b"half"),
         "",
-        "left over",
+        "not written by avsnn",
     ),
     "changed failures.jsonl": (
         lambda folder: folder / "failures.jsonl",
@@ -98,7 +98,14 @@ def run_verify(root: Path) -> tuple[DatasetStages, Verification]:
 
 def run_repair(stages: DatasetStages, verification: Verification) -> list[StageSummary]:
     done: list[StageSummary] = []
-    repair(stages, verification, workers=0, progress=NoProgress(), on_stage=done.append)
+    repair(
+        stages,
+        verification,
+        delete_unknown=True,
+        workers=0,
+        progress=NoProgress(),
+        on_stage=done.append,
+    )
     return done
 
 
