@@ -120,7 +120,9 @@ def clean(dataset: str, plan: CleanPlan, *, root: Path) -> None:
     """
     # The lock removes the scratch files of killed runs.
     with lock_folder(plan.folder):
-        still_unneeded = {one.name for one in _plan(build_as_requested(dataset, root=root)).unneeded}
+        still_unneeded = {
+            one.name for one in _plan(build_as_requested(dataset, root=root)).unneeded
+        }
         for one in plan.unneeded:
             if one.name in still_unneeded:
                 _remove(one)

@@ -26,7 +26,6 @@ from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
 
-
 IS_POINTER = "is a Git LFS pointer in place of the file"
 
 Kind = Literal["missing", "changed", "lfs-pointer", "not-done", "result", "left-over", "unknown"]
