@@ -56,10 +56,13 @@ def list_runs(runs: Path, *, sort: str = "name") -> list[dict[str, Any]]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            found = {"unreadable": f"{error.filename} cannot be read: {error.strerror}"}
+            found: dict[str, Any] = {
+                "unreadable": f"{error.filename} cannot be read: {error.strerror}"
+            }
         else:
             found = _describe_run(folder)
-        row = dict.fromkeys(RUN_FIELDS) | {"run": str(folder), "name": folder.name} | found
+        row: dict[str, Any] = dict.fromkeys(RUN_FIELDS)
+        row |= {"run": str(folder), "name": folder.name, **found}
         rows.append(row | {"state": row["state"] or "unreadable"})
     field, largest_first = SORT_KEYS[sort]
     known = [row for row in rows if row[field] is not None]

@@ -183,18 +183,18 @@ def _why(clips: str | None, present: str | None) -> str:
 def _generations(stages: DatasetStages) -> Iterator[Folder]:
     """Yield the folders that prepares wrote for some settings and clips, here and in the store."""
     for kind in _FILES:
-        parent = stages.folder / kind
+        here = stages.folder / kind
         # What lies behind a link lies outside of the folder that avsnn made.
-        for folder in sorted(parent.iterdir()) if _is_own_folder(parent) else ():
+        for folder in sorted(here.iterdir()) if _is_own_folder(here) else ():
             if _is_own_folder(folder) and clips_of(folder.name) is not None:
                 yield folder
     journals = sorted(path.stem for path in stages.fetch.state.glob("*.jsonl"))
-    for stage in (stages.extract, stages.frames):
-        parent = stage.folder.parent
+    for parent in (stages.extract.folder.parent, stages.frames.folder.parent):
         # Folders of a store that have no journal here may be those of another machine.
-        for name in journals if isinstance(parent, UPath) else ():
-            if clips_of(name) is not None and (parent / name).exists():
-                yield parent / name
+        if isinstance(parent, UPath):
+            for name in journals:
+                if clips_of(name) is not None and (parent / name).exists():
+                    yield parent / name
 
 
 def _is_own_folder(path: Path) -> bool:
