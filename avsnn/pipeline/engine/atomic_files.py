@@ -23,9 +23,6 @@ Folder = Path | UPath
 # Error numbers of a write that found no room: the disk is full, or the user's quota is used up.
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
-# What is wrong with a published file that is not there.
-IS_MISSING = "is missing"
-
 # Names of unfinished files: .NAME.WRITER.partial. The first versions wrote a process number alone.
 PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
 
@@ -230,7 +227,7 @@ def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
     try:
         stat = path.stat()
     except OSError:
-        return IS_MISSING
+        return "is missing"
     if stat.st_size != output.size:
         return f"has {stat.st_size:,} bytes, {output.size:,} were written"
     if isinstance(path, UPath) and not rehash:

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import (
-    IS_MISSING,
     Folder,
     Output,
     is_partial,
@@ -185,7 +184,8 @@ def _check_files(
             for (unit, output), reason in zip(files, reasons, strict=True):
                 if reason:
                     path = name_in(stages.folder, stage.folder / output.path)
-                    damages.append(Damage(_kind(reason), stage.name, unit, path, reason))
+                    kind = _kind(stage.folder / output.path, reason)
+                    damages.append(Damage(kind, stage.name, unit, path, reason))
                 verification.files += 1
                 verification.bytes += output.size
                 progress.advance()
@@ -196,14 +196,16 @@ def _check_files(
 
 def _why_damaged(path: Folder, output: Output) -> str:
     reason = why_damaged(path, output, rehash=True)
-    return IS_POINTER if reason and path.exists() and is_lfs_pointer(path) else reason
+    if reason and path.exists() and is_lfs_pointer(path):
+        return IS_POINTER
+    return reason
 
 
-def _kind(reason: str) -> Kind:
+def _kind(path: Folder, reason: str) -> Kind:
     """Return the kind of damage of a file that a stage wrote."""
     if reason == IS_POINTER:
         return "lfs-pointer"
-    return "missing" if reason == IS_MISSING else "changed"
+    return "changed" if path.exists() else "missing"
 
 
 def _check_results(stages: DatasetStages, summaries: list[StageSummary]) -> list[Damage]:
