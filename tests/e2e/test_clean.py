@@ -143,9 +143,16 @@ def test_files_and_links_that_avsnn_did_not_make_stay(
     (audio / "elsewhere").symlink_to(tmp_path)
     (demo / "shards" / "my-backup").mkdir()
     (demo / "shards" / "my-backup" / "train-000000.tar").write_text("mine")
-    before = hashes(root)
+    (demo / "index").rename(tmp_path / "index")
+    (demo / "index").symlink_to(tmp_path / "index")
+    before, journals_before = hashes(root), len(journals(root))
     done = avsnn("clean", "demo", "--root", root, "--yes")
     assert done.returncode == 0, done.stderr
+    assert "index is a link, which clean does not follow" in done.stdout
+    assert len([*(tmp_path / "index").iterdir()]) == 2
+    assert {f"{path.name}.jsonl" for path in (shards, frames, audio)} < journals(root)
+    # Only the audio cache of the other size went, and its journal.
+    assert len(journals(root)) == journals_before - 1
     for name in ("notes.txt", "the link elsewhere"):
         assert f"avsnn did not write {name}" in done.stdout
     kept = (shards.name, frames.name, audio.name, "my-backup", "notes.txt")

@@ -150,8 +150,8 @@ def _plan(stages: DatasetStages) -> CleanPlan:
             plan.left.append(f"{name} stays: a training or an evaluation reads these clips now")
             continue
         files = _files(folder)
-        kind = _FILES[folder.parent.name]
-        other = [path for path in files if not kind.fullmatch(path.removesuffix(".partial"))]
+        own = _FILES[folder.parent.name]
+        other = [path for path in files if not own.fullmatch(path.removesuffix(".partial"))]
         if other:
             plan.left.append(f"{name} stays: avsnn did not write {other[0]} in this folder")
             continue
@@ -163,6 +163,9 @@ def _plan(stages: DatasetStages) -> CleanPlan:
         plan.unneeded.append(
             Unneeded(name, reason, places, sizes, folder, journal if is_own else None)
         )
+    for kind in _FILES:
+        if (stages.folder / kind).is_symlink():
+            plan.left.append(f"{kind} is a link, which clean does not follow")
     for name, reason, paths in _scratch(stages, needed_names):
         if paths:
             sizes = tuple(path.stat().st_size for path in paths)
@@ -176,7 +179,9 @@ def _why(clips: str | None, present: str | None) -> str:
         return "of a first version of avsnn"
     (limit, _, _), (present_limit, _, _) = clips.partition("-"), present.partition("-")
     if limit != present_limit:
-        return "of a prepare of all clips" if limit == "all" else f"of a prepare --limit {limit}"
+        return (
+            "of a prepare of all clips" if limit == "all" else f"of a prepare with --limit {limit}"
+        )
     return "of other settings" if clips == present else "of other clips or labels"
 
 
@@ -245,7 +250,9 @@ def _scratch(
         scratch += filter(is_partial, (stages.folder / name).glob(".*.partial"))
     left = tuple(path for path in sorted(scratch) if path.is_file() and not path.is_symlink())
     yield "state/partial", "left by runs that were killed", left
-    present = {folder.name for folder in _generations(stages)}
+    # A folder behind a link is not gone.
+    places: list[Folder] = [stages.folder / kind for kind in _FILES]
+    places += [stages.extract.folder.parent, stages.frames.folder.parent]
     yield (
         "state",
         "journals of folders that are gone",
@@ -253,8 +260,9 @@ def _scratch(
             path
             for path in sorted(state.glob("*.jsonl"))
             if clips_of(path.stem) is not None
-            and path.stem not in needed_names | present
+            and path.stem not in needed_names
             and path.is_file()
+            and not any((place / path.stem).exists() for place in places)
         ),
     )
 
