@@ -90,7 +90,7 @@ def test_runs_of_plugins_of_newer_versions_and_damaged_ones_are_listed_with_what
     for name in ("a-plugin", "b-newer", "c-dataset"):
         assert (rows[name]["state"], rows[name]["epochs"]) == ("finished", 1)
         assert rows[name]["best_accuracy"] == rows["g-whole"]["best_accuracy"]
-    assert "no method 'mean-exchange'" in rows["a-plugin"]["unreadable"]
+    assert "the method 'mean-exchange', which is no method" in rows["a-plugin"]["unreadable"]
     assert rows["a-plugin"]["method"] == "mean-exchange"
     assert rows["b-newer"]["differs"]["model.warp"] == 3
     assert "made by avsnn 9.0.0" in rows["b-newer"]["unreadable"]

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from avsnn.errors import UserError
-from avsnn.pipeline.experiments.presets import load_presets, preset_names
+from avsnn.pipeline.experiments.presets import load_preset, load_presets, preset_names
 from avsnn.pipeline.runs.config import CUDA_GRAPH
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings, flatten, flatten_tree
@@ -80,8 +80,7 @@ def _expected_settings(dataset: str, method: str) -> tuple[_Expected, ...]:
         plain = flatten(build_settings(TrainSettings, own, ()))
     found = [_Expected("", plain, {})]
     for name in preset_names():
-        # Every data set has this preset; the preset of the data set itself comes before.
-        preset = load_presets("demo", [name])[-1]
+        preset = load_preset(name)
         try:
             settings = build_settings(TrainSettings, [*own, preset, of_method], ())
         except UserError:
