@@ -73,7 +73,7 @@ def commands() -> str:
 
 
 def usage(line: str) -> str:
-    """Return how a command is used, with its arguments in capitals as ``--help`` prints them."""
+    """Return how a command is used, with its arguments in capitals."""
     line = re.sub(r"\{([\w.]+)\}(?:\.\.\.)?", lambda name: name[1].upper(), line)
     return re.sub(r"\[(\w+)\]", lambda name: name[0].upper(), line)
 
