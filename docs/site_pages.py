@@ -108,7 +108,7 @@ def notebook_page(notebook: str) -> str:
     for cell in json.loads(notebook)["cells"]:
         text = "".join(cell["source"])
         cells.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
-    # The link needs the form that other links of pages have: a path of the repository.
+    # The hook would turn a link in Markdown into a link to this page.
     title, rest = cells[0].split("\n", 1)
     note = "This page is a notebook: <a href='tutorial.ipynb' download>download tutorial.ipynb</a>."
     return "\n\n".join([title, note, rest, *cells[1:]])
