@@ -43,6 +43,8 @@ def load(name: str) -> Manifest:
             f"--datasets or the environment variable {USER_FOLDER_VARIABLE} names."
         )
     file = found[name]
+    if file.name.endswith(".yml"):
+        raise UserError(f"{file} has another suffix than data sets have; call it {name}.yaml.")
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -99,12 +101,14 @@ def _manifest_files() -> dict[str, Traversable]:
             raise UserError(
                 f"{folder}, a folder of data sets, cannot be read: {error.strerror}."
             ) from None
-        found |= {
-            _printable(entry.name.removesuffix(".yaml")): entry
-            for entry in entries
-            # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
-            if entry.name.endswith(".yaml") and not entry.name.startswith(".")
-        }
+        # A file with the other suffix is found too, so that somebody is told to rename the file.
+        for suffix in (".yml", ".yaml"):
+            found |= {
+                _printable(entry.name.removesuffix(suffix)): entry
+                for entry in entries
+                # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
+                if entry.name.endswith(suffix) and not entry.name.startswith(".")
+            }
     return found
 
 
