@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from avsnn.datasets_manifest import load
+from avsnn.datasets_manifest import names as datasets
 from avsnn.errors import UserError
 from avsnn.suggestions import did_you_mean
 
@@ -27,14 +28,15 @@ def load_presets(dataset: str, names: Sequence[str]) -> list[dict[str, Any]]:
         names: the presets that the user asks for.
 
     Raises:
-        UserError: there is no preset of such a name, or no such data set.
+        UserError: there is no preset of such a name, or the YAML of the data set has a mistake.
     """
     known = preset_names()
     for name in names:
         if name not in known:
             raise UserError(f"no preset is called {name!r}; there are: {', '.join(known)}.")
     own = [dataset] if dataset in known else []
-    if not own and (named := load(dataset).preset) is not None:
+    # Whoever trains on a data set that does not exist is told so when the data set is opened.
+    if not own and dataset in datasets() and (named := load(dataset).preset) is not None:
         if named not in known:
             raise UserError(
                 f"{dataset}.yaml: preset: no preset is called {named!r}; "
