@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from avsnn.cli.options import Dataset, Root, Yes
+from avsnn.cli.options import Dataset, Datasets, Root, Yes
 from avsnn.errors import UserError
 
 
-def clean_command(dataset: Dataset, root: Root = Path("data"), yes: Yes = False) -> None:
+def clean_command(
+    dataset: Dataset, root: Root = Path("data"), yes: Yes = False, datasets: Datasets = None
+) -> None:
     """Remove shards, caches and scratch files that the last prepare does not need.
 
     clean lists the folders, with their sizes and the reason, and asks before it removes anything.

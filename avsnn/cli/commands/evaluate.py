@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Device, Plugins
+from avsnn.cli.options import AsJson, Datasets, Device, Plugins
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
@@ -65,6 +65,7 @@ def evaluate_command(
     device: Device = "auto",
     plugins: Plugins = None,
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Measure the best checkpoint of each run on one part of the split, and write a report.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Plugins
+from avsnn.cli.options import AsJson, Datasets, Plugins
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 Kind = Annotated[
@@ -32,6 +32,7 @@ def export_command(
     out: Target = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Write the best checkpoint of a run in a file format of another program.
 

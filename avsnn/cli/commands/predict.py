@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Device, Plugins
+from avsnn.cli.options import Datasets, Device, Plugins
 from avsnn.errors import RunError, UserError
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
@@ -62,6 +62,7 @@ def predict_command(
     device: Device = "auto",
     workers: DecodingWorkers = None,
     plugins: Plugins = None,
+    datasets: Datasets = None,
 ) -> None:
     """Answer for clips in files: which class, how confident, and the three best classes.
 

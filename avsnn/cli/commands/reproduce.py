@@ -9,6 +9,7 @@ import typer
 from avsnn.cli.options import (
     AsJson,
     Assignments,
+    Datasets,
     Device,
     LoaderWorkers,
     Plugins,
@@ -91,6 +92,7 @@ def reproduce_command(
     dry_run: DryRun = False,
     plugins: Plugins = None,
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Train and evaluate every row of a table with every seed; print the table.
 

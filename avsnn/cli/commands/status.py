@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avsnn.cli.options import AsJson, Root, Runs
+from avsnn.cli.options import AsJson, Datasets, Root, Runs
 
 Sort = Annotated[
     str,
@@ -22,6 +22,7 @@ def status_command(
     runs: Runs = Path("runs"),
     sort: Sort = "name",
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Show the stages of all data sets, and all runs: settings, epochs and accuracy.
 

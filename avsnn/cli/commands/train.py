@@ -8,6 +8,7 @@ import typer
 from avsnn.cli.options import (
     Assignments,
     Dataset,
+    Datasets,
     Device,
     LoaderWorkers,
     Plugins,
@@ -63,6 +64,7 @@ def train_command(
     save_every: SaveEvery = None,
     keep: Keep = 2,
     plugins: Plugins = None,
+    datasets: Datasets = None,
 ) -> None:
     """Train a network on a prepared data set.
 

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from avsnn.datasets_manifest import load
+from avsnn.datasets_manifest import names as datasets
 from avsnn.errors import UserError
 from avsnn.pipeline.settings_overrides import (
     explain_mistake,
@@ -83,18 +85,35 @@ def load_presets(
     """Return the presets that change the default settings, in the order in which they apply.
 
     Args:
-        dataset: name of the data set; a preset of this name comes first.
+        dataset: name of the data set; a preset of this name comes first. Where there is no such
+            preset, the preset comes first that the YAML of the data set names.
         names: the presets, by name or as files, that the user asks for.
         config: a file that holds all settings of a training, and takes the place of the preset of
             the data set.
 
     Raises:
-        UserError: there is no preset of such a name, or a file holds no settings.
+        UserError: there is no preset of such a name, a file holds no settings, or the YAML of the
+            data set has a mistake.
     """
-    first = [load_preset(dataset)] if dataset in preset_names() else []
-    if config is not None:
-        first = [_read_changes(config)]
+    first = _presets_of_data_set(dataset) if config is None else [_read_changes(config)]
     return [*first, *(load_preset(name) for name in names)]
+
+
+def _presets_of_data_set(dataset: str) -> list[dict[str, Any]]:
+    """Return the preset that has the name of a data set, or that the YAML of the data set names."""
+    known = preset_names()
+    if dataset in known:
+        return [load_preset(dataset)]
+    # Whoever trains on a data set that does not exist is told so when the data set is opened.
+    named = load(dataset).preset if dataset in datasets() else None
+    if named is None:
+        return []
+    if named not in known:
+        raise UserError(
+            f"{dataset}.yaml: preset: no preset is called {named!r}; {did_you_mean(named, known)}"
+            f"{there_are(named, known)}."
+        )
+    return [load_preset(named)]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from avsnn.errors import RunError
@@ -196,6 +197,9 @@ def _check_files(
 
 def _why_damaged(path: Folder, output: Output) -> str:
     reason = why_damaged(path, output, rehash=True)
+    if reason and isinstance(path, Path) and path.is_symlink():
+        change = "has changed since prepare" if path.exists() else "is gone"
+        return f"links to {path.readlink()}, which {change}"
     if reason and path.exists() and is_lfs_pointer(path):
         return IS_POINTER
     return reason
