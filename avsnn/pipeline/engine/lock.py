@@ -1,10 +1,10 @@
 """The lock of a folder: one run at a time writes into the folder."""
 
-import fcntl
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,10 @@ from avsnn.pipeline.engine.atomic_files import (
     disk_full_error,
     remove_partial_files,
 )
+
+with suppress(ImportError):
+    # Windows has no such module.
+    import fcntl
 
 # Folders into which only the holder of the lock writes. `report` is none: evaluate needs no lock.
 FOLDERS_UNDER_LOCK = (".", "checkpoints", "state", "table")
@@ -76,6 +80,9 @@ def require_no_writer(folder: Path) -> None:
         RunError: another run writes there.
     """
     path = folder / ".lock"
+    if sys.platform == "win32":
+        _hold_for_a_moment(path)
+        return
     deadline = time.monotonic() + READER_WAIT_S
     while True:
         try:
@@ -99,6 +106,8 @@ def hold_for_reading(path: Path) -> BinaryIO | None:
     """
     try:
         file = path.open("rb")
+        if sys.platform == "win32":
+            return file
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return None
@@ -106,7 +115,12 @@ def hold_for_reading(path: Path) -> BinaryIO | None:
 
 
 def is_held_for_reading(path: Path) -> bool:
-    """Return whether a process on this machine has called `hold_for_reading` for a file."""
+    """Return whether a process on this machine has called `hold_for_reading` for a file.
+
+    Windows has no locks that readers share. There, every file may be held.
+    """
+    if sys.platform == "win32":
+        return True
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,6 +129,24 @@ def is_held_for_reading(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _hold_for_a_moment(path: Path) -> None:
+    """Hold the lock of writers for a moment, where the system has no locks that readers share.
+
+    Raises:
+        RunError: another run holds the lock.
+    """
+    if not path.exists():
+        return
+    try:
+        with FileLock(path).acquire(timeout=READER_WAIT_S):
+            return
+    except Timeout:
+        raise _busy_error(path.parent) from None
+    except OSError:
+        # Nobody can write on a read-only disk.
+        return
 
 
 def _busy_error(folder: Path) -> BusyError:
