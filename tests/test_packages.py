@@ -98,7 +98,7 @@ def test_the_wheel_names_its_licence_command_extras_and_versions_of_python(wheel
 def test_the_command_of_the_wheel_runs_where_the_project_is_not(
     wheel: Path, tmp_path: Path
 ) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
     done = subprocess.run(
         [sys.executable, "-m", "avsnn", "prepare", "demo-events", "--dry-run"],
         cwd=tmp_path,
