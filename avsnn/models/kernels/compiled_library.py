@@ -212,6 +212,10 @@ def _run(command: list[str], failure: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise NoLibraryError(f"{failure} (it took over {_COMPILER_TIMEOUT_S} s)") from None
+    except FileNotFoundError:
+        raise NoLibraryError(
+            f"there is no C compiler {command[0]}; install gcc, or name another compiler in CC"
+        ) from None
     except (OSError, ValueError) as error:
         raise NoLibraryError(f"there is no C compiler (cc, or CC) that runs: {error}") from None
     if done.returncode:
