@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from avsnn.errors import UserError
-from avsnn.suggestions import did_you_mean
+from avsnn.suggestions import did_you_mean, there_are
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -32,7 +32,26 @@ PLAIN_VALUES = (
 )
 
 # Symbols of papers and code, and the settings that they stand for.
-SYMBOLS = {"T": "steps", "C": "channels", "lr": "base_lr", "learning_rate": "base_lr"}
+SYMBOLS = {
+    "T": "steps",
+    "C": "channels",
+    "lr": "base_lr",
+    "learning_rate": "base_lr",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "warmup": "warmup_epochs",
+    "wd": "weight_decay",
+}
+
+# Words of pydantic, and what they mean.
+PLAIN_WORDS = {
+    "Input should be": "the value must be",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "a valid dictionary": "a group of settings, such as {key: value}",
+}
 
 # A sentence shows so many characters of a wrong value.
 MAX_SHOWN = 100
@@ -47,7 +66,8 @@ def build_settings(
         kind: the class of the settings.
         presets: settings as nested mappings; a later preset overrides an earlier preset.
         assignments: words of the form ``key.sub=value``, where the value is YAML. Assignments
-            override presets.
+            override presets. A mapping such as ``model={method: audio}`` changes the settings that
+            the mapping names, and leaves the other settings of the group.
 
     Raises:
         UserError: a word is no assignment, a key is unknown, or a value is not allowed. The
@@ -67,7 +87,7 @@ def build_settings(
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(kind, error)) from None
+        raise UserError(explain_mistake(kind, error)) from None
 
 
 def parse_yaml(text: str) -> Any:
@@ -148,7 +168,9 @@ def _merge(tree: dict[str, Any], preset: Mapping[str, Any]) -> None:
     """Put the values of a preset into the tree; the tree keeps every other value."""
     for key, value in preset.items():
         if isinstance(value, Mapping):
-            _merge(tree.setdefault(key, {}), value)
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            _merge(tree[key], value)
         else:
             tree[key] = value
 
@@ -161,28 +183,51 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(branch, dict):
             raise UserError(f"--set {key}: {group} is a value, not a group of settings.")
         tree = branch
-    tree[name] = value
+    _merge(tree, {name: value})
 
 
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+def is_mistake_of_one_value(error: ValidationError) -> bool:
+    """Return whether the first mistake is one key or value, not several that do not go together."""
+    first = error.errors()[0]
+    return first["type"] != "value_error" or not isinstance(first["input"], dict)
+
+
+def explain_mistake(kind: type[BaseModel], error: ValidationError) -> str:
     """Return one sentence about the first mistake in the settings."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        *groups, _ = (str(part) for part in first["loc"])
-        allowed = ", ".join(_allowed_keys(kind, groups))
-        *_, name = key.split(".")
-        near = did_you_mean(SYMBOLS.get(name, key), _all_keys(kind))
-        return (
-            f"there is no setting {key} (value {_shortened(first['input'])}); {near}there are: "
-            f"{allowed}."
-        )
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if isinstance(first["input"], dict):
+        return _explain_unknown_key(kind, [str(part) for part in first["loc"]], first["input"])
+    message = _in_plain_words(first["msg"])
+    if not is_mistake_of_one_value(error):
         of_group = f" of {key}" if key else ""
         return f"the settings{of_group} do not go together: {message}."
     allowed = _allowed_range(kind, first["loc"])
     return f"setting {key} cannot be {_shortened(first['input'])}: {message}{allowed}."
+
+
+def _explain_unknown_key(kind: type[BaseModel], parts: list[str], value: Any) -> str:
+    groups, known = parts[:-1], _all_keys(kind)
+    # `modle.alpha=3` is a wrong group with a value in the group.
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        parts = [*parts, str(name)]
+    key = ".".join(parts)
+    wanted = SYMBOLS.get(parts[-1], key)
+    return (
+        f"there is no setting {key} (value {_shortened(value)}); {did_you_mean(wanted, known)}"
+        f"{there_are(wanted, _allowed_keys(kind, groups))}."
+    )
+
+
+def _in_plain_words(message: str) -> str:
+    """Return what pydantic says about a value, as a phrase about the value."""
+    # After these words, pydantic names its ways of reading a value.
+    phrase = re.split(", unable to | or instance of ", message.removeprefix("Value error, "))[0]
+    phrase = phrase.rstrip(".")
+    for words, plain in PLAIN_WORDS.items():
+        phrase = phrase.replace(words, plain)
+    return phrase
 
 
 def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson
+from avsnn.cli.options import AsJson, Plugins
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 Kind = Annotated[
@@ -26,7 +26,13 @@ Target = Annotated[
 ]
 
 
-def export_command(run: Run, kind: Kind, out: Target = None, as_json: AsJson = False) -> None:
+def export_command(
+    run: Run,
+    kind: Kind,
+    out: Target = None,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
     """Write the best checkpoint of a run in a file format of another program.
 
     No data are needed. The exported network takes normalised inputs, as every file describes. onnx
@@ -36,7 +42,9 @@ def export_command(run: Run, kind: Kind, out: Target = None, as_json: AsJson = F
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.export import print_export
     from avsnn.pipeline.export.export import export
+    from avsnn.pipeline.runs.plugin import load_plugins
 
+    load_plugins(plugins or ())
     written = export(run, kind=kind, out=out)
     if as_json:
         print_json(
