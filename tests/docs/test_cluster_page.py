@@ -28,8 +28,10 @@ while [[ $1 == --* ]]; do
 done
 highest=0
 for ((task = 0; task < tasks; task++)); do
-  SLURM_PROCID=$task SLURM_LOCALID=$((task % 2)) "$@" &
-  echo "$!" >> tasks
+  (
+    echo "$BASHPID" >> tasks
+    SLURM_PROCID=$task SLURM_LOCALID=$((task % 2)) exec "$@"
+  ) &
 done
 for task in $(jobs -p); do
   wait "$task"
@@ -92,6 +94,7 @@ class Slurm:
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def signal_tasks(self) -> None:
@@ -107,6 +110,15 @@ class Slurm:
     def started(self) -> list[str]:
         """Return the variables and words of every process of the fake training, sorted."""
         return sorted((self.folder / "started").read_text().splitlines())
+
+
+def rest_of(job: subprocess.Popen[str]) -> str:
+    """Return what a job says until its end; kill a job that does not end."""
+    try:
+        return job.communicate(timeout=120)[1]
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        raise
 
 
 def wait_for(job: subprocess.Popen[str], words: str, times: int = 1) -> None:
@@ -126,14 +138,14 @@ def test_a_training_that_slurm_ends_is_put_back_into_the_queue_and_finished(
     job = slurm.start(ONE_GPU)
     wait_for(job, "epoch 1/3")
     slurm.signal_tasks()
-    _, said = job.communicate()
+    said = rest_of(job)
     assert job.returncode == 75, said
     assert "told to end; saved after" in said
     assert slurm.asked() == ["requeue 17"]
     # The next start may run on another node, to whose disk the job copies the data first.
     copies = ONE_GPU.replace("srun", f"{STAGING}\nsrun", 1)
     again = slurm.start(copies.replace("--root /shared/data", '--root "$LOCAL_DATA"'))
-    _, said = again.communicate()
+    said = rest_of(again)
     assert again.returncode == 0, said
     assert "epoch 3/3" in said
     assert len(read_metrics(tmp_path / "demo")) == 3
@@ -145,7 +157,7 @@ def test_a_training_that_slurm_ends_is_put_back_into_the_queue_and_finished(
 def test_every_gpu_has_a_process_that_knows_the_others(tmp_path: Path) -> None:
     slurm = Slurm(tmp_path, FAKE_AVSNN, tmp_path)
     job = slurm.start(SEVERAL_GPUS, tasks=2)
-    _, said = job.communicate()
+    said = rest_of(job)
     assert (job.returncode, slurm.asked()) == (0, []), said
     words = f"train demo --root {tmp_path} --run {tmp_path}/demo --workers 4 --resume"
     assert slurm.started() == [f"{n} {n} 2 node-of-a 20017 {words}" for n in (0, 1)]
@@ -166,7 +178,7 @@ def test_sigterm_reaches_the_training_and_exit_code_75_reaches_the_script(
         job = slurm.start(ONE_GPU.replace(f"{line}\n", SHELL_GETS_THE_SIGNAL))
         wait_for(job, "ready")
         job.send_signal(signal.SIGTERM)
-    _, said = job.communicate()
+    said = rest_of(job)
     assert job.returncode == 75, said
     assert slurm.asked()[-1] == "requeue 17"
 
@@ -177,5 +189,5 @@ def test_the_script_for_clusters_that_signal_the_shell_ends_without_a_signal_too
     slurm = Slurm(tmp_path, FAKE_AVSNN, tmp_path)
     line = next(x for x in ONE_GPU.splitlines() if x.startswith("srun"))
     job = slurm.start(ONE_GPU.replace(f"{line}\n", SHELL_GETS_THE_SIGNAL))
-    _, said = job.communicate()
+    said = rest_of(job)
     assert (job.returncode, slurm.asked()) == (0, []), said
