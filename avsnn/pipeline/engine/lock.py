@@ -73,28 +73,36 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
 def require_no_writer(folder: Path) -> None:
     """Wait shortly for a run that writes into a folder; write nothing.
 
-    Readers share the folder. A folder without a lock file, or on a read-only disk, has no writer
-    that this process could meet.
-
     Raises:
         RunError: another run writes there.
     """
-    path = folder / ".lock"
-    if sys.platform == "win32":
-        _hold_for_a_moment(path)
-        return
     deadline = time.monotonic() + READER_WAIT_S
-    while True:
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise _busy_error(folder) from None
-            time.sleep(0.05)
-        except OSError:
-            return
+    while has_writer(folder):
+        if time.monotonic() > deadline:
+            raise _busy_error(folder)
+        time.sleep(0.05)
+
+
+def has_writer(folder: Path) -> bool:
+    """Return whether a run writes into a folder at this moment; write nothing.
+
+    Readers share the folder. A folder without a lock file, or on a read-only disk, has no writer
+    that this process could meet.
+    """
+    path = folder / ".lock"
+    try:
+        if sys.platform == "win32":
+            # Windows has no locks that readers share, so a reader holds the lock for a moment.
+            if path.exists():
+                FileLock(path).acquire(timeout=0).lock.release()
+            return False
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, Timeout):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def hold_for_reading(path: Path) -> BinaryIO | None:
@@ -129,24 +137,6 @@ def is_held_for_reading(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def _hold_for_a_moment(path: Path) -> None:
-    """Hold the lock of writers for a moment, where the system has no locks that readers share.
-
-    Raises:
-        RunError: another run holds the lock.
-    """
-    if not path.exists():
-        return
-    try:
-        with FileLock(path).acquire(timeout=READER_WAIT_S):
-            return
-    except Timeout:
-        raise _busy_error(path.parent) from None
-    except OSError:
-        # Nobody can write on a read-only disk.
-        return
 
 
 def _busy_error(folder: Path) -> BusyError:
