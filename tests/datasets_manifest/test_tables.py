@@ -17,7 +17,7 @@ TABLE = f"{HEADER}\n{ROW}\nc1,1,Ana,val,good.wav,,12,plain.png,,34\n"
 
 
 def read(content: bytes) -> tuple[Clip, ...]:
-    return read_table(content, name="mine.csv", class_count=2, part_columns=["split"])
+    return read_table(content, name="mine.csv", classes=["cat", "dog"], part_columns=["split"])
 
 
 EXPECTED = read(TABLE.encode())

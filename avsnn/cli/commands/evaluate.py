@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Device
+from avsnn.cli.options import AsJson, Datasets, Device
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
@@ -64,6 +64,7 @@ def evaluate_command(
     root: MovedRoot = None,
     device: Device = "auto",
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Measure the best checkpoint of each run on one part of the split, and write a report.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Device
+from avsnn.cli.options import Datasets, Device
 from avsnn.errors import RunError, UserError
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
@@ -61,6 +61,7 @@ def predict_command(
     out: OutFile = None,
     device: Device = "auto",
     workers: DecodingWorkers = None,
+    datasets: Datasets = None,
 ) -> None:
     """Answer for clips in files: which class, how confident, and the three best classes.
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from avsnn.cli.options import AsJson, Root, Runs
+from avsnn.cli.options import AsJson, Datasets, Root, Runs
 
 
 def status_command(
-    root: Root = Path("data"), runs: Runs = Path("runs"), as_json: AsJson = False
+    root: Root = Path("data"),
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Show the stages of all data sets (sizes, failures) and all runs (epochs, accuracy)."""
     from avsnn.cli.screen.console import print_json

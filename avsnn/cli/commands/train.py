@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Assignments, Dataset, Device, LoaderWorkers, Root, SaveEvery
+from avsnn.cli.options import Assignments, Dataset, Datasets, Device, LoaderWorkers, Root, SaveEvery
 
 Presets = Annotated[
     list[str] | None,
@@ -54,6 +54,7 @@ def train_command(
     read: Read = "cache",
     save_every: SaveEvery = None,
     keep: Keep = 2,
+    datasets: Datasets = None,
 ) -> None:
     """Train a network on a prepared data set.
 
