@@ -176,7 +176,9 @@ def _label(
     if len(tops) > 1 and all(speakers) and len(below) > 1:
         class_level = skipped + 1
         group_word = next(match[1] for match in speakers if match).lower()
-        notes.append(f"The folders {_some(sorted(tops))} are speakers; the folders in them are the classes.")
+        notes.append(
+            f"The folders {_some(sorted(tops))} are speakers; the folders in them are the classes."
+        )
     drafts = []
     for one, sound in clips:
         if len(one.folders) <= class_level:

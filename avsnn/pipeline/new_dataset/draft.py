@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
-from avsnn.pipeline.new_dataset.names import one_form
+from avsnn.datasets_manifest.clips import composed
 
 # The words that people use for the parts of a split.
 PART_OF_WORD = {
@@ -40,7 +40,7 @@ class Draft:
     @property
     def path(self) -> str:
         """The path of the visual file without its suffix, in composed form, for patterns."""
-        return str(PurePosixPath(one_form(self.visual)).with_suffix(""))
+        return str(PurePosixPath(composed(self.visual)).with_suffix(""))
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Arrangement:
         found_by: how classes were found: ``one folder for each class``.
         notes: sentences about what was decided, such as which column of a table is the class.
         group_word: what clips of one group have in common, where a table or folder says so.
+        from_table: whether a table of the user names the classes.
     """
 
     drafts: list[Draft]
@@ -64,3 +65,4 @@ class Arrangement:
     found_by: str
     notes: list[str] = field(default_factory=list)
     group_word: str = ""
+    from_table: bool = False

@@ -5,9 +5,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from avsnn.datasets_manifest.clips import is_plain_path
+from avsnn.datasets_manifest.clips import composed, is_plain_path
 from avsnn.errors import UserError
-from avsnn.pipeline.new_dataset.names import one_form
 from avsnn.pipeline.new_dataset.oddities import Oddities
 from avsnn.pipeline.prediction.find_clips import SOUND_SUFFIXES
 from avsnn.pipeline.prepare.folder_layout import walk_files
@@ -49,12 +48,12 @@ class FoundFile:
     @property
     def folders(self) -> tuple[str, ...]:
         """The names of the folders above the file, in composed form."""
-        return PurePosixPath(one_form(self.path)).parts[:-1]
+        return PurePosixPath(composed(self.path)).parts[:-1]
 
     @property
     def stem(self) -> str:
         """The name without the suffix, in composed form."""
-        return PurePosixPath(one_form(self.path)).stem
+        return PurePosixPath(composed(self.path)).stem
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,11 @@ class FoundFiles:
     def media(self) -> list[FoundFile]:
         """All videos, images and sounds."""
         return [*self.videos, *self.images, *self.sounds]
+
+    @property
+    def all(self) -> list[FoundFile]:
+        """All files that may hold clips."""
+        return [*self.media, *self.camera, *self.cochlea, *self.zips]
 
 
 def find_files(folder: Path, odd: Oddities) -> FoundFiles:

@@ -40,3 +40,8 @@ class Oddities:
         return sorted(
             self._found.values(), key=lambda odd: (not odd.left_out, -len(odd.examples), odd.what)
         )
+
+    def take(self, other: "Oddities") -> None:
+        """Add everything that another collection holds."""
+        for odd in other.all():
+            self.add(odd.what, odd.examples, kind=odd.kind, left_out=odd.left_out)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from avsnn.datasets_manifest.clips import ENCODINGS, read_rows
+from avsnn.datasets_manifest.clips import ENCODINGS, composed, read_rows
 from avsnn.errors import UserError
 from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft
 from avsnn.pipeline.new_dataset.found_files import FoundFile, FoundFiles
-from avsnn.pipeline.new_dataset.names import one_form
 from avsnn.pipeline.new_dataset.oddities import Oddities
 
 # Words in the names of columns, the surest words first.
@@ -38,9 +37,32 @@ class _Column:
         return re.findall(r"[^\W\d_]+", spaced.lower())
 
 
-def arrange_table(
-    tables: Sequence[Path], found: FoundFiles, odd: Oddities
-) -> Arrangement | None:
+@dataclass(frozen=True)
+class _Roles:
+    """The columns of a table by what they hold."""
+
+    files: _Column
+    sounds: _Column | None
+    label: _Column
+    group: _Column | None
+    part: _Column | None
+
+    def sentences(self, table: str, columns: Sequence[_Column]) -> list[str]:
+        """Return which column was taken for what, for the user."""
+        words = {
+            "file": self.files,
+            "sound": None if self.sounds is self.files else self.sounds,
+            "class": self.label,
+            "group": self.group,
+            "part": self.part,
+        }
+        taken = [f"{word} = {column.name}" for word, column in words.items() if column]
+        unused = [column.name for column in columns if column not in words.values()]
+        sentences = [f"Columns of {table}: {', '.join(taken)}."]
+        return sentences + [f"Columns that are not used: {', '.join(unused)}."] * bool(unused)
+
+
+def arrange_table(tables: Sequence[Path], found: FoundFiles, odd: Oddities) -> Arrangement | None:
     """Return the clips of a table; None if no column of the tables names files.
 
     Args:
@@ -52,42 +74,28 @@ def arrange_table(
         UserError: the table is no text or no CSV, or names files and no classes.
     """
     columns = _read_tables(tables)
-    if not columns:
-        return None
     table = ", ".join(path.name for path in tables)
     finder = _Finder(found)
-    visual, sound = _file_columns(columns, finder)
-    if visual is None:
+    roles = _roles(columns, finder, table)
+    if roles is None:
         return None
-    rest = [column for column in columns if column not in (visual, sound)]
-    part = _part_column(rest)
-    group = _named(rest, GROUP_WORDS, _may_be_group)
-    label = _label_column([column for column in rest if column not in (part, group)], table)
-    taken = {"files": visual, "sounds": sound, "class": label, "group": group, "part": part}
-    if sound is visual:
-        taken.pop("sounds")
-    unused = [column.name for column in rest if column not in (label, group, part)]
-    drafts, is_video = _drafts(taken, finder, odd)
+    drafts, is_video = _drafts(roles, finder, odd)
     if len({draft.label for draft in drafts}) < 2:
         raise UserError(
-            f"{table}: the column {label.name!r} names fewer than two classes for files that are "
-            "here; a data set needs two classes or more."
+            f"{table}: the column {roles.label.name!r} names fewer than two classes for files that "
+            "are here; a data set needs two classes or more."
         )
-    roles = [f"{role} = {column.name}" for role, column in taken.items() if column]
-    notes = [f"Columns of {table}: {', '.join(roles)}."]
-    if unused:
-        notes.append(f"Columns that are not used: {', '.join(unused)}.")
     named = {draft.visual for draft in drafts} | {draft.audio for draft in drafts}
-    extra = [file.path for file in found.media if file.path not in named]
-    odd.add("are in no row of the table", extra)
+    odd.add("are in no row of the table", [f.path for f in found.media if f.path not in named])
     return Arrangement(
         drafts,
         "video" if is_video else "image",
         "sound",
         "videos with sound" if is_video else "images with sounds",
         f"classes from {table}",
-        notes,
-        _group_word(group),
+        roles.sentences(table, columns),
+        _group_word(roles.group),
+        from_table=True,
     )
 
 
@@ -118,16 +126,20 @@ def _read_tables(tables: Sequence[Path]) -> list[_Column]:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
         names, *values = [*read_rows(text, path.name)] or [[]]
-        names = [one_form(name.strip()) or f"column {i}" for i, name in enumerate(names, 1)]
+        names = [composed(name.strip()) or f"column {i}" for i, name in enumerate(names, 1)]
         if len(tables) > 1:
             names = [*names, "part of the file"]
             values = [[*row, path.stem] for row in values]
         header += [name for name in names if name not in header]
         rows += [dict(zip(names, row, strict=False)) for row in values]
-    return [
-        _Column(name, tuple(one_form(row.get(name, "").strip()) for row in rows))
-        for name in header
-    ] if rows else []
+    return (
+        [
+            _Column(name, tuple(composed(row.get(name, "").strip()) for row in rows))
+            for name in header
+        ]
+        if rows
+        else []
+    )
 
 
 class _Finder:
@@ -137,9 +149,9 @@ class _Finder:
         self._kinds = {"visual": [*found.videos, *found.images], "sound": found.sounds}
         self.videos = {file.path for file in found.videos}
         names: tuple[Callable[[FoundFile], str], ...] = (
-            lambda file: one_form(file.path),
-            lambda file: str(PurePosixPath(one_form(file.path)).with_suffix("")),
-            lambda file: PurePosixPath(one_form(file.path)).name,
+            lambda file: composed(file.path),
+            lambda file: str(PurePosixPath(composed(file.path)).with_suffix("")),
+            lambda file: PurePosixPath(composed(file.path)).name,
             lambda file: file.stem,
         )
         self._index = {
@@ -168,6 +180,19 @@ def _unique(files: Iterable[FoundFile], name: Callable[[FoundFile], str]) -> dic
     return {name(file): file.path for file in files if counts[name(file)] == 1}
 
 
+def _roles(columns: Sequence[_Column], finder: _Finder, table: str) -> _Roles | None:
+    """Return which column holds what; None if no column names videos or images."""
+    visual, sound = _file_columns(columns, finder)
+    if visual is None:
+        return None
+    rest = [column for column in columns if column not in (visual, sound)]
+    part = _part_column(rest)
+    rest = [column for column in rest if column is not part]
+    label = _label_column(rest, table)
+    rest = [column for column in rest if column is not label]
+    return _Roles(visual, sound, label, _named(rest, GROUP_WORDS, _may_be_group), part)
+
+
 def _file_columns(
     columns: Sequence[_Column], finder: _Finder
 ) -> tuple[_Column | None, _Column | None]:
@@ -178,7 +203,9 @@ def _file_columns(
             column: sum(1 for value in set(column.values) if finder.find(value, kind))
             for column in columns
         }
-        column = max(counts, key=lambda column: counts[column])
+        column = max(counts, key=lambda column: counts[column], default=None)
+        if column is None:
+            return None
         filled = {value for value in column.values if value}
         enough = counts[column] and counts[column] >= LEAST_SHARE_OF_FILES * len(filled)
         return column if enough else None
@@ -223,12 +250,10 @@ def _label_column(columns: Sequence[_Column], table: str) -> _Column:
     Raises:
         UserError: no column does, or several could.
     """
-    for word in LABEL_WORDS:
-        named = [column for column in columns if word in column.words() and _may_be_label(column)]
-        # A class in words says more than the number of the class.
-        named.sort(key=lambda column: all(re.fullmatch(r"\d*", value) for value in column.values))
-        if named and not (_is_numbers(named[0]) and _named(columns, LABEL_WORDS, _has_words)):
-            return named[0]
+    # A class in words says more than the number of the class.
+    for fits in (_holds_words, _may_be_label):
+        if named := _named(columns, LABEL_WORDS, fits):
+            return named
     fitting = [column for column in columns if _may_be_label(column)]
     if len(fitting) == 1:
         return fitting[0]
@@ -239,52 +264,50 @@ def _label_column(columns: Sequence[_Column], table: str) -> _Column:
     )
 
 
-def _is_numbers(column: _Column) -> bool:
-    return all(re.fullmatch(r"\d*", value) for value in column.values)
+def _holds_words(column: _Column) -> bool:
+    return _may_be_label(column) and not all(re.fullmatch(r"\d*", text) for text in column.values)
 
 
-def _has_words(column: _Column) -> bool:
-    return _may_be_label(column) and not _is_numbers(column)
-
-
-def _drafts(
-    taken: dict[str, _Column | None], finder: _Finder, odd: Oddities
-) -> tuple[list[Draft], bool]:
+def _drafts(roles: _Roles, finder: _Finder, odd: Oddities) -> tuple[list[Draft], bool]:
     """Return the clips of the rows, and whether they are videos."""
-    visual, label = taken["files"], taken["class"]
-    assert visual and label  # noqa: S101 - the caller has found both
-    sound, part, group = taken.get("sounds", visual), taken["part"], taken["group"]
-    videos = sum(finder.find(value, "visual") in finder.videos for value in visual.values)
-    is_video = 2 * videos >= sum(bool(finder.find(value, "visual")) for value in visual.values)
+    visuals = [finder.find(value, "visual") for value in roles.files.values]
+    sounds = [
+        finder.find(value, "sound")
+        for value in (roles.sounds.values if roles.sounds else [""] * len(visuals))
+    ]
+    is_video = 2 * sum(path in finder.videos for path in visuals) >= sum(map(bool, visuals))
     drafts: dict[str, Draft] = {}
-    for i, value in enumerate(visual.values):
-        row = f"row {i + 2}: {value}"
-        path = finder.find(value, "visual")
-        heard = finder.find(sound.values[i], "sound") if sound else ""
+    places = set()
+    for i, (path, sound) in enumerate(zip(visuals, sounds, strict=True)):
+        label = roles.label.values[i]
+        part = roles.part.values[i].lower() if roles.part else ""
+        group = roles.group.values[i] if roles.group else ""
         if not path:
-            odd.add("name a file that is not there", [row], kind="rows")
-        elif not label.values[i] or not label.values[i].isprintable():
-            odd.add("have no class", [row], kind="rows")
+            problem = "name a file that is not there or cannot be used"
+        elif not label or not label.isprintable():
+            problem = "have no class"
         elif path in drafts:
-            odd.add("name a file that an earlier row names", [row], kind="rows")
+            problem = "name a file that an earlier row names"
         elif (path in finder.videos) != is_video:
-            odd.add("name a video among images, or an image among videos", [row], kind="rows")
-        elif not heard and not is_video:
-            odd.add("name an image whose sound is not there", [row], kind="rows")
+            problem = "name a video among images, or an image among videos"
+        elif not sound and not is_video:
+            problem = "name an image whose sound is not there"
+        elif roles.part and not part:
+            problem = "have no part"
         else:
-            said = part.values[i].lower() if part else ""
-            if part and not said:
-                odd.add("have no part", [row], kind="rows")
-                continue
-            place = str(PurePosixPath(one_form(path)).with_suffix(""))
+            place = str(PurePosixPath(composed(path)).with_suffix(""))
+            place = path if place in places else place
+            places.add(place)
             drafts[path] = Draft(
                 path,
-                heard or path,
-                label.values[i],
-                place if place not in {draft.place for draft in drafts.values()} else path,
-                part=PART_OF_WORD.get(said, ""),
-                group=group.values[i] if group and group.values[i].isprintable() else "",
+                sound or path,
+                label,
+                place,
+                part=PART_OF_WORD.get(part, ""),
+                group=group if group.isprintable() else "",
             )
+            continue
+        odd.add(problem, [f"row {i + 2}: {roles.files.values[i] or 'empty'}"], kind="rows")
     return sorted(drafts.values(), key=lambda draft: draft.place), is_video
 
 
