@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -86,7 +85,8 @@ def print_next_commands(found: NewDataset, *, next_is_prepare: bool) -> None:
     """Print the commands that come next, as a person types them."""
     run = f"runs/{found.name}"
     has_val = any(found.parts["val"].values())
-    out.print("\nNext:")
+    out.print()
+    out.print("Next:")
     commands = [f"avsnn prepare {found.name}"] if next_is_prepare else []
     commands.append(
         f"avsnn train {found.name} --run {run}" + ("" if has_val else " --set selection=last")
@@ -141,7 +141,7 @@ def _values(counts: Mapping[str, int], unit: str) -> str:
 def _groups(found: NewDataset) -> str:
     if not found.groups:
         return "none: every clip is a group of its own; --group REGEX gives speakers or recordings"
-    text = f"{found.groups:,} ({found.group_word})"
+    text = f"{found.groups:,} {found.group_word}s"
     if found.guess is None:
         return text
     where = "folder" if found.guess.in_folder else "file name"
@@ -175,12 +175,10 @@ def _print_odd(odd: list[Oddity]) -> None:
         found = [one for one in odd if one.left_out is left_out]
         if not found:
             continue
-        out.print(f"\n{title}:")
+        out.print()
+        out.print(f"{title}:")
         for one in found:
-            count = len(one.examples)
-            example = one.examples[0] if count == 1 else f"{one.examples[0]} and so on"
-            text = f"{count:,} {one.kind} {one.what}: {example}"
-            out.print(Padding(Text(printable(text)), (0, 0, 0, 2)))
+            out.print(f"  {one}")
 
 
 def _what_was_written(found: NewDataset) -> str:

@@ -57,7 +57,7 @@ def arrange_folders(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangeme
         [placed[file.path] for file in files if file.path in placed]
         for files in (found.videos, found.images, found.sounds)
     )
-    video_level, video_pairs = _best_level(videos, sounds)
+    video_level, _ = _best_level(videos, sounds)
     image_level, image_pairs = _best_level(images, sounds)
     takes_videos = len(videos) >= image_pairs
     visuals, level = (videos, video_level) if takes_videos else (images, image_level)
@@ -65,7 +65,7 @@ def arrange_folders(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangeme
     if not visuals or not (takes_videos or image_pairs):
         raise UserError(_why_no_clips(folder, found))
     clips = _pair(visuals, sounds, level, odd, takes_videos=takes_videos)
-    what = "are images beside videos" if takes_videos else "are videos beside images with sounds"
+    what = "is an image beside videos" if takes_videos else "is a video beside images with sounds"
     odd.add(what, [one.file.path for one in others])
     drafts, notes, group_word = _label(clips, odd)
     if len({draft.label for draft in drafts}) < 2:
@@ -102,7 +102,7 @@ def _parts_by_folder(placed: Sequence[_Placed], odd: Oddities) -> list[_Placed]:
                 folders = one.folders[:level] + one.folders[level + 1 :]
                 inside.append(replace(one, folders=folders, part=part, part_folder=name))
             else:
-                odd.add("are in no folder of train, val or test", [one.file.path])
+                odd.add("is in no folder of train, val or test", [one.file.path])
         return inside
     return list(placed)
 
@@ -140,25 +140,25 @@ def _pair(
     for one in sorted(sounds, key=rank):
         first = sound_of.setdefault((one.part, one.name_without(level)), one)
         if first is not one:
-            odd.add("are sounds of a clip that has a sound already", [one.file.path])
+            odd.add("is the sound of a clip that has a sound already", [one.file.path])
     clips: dict[tuple[str, tuple[str, ...]], tuple[_Placed, str]] = {}
     alone = []
     for one in sorted(visuals, key=lambda one: one.file.path):
         name = (one.part, one.name_without(level))
         sound = sound_of.get(name)
         if name in clips:
-            odd.add("have the name of another clip beside them", [one.file.path])
+            odd.add("has the name of another clip beside it", [one.file.path])
         elif sound is None and not takes_videos:
             alone.append(one.file.path)
         else:
             path = sound.file.path if sound else one.file.path
             clips[name] = (replace(one, folders=name[1][:-1]), path)
-    odd.add("are images without a sound of the same name", alone)
+    odd.add("has no sound of the same name", alone)
     lonely = [one.file.path for name, one in sound_of.items() if name not in clips]
-    odd.add("are sounds without a video or an image of the same name", sorted(lonely))
+    odd.add("is a sound without a video or an image of the same name", sorted(lonely))
     own_sound = [one.file.path for one, path in clips.values() if path == one.file.path]
     if len(own_sound) < len(clips):
-        what = "have no sound file beside them; the sound is taken out of the video"
+        what = "has no sound file; the sound is taken out of the video"
         odd.add(what, own_sound, kind="videos", left_out=False)
     return list(clips.values())
 
@@ -182,7 +182,7 @@ def _label(
     drafts = []
     for one, sound in clips:
         if len(one.folders) <= class_level:
-            odd.add("are in no folder of a class", [one.file.path])
+            odd.add("is in no folder of a class", [one.file.path])
             continue
         place = "/".join((one.part_folder, *one.folders[skipped:], one.file.stem)).strip("/")
         label = one.folders[class_level]

@@ -63,12 +63,12 @@ def check_clips(
             path = draft.visual if visual.fault else draft.audio
             odd.add(visual.fault or sound.fault, [path])
         elif draft.audio == draft.visual and draft.visual in seen and visual.rate is None:
-            odd.add("have no sound", [draft.visual], kind="videos")
+            odd.add("has no sound", [draft.visual], kind="videos")
         else:
             drafts.append(draft)
     facts = _sum_up(drafts, seen, heard, arrangement.visual, odd)
     lost = {draft.label for draft in arrangement.drafts} - {draft.label for draft in drafts}
-    odd.add("have no clip that can be used", sorted(lost), kind="classes")
+    odd.add("has no clip that can be used", sorted(lost), kind="classes")
     return drafts, facts
 
 
@@ -100,9 +100,9 @@ def _sum_up(
     lengths = sorted(seconds.values())
     return ClipFacts(
         seconds=(lengths[0], median(lengths), lengths[-1]) if lengths else None,
-        fps=_count(fps, lambda usual: f"have another frame rate than {usual}/s", odd),
-        sizes=_count(sizes, lambda usual: f"have another size than {usual}", odd),
-        rates=_count(rates, lambda usual: f"have another sample rate than {usual} Hz", odd),
+        fps=_count(fps, lambda usual: f"has another frame rate than {usual}/s", odd),
+        sizes=_count(sizes, lambda usual: f"has another size than {usual}", odd),
+        rates=_count(rates, lambda usual: f"has another sample rate than {usual} Hz", odd),
         files=len({path for draft in drafts for path in (draft.visual, draft.audio)}),
         files_read=len({*visuals} | {path for path in sounds if path in heard}),
     )
@@ -114,9 +114,9 @@ def _add_unusual_lengths(seconds: dict[str, float], odd: Oddities) -> None:
     usual = median(seconds.values())
     for path, length in sorted(seconds.items()):
         if length * UNUSUAL_FACTOR < usual:
-            what = f"are shorter than a quarter of the median, {usual:.2g} s"
+            what = f"is shorter than a quarter of the median, {usual:.2g} s"
         elif length > UNUSUAL_FACTOR * usual:
-            what = f"are longer than four times the median, {usual:.2g} s"
+            what = f"is longer than four times the median, {usual:.2g} s"
         else:
             continue
         odd.add(what, [path], left_out=False)

@@ -98,17 +98,17 @@ def find_files(folder: Path, odd: Oddities) -> FoundFiles:
             continue
         kind = next((k for k, suffixes in _KINDS.items() if path.suffix.lower() in suffixes), "")
         if path.suffix.lower() in OTHER_IMAGE_SUFFIXES:
-            odd.add("are images of a kind that avsnn does not read; make JPEG or PNG files", [name])
+            odd.add("is an image of a kind that avsnn does not read; make a JPEG or PNG file", [name])
         elif not kind:
             others.append(name)
         elif not is_plain_path(name):
             shown = name.encode("utf-8", "backslashreplace").decode()
-            odd.add("have a name with a character that a table cannot hold; rename them", [shown])
+            odd.add("has a name with a character that a table cannot hold; rename the file", [shown])
         elif reason := _why_unusable(path):
             odd.add(reason, [name])
         else:
             by_kind[kind].append(FoundFile(name, path.stat().st_size))
-    odd.add("are no videos, images, sounds or tables by their suffix", others)
+    odd.add("is no video, image, sound or table by its suffix", others)
     return FoundFiles(**by_kind)
 
 
@@ -119,10 +119,10 @@ def _why_unusable(path: Path) -> str:
         return f"cannot be opened: {(error.strerror or 'unknown reason').lower()}"
     # Reading from a pipe or a device might never end.
     if not stat.S_ISREG(status.st_mode):
-        return "are pipes or devices"
+        return "is a pipe or a device"
     if not os.access(path, os.R_OK):
-        return "must not be read: their permissions forbid reading"
-    return "" if status.st_size else "are empty"
+        return "cannot be read: its permissions forbid reading"
+    return "" if status.st_size else "is empty"
 
 
 def require_folder(folder: Path) -> None:

@@ -33,7 +33,7 @@ COUNTED = re.compile(
     r"(take|clip|video|vid|img|image|frame|shot|sample|file|audio|part|utt|sentence|rep|trial)\d*",
     re.IGNORECASE,
 )
-SEPARATORS = "_- ."
+SEPARATORS = "_ .-"
 DEEPEST_FOLDER, LAST_FIELD = 4, 8
 
 
@@ -109,7 +109,7 @@ def with_groups(drafts: Sequence[Draft], text: str, odd: Oddities) -> list[Draft
             f"{first if '/' in text else PurePosixPath(first).name!r}."
         )
     missing = [draft.visual for draft in grouped if not draft.group]
-    odd.add("do not match --group; each is a group of its own", missing, left_out=False)
+    odd.add("does not match --group, and is a group of its own", missing, left_out=False)
     return grouped
 
 
@@ -148,8 +148,9 @@ def _candidates(drafts: Sequence[Draft]) -> Iterator[tuple[str, bool]]:
         if sum(sign in name for name in names) >= LEAST_SHARE_OF_CLIPS * len(names)
     ]
     if used:
-        signs = re.escape("".join(used))
-        word, gap = f"[^{signs}]+", f"[{signs}]+" if len(used) > 1 else re.escape(used[0])
+        # A hyphen at the end of a class of characters is a plain hyphen.
+        signs = "".join(used)
+        word, gap = f"[^{signs}]+", f"[{signs}]+" if len(used) > 1 else used[0].replace(".", r"\.")
         yield f"^({word}){gap}", False
         for number in range(1, LAST_FIELD):
             skipped = f"{word}{gap}" if number == 1 else f"(?:{word}{gap}){{{number}}}"

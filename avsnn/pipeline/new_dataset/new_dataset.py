@@ -171,7 +171,7 @@ def _require_two_classes(folder: Path, drafts: Sequence[Draft], odd: Oddities) -
     if len({draft.label for draft in drafts}) > 1:
         return
     reasons = "; ".join(
-        f"{len(one.examples):,} {one.kind} {one.what}" for one in odd.all() if one.left_out
+        str(one) for one in odd.all() if one.left_out
     )
     raise UserError(
         f"{folder} holds no two classes of clips that can be used ({reasons}); mend these files."
@@ -212,7 +212,7 @@ def _write(
     }
     single = [label for label, count in classes.items() if count == 1]
     odd.add(
-        "have one clip only, so no other part has the class", single, kind="classes", left_out=False
+        "has one clip only, so the class is in one part only", single, kind="classes", left_out=False
     )
     target = target_folder()
     yaml, table = target / f"{name}.yaml", target / str(texts.table_name)

@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
+SINGULAR = {"files": "file", "videos": "video", "classes": "class", "rows": "row"}
+
+
 @dataclass
 class Oddity:
     """One thing that is odd.
 
     Attributes:
-        what: what is odd about the examples, as the end of the sentence "12 files …".
-        kind: what is counted, in the plural: files, clips, classes, rows.
+        what: what is odd about each example, as the end of the sentence "cat/1.mp4 …".
+        kind: what the examples are: files, videos, classes or rows.
         left_out: whether the examples are not in the data set.
         examples: paths of files, or names, in the order in which they were found.
     """
@@ -19,6 +22,11 @@ class Oddity:
     kind: str
     left_out: bool
     examples: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        more = len(self.examples) - 1
+        kind = self.kind if more != 1 else SINGULAR[self.kind]
+        return f"{self.examples[0]} {self.what}" + (f" (and {more:,} more {kind})" if more else "")
 
 
 class Oddities:

@@ -86,7 +86,7 @@ def arrange_table(tables: Sequence[Path], found: FoundFiles, odd: Oddities) -> A
             "are here; a data set needs two classes or more."
         )
     named = {draft.visual for draft in drafts} | {draft.audio for draft in drafts}
-    odd.add("are in no row of the table", [f.path for f in found.media if f.path not in named])
+    odd.add("is in no row of the table", [f.path for f in found.media if f.path not in named])
     return Arrangement(
         drafts,
         "video" if is_video else "image",
@@ -283,17 +283,17 @@ def _drafts(roles: _Roles, finder: _Finder, odd: Oddities) -> tuple[list[Draft],
         part = roles.part.values[i].lower() if roles.part else ""
         group = roles.group.values[i] if roles.group else ""
         if not path:
-            problem = "name a file that is not there or cannot be used"
+            problem = "names a file that is not there or cannot be used"
         elif not label or not label.isprintable():
-            problem = "have no class"
+            problem = "has no class"
         elif path in drafts:
-            problem = "name a file that an earlier row names"
+            problem = "names a file that an earlier row names"
         elif (path in finder.videos) != is_video:
-            problem = "name a video among images, or an image among videos"
+            problem = "names a video among images, or an image among videos"
         elif not sound and not is_video:
-            problem = "name an image whose sound is not there"
+            problem = "names an image whose sound is not there"
         elif roles.part and not part:
-            problem = "have no part"
+            problem = "has no part"
         else:
             place = str(PurePosixPath(composed(path)).with_suffix(""))
             place = path if place in places else place
@@ -307,7 +307,7 @@ def _drafts(roles: _Roles, finder: _Finder, odd: Oddities) -> tuple[list[Draft],
                 group=group if group.isprintable() else "",
             )
             continue
-        odd.add(problem, [f"row {i + 2}: {roles.files.values[i] or 'empty'}"], kind="rows")
+        odd.add(problem, [f"row {i + 2} ({roles.files.values[i] or 'empty'})"], kind="rows")
     return sorted(drafts.values(), key=lambda draft: draft.place), is_video
 
 

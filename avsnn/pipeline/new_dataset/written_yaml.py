@@ -50,16 +50,19 @@ def render_yaml(facts: Mapping[str, Any], *, why_group: str, why_split: str, sou
 
 def render_field(field: str, value: Any) -> str:
     """Return a field and its value as YAML: a list on one line, a mapping on several lines."""
-    if isinstance(value, Mapping):
-        text = yaml.safe_dump({field: value}, allow_unicode=True, sort_keys=False)
-    else:
-        text = yaml.safe_dump(
-            {field: value},
-            allow_unicode=True,
-            default_flow_style=None,
-            width=WIDTH if isinstance(value, list) else 10**6,
-        )
-    return text.rstrip("\n")
+    # A long text stays on one line. Only lists are flow style, and only lists are broken.
+    is_list = isinstance(value, list | tuple)
+    text = yaml.safe_dump(
+        {field: None if is_list else value},
+        allow_unicode=True,
+        sort_keys=False,
+        default_flow_style=False,
+        width=10**6,
+    ).rstrip("\n")
+    if not is_list:
+        return text
+    items = yaml.safe_dump([*value], allow_unicode=True, default_flow_style=True, width=WIDTH)
+    return f"{field}: {items.rstrip()}"
 
 
 def edit_yaml(text: str, name: str, changes: Mapping[str, Any]) -> str:
