@@ -87,6 +87,7 @@ def check_command(
 
 @datasets_app.command("new")
 def new_command(
+    context: typer.Context,
     folder: Clips,
     name: NewName = None,
     group: Groups = None,
@@ -106,7 +107,12 @@ def new_command(
     --datasets names, and changes nothing else. When the folder has changed, run the command again.
     """
     from avsnn.cli.screen.console import print_json
-    from avsnn.cli.screen.new_dataset import confirm_groups, print_new_dataset, to_json
+    from avsnn.cli.screen.new_dataset import (
+        confirm_groups,
+        print_new_dataset,
+        print_next_commands,
+        to_json,
+    )
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.new_dataset.new_dataset import new_dataset
 
@@ -122,11 +128,18 @@ def new_command(
     )
     if as_json:
         print_json(to_json(found))
-    else:
-        print_new_dataset(found, next_is_prepare=not and_prepare)
+        return
+    print_new_dataset(found)
     if and_prepare:
         from avsnn.cli.commands.prepare import prepare_command
-        from avsnn.cli.screen.new_dataset import print_next_commands
 
         prepare_command(found.name, root=root)
-        print_next_commands(found, next_is_prepare=False)
+    # A folder that an environment variable names is found by the next commands, too.
+    sources = [one.get_parameter_source("datasets") for one in (context, context.parent) if one]
+    is_named_here = any(source and source.name == "COMMANDLINE" for source in sources)
+    print_next_commands(
+        found,
+        root=root,
+        datasets=datasets if is_named_here else None,
+        is_prepared=and_prepare,
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -16,7 +18,6 @@ from avsnn.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from avsnn.pipeline.new_dataset.groups import GroupGuess
     from avsnn.pipeline.new_dataset.new_dataset import NewDataset
@@ -64,8 +65,8 @@ def _guess_in_words(guess: GroupGuess) -> str:
     )
 
 
-def print_new_dataset(found: NewDataset, *, next_is_prepare: bool) -> None:
-    """Print what a folder holds, what is odd, what was written, and the next commands."""
+def print_new_dataset(found: NewDataset) -> None:
+    """Print what a folder holds, what is odd, and what was written."""
     out.print(Text(printable(f"{found.folder}: {found.described}, {found.found_by}"), style="bold"))
     for note in found.notes:
         out.print(note)
@@ -77,21 +78,29 @@ def print_new_dataset(found: NewDataset, *, next_is_prepare: bool) -> None:
     out.print(_what_was_written(found))
     for sentence in _warnings(found):
         out.print(sentence)
-    if next_is_prepare:
-        print_next_commands(found, next_is_prepare=True)
 
 
-def print_next_commands(found: NewDataset, *, next_is_prepare: bool) -> None:
-    """Print the commands that come next, as a person types them."""
+def print_next_commands(
+    found: NewDataset, *, root: Path, datasets: Path | None, is_prepared: bool
+) -> None:
+    """Print the commands that come next, as a person types them.
+
+    Args:
+        found: the data set.
+        root: the folder of prepared data.
+        datasets: the folder of the YAML, if the next commands must be told the folder.
+        is_prepared: whether the data set is prepared already.
+    """
+    place = "" if datasets is None else f" --datasets {shlex.quote(str(datasets))}"
+    data = "" if root == Path("data") else f" --root {shlex.quote(str(root))}"
     run = f"runs/{found.name}"
-    has_val = any(found.parts["val"].values())
+    # Without a val part, no epoch can be chosen.
+    choice = "" if any(found.parts["val"].values()) else " --set selection=last"
+    commands = [] if is_prepared else [f"avsnn prepare {found.name}{data}{place}"]
+    commands.append(f"avsnn train {found.name} --run {run}{choice}{data}{place}")
+    commands.append(f"avsnn evaluate {run}{place}")
     out.print()
     out.print("Next:")
-    commands = [f"avsnn prepare {found.name}"] if next_is_prepare else []
-    commands.append(
-        f"avsnn train {found.name} --run {run}" + ("" if has_val else " --set selection=last")
-    )
-    commands.append(f"avsnn evaluate {run}")
     for command in commands:
         out.print(f"  {command}", soft_wrap=True)
 

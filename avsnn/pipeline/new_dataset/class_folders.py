@@ -87,24 +87,46 @@ def arrange_folders(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangeme
     )
 
 
+def arrange_visuals(
+    files: Sequence[FoundFile], odd: Oddities
+) -> tuple[list[Draft], list[str], str]:
+    """Return the clips of visual files alone, as `arrange_folders` finds classes and parts.
+
+    Returns:
+        the clips, without a sound; sentences for the user; and the word for a group.
+    """
+    placed = _parts_by_folder([_Placed(file, file.folders) for file in files], odd)
+    return _label([(one, "") for one in placed], odd)
+
+
 def _parts_by_folder(placed: Sequence[_Placed], odd: Oddities) -> list[_Placed]:
     """Take the folders of train, val and test out of the paths, where there are such folders."""
     deepest = max((len(one.folders) for one in placed), default=0)
-    for level in range(deepest):
-        names = [one.folders[level] for one in placed if len(one.folders) > level]
-        parts = [part for name in names if (part := PART_OF_WORD.get(name.lower(), ""))]
+    # From the last folder to the first, because a zip of a part may hold a folder of the part.
+    for level in reversed(range(deepest)):
+        names = [_part_of(one, level) for one in placed]
+        parts = [part for part in names if part]
         if len(set(parts)) < 2 or 2 * len(parts) < len(placed):
             continue
-        inside = []
-        for one in placed:
-            name = one.folders[level] if len(one.folders) > level else ""
-            if part := PART_OF_WORD.get(name.lower(), ""):
-                folders = one.folders[:level] + one.folders[level + 1 :]
-                inside.append(replace(one, folders=folders, part=part, part_folder=name))
-            else:
-                odd.add("is in no folder of train, val or test", [one.file.path])
-        return inside
+        outside = [one.file.path for one, part in zip(placed, names, strict=True) if not part]
+        odd.add("is in no folder of train, val or test", outside)
+        placed = [
+            replace(
+                one,
+                folders=one.folders[:level] + one.folders[level + 1 :],
+                part=part,
+                part_folder=one.folders[level],
+            )
+            for one, part in zip(placed, names, strict=True)
+            if part
+        ]
     return list(placed)
+
+
+def _part_of(one: _Placed, level: int) -> str:
+    """Return the part that the folder of a level names; empty if it names none."""
+    name = one.folders[level].lower().removesuffix(".zip") if level < len(one.folders) else ""
+    return PART_OF_WORD.get(name, "")
 
 
 def _best_level(visuals: Sequence[_Placed], sounds: Sequence[_Placed]) -> tuple[int | None, int]:

@@ -98,12 +98,16 @@ def find_files(folder: Path, odd: Oddities) -> FoundFiles:
             continue
         kind = next((k for k, suffixes in _KINDS.items() if path.suffix.lower() in suffixes), "")
         if path.suffix.lower() in OTHER_IMAGE_SUFFIXES:
-            odd.add("is an image of a kind that avsnn does not read; make a JPEG or PNG file", [name])
+            odd.add(
+                "is an image of a kind that avsnn does not read; make a JPEG or PNG file", [name]
+            )
         elif not kind:
             others.append(name)
         elif not is_plain_path(name):
             shown = name.encode("utf-8", "backslashreplace").decode()
-            odd.add("has a name with a character that a table cannot hold; rename the file", [shown])
+            odd.add(
+                "has a name with a character that a table cannot hold; rename the file", [shown]
+            )
         elif reason := _why_unusable(path):
             odd.add(reason, [name])
         else:

@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from avsnn.datasets_manifest.clips import composed
 from avsnn.errors import UserError
 from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Draft
 from avsnn.pipeline.new_dataset.oddities import Oddities
@@ -113,6 +114,30 @@ def with_groups(drafts: Sequence[Draft], text: str, odd: Oddities) -> list[Draft
     return grouped
 
 
+def with_earlier_groups(
+    drafts: Sequence[Draft], earlier: Mapping[str, str], odd: Oddities
+) -> list[Draft]:
+    """Return the clips with groups for new clips, where a pattern explains the earlier groups.
+
+    Args:
+        drafts: all clips.
+        earlier: the groups of earlier clips, by visual path in composed form.
+        odd: receives new clips whose group is unknown.
+    """
+    known = {
+        draft: earlier[path] for draft in drafts if (path := composed(draft.visual)) in earlier
+    }
+    new = [draft for draft in drafts if draft not in known]
+    for text, _ in _candidates(drafts) if known and new else ():
+        pattern = re.compile(text)
+        agreeing = sum(group_of(pattern, draft) == group for draft, group in known.items())
+        if agreeing >= LEAST_SHARE_OF_CLIPS * len(known):
+            return [replace(draft, group=group_of(pattern, draft)) for draft in drafts]
+    what = "is new, and a group of its own; give --group again to group new clips too"
+    odd.add(what, [draft.visual for draft in new], left_out=False)
+    return list(drafts)
+
+
 def guess_groups(drafts: Sequence[Draft]) -> GroupGuess | None:
     """Return the part of the paths that names groups plausibly; None if there is none.
 
@@ -129,7 +154,9 @@ def guess_groups(drafts: Sequence[Draft]) -> GroupGuess | None:
         guess = GroupGuess(text, len({*groups} - {""}), len(drafts), path, group, in_folder)
         if in_folder or not _are_running_numbers(groups):
             return guess
-        late = late or guess
+        # Numbers of speakers come with many clips each. Numbers of takes do not.
+        if late is None and guess.clips >= guess.groups**2:
+            late = guess
     return late
 
 

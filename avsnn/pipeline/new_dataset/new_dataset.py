@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from avsnn.datasets_manifest import Manifest
+from avsnn.datasets_manifest.clips import composed
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import not_written_error, write_if_changed
 from avsnn.pipeline.engine.progress import Progress
@@ -13,7 +15,13 @@ from avsnn.pipeline.new_dataset.clip_facts import ClipFacts, check_clips
 from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft
 from avsnn.pipeline.new_dataset.event_recordings import arrange_events
 from avsnn.pipeline.new_dataset.found_files import FoundFiles, find_files, require_folder
-from avsnn.pipeline.new_dataset.groups import NO_GROUPS, GroupGuess, guess_groups, with_groups
+from avsnn.pipeline.new_dataset.groups import (
+    NO_GROUPS,
+    GroupGuess,
+    guess_groups,
+    with_earlier_groups,
+    with_groups,
+)
 from avsnn.pipeline.new_dataset.manifest_files import (
     Texts,
     choose_name,
@@ -114,7 +122,7 @@ def new_dataset(
     all_drafts = arrangement.drafts
     drafts, facts = check_clips(folder, arrangement, odd, progress)
     _require_two_classes(folder, drafts, odd)
-    drafts, guess = _group(drafts, group, ask, odd, is_update=earlier is not None)
+    drafts, guess = _group(drafts, group, ask, odd, earlier)
     arrangement = replace(arrangement, drafts=drafts)
     if earlier is None:
         texts = first_texts(name, folder, arrangement, guess, group=group, take=take or "link")
@@ -145,7 +153,8 @@ def _arrange(folder: Path, found: FoundFiles, tables: Sequence[Path], odd: Oddit
         if arrangement is not None:
             odd.take(trial)
             return arrangement
-    if found.camera or found.cochlea:
+    has_events = found.camera or found.cochlea
+    if has_events and not (found.videos or found.images):
         return arrange_events(folder, found, odd)
     try:
         return arrange_folders(folder, found, odd)
@@ -170,22 +179,25 @@ def _paths(drafts: Sequence[Draft]) -> set[str]:
 def _require_two_classes(folder: Path, drafts: Sequence[Draft], odd: Oddities) -> None:
     if len({draft.label for draft in drafts}) > 1:
         return
-    reasons = "; ".join(
-        str(one) for one in odd.all() if one.left_out
-    )
+    reasons = "; ".join(str(one) for one in odd.all() if one.left_out)
     raise UserError(
         f"{folder} holds no two classes of clips that can be used ({reasons}); mend these files."
     )
 
 
 def _group(
-    drafts: list[Draft], group: str | None, ask: Ask, odd: Oddities, *, is_update: bool
+    drafts: list[Draft], group: str | None, ask: Ask, odd: Oddities, earlier: Manifest | None
 ) -> tuple[list[Draft], GroupGuess | None]:
     """Return the clips with their groups, and the guess if a guess was taken."""
     if group is not None:
         return with_groups(drafts, group, odd), None
-    if is_update or any(draft.group for draft in drafts):
+    if any(draft.group for draft in drafts):
         return drafts, None
+    if earlier is not None:
+        if earlier.group == NO_GROUPS:
+            return drafts, None
+        known = {composed(clip.visual.recording): clip.group for clip in earlier.clips}
+        return with_earlier_groups(drafts, known, odd), None
     guess = guess_groups(drafts)
     if guess is None:
         return drafts, None
@@ -212,7 +224,10 @@ def _write(
     }
     single = [label for label, count in classes.items() if count == 1]
     odd.add(
-        "has one clip only, so the class is in one part only", single, kind="classes", left_out=False
+        "has one clip only, so the class is in one part only",
+        single,
+        kind="classes",
+        left_out=False,
     )
     target = target_folder()
     yaml, table = target / f"{name}.yaml", target / str(texts.table_name)

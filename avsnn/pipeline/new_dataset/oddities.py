@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-
 SINGULAR = {"files": "file", "videos": "video", "classes": "class", "rows": "row"}
 
 
