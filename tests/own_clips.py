@@ -43,15 +43,15 @@ def tone(shade: int, seconds: float) -> np.ndarray:
 
 
 @cache
-def wav_bytes(shade: int, seconds: float = 0.5) -> bytes:
+def wav_bytes(shade: int, seconds: float = 0.5, rate: int = RATE) -> bytes:
     buffer = BytesIO()
-    soundfile.write(buffer, tone(shade, seconds), RATE, subtype="PCM_16", format="WAV")
+    soundfile.write(buffer, tone(shade, seconds), rate, subtype="PCM_16", format="WAV")
     return buffer.getvalue()
 
 
 @cache
-def png_bytes(shade: int) -> bytes:
-    return cv2.imencode(".png", np.full((SIDE, SIDE, 3), shade, np.uint8))[1].tobytes()
+def png_bytes(shade: int, side: int = SIDE) -> bytes:
+    return cv2.imencode(".png", np.full((side, side, 3), shade, np.uint8))[1].tobytes()
 
 
 def put(folder: Path, *names: str) -> None:

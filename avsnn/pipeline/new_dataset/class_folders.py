@@ -190,7 +190,9 @@ def _label(
 ) -> tuple[list[Draft], list[str], str]:
     """Return the clips with their classes, sentences for the user, and the word for a group."""
     inside = [one.folders for one, _ in clips if one.folders]
-    skipped = _count_shared_folders(inside)
+    # The last folder is a class, even if it is the only one.
+    shallowest = min(map(len, inside), default=1)
+    skipped = min(_count_shared_folders(inside), shallowest - 1)
     notes, group_word, class_level = [], "", skipped
     tops = {folders[skipped] for folders in inside if len(folders) > skipped}
     speakers = [SPEAKER_FOLDER.fullmatch(name) for name in tops]
@@ -256,5 +258,5 @@ def _why_one_class(folder: Path, drafts: Iterable[Draft]) -> str:
     name, count = labels.most_common(1)[0]
     return (
         f"{folder} holds clips of one class only, {name!r} ({count:,} clips); a data set needs two "
-        "classes or more. Give the folder above, in which each class has a folder."
+        "classes or more. Put the clips of each class into a folder of the class."
     )

@@ -1,7 +1,7 @@
 """Finds clips in recordings of event cameras and cochleas: paired by name, or class by class."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ class _Utterance:
 
     Attributes:
         path: path of the file, followed by the name in the file.
-        name: the name by which the recording may belong to a recording of a camera.
+        name: folder and name by which the recording may belong to a recording of a camera.
         label: the class that the name in the file says; empty if it says none.
         part: the part that the name of the file or in the file says; empty if neither says one.
         group: the speaker; empty if nothing says the speaker.
@@ -59,14 +59,7 @@ def arrange_events(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangemen
             f"reads; a clip needs both. {BY_HAND}."
         )
     drafts, notes, group_word = arrange_visuals(visuals, odd)
-    by_name = defaultdict(list)
-    for sound in sounds:
-        by_name[sound.name].append(sound)
-    paired = [
-        replace(draft, audio=by_name[_last(draft.place)][0].path)
-        for draft in drafts
-        if len(by_name[_last(draft.place)]) == 1
-    ]
+    paired = max((_pair_by_name(drafts, sounds, words) for words in (2, 1)), key=len)
     found_by = "pairs of the same name, one folder for each class"
     if not paired:
         paired, group_word = _pair_by_class(folder, drafts, sounds), "speaker"
@@ -79,8 +72,23 @@ def arrange_events(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangemen
     return Arrangement(paired, visual_format, sound_format, described, found_by, notes, group_word)
 
 
-def _last(place: str) -> str:
-    return place.rpartition("/")[2]
+def _pair_by_name(
+    drafts: Sequence[Draft], sounds: Sequence[_Utterance], words: int
+) -> list[Draft]:
+    """Return clips whose recordings agree in the last words of their paths: folder and name."""
+
+    def last(path: str) -> str:
+        return "/".join(path.split("/")[-words:])
+
+    by_name = defaultdict(list)
+    for sound in sounds:
+        by_name[last(sound.name)].append(sound)
+    seen = Counter(last(draft.path) for draft in drafts)
+    return [
+        replace(draft, audio=by_name[name][0].path)
+        for draft in drafts
+        if len(by_name[name := last(draft.path)]) == seen[name] == 1
+    ]
 
 
 def _camera_recordings(
@@ -131,11 +139,15 @@ def _recordings_or_none(file: Path, form: str) -> list[str] | None:
         return None
 
 
+def _path_of(file: FoundFile) -> str:
+    return "/".join((*file.folders, file.stem))
+
+
 def _shd_utterance(file: FoundFile, name: str, count: int) -> _Utterance:
     _, speaker, label = name.split("-", 2)
     words = re.split(r"[\W_]+", file.stem.lower())
     part = next((PART_OF_WORD[word] for word in words if word in PART_OF_WORD), "")
-    own_name = file.stem if count == 1 else name
+    own_name = _path_of(file) if count == 1 else name
     return _Utterance(f"{file.path}/{name}", own_name, label, part, speaker)
 
 
@@ -144,7 +156,7 @@ def _ntidigits_utterance(file: FoundFile, name: str, count: int) -> _Utterance:
     words = key.split("-")
     # N-TIDIGITS18 names gender, speaker, take and digits: man-ae-a-1. The digit zero is z.
     label = {"z": "0"}.get(words[-1], words[-1])
-    own_name = composed(file.stem if count == 1 else key)
+    own_name = _path_of(file) if count == 1 else composed(key)
     group = "-".join(words[:2]) if len(words) > 3 else ""
     return _Utterance(f"{file.path}/{name}", own_name, label, part if count > 1 else "", group)
 
