@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from avsnn.datasets_manifest.faults import describe_fault, describe_syntax
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
 from avsnn.suggestions import did_you_mean
@@ -118,16 +119,12 @@ def _parse_manifest(name: str, content: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
+        raise UserError(f"{name}.yaml: {describe_fault(Manifest, error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            reason = f"line {error.problem_mark.line + 1}: {error.problem or reason}"
-        raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
+        raise UserError(f"{name}.yaml {describe_syntax(error)}.") from None
     if manifest.name != name:
         raise UserError(
-            f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it."
+            f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it, or write "
+            f"name: {name}."
         )
     return manifest

@@ -1,6 +1,8 @@
 """The part of a data set's YAML file that says which clips are train, val and test."""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from avsnn.datasets_manifest.patterns import Pattern
 from avsnn.pydantic_base import StrictModel
@@ -9,7 +11,10 @@ from avsnn.pydantic_base import StrictModel
 class ColumnSplit(StrictModel):
     """A split that the publisher gave: a column of the table names the part of each clip."""
 
-    column: str = Field(description="Name of the column that holds train, val or test")
+    column: str = Field(
+        description="Name of the column of the table that holds train, val or test",
+        examples=["part"],
+    )
     val_fraction: float = Field(
         default=0.0,
         ge=0,
@@ -34,7 +39,9 @@ class OrderSplit(StrictModel):
     The two parts may share groups, such as speakers or recordings.
     """
 
-    first_train: float = Field(gt=0, lt=1, description="Share of each class that is train")
+    first_train: float = Field(
+        gt=0, lt=1, description="Share of each class that is train, from 0 to 1", examples=[0.8]
+    )
     val_fraction: float = Field(
         default=0.0,
         ge=0,
@@ -46,8 +53,14 @@ class OrderSplit(StrictModel):
 class GroupSplit(StrictModel):
     """A split without leaks: every group (speaker, recording) is in one part as a whole."""
 
-    val_groups: tuple[str, ...] = Field(description="Groups of the validation part")
-    test_groups: tuple[str, ...] = Field(description="Groups of the test part")
+    val_groups: tuple[str, ...] = Field(
+        description="Groups of the validation part, as the column 'group' of the table names them",
+        examples=[["anna"]],
+    )
+    test_groups: tuple[str, ...] = Field(
+        description="Groups of the test part, as the column 'group' of the table names them",
+        examples=[["ben"]],
+    )
 
 
 class GroupShareSplit(StrictModel):
@@ -57,8 +70,15 @@ class GroupShareSplit(StrictModel):
     possible to the share that is asked for.
     """
 
-    test_share: float = Field(gt=0, lt=1, description="Share of each class in the test part")
-    val_share: float = Field(gt=0, lt=1, description="Share of each class in the validation part")
+    test_share: float = Field(
+        gt=0, lt=1, description="Share of each class in the test part, from 0 to 1", examples=[0.2]
+    )
+    val_share: float = Field(
+        gt=0,
+        lt=1,
+        description="Share of each class in the validation part, from 0 to 1",
+        examples=[0.2],
+    )
 
     @model_validator(mode="after")
     def _require_a_train_part(self) -> "GroupShareSplit":
@@ -67,4 +87,28 @@ class GroupShareSplit(StrictModel):
         return self
 
 
-Split = ColumnSplit | OrderSplit | GroupSplit | GroupShareSplit
+RULES = (ColumnSplit, OrderSplit, GroupSplit, GroupShareSplit)
+
+
+def _form_of_rule(rule: Any) -> str | None:
+    """Return the name of the class whose fields are most like the fields of a rule."""
+    if isinstance(rule, StrictModel):
+        return type(rule).__name__
+    given = set(rule) if isinstance(rule, dict) else set()
+    best = max(RULES, key=lambda form: len(given & form.model_fields.keys()))
+    return best.__name__ if given & best.model_fields.keys() else None
+
+
+# Every rule is read as a rule of one form only, so that a mistake is said once.
+Split = Annotated[
+    Annotated[ColumnSplit, Tag("ColumnSplit")]
+    | Annotated[OrderSplit, Tag("OrderSplit")]
+    | Annotated[GroupSplit, Tag("GroupSplit")]
+    | Annotated[GroupShareSplit, Tag("GroupShareSplit")],
+    Discriminator(
+        _form_of_rule,
+        custom_error_type="rule_of_split",
+        custom_error_message="a rule of a split has the field column, or first_train, or "
+        "val_groups and test_groups, or test_share and val_share",
+    ),
+]
