@@ -42,7 +42,7 @@ def confirm_groups(guess: GroupGuess) -> str:
 
     say(sentence)
     while True:
-        err.print("Use them? [Y/n/REGEX] ", end="")
+        err.print("Use these groups? [Y/n/REGEX] ", end="")
         answer = sys.stdin.readline().strip()
         if answer.lower() in ("", "y", "yes"):
             return ""
@@ -72,6 +72,7 @@ def print_new_dataset(found: NewDataset) -> None:
         out.print(note)
     out.print(_facts_table(found))
     out.print()
+    out.print(_split_in_words(found))
     out.print(_parts_table(found))
     _print_odd(found.odd)
     out.print()
@@ -160,11 +161,16 @@ def _groups(found: NewDataset) -> str:
     )
 
 
+def _split_in_words(found: NewDataset) -> str:
+    words = {"given": "the parts that folders or the table give"}
+    drawn = "drawn by avsnn, always in the same way"
+    if found.groups:
+        drawn = f"no {found.group_word} is in two parts"
+    return f"split {found.split}: {words.get(found.split, drawn)}"
+
+
 def _parts_table(found: NewDataset) -> Table:
-    promise = ""
-    if found.groups and found.split == "default":
-        promise = f": no {found.group_word} is in two parts"
-    table = Table(title=f"split {found.split}{promise}", title_justify="left")
+    table = Table()
     table.add_column("class", overflow="fold")
     for name in ("clips", *found.parts):
         table.add_column(name, justify="right")

@@ -72,9 +72,7 @@ def arrange_events(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangemen
     return Arrangement(paired, visual_format, sound_format, described, found_by, notes, group_word)
 
 
-def _pair_by_name(
-    drafts: Sequence[Draft], sounds: Sequence[_Utterance], words: int
-) -> list[Draft]:
+def _pair_by_name(drafts: Sequence[Draft], sounds: Sequence[_Utterance], words: int) -> list[Draft]:
     """Return clips whose recordings agree in the last words of their paths: folder and name."""
 
     def last(path: str) -> str:

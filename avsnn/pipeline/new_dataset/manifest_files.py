@@ -16,7 +16,7 @@ from avsnn.datasets_manifest.recordings import EVENT_FORMATS
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import not_written_error
 from avsnn.pipeline.new_dataset.draft import Arrangement
-from avsnn.pipeline.new_dataset.groups import NO_GROUPS, USUAL_WORD, GroupGuess
+from avsnn.pipeline.new_dataset.groups import NO_GROUPS, USUAL_WORD
 from avsnn.pipeline.new_dataset.names import dataset_name
 from avsnn.pipeline.new_dataset.split_choice import (
     DEFAULT,
@@ -119,12 +119,20 @@ def first_texts(
     name: str,
     folder: Path,
     arrangement: Arrangement,
-    guess: GroupGuess | None,
     *,
-    group: str | None,
+    pattern: str,
     take: Literal["link", "copy"],
 ) -> Texts:
-    """Return the files of a data set that was not there before."""
+    """Return the files of a data set that was not there before.
+
+    Args:
+        name: name of the data set.
+        folder: the folder of the files.
+        arrangement: the clips.
+        pattern: the pattern that found the groups; empty where a table names groups, or where clips
+            have no groups.
+        take: how `prepare` takes the files.
+    """
     drafts, notes = arrangement.drafts, []
     is_given = any(draft.part for draft in drafts)
     rule: dict[str, Any] = {"test_share": 0.2, "val_share": 0.1}
@@ -155,7 +163,7 @@ def first_texts(
         facts["splits"] = {split: choose_shares(manifest)}
     text = render_yaml(
         facts,
-        why_group=_why_group(guess, group) if has_groups else "every clip is a group of its own",
+        why_group=_why_group(pattern) if has_groups else "every clip is a group of its own",
         why_split=_why_split(word, is_given=is_given),
         sound=_where_sound_is(arrangement),
     )
@@ -254,12 +262,9 @@ def _preset(arrangement: Arrangement, clips: int) -> dict[str, str]:
     return {"preset": PRESET_OF_FEW_CLIPS} if clips < MANY_CLIPS else {}
 
 
-def _why_group(guess: GroupGuess | None, given: str | None) -> str:
-    if given is not None:
-        return f"found by --group '{given}'"
-    if guess is not None:
-        return f"guessed by --group '{guess.pattern}'"
-    return "what clips of one group share"
+def _why_group(pattern: str) -> str:
+    # A comment ends at the end of the line.
+    return f"found by --group '{pattern}'" if pattern.isprintable() and pattern else ""
 
 
 def _why_split(word: str, *, is_given: bool) -> str:

@@ -122,10 +122,10 @@ def new_dataset(
     all_drafts = arrangement.drafts
     drafts, facts = check_clips(folder, arrangement, odd, progress)
     _require_two_classes(folder, drafts, odd)
-    drafts, guess = _group(drafts, group, ask, odd, earlier)
+    drafts, guess, pattern = _group(drafts, group, ask, odd, earlier)
     arrangement = replace(arrangement, drafts=drafts)
     if earlier is None:
-        texts = first_texts(name, folder, arrangement, guess, group=group, take=take or "link")
+        texts = first_texts(name, folder, arrangement, pattern=pattern, take=take or "link")
     else:
         unusable = _paths(all_drafts) - _paths(drafts)
         there = {file.path for file in found.all} - unusable
@@ -187,24 +187,23 @@ def _require_two_classes(folder: Path, drafts: Sequence[Draft], odd: Oddities) -
 
 def _group(
     drafts: list[Draft], group: str | None, ask: Ask, odd: Oddities, earlier: Manifest | None
-) -> tuple[list[Draft], GroupGuess | None]:
-    """Return the clips with their groups, and the guess if a guess was taken."""
+) -> tuple[list[Draft], GroupGuess | None, str]:
+    """Return the clips with their groups, the guess if a guess was taken, and the pattern."""
     if group is not None:
-        return with_groups(drafts, group, odd), None
+        return with_groups(drafts, group, odd), None, group
     if any(draft.group for draft in drafts):
-        return drafts, None
+        return drafts, None, ""
     if earlier is not None:
         if earlier.group == NO_GROUPS:
-            return drafts, None
+            return drafts, None, ""
         known = {composed(clip.visual.recording): clip.group for clip in earlier.clips}
-        return with_earlier_groups(drafts, known, odd), None
+        return with_earlier_groups(drafts, known, odd), None, ""
     guess = guess_groups(drafts)
     if guess is None:
-        return drafts, None
+        return drafts, None, ""
     answer = ask(guess)
-    if answer:
-        return with_groups(drafts, answer, odd), None
-    return with_groups(drafts, guess.pattern, odd), guess
+    pattern = answer or guess.pattern
+    return with_groups(drafts, pattern, odd), None if answer else guess, pattern
 
 
 def _write(

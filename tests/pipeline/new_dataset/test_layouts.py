@@ -3,12 +3,15 @@
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avsnn.datasets_manifest import Clip, load
 from avsnn.errors import UserError
+from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.new_dataset.new_dataset import NewDataset
+from avsnn.pipeline.new_dataset.probe import probe_files
 from tests.own_clips import clip_names, png_bytes, put, video_bytes, wav_bytes
 from tests.pipeline.new_dataset.conftest import New
 
@@ -257,3 +260,27 @@ def test_different_sizes_and_rates_are_odd(clips: Path, new: New) -> None:
         "a/3.wav has another sample rate than 8,000 Hz",
         "a/3.png has another size than 48x48",
     ]
+
+
+def test_of_very_many_files_a_stated_number_of_headers_is_read(
+    clips: Path, new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avsnn.pipeline.new_dataset.clip_facts.MOST_FILES", 4)
+    put(clips, *clip_names("cat", "dog", takes=1))
+    found = new(clips)
+    assert (found.facts.files_read, found.facts.files) == (4, 8)
+    assert len(written(found)) == 8
+
+
+class CrashesTheChild:
+    """Stands for a file on which a decoder crashes."""
+
+    def open(self, _: str) -> None:
+        os._exit(7)
+
+
+def test_a_file_that_crashes_a_decoder_is_blamed_alone(clips: Path) -> None:
+    put(clips, "1.mp4")
+    files: list[Any] = [clips / "1.mp4", CrashesTheChild(), clips / "1.mp4"]
+    facts = probe_files(files, "video", NoProgress())
+    assert [one.fault for one in facts] == ["", "crashed its decoder (exit code 7)", ""]
