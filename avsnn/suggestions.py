@@ -10,9 +10,15 @@ LEAST_LIKENESS = 0.6
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``did you mean NAME? `` with the name that is most like a word; empty if none is."""
+    best = nearest(word, names)
+    return f"did you mean {best}? " if best else ""
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Return the name that is most like a word; empty if none is like the word."""
     likeness = {name: _likeness(_bare(word), _bare(name)) for name in names}
     best = max(likeness, key=lambda name: likeness[name], default="")
-    return f"did you mean {best}? " if likeness.get(best, 0) >= LEAST_LIKENESS else ""
+    return best if likeness.get(best, 0) >= LEAST_LIKENESS else ""
 
 
 def _bare(word: str) -> str:
