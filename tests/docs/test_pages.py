@@ -33,6 +33,7 @@ PAGES = [
     "docs/events.md",
     "docs/predict.md",
     "docs/insight.md",
+    "docs/own-data.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
