@@ -25,7 +25,7 @@ Groups = Annotated[
         "--group",
         metavar="REGEX",
         help="Regular expression whose first brackets find the speaker or recording in the name "
-        "of a file, such as '^([^_]+)_'; with a slash, in the path. 'none' for no groups.",
+        "of a file, such as '^([^-]+)-'; with a slash, in the path. 'none' for no groups.",
     ),
 ]
 Take = Annotated[

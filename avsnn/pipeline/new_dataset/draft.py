@@ -9,8 +9,10 @@ from avsnn.datasets_manifest.clips import composed
 # The words that people use for the parts of a split.
 PART_OF_WORD = {
     **dict.fromkeys(("train", "training", "trn", "trainset", "train_set", "train-set"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "validate", "eval"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "testset", "test_set", "test-set"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "validate"), "val"),
+    **dict.fromkeys(
+        ("test", "testing", "tst", "testset", "test_set", "test-set", "eval", "evaluation"), "test"
+    ),
 }
 
 VisualKind = Literal["image", "video", "aedat2", "n-mnist"]

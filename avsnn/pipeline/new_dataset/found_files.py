@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -91,7 +92,11 @@ def find_files(folder: Path, odd: Oddities) -> FoundFiles:
     """
     by_kind: dict[str, list[FoundFile]] = {kind: [] for kind in _KINDS}
     others = []
-    for path in sorted(walk_files(folder)):
+    paths = sorted(walk_files(folder))
+    own = _folders_of_avsnn(paths)
+    for path in paths:
+        if not own.isdisjoint(path.parents):
+            continue
         name = path.relative_to(folder).as_posix()
         parts = name.split("/")
         if any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in parts):
@@ -114,6 +119,17 @@ def find_files(folder: Path, odd: Oddities) -> FoundFiles:
             by_kind[kind].append(FoundFile(name, path.stat().st_size))
     odd.add("is no video, image, sound or table by its suffix", others)
     return FoundFiles(**by_kind)
+
+
+def _folders_of_avsnn(paths: Iterable[Path]) -> set[Path]:
+    """Return the folders of prepared data and of runs, which a person may keep beside clips."""
+    marks = {("state", "request.json"): 2, ("metrics.jsonl",): 1}
+    return {
+        path.parents[height - 1]
+        for path in paths
+        for mark, height in marks.items()
+        if path.parts[-height:] == mark
+    }
 
 
 def _why_unusable(path: Path) -> str:

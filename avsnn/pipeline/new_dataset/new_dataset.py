@@ -1,5 +1,6 @@
 """Looks at a folder and writes the YAML and the table of a data set: `avsnn datasets new`."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from avsnn.pipeline.new_dataset.manifest_files import (
 from avsnn.pipeline.new_dataset.oddities import Oddities, Oddity
 from avsnn.pipeline.new_dataset.split_choice import count_parts
 from avsnn.pipeline.new_dataset.user_tables import arrange_table
+from avsnn.pipeline.prepare.splits import assign_parts
 
 #: Returns the answer to a guess: empty to take the guess, "none", or a regular expression.
 Ask = Callable[[GroupGuess], str]
@@ -244,7 +246,7 @@ def _write(
         table=table,
         described=arrangement.described,
         found_by=arrangement.found_by,
-        notes=[*arrangement.notes, *texts.notes],
+        notes=[*arrangement.notes, *texts.notes, *_shared_groups(manifest)],
         group_word=manifest.group,
         groups=len({clip.group for clip in manifest.clips}) if has_groups else 0,
         guess=guess,
@@ -262,3 +264,20 @@ def _write(
         changed=texts.table.changed,
         is_written=texts.is_changed,
     )
+
+
+def _shared_groups(manifest: Manifest) -> list[str]:
+    """Return a sentence on groups that are in several parts, where there are such groups."""
+    if manifest.group == NO_GROUPS:
+        return []
+    parts = assign_parts(manifest, manifest.default_split)
+    parts_of = defaultdict(set)
+    for clip in manifest.clips:
+        parts_of[clip.group].add(parts[clip.key])
+    shared = sum(len(found) > 1 for found in parts_of.values())
+    if not shared:
+        return []
+    return [
+        f"{shared:,} of {len(parts_of):,} {manifest.group}s are in more than one part; 'avsnn "
+        f"datasets check {manifest.name}' counts their clips."
+    ]

@@ -73,9 +73,9 @@ def arrange_table(tables: Sequence[Path], found: FoundFiles, odd: Oddities) -> A
     Raises:
         UserError: the table is no text or no CSV, or names files and no classes.
     """
-    columns = _read_tables(tables)
     table = ", ".join(path.name for path in tables)
     finder = _Finder(found)
+    columns = _read_tables(tables, finder)
     roles = _roles(columns, finder, table)
     if roles is None:
         return None
@@ -116,8 +116,11 @@ def decode_table(content: bytes, name: str) -> str:
     return content.decode("cp1252", errors="replace")
 
 
-def _read_tables(tables: Sequence[Path]) -> list[_Column]:
-    """Return the columns of all tables; several tables get a column with the part of each."""
+def _read_tables(tables: Sequence[Path], finder: "_Finder") -> list[_Column]:
+    """Return the columns of all tables; several tables get a column with the part of each.
+
+    A first line that names a file is no header, and its columns get numbers as names.
+    """
     header: list[str] = []
     rows: list[dict[str, str]] = []
     for path in tables:
@@ -126,6 +129,8 @@ def _read_tables(tables: Sequence[Path]) -> list[_Column]:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
         names, *values = [*read_rows(text, path.name)] or [[]]
+        if any(finder.find(name, kind) for name in names for kind in ("visual", "sound")):
+            names, values = [""] * len(names), [names, *values]
         names = [composed(name.strip()) or f"column {i}" for i, name in enumerate(names, 1)]
         if len(tables) > 1:
             names = [*names, "part of the file"]

@@ -74,6 +74,25 @@ def test_folders_of_parts_become_the_split(clips: Path, new: New, layout: str) -
     assert set(labels(found).values()) == {"cat", "dog"}
 
 
+def test_speakers_in_several_given_parts_are_said(clips: Path, new: New) -> None:
+    put(clips, *(f"train/{name}" for name in clip_names("cat", "dog")))
+    put(clips, *(f"test/{name}" for name in clip_names("cat", "dog", speakers=3)))
+    assert new(clips).notes[-1] == (
+        "3 of 4 speakers are in more than one part; 'avsnn datasets check my-clips' counts their "
+        "clips."
+    )
+
+
+def test_prepared_data_and_runs_beside_the_clips_are_no_clips(clips: Path, new: New) -> None:
+    put(clips, "cat/1.mp4", "dog/1.mp4", "data/x/raw/cat/1.mp4", "runs/x/report/1.png")
+    for mark in ("data/x/state/request.json", "runs/x/metrics.jsonl"):
+        (clips / mark).parent.mkdir(exist_ok=True)
+        (clips / mark).write_text("{}")
+    found = new(clips)
+    assert {*labels(found)} == {"cat/1.mp4", "dog/1.mp4"}
+    assert all("data" not in line and "runs" not in line for line in odd(found))
+
+
 def test_where_val_is_missing_a_share_of_train_becomes_val(clips: Path, new: New) -> None:
     names = [
         f"{p}/{c}/{i}.mp4" for p in ("train", "test") for c in ("cat", "dog") for i in range(9)

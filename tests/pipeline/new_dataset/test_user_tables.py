@@ -94,6 +94,13 @@ id,label,Emotion,speakerID,age,Usage,clip
     ]
 
 
+def test_a_table_may_have_no_header(tmp_path: Path) -> None:
+    found = read(tmp_path, "a.mp4,x\nb.mp4,y\nc.mp4,x\nd.mp4,y\n")
+    assert labels(found) == dict(zip(VIDEOS[:4], "xyxy", strict=True))
+    assert found is not None
+    assert found.notes == ["Columns of my table.csv: file = column 1, class = column 2."]
+
+
 def test_a_table_without_files_is_no_table_of_clips(tmp_path: Path) -> None:
     assert read(tmp_path, "name,class\nx,1\ny,2\n") is None
 
