@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
+import pty
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -184,3 +187,23 @@ def test_datasets_names_the_folder_and_the_next_commands_know_it(
     assert "cat/mute.mp4 has no sound" in done.stdout
     listed = json.loads(avsnn("datasets", "--datasets", "my sets", "--json").stdout)
     assert [row["clips"] for row in listed if row["name"] == "clips"] == [4]
+
+
+def test_on_a_terminal_the_guess_of_groups_is_a_question(avsnn_path: str, tmp_path: Path) -> None:
+    put(tmp_path / "clips", *clip_names("cat", "dog", takes=2))
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execl(avsnn_path, "avsnn", "datasets", "new", "clips")  # noqa: S606
+    shown, answers = b"", [b"(\n", b"^(.)\n"]
+    with suppress(OSError):
+        while block := os.read(terminal, 4096):
+            shown += block
+            if block.endswith(b"[Y/n/REGEX] "):
+                os.write(terminal, answers.pop(0))
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert b"is no regular expression" in shown
+    assert {clip.group for clip in load("clips").clips} == {"a", "b", "c", "d"}
+    written = tmp_path / "config" / "avsnn" / "datasets" / "clips.yaml"
+    assert "group: speaker  # found by --group '^(.)'\n" in written.read_text()
