@@ -23,14 +23,16 @@ CODECS = {
 }
 
 
-def write_class_folders(folder: Path, *, clips: int, suffix: str = "mp4") -> list[Path]:
+def write_class_folders(
+    folder: Path, *, clips: int, suffix: str = "mp4", seconds: float = 1.5
+) -> list[Path]:
     """Write clips in turn for every class, as ``CLASS/NAME``; return the paths below the folder."""
     paths = []
     for number in range(clips):
         name = list(CLASSES)[number % len(CLASSES)]
         path = Path(name, f"{name}_{number:03d}.{suffix}")
         (folder / name).mkdir(parents=True, exist_ok=True)
-        write_video(folder / path, name)
+        write_video(folder / path, name, seconds=seconds)
         paths.append(path)
     return paths
 

@@ -87,7 +87,7 @@ class GroupShareSplit(StrictModel):
         return self
 
 
-RULES = (ColumnSplit, OrderSplit, GroupSplit, GroupShareSplit)
+RULES: tuple[type[StrictModel], ...] = (ColumnSplit, OrderSplit, GroupSplit, GroupShareSplit)
 
 
 def _form_of_rule(rule: Any) -> str | None:

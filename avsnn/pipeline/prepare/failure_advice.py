@@ -90,10 +90,13 @@ def _found_mistake(stages: DatasetStages, failures: Sequence[Failure]) -> str:
     missing = [failure for failure in failures if failure.reason == MISSING]
     if stage == Fetch.name and missing:
         table = stages.manifest.table
-        advice = "Is it the right folder?"
-        if table is not None and stages.manifest.layout is None:
-            advice = f"Are the paths in {PurePosixPath(table).name} paths below this folder?"
-        return f"{len(missing):,} files are missing in {stages.fetch.source}. {advice} "
+        count = "1 file is" if len(missing) == 1 else f"{len(missing):,} files are"
+        advice = ""
+        if len(missing) > ACCEPTABLE_SHARE * len(stages.fetch.files):
+            advice = "Is it the right folder? "
+            if table is not None and stages.manifest.layout is None:
+                advice = f"Are the paths in {PurePosixPath(table).name} paths below this folder? "
+        return f"{count} missing in {stages.fetch.source}. {advice}"
     if stage == Discover.name and any(failure.reason == NO_CLASS for failure in failures):
         return _describe_classes(stages, failures)
     return ""
