@@ -221,5 +221,6 @@ def _warnings(found: NewDataset) -> list[str]:
             sentences.append(f"The {part} part has no clips.")
         elif missing:
             names = ", ".join(missing[:VALUES_LISTED]) + (", …" * (len(missing) > VALUES_LISTED))
-            sentences.append(f"The {part} part has no clips of {len(missing):,} classes: {names}.")
+            count = f"{len(missing):,} classes" if len(missing) > 1 else "one class"
+            sentences.append(f"The {part} part has no clips of {count}: {names}.")
     return sentences

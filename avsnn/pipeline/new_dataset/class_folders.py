@@ -70,9 +70,9 @@ def arrange_folders(folder: Path, found: FoundFiles, odd: Oddities) -> Arrangeme
     drafts, notes, group_word = _label(clips, odd)
     if len({draft.label for draft in drafts}) < 2:
         raise UserError(_why_one_class(folder, drafts))
-    described = "videos with sound" if takes_videos else "images with sounds"
+    described = "videos with sound" if takes_videos else "images with sound files"
     if takes_videos and all(draft.audio != draft.visual for draft in drafts):
-        described = "videos with sounds of their own"
+        described = "videos with sound files"
     found_by = "one folder for each class"
     if any(draft.part for draft in drafts):
         found_by += ", in folders of train, val or test"
@@ -203,15 +203,16 @@ def _label(
         notes.append(
             f"The folders {_some(sorted(tops))} are speakers; the folders in them are the classes."
         )
-    drafts = []
+    drafts: dict[str, Draft] = {}
     for one, sound in clips:
         if len(one.folders) <= class_level:
             odd.add("is in no folder of a class", [one.file.path])
             continue
         place = "/".join((one.part_folder, *one.folders[skipped:], one.file.stem)).strip("/")
+        place = one.file.path if place in drafts else place
         label = one.folders[class_level]
-        drafts.append(Draft(one.file.path, sound, label, place, part=one.part))
-    return sorted(drafts, key=lambda draft: draft.place), notes, group_word
+        drafts[place] = Draft(one.file.path, sound, label, place, part=one.part)
+    return [drafts[place] for place in sorted(drafts)], notes, group_word
 
 
 def _count_shared_folders(paths: Sequence[tuple[str, ...]]) -> int:

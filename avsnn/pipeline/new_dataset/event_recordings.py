@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from avsnn.datasets_manifest.clips import composed, is_plain_path
 from avsnn.datasets_manifest.recordings import EventFormat
@@ -13,12 +14,14 @@ from avsnn.pipeline.media import sandbox
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.event_files import list_recordings
 from avsnn.pipeline.new_dataset.class_folders import arrange_visuals
-from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft, SoundKind
+from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft
 from avsnn.pipeline.new_dataset.found_files import FoundFile, FoundFiles
 from avsnn.pipeline.new_dataset.oddities import Oddities
 
 BY_HAND = "docs/events.md shows the YAML and the table to write by hand"
-CAMERA_FORMAT: dict[str, EventFormat] = {".aedat": "aedat2", ".bin": "n-mnist"}
+CameraFormat = Literal["aedat2", "n-mnist"]
+CochleaFormat = Literal["n-tidigits", "shd"]
+CAMERA_FORMAT: dict[str, CameraFormat] = {".aedat": "aedat2", ".bin": "n-mnist"}
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,9 @@ def _pair_by_name(drafts: Sequence[Draft], sounds: Sequence[_Utterance], words: 
 
 def _camera_recordings(
     folder: Path, found: FoundFiles, odd: Oddities
-) -> tuple[list[FoundFile], EventFormat]:
+) -> tuple[list[FoundFile], CameraFormat]:
     """Return the recordings of the format that most recordings have, in files and in zips."""
-    by_format: dict[EventFormat, list[FoundFile]] = {form: [] for form in CAMERA_FORMAT.values()}
+    by_format: dict[CameraFormat, list[FoundFile]] = {form: [] for form in CAMERA_FORMAT.values()}
     for file in found.camera:
         by_format[CAMERA_FORMAT[file.suffix]].append(file)
     for file in found.zips:
@@ -111,12 +114,12 @@ def _camera_recordings(
 
 def _cochlea_recordings(
     folder: Path, found: FoundFiles, odd: Oddities
-) -> tuple[list[_Utterance], SoundKind]:
-    readers: dict[SoundKind, Callable[[FoundFile, str, int], _Utterance]] = {
+) -> tuple[list[_Utterance], CochleaFormat]:
+    readers: dict[CochleaFormat, Callable[[FoundFile, str, int], _Utterance]] = {
         "shd": _shd_utterance,
         "n-tidigits": _ntidigits_utterance,
     }
-    by_format: dict[SoundKind, list[_Utterance]] = {form: [] for form in readers}
+    by_format: dict[CochleaFormat, list[_Utterance]] = {form: [] for form in readers}
     for file in found.cochlea:
         for form, utterance in readers.items():
             names = _recordings_or_none(folder / file.path, form)
@@ -129,7 +132,7 @@ def _cochlea_recordings(
     return by_format[most], most
 
 
-def _recordings_or_none(file: Path, form: str) -> list[str] | None:
+def _recordings_or_none(file: Path, form: EventFormat) -> list[str] | None:
     """Return the names of the recordings in a file; None if the file has another format."""
     try:
         return sandbox.call(list_recordings, file, form)

@@ -21,14 +21,16 @@ from avsnn.pipeline.new_dataset.names import dataset_name
 from avsnn.pipeline.new_dataset.split_choice import (
     DEFAULT,
     GIVEN,
+    PART_COLUMN,
     choose_shares,
     given_split,
 )
 from avsnn.pipeline.new_dataset.written_table import Table, first_table, update_table
-from avsnn.pipeline.new_dataset.written_yaml import edit_yaml, render_yaml
+from avsnn.pipeline.new_dataset.written_yaml import comment_on, edit_yaml, render_yaml
 
 # With fewer clips, the recipes of published data sets train for too few steps.
 MANY_CLIPS = 2000
+NO_GROUP_IS_SHARED = "every clip is a group of its own"
 PRESET_OF_FEW_CLIPS, PRESET_OF_EVENTS = "small", "demo-events"
 
 
@@ -102,6 +104,9 @@ def earlier_dataset(name: str, folder: Path) -> Manifest | None:
     earlier = catalogue.load(name)
     if earlier.folder is None or not _is_same_folder(Path(earlier.folder), folder):
         whose = f"of the folder {earlier.folder}" if earlier.folder else "without a folder"
+        if earlier.folder and not Path(earlier.folder).exists():
+            moved = f"folder: {folder}"
+            advice = f"if the folder has moved, write '{moved}' into {name}.yaml, or else {advice}"
         raise UserError(f"a data set {whose} is called {name!r} already; {advice}.")
     if earlier.table is None:
         raise UserError(f"{name}.yaml has no table, so avsnn cannot update it; {advice}.")
@@ -133,7 +138,7 @@ def first_texts(
             have no groups.
         take: how `prepare` takes the files.
     """
-    drafts, notes = arrangement.drafts, []
+    drafts, notes = arrangement.drafts, list[str]()
     is_given = any(draft.part for draft in drafts)
     rule: dict[str, Any] = {"test_share": 0.2, "val_share": 0.1}
     if is_given:
@@ -163,7 +168,7 @@ def first_texts(
         facts["splits"] = {split: choose_shares(manifest)}
     text = render_yaml(
         facts,
-        why_group=_why_group(pattern) if has_groups else "every clip is a group of its own",
+        why_group=_why_group(pattern) if has_groups else NO_GROUP_IS_SHARED,
         why_split=_why_split(word, is_given=is_given),
         sound=_where_sound_is(arrangement),
     )
@@ -190,25 +195,33 @@ def updated_texts(
         take: how `prepare` takes files, if the user said so now.
         there: the paths of all files in the folder that can be used.
     """
-    takes, notes = [], []
-    if arrangement.from_table:
-        takes = ["label"]
-        takes += ["group"] if any(draft.group for draft in arrangement.drafts) else []
-    if group is not None:
-        takes = [*(column for column in takes if column != "group"), "group"]
-    table = update_table(earlier, arrangement.drafts, takes=takes, there=there)
+    drafts, notes = arrangement.drafts, list[str]()
+    has_parts = any(draft.part for draft in drafts)
+    if has_parts:
+        drafts, _, _ = given_split(drafts)
+    takes = {
+        "label": arrangement.from_table,
+        "group": group is not None
+        or (arrangement.from_table and any(draft.group for draft in drafts)),
+        PART_COLUMN: arrangement.from_table and has_parts,
+    }
+    columns = [column for column, is_taken in takes.items() if is_taken]
+    table = update_table(earlier, drafts, takes=columns, there=there)
     changes: dict[str, Any] = {}
     known = {composed(name) for name in earlier.classes}
     if added := _in_natural_order({one for one in table.labels if composed(one) not in known}):
         changes["classes"] = [*earlier.classes, *added]
         notes.append(f"New classes: {', '.join(added)}.")
-    if group is not None and (group == NO_GROUPS) != (earlier.group == NO_GROUPS):
-        changes["group"] = NO_GROUPS if group == NO_GROUPS else USUAL_WORD
+    if group is not None:
+        word = USUAL_WORD if earlier.group == NO_GROUPS else earlier.group
+        changes["group"] = word = NO_GROUPS if group == NO_GROUPS else word
     if take is not None and take != earlier.take:
         changes["take"] = take
     path = target_folder() / f"{earlier.name}.yaml"
     before = path.read_text(encoding="utf-8")
     text = edit_yaml(before, earlier.name, changes) if changes else before
+    if group is not None:
+        text = comment_on(text, "group", _why_group(group))
     return Texts(
         _read_back(yaml.safe_load(text), table),
         text,
@@ -263,6 +276,8 @@ def _preset(arrangement: Arrangement, clips: int) -> dict[str, str]:
 
 
 def _why_group(pattern: str) -> str:
+    if pattern == NO_GROUPS:
+        return NO_GROUP_IS_SHARED
     # A comment ends at the end of the line.
     return f"found by --group '{pattern}'" if pattern.isprintable() and pattern else ""
 

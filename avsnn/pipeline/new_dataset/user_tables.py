@@ -91,7 +91,7 @@ def arrange_table(tables: Sequence[Path], found: FoundFiles, odd: Oddities) -> A
         drafts,
         "video" if is_video else "image",
         "sound",
-        "videos with sound" if is_video else "images with sounds",
+        "videos with sound" if is_video else "images with sound files",
         f"classes from {table}",
         roles.sentences(table, columns),
         _group_word(roles.group),

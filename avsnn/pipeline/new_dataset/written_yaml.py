@@ -39,13 +39,21 @@ def render_yaml(facts: Mapping[str, Any], *, why_group: str, why_split: str, sou
     for field, value in facts.items():
         if field in above:
             lines.append(above[field])
-        line = render_field(field, value)
-        if comments.get(field):
-            line = f"{line}  # {comments[field]}"
-        lines.append(line)
+        lines.append(render_field(field, value))
     lines.insert(-1, f"# {why_split}")
     lines.append(f"\n# docs/own-data.md explains every field, and how to correct {name}.")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    for field, comment in comments.items():
+        text = comment_on(text, field, comment)
+    return text
+
+
+def comment_on(text: str, field: str, comment: str) -> str:
+    """Return a YAML file with a comment behind a field that is on one line and has no comment."""
+    if not comment:
+        return text
+    line = re.compile(rf"^({field}: [^#\n]+)$", re.MULTILINE)
+    return line.sub(lambda found: f"{found[1]}  # {comment}", text, count=1)
 
 
 def render_field(field: str, value: Any) -> str:
@@ -76,8 +84,9 @@ def edit_yaml(text: str, name: str, changes: Mapping[str, Any]) -> str:
         line = render_field(field, value) + "\n"
         # A value goes on in lines that are indented, and a list in lines that start with a hyphen.
         old = re.compile(rf"^{field}:[^\n]*\n?(?:[ \t]+[^\n]*\n?|-[^\n]*\n?|\]\n?)*", re.MULTILINE)
-        text = old.sub(lambda _, line=line: line, text, count=1)
-        if field not in before:
+        if found := old.search(text):
+            text = text[: found.start()] + line + text[found.end() :]
+        else:
             text = text.rstrip("\n") + f"\n{line}"
     try:
         is_right = yaml.safe_load(text) == {**before, **changes}

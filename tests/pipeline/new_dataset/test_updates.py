@@ -100,6 +100,8 @@ def test_groups_are_changed_only_where_the_user_says_so(
     assert new(made).groups == 0
     found = new(made, group=r"^(\w+)-")
     assert (found.groups, load("my-clips").group) == (5, "speaker")
+    assert "group: speaker  # found by --group '^(\\w+)-'\n" in files[0].read_text()
+    assert not new(made, group=r"^(\w+)-").is_written
 
 
 def test_new_clips_that_no_pattern_explains_are_groups_of_their_own(clips: Path, new: New) -> None:
@@ -115,12 +117,13 @@ def test_new_clips_that_no_pattern_explains_are_groups_of_their_own(clips: Path,
 
 def test_a_table_of_the_user_stays_the_source_of_classes(clips: Path, new: New) -> None:
     put(clips, *(f"{i}.mp4" for i in range(6)))
-    rows = [f"{i}.mp4,{'ab'[i % 2]}\n" for i in range(6)]
-    (clips / "labels.csv").write_text("file,class\n" + "".join(rows))
+    rows = [f"{i}.mp4,{'ab'[i % 2]},{'test' if i > 3 else 'train'}\n" for i in range(6)]
+    (clips / "labels.csv").write_text("file,class,part\n" + "".join(rows))
     assert labels(new(clips))["0.mp4"] == "a"
-    (clips / "labels.csv").write_text("file,class\n0.mp4,b\n" + "".join(rows[1:]))
+    (clips / "labels.csv").write_text("file,class,part\n0.mp4,b,test\n" + "".join(rows[1:]))
     found = new(clips)
     assert (found.changed, labels(found)["0.mp4"]) == (1, "b")
+    assert written(found)["0.mp4"].columns == {"part": "test"}
 
 
 def test_take_can_be_changed(made: Path, new: New, files: tuple[Path, Path]) -> None:
@@ -141,6 +144,9 @@ def test_the_name_of_another_data_set_is_not_taken(
     files[1].with_name("other.csv").write_text("mine")
     with pytest.raises(UserError, match=r"other.csv exists already and belongs to no data set"):
         new(other)
+    made.rename(made.with_name("moved"))
+    with pytest.raises(UserError, match=r"write 'folder: .*/moved' into my-clips.yaml, or else"):
+        new(made.with_name("moved"), name="my-clips")
     with pytest.raises(UserError, match="such as my-name"):
         new(other, name="My Name")
 
