@@ -43,14 +43,15 @@ def load(name: str) -> Manifest:
             f"--datasets or the environment variable {USER_FOLDER_VARIABLE} names."
         )
     file = found[name]
+    if file.name.endswith(".yml"):
+        raise UserError(f"{file} has another suffix than data sets have; call it {name}.yaml.")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    manifest = _parse_manifest(name, content)
-    if isinstance(file, Path) and file.parent in _folders_of_user():
-        return manifest.of_file(file)
-    return manifest
+    is_of_user = isinstance(file, Path) and file.parent in _folders_of_user()
+    manifest = _parse_manifest(name, str(file) if is_of_user else file.name, content)
+    return manifest.of_file(Path(str(file))) if is_of_user else manifest
 
 
 def user_folder() -> Path:
@@ -99,12 +100,14 @@ def _manifest_files() -> dict[str, Traversable]:
             raise UserError(
                 f"{folder}, a folder of data sets, cannot be read: {error.strerror}."
             ) from None
-        found |= {
-            _printable(entry.name.removesuffix(".yaml")): entry
-            for entry in entries
-            # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
-            if entry.name.endswith(".yaml") and not entry.name.startswith(".")
-        }
+        # A file with the other suffix is found too, so that somebody is told to rename the file.
+        for suffix in (".yml", ".yaml"):
+            found |= {
+                _printable(entry.name.removesuffix(suffix)): entry
+                for entry in entries
+                # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
+                if entry.name.endswith(suffix) and not entry.name.startswith(".")
+            }
     return found
 
 
@@ -114,17 +117,23 @@ def _printable(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _parse_manifest(name: str, content: bytes) -> Manifest:
-    """Parse and check a YAML file, once for a command that asks for a data set many times."""
+def _parse_manifest(name: str, place: str, content: bytes) -> Manifest:
+    """Parse and check a YAML file, once for a command that asks for a data set many times.
+
+    Args:
+        name: name of the data set.
+        place: name or path of the file in error messages.
+        content: content of the file.
+    """
     try:
         manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
     except ValidationError as error:
-        raise UserError(f"{name}.yaml: {describe_fault(Manifest, error)}.") from None
+        raise UserError(f"{place}: {describe_fault(Manifest, error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{name}.yaml {describe_syntax(error)}.") from None
+        raise UserError(f"{place} {describe_syntax(error)}.") from None
     if manifest.name != name:
         raise UserError(
-            f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it, or write "
+            f"{place}: the name inside is {manifest.name!r}; name the file after it, or write "
             f"name: {name}."
         )
     return manifest

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from reprlib import Repr
 from typing import Any, NamedTuple, get_args
 
 import yaml
@@ -147,5 +148,9 @@ def _models_in(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def _shown(value: Any) -> str:
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    """Return the start of a value; aliases of aliases in a YAML can make a value without end."""
+    shortener = Repr()
+    shortener.maxlevel = 2
+    shortener.maxstring = shortener.maxother = shortener.maxlong = MAX_SHOWN
+    text = shortener.repr(value)
+    return text if text.isprintable() else ascii(text)

@@ -87,3 +87,20 @@ def test_a_text_of_another_form_is_answered_with_what_to_write(
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match=part):
         load("mine")
+
+
+def test_a_value_without_end_is_shown_by_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    facts = yaml.safe_dump({**FACTS, "title": None}).replace("title: null", "title: *a11")
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(tmp_path))
+    for text in ("\n".join(lines), "\n".join([*lines, facts])):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(UserError) as error:
+            load("mine")
+        assert len(str(error.value)) < 600
+    (tmp_path / "mine.yaml").write_text("known_bad:\n" + "\n".join(f"  {line}" for line in lines))
+    with pytest.raises(UserError):
+        load("mine")

@@ -61,6 +61,11 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         "table.yaml cannot be read: No such file",
     ),
+    "another suffix": (
+        "table",
+        lambda folder: (folder / "table.yaml").rename(folder / "table.yml"),
+        r"call it table\.yaml",
+    ),
     "not UTF-8": ("table", write(b"name: caf\xe9"), "is not YAML"),
     "empty": ("table", write(b""), "the whole file"),
     "nested too deeply": ("table", write(b"[" * 5000), "is not YAML"),
