@@ -120,7 +120,7 @@ def new_dataset(
     earlier = earlier_dataset(name, folder)
     odd = Oddities()
     found = find_files(folder, odd)
-    arrangement = _arrange(folder, found, tables, odd)
+    arrangement = _arrange(folder, found, tables, odd, target_folder() / f"{name}.csv")
     all_drafts = arrangement.drafts
     drafts, facts = check_clips(folder, arrangement, odd, progress)
     _require_two_classes(folder, drafts, odd)
@@ -135,7 +135,18 @@ def new_dataset(
     return _write(name, folder, arrangement, guess, facts, odd, texts)
 
 
-def _arrange(folder: Path, found: FoundFiles, tables: Sequence[Path], odd: Oddities) -> Arrangement:
+def _arrange(
+    folder: Path, found: FoundFiles, tables: Sequence[Path], odd: Oddities, written: Path
+) -> Arrangement:
+    """Return the clips of the tables that a person named, of a table in the folder, or of folders.
+
+    Args:
+        folder: the folder.
+        found: the files in the folder.
+        tables: the table that the person named.
+        odd: receives what is odd.
+        written: the table that avsnn writes, which may lie in the folder and says nothing new.
+    """
     if tables:
         arrangement = arrange_table(tables, found, odd)
         if arrangement is None:
@@ -145,7 +156,7 @@ def _arrange(folder: Path, found: FoundFiles, tables: Sequence[Path], odd: Oddit
             )
         return arrangement
     problem = None
-    for group in _groups_of_tables(folder, found):
+    for group in _groups_of_tables(folder, found, written):
         try:
             trial = Oddities()
             arrangement = arrange_table(group, found, trial)
@@ -166,9 +177,10 @@ def _arrange(folder: Path, found: FoundFiles, tables: Sequence[Path], odd: Oddit
         raise
 
 
-def _groups_of_tables(folder: Path, found: FoundFiles) -> list[list[Path]]:
+def _groups_of_tables(folder: Path, found: FoundFiles, written: Path) -> list[list[Path]]:
     """Return the tables that are tried: one for each part together, and else each alone."""
     paths = [folder / file.path for file in found.tables]
+    paths = [path for path in paths if path.resolve() != written.resolve()]
     parts = [path for path in paths if path.stem.lower() in PART_OF_WORD]
     of_parts = [parts] if len(parts) > 1 else []
     return of_parts + [[path] for path in sorted(paths, key=lambda path: len(path.parts))]

@@ -126,6 +126,18 @@ def test_a_table_of_the_user_stays_the_source_of_classes(clips: Path, new: New) 
     assert written(found)["0.mp4"].columns == {"part": "test"}
 
 
+def test_the_two_files_may_lie_beside_the_clips(
+    clips: Path, new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVSNN_DATASETS", str(clips))
+    put(clips, *clip_names("cat", "dog", takes=2))
+    new(clips)
+    put(clips, "bird/anna-1.mp4")
+    found = new(clips)
+    assert (found.new, load("my-clips").classes) == (1, ("cat", "dog", "bird"))
+    assert not new(clips).is_written
+
+
 def test_take_can_be_changed(made: Path, new: New, files: tuple[Path, Path]) -> None:
     assert new(made, take="copy").is_written
     assert load("my-clips").take == "copy"
