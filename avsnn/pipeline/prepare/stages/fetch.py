@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.clips import composed
-from avsnn.datasets_manifest.schema import Source
+from avsnn.datasets_manifest.sources import Source
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import Output, sha256
 from avsnn.pipeline.engine.journal import Failure, Record
