@@ -8,6 +8,7 @@ from pathlib import Path
 from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.media import sandbox
+from avsnn.pipeline.media.container_headers import require_whole
 from avsnn.pipeline.media.containers import open_container
 from avsnn.pipeline.media.errors import (
     MediaError,
@@ -24,6 +25,11 @@ from avsnn.pipeline.media.sound_files import UNKNOWN_COUNT, require_plausible_so
 FILES_PER_CALL = 50
 # Fewer files than this are read in one child process, because each process takes a while to start.
 FEW_FILES = 400
+# Formats whose header tells no size of the file. To find a cut, avsnn would read the whole file.
+WHOLE_FILES = (
+    *(".mkv", ".mka", ".webm", ".ogg", ".oga", ".ogv", ".opus", ".mp3", ".aac"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+)
 # An image tells its size in its first bytes, after a thumbnail at most.
 BYTES_OF_AN_IMAGE = 2**18
 
@@ -98,6 +104,8 @@ def _probe(path: Path, kind: str) -> Facts:
     try:
         with failures_of(""):
             require_content(path)
+            if kind != "image" and path.suffix.lower() not in WHOLE_FILES:
+                require_whole(path)
             return {"video": _video, "image": _image, "sound": _sound}[kind](path)
     except MediaError as error:
         return Facts(fault=str(error).strip())

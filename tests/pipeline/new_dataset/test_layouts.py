@@ -214,6 +214,17 @@ def test_files_that_cannot_be_used_are_left_out_and_listed(clips: Path, new: New
     ]
 
 
+def test_a_file_that_is_cut_is_left_out_with_its_partner(clips: Path, new: New) -> None:
+    stems = [f"{label}/{i}" for label in ("cat", "dog") for i in range(3)]
+    put(clips, *(f"{stem}.png" for stem in stems), *(f"{stem}.wav" for stem in stems))
+    (clips / "cat" / "0.wav").write_bytes(wav_bytes(5)[:-999])
+    found = new(clips)
+    assert len(written(found)) == 5
+    assert odd(found) == [
+        "cat/0.wav is truncated: 7045 of the 8044 bytes its header promises",
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
