@@ -7,6 +7,13 @@ from difflib import SequenceMatcher
 # Words that are less alike than this, from 0 to 1, are different words.
 LEAST_LIKENESS = 0.6
 
+# Likeness of a word and a name that begins with the word, if no single letter says more.
+LIKENESS_OF_BEGINNING = 0.7
+
+# A sentence lists so many names; of more names, a sentence shows the nearest.
+MAX_NAMES = 10
+NAMES_SHOWN = 7
+
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``did you mean NAME? `` with the name that is most like a word; empty if none is."""
@@ -16,9 +23,22 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """Return the name that is most like a word; empty if none is like the word."""
-    likeness = {name: _likeness(_bare(word), _bare(name)) for name in names}
-    best = max(likeness, key=lambda name: likeness[name], default="")
-    return best if likeness.get(best, 0) >= LEAST_LIKENESS else ""
+    best = next(iter(nearest_first(word, names)), "")
+    return best if best and _likeness(_bare(word), _bare(best)) >= LEAST_LIKENESS else ""
+
+
+def there_are(word: str, names: Iterable[str]) -> str:
+    """Return ``there are: NAME, NAME``; of many names, the names that are most like a word."""
+    known = list(names)
+    if len(known) <= MAX_NAMES:
+        return f"there are: {', '.join(known)}"
+    return f"there are {len(known)}, such as {', '.join(nearest_first(word, known)[:NAMES_SHOWN])}"
+
+
+def nearest_first(word: str, names: Iterable[str]) -> list[str]:
+    """Return names, sorted by their likeness to a word; equal names keep their order."""
+    bare = _bare(word)
+    return sorted(names, key=lambda name: -_likeness(bare, _bare(name)))
 
 
 def _bare(word: str) -> str:
@@ -29,7 +49,11 @@ def _bare(word: str) -> str:
 def _likeness(word: str, name: str) -> float:
     """Compare two words, and their parts after the last dot, which a person may give alone."""
     whole = SequenceMatcher(None, word, name).ratio()
+    if len(word) > 1 and name.startswith(word):
+        whole = max(whole, LIKENESS_OF_BEGINNING)
     last, last_of_name = word.split(".")[-1], name.split(".")[-1]
-    if last and last_of_name.endswith(last):
-        return max(whole, 0.9 if last != last_of_name else 1.0)
+    if last and last == last_of_name:
+        return 1.0
+    if len(last) > 1 and last_of_name.endswith(last):
+        return max(whole, 0.9)
     return max(whole, SequenceMatcher(None, last, last_of_name).ratio() - 0.01)

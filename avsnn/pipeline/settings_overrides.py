@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from avsnn.errors import UserError
-from avsnn.suggestions import did_you_mean
+from avsnn.suggestions import did_you_mean, there_are
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -32,7 +36,26 @@ PLAIN_VALUES = (
 )
 
 # Symbols of papers and code, and the settings that they stand for.
-SYMBOLS = {"T": "steps", "C": "channels", "lr": "base_lr", "learning_rate": "base_lr"}
+SYMBOLS = {
+    "T": "steps",
+    "C": "channels",
+    "lr": "base_lr",
+    "learning_rate": "base_lr",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "warmup": "warmup_epochs",
+    "wd": "weight_decay",
+}
+
+# Words of pydantic, and what they mean.
+PLAIN_WORDS = {
+    "Input should be": "the value must be",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "a valid dictionary": "a group of settings, such as {key: value}",
+}
 
 # A sentence shows so many characters of a wrong value.
 MAX_SHOWN = 100
@@ -47,7 +70,8 @@ def build_settings(
         kind: the class of the settings.
         presets: settings as nested mappings; a later preset overrides an earlier preset.
         assignments: words of the form ``key.sub=value``, where the value is YAML. Assignments
-            override presets.
+            override presets. A mapping such as ``model={method: audio}`` changes the settings that
+            the mapping names, and leaves the other settings of the group.
 
     Raises:
         UserError: a word is no assignment, a key is unknown, or a value is not allowed. The
@@ -67,7 +91,7 @@ def build_settings(
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(kind, error)) from None
+        raise UserError(explain_mistake(kind, error)) from None
 
 
 def parse_yaml(text: str) -> Any:
@@ -77,6 +101,11 @@ def parse_yaml(text: str) -> Any:
         ValueError: the text is no YAML, has an alias, or is nested too deep. The message is a
             phrase without a line break.
     """
+    if yaml.__with_libyaml__:
+        # The parser in C refuses some texts that PyYAML takes, and says so in other words. PyYAML
+        # has the last word, so that an installation without the parser in C behaves the same.
+        with suppress(yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+            return yaml.load(text, _FastLoader)  # noqa: S506
     try:
         # _PlainLoader is a SafeLoader, which makes plain values only and runs no code.
         return yaml.load(text, _PlainLoader)  # noqa: S506
@@ -123,6 +152,23 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
+if yaml.__with_libyaml__:
+    from yaml._yaml import CParser
+
+    class _FastLoader(_PlainLoader, CParser):
+        """The same loader with the parser in C, which takes a third of the time."""
+
+        check_event, peek_event, get_event = (
+            *(CParser.check_event, CParser.peek_event, CParser.get_event),
+        )
+
+        def __init__(self, stream: Any) -> None:
+            CParser.__init__(self, stream)
+            Composer.__init__(self)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+
+
 for _kind, _pattern, _first_characters in PLAIN_VALUES:
     _PlainLoader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_kind}", re.compile(_pattern), _first_characters
@@ -131,16 +177,17 @@ for _kind, _pattern, _first_characters in PLAIN_VALUES:
 
 def flatten(settings: BaseModel) -> dict[str, Any]:
     """Return all settings in one mapping, with keys such as ``optimizer.base_lr``."""
+    return flatten_tree(settings.model_dump(mode="json"))
+
+
+def flatten_tree(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one mapping, with keys such as ``optimizer.base_lr``."""
     flat: dict[str, Any] = {}
-
-    def walk(tree: Mapping[str, Any], prefix: str) -> None:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{key}.")
-            else:
-                flat[prefix + key] = value
-
-    walk(settings.model_dump(mode="json"), "")
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten_tree(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
@@ -148,7 +195,9 @@ def _merge(tree: dict[str, Any], preset: Mapping[str, Any]) -> None:
     """Put the values of a preset into the tree; the tree keeps every other value."""
     for key, value in preset.items():
         if isinstance(value, Mapping):
-            _merge(tree.setdefault(key, {}), value)
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            _merge(tree[key], value)
         else:
             tree[key] = value
 
@@ -161,28 +210,51 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(branch, dict):
             raise UserError(f"--set {key}: {group} is a value, not a group of settings.")
         tree = branch
-    tree[name] = value
+    _merge(tree, {name: value})
 
 
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+def is_mistake_of_one_value(error: ValidationError) -> bool:
+    """Return whether the first mistake is one key or value, not several that do not go together."""
+    first = error.errors()[0]
+    return first["type"] != "value_error" or not isinstance(first["input"], dict)
+
+
+def explain_mistake(kind: type[BaseModel], error: ValidationError) -> str:
     """Return one sentence about the first mistake in the settings."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        *groups, _ = (str(part) for part in first["loc"])
-        allowed = ", ".join(_allowed_keys(kind, groups))
-        *_, name = key.split(".")
-        near = did_you_mean(SYMBOLS.get(name, key), _all_keys(kind))
-        return (
-            f"there is no setting {key} (value {_shortened(first['input'])}); {near}there are: "
-            f"{allowed}."
-        )
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if isinstance(first["input"], dict):
+        return _explain_unknown_key(kind, [str(part) for part in first["loc"]], first["input"])
+    message = _in_plain_words(first["msg"])
+    if not is_mistake_of_one_value(error):
         of_group = f" of {key}" if key else ""
         return f"the settings{of_group} do not go together: {message}."
     allowed = _allowed_range(kind, first["loc"])
     return f"setting {key} cannot be {_shortened(first['input'])}: {message}{allowed}."
+
+
+def _explain_unknown_key(kind: type[BaseModel], parts: list[str], value: Any) -> str:
+    groups, known = parts[:-1], _all_keys(kind)
+    # `modle.alpha=3` is a wrong group with a value in the group.
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        parts = [*parts, str(name)]
+    key = ".".join(parts)
+    wanted = SYMBOLS.get(parts[-1], key)
+    return (
+        f"there is no setting {key} (value {_shortened(value)}); {did_you_mean(wanted, known)}"
+        f"{there_are(wanted, _allowed_keys(kind, groups))}."
+    )
+
+
+def _in_plain_words(message: str) -> str:
+    """Return what pydantic says about a value, as a phrase about the value."""
+    # After these words, pydantic names its ways of reading a value.
+    phrase = re.split(", unable to | or instance of ", message.removeprefix("Value error, "))[0]
+    phrase = phrase.rstrip(".")
+    for words, plain in PLAIN_WORDS.items():
+        phrase = phrase.replace(words, plain)
+    return phrase
 
 
 def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:

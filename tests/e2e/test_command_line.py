@@ -115,7 +115,7 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "prepare", "verify", "repair", "train", "evaluate", "reproduce"),
+        *("", "prepare", "verify", "repair", "clean", "train", "evaluate", "reproduce"),
         *("datasets", "datasets check", "inspect", "status", "convert-checkpoint"),
     ],
 )

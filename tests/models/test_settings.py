@@ -17,7 +17,7 @@ from avsnn.models.zoo import METHODS, ModelSettings, build
         ({"method": "cmci", "fuse": "concat"}, "joins its streams in its own way"),
         ({"channels": 40}, "40 channels do not split into 16 heads"),
         ({"channels": 12, "heads": 4}, "multiple of 8, not 12"),
-        ({"method": "nonesuch"}, "no method 'nonesuch'; there are s-cmrl"),
+        ({"method": "nonesuch"}, "no method 'nonesuch'; there are: s-cmrl"),
         ({"thresold": 0.5}, "thresold"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Datasets, Device
+from avsnn.cli.options import AsJson, Datasets, Device, Plugins
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
@@ -63,6 +63,7 @@ def evaluate_command(
     page: Page = None,
     root: MovedRoot = None,
     device: Device = "auto",
+    plugins: Plugins = None,
     as_json: AsJson = False,
     datasets: Datasets = None,
 ) -> None:
@@ -82,6 +83,7 @@ def evaluate_command(
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.report.page import write_report
     from avsnn.pipeline.report.place import choose_place
+    from avsnn.pipeline.runs.plugin import load_plugins
 
     if part and old_part and part != old_part:
         raise UserError(
@@ -90,6 +92,7 @@ def evaluate_command(
         )
     require_different(runs)
     target = choose_place(page, runs)
+    load_plugins(plugins or ())
     progress, place = make_progress(), choose_device(device)
     results = [
         evaluate(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Datasets
+from avsnn.cli.options import AsJson, Datasets, Plugins
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 Kind = Annotated[
@@ -30,6 +30,7 @@ def export_command(
     run: Run,
     kind: Kind,
     out: Target = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
     datasets: Datasets = None,
 ) -> None:
@@ -42,7 +43,9 @@ def export_command(
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.export import print_export
     from avsnn.pipeline.export.export import export
+    from avsnn.pipeline.runs.plugin import load_plugins
 
+    load_plugins(plugins or ())
     written = export(run, kind=kind, out=out)
     if as_json:
         print_json(

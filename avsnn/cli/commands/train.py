@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Assignments, Dataset, Datasets, Device, LoaderWorkers, Root, SaveEvery
+from avsnn.cli.options import (
+    Assignments,
+    Dataset,
+    Datasets,
+    Device,
+    LoaderWorkers,
+    Plugins,
+    Root,
+    SaveEvery,
+)
 
 Presets = Annotated[
     list[str] | None,
@@ -54,6 +63,7 @@ def train_command(
     read: Read = "cache",
     save_every: SaveEvery = None,
     keep: Keep = 2,
+    plugins: Plugins = None,
     datasets: Datasets = None,
 ) -> None:
     """Train a network on a prepared data set.
@@ -67,8 +77,8 @@ def train_command(
     same options (--run-dir in place of --run). The processes share out every batch.
 
     Settings for --set are the keys of config.yaml: model.method (s-cmrl, add, concat, audio,
-    visual, weight-attention, sca, cmci), model.channels, model.alpha, data.split, epochs,
-    batch_size, seed, selection (val, test, last), optimizer.base_lr and so on.
+    visual, weight-attention, sca, cmci, or a method of --plugin), model.channels, model.alpha,
+    data.split, epochs, batch_size, seed, selection (val, test, last), optimizer.base_lr and so on.
     """
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
@@ -76,6 +86,7 @@ def train_command(
     from avsnn.pipeline.experiments.presets import load_presets
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.runs.config import make_config
+    from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.settings_overrides import build_settings
     from avsnn.pipeline.training.options import RunOptions
@@ -89,6 +100,7 @@ def train_command(
         save_every=save_every,
         keep=keep,
     )
+    load_plugins(plugins or ())
     settings = build_settings(
         TrainSettings, load_presets(dataset, presets or ()), assignments or ()
     )
@@ -96,4 +108,4 @@ def train_command(
     folder = run or Path("runs") / config.folder_name
     progress = make_progress(lines=False)
     trained = train(config, folder=folder, options=options, progress=progress, say=say)
-    print_training(trained, config)
+    print_training(trained, config, plugins=plugins or ())

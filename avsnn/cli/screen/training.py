@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -9,13 +10,18 @@ from rich.table import Table
 from avsnn.cli.screen.console import is_follower, out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from avsnn.pipeline.runs.config import RunConfig
     from avsnn.pipeline.training.train import TrainingResult
 
 CHOSEN_ON_TEST = "; chosen on the test part itself, as in the published results"
 
 
-def print_training(trained: TrainingResult, config: RunConfig) -> None:
+def print_training(
+    trained: TrainingResult, config: RunConfig, *, plugins: Sequence[Path] = ()
+) -> None:
     """Print run folder, epochs, last epoch, firing rates and best epoch of a training."""
     if is_follower():
         return
@@ -36,7 +42,8 @@ def print_training(trained: TrainingResult, config: RunConfig) -> None:
     }.items():
         table.add_row(name, text)
     out.print(table)
-    out.print(f"next: avsnn evaluate {trained.folder}")
+    words = [word for file in plugins for word in ("--plugin", str(file))] if config.plugin else []
+    out.print(" ".join(["next: avsnn evaluate", str(trained.folder), *map(shlex.quote, words)]))
 
 
 def _reason_for_best_epoch(trained: TrainingResult, config: RunConfig) -> str:

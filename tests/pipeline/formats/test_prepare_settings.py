@@ -11,7 +11,7 @@ from avsnn.pipeline.settings_overrides import build_settings
         (["audio.kind=log-mel"], "n_mels goes with kind=log-mel"),
         (["audio.n_mels=64"], "n_mels goes with kind=log-mel"),
         (["audio.kind=log-mel", "audio.n_mels=400"], "take fewer, or a larger n_fft"),
-        (["audio.kind=mfcc"], "Input should be 'log-stft' or 'log-mel'"),
+        (["audio.kind=mfcc"], "the value must be 'log-stft' or 'log-mel'"),
     ],
 )
 def test_audio_settings_that_do_not_go_together_are_refused(
