@@ -1,7 +1,7 @@
 """The text of the YAML: any names survive, and an edit changes its field alone."""
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avsnn.pipeline.new_dataset.written_yaml import edit_yaml, render_field, render_yaml
@@ -16,6 +16,7 @@ def test_classes_of_any_names_are_read_back(names: list[str]) -> None:
     assert yaml.safe_load(text) == {"classes": names}
 
 
+@settings(max_examples=30)
 @given(NAMES, NAMES, st.text(min_size=1).filter(str.isprintable))
 def test_an_edit_changes_its_field_and_keeps_the_other_lines(
     before: list[str], after: list[str], folder: str
