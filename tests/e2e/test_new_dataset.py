@@ -74,13 +74,14 @@ def test_folders_of_images_and_sounds_in_given_parts(avsnn: Command, tmp_path: P
     found = json.loads(done.stdout)
     assert found["classes"] == {"a": 8, "b": 8}
     assert found["notes"] == [
-        "There is no val part, so 10% of the train part becomes the val part."
+        "There is no val part, so 15% of the train part becomes the val part."
     ]
     shutil.move(tmp_path / "pics" / "sound" / "train" / "a" / "0.wav", tmp_path)
     again = avsnn("datasets", "new", "pics", "--name", "own-pics")
     assert "Data set own-pics is updated (1 gone)" in again.stdout
     rows = prepared(avsnn, tmp_path, "own-pics")
-    assert {row.visual: (row.audio, row.part) for row in rows.values()} == {
+    given = {"train": "train", "val": "train", "test": "test"}
+    assert {row.visual: (row.audio, given[row.part]) for row in rows.values()} == {
         f"images/{stem}.png": (f"sound/{stem}.wav", stem.split("/")[0]) for stem in stems[1:]
     }
 

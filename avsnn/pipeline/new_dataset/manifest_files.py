@@ -31,6 +31,7 @@ from avsnn.pipeline.new_dataset.written_yaml import comment_on, edit_yaml, rende
 # With fewer clips, the recipes of published data sets train for too few steps.
 MANY_CLIPS = 2000
 NO_GROUP_IS_SHARED = "every clip is a group of its own"
+DIGITS = "0123456789"
 PRESET_OF_FEW_CLIPS, PRESET_OF_EVENTS = "small", "demo-events"
 
 
@@ -262,9 +263,9 @@ def _title(folder: Path) -> str:
 def _in_natural_order(names: set[str]) -> list[str]:
     """Return names in the order of people: digit-2 stands in front of digit-10."""
 
-    def rank(name: str) -> list[tuple[int, str]]:
+    def rank(name: str) -> list[tuple[int, int, str]]:
         pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-        return [(int(p[:18]), "") if p.isdecimal() else (-1, p.casefold()) for p in pieces]
+        return [(0, int(p[:18]), "") if p[0] in DIGITS else (1, 0, p.casefold()) for p in pieces]
 
     return sorted(sorted(names), key=rank)
 

@@ -14,7 +14,8 @@ from avsnn.pipeline.prepare.splits import assign_parts
 # Shares of test and val. The first shares are usual. With few clips or few groups, they leave a
 # class or a part without clips, and larger shares may not.
 SHARES = ((0.2, 0.1), (0.2, 0.15), (0.2, 0.2), (0.25, 0.2), (0.25, 0.25), (0.3, 0.3), (0.33, 0.33))
-VAL_FRACTION = 0.1
+# Shares of the train part for val, where nobody gave a val part; small classes need larger shares.
+VAL_FRACTIONS = (0.1, 0.15, 0.2, 0.25, 0.33)
 
 GIVEN, DEFAULT = "given", "default"
 #: The column of the table that holds the parts that are given.
@@ -35,9 +36,13 @@ def given_split(drafts: Sequence[Draft]) -> tuple[list[Draft], dict[str, Any], l
         notes.append("There is no test part, so the val part that is given becomes the test part.")
         parts = {draft.part for draft in drafts}
     if "val" not in parts:
-        rule["val_fraction"] = VAL_FRACTION
+        sizes = Counter(draft.label for draft in drafts if draft.part == "train").values()
+        # A class of one clip stays in the train part.
+        smallest = min((size for size in sizes if size > 1), default=1)
+        enough = (share for share in VAL_FRACTIONS if round(share * smallest) > 0)
+        rule["val_fraction"] = share = next(enough, VAL_FRACTIONS[-1])
         notes.append(
-            f"There is no val part, so {VAL_FRACTION:.0%} of the train part becomes the val part."
+            f"There is no val part, so {share:.0%} of the train part becomes the val part."
         )
     return list(drafts), rule, notes
 

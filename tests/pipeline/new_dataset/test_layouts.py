@@ -74,6 +74,15 @@ def test_folders_of_parts_become_the_split(clips: Path, new: New, layout: str) -
     assert set(labels(found).values()) == {"cat", "dog"}
 
 
+def test_of_small_classes_a_larger_share_becomes_val(clips: Path, new: New) -> None:
+    names = ("10", "2", "no", "yes")
+    put(clips, *(f"{p}/{c}/{i}.mp4" for p in ("train", "test") for c in names for i in range(4)))
+    found = new(clips)
+    assert found.parts["val"] == dict.fromkeys(names, 1)
+    assert found.notes == ["There is no val part, so 15% of the train part becomes the val part."]
+    assert [*found.classes] == ["2", "10", "no", "yes"]
+
+
 def test_speakers_in_several_given_parts_are_said(clips: Path, new: New) -> None:
     put(clips, *(f"train/{name}" for name in clip_names("cat", "dog")))
     put(clips, *(f"test/{name}" for name in clip_names("cat", "dog", speakers=3)))
