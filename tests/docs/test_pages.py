@@ -39,6 +39,7 @@ PAGES = [
     "docs/sweeps.md",
     "docs/insight.md",
     "docs/install.md",
+    "docs/own-data.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
