@@ -17,9 +17,14 @@ NAMES_SHOWN = 7
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``did you mean NAME? `` with the name that is most like a word; empty if none is."""
+    found = nearest(word, names)
+    return f"did you mean {found}? " if found else ""
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Return the name that is most like a word; empty if no name is like the word."""
     best = next(iter(nearest_first(word, names)), "")
-    near = best and _likeness(_bare(word), _bare(best)) >= LEAST_LIKENESS
-    return f"did you mean {best}? " if near else ""
+    return best if _likeness(_bare(word), _bare(best)) >= LEAST_LIKENESS else ""
 
 
 def there_are(word: str, names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from avsnn.cli.options import AsJson, Dataset, Root, SplitName
 
-datasets_app = typer.Typer()
+datasets_app = typer.Typer(suggest_commands=False)
 
 
 @datasets_app.callback(invoke_without_command=True)

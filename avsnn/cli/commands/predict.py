@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Device
+from avsnn.cli.options import Device, Run
 from avsnn.errors import RunError, UserError
-
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 
 
 def as_path(text: str) -> Path:

@@ -5,15 +5,25 @@ from typing import Annotated
 
 import typer
 
+from avsnn.cli.completion import complete_dataset, complete_table
 from avsnn.cli.options import AsJson, Assignments, Device, LoaderWorkers, Root, Runs, SaveEvery
 from avsnn.errors import RunError
 
 TableName = Annotated[
     str,
-    typer.Argument(help="Name of a table: methods, attention, alpha, temperature or snr."),
+    typer.Argument(
+        autocompletion=complete_table,
+        help="Name of a table: methods, attention, alpha, temperature or snr.",
+    ),
 ]
 TrainingData = Annotated[
-    str, typer.Option("--dataset", metavar="NAME", help="Data set to train on.")
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        autocompletion=complete_dataset,
+        help="Data set to train on.",
+    ),
 ]
 Seeds = Annotated[
     str, typer.Option(metavar="N,N,…", help="Seeds; every row is trained once with every seed.")

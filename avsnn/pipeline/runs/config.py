@@ -1,5 +1,6 @@
 """``config.yaml`` of a run folder: what was trained, on which data, and how to do it again."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
 from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
+from avsnn.suggestions import did_you_mean, nearest, there_are
 
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 3
+
+# The folder in which `train` puts a run folder by default.
+RUNS = Path("runs")
 
 # The key of `RunConfig.made_with` that only a converted run has.
 CONVERTED_FROM = "converted_from"
@@ -134,9 +139,7 @@ def load_config(folder: Path) -> RunConfig:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(
-            f"{folder} is not a run folder: it has no config.yaml; give one of train's."
-        )
+        raise UserError(_no_run(folder))
     try:
         with path.open("rb") as file:
             content = file.read(MAX_CONFIG_BYTES + 1)
@@ -153,13 +156,29 @@ def load_config(folder: Path) -> RunConfig:
     raise UserError(f"{path} cannot be read ({reason}); restore it or train again.")
 
 
+def _no_run(folder: Path) -> str:
+    """Return a sentence that names the runs beside a folder that is no run, and those in runs/."""
+    missing = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
+    runs: dict[str, str] = {}
+    for place in (RUNS, folder.parent):
+        # A folder that nobody may enter has no runs to name.
+        with suppress(OSError):
+            runs |= {found.parent.name: str(found.parent) for found in place.glob("*/config.yaml")}
+    advice = "'avsnn train' makes a run."
+    if runs:
+        name = nearest(folder.name, runs)
+        meant = f"did you mean {runs[name]}? " if name else ""
+        advice = f"{meant}{there_are(folder.name, runs.values())}."
+    return f"{folder} is not a run folder: {missing}; {advice}"
+
+
 def _require_split(manifest: Manifest, settings: TrainSettings) -> str:
     """Return the name of the split that the settings choose."""
     split = settings.data.split or manifest.default_split
     if split not in manifest.splits:
         raise UserError(
-            f"setting data.split cannot be {split!r}: {manifest.name} has "
-            f"{', '.join(manifest.splits)}."
+            f"setting data.split cannot be {split!r}; {did_you_mean(split, manifest.splits)}in "
+            f"{manifest.name} {there_are(split, manifest.splits)}."
         )
     return split
 
