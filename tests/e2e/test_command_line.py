@@ -38,7 +38,10 @@ BAD_INPUT = {
     "start of a data set's name": (["prepare", "urbansound8k"], "did you mean urbansound8k-av?"),
     "word for datasets": (["list"], "did you mean datasets?"),
     "no data set": (["verify"], "'avsnn datasets' lists all"),
-    "word for a device": (["train", "demo", "--device", "gpu"], "did you mean cuda? there are: auto, cpu, cuda."),
+    "word for a device": (
+        ["train", "demo", "--device", "gpu"],
+        "did you mean cuda? there are: auto, cpu, cuda.",
+    ),
     "store in memory": (
         ["prepare", "demo", "--store", "memory://x"],
         "x is in the memory",

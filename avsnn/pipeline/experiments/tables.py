@@ -11,6 +11,7 @@ from avsnn.pipeline.engine.atomic_files import (
     remove_partial_files_of_dead_writers,
     write_atomically,
 )
+from avsnn.suggestions import did_you_mean, there_are
 
 FOLDER = Path(__file__).parent / "tables"
 
@@ -113,7 +114,8 @@ def load_table(name: str) -> Table:
     """
     known = table_names()
     if name not in known:
-        raise UserError(f"there is no table {name!r}; there are: {', '.join(known)}.")
+        near = did_you_mean(name, known)
+        raise UserError(f"there is no table {name!r}; {near}{there_are(name, known)}.")
     return Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
 
 

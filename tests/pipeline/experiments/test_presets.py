@@ -18,6 +18,8 @@ from avsnn.pipeline.settings_overrides import build_settings
 def test_every_preset_says_in_one_sentence_what_it_is_for(name: str) -> None:
     preset = describe_preset(name)
     assert preset.summary.endswith(".")
+    # With the name, the summary fits a line of 80 characters.
+    assert len(preset.summary) <= 60
     assert preset.settings
 
 
