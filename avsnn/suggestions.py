@@ -38,7 +38,12 @@ def there_are(word: str, names: Iterable[str]) -> str:
 def nearest_first(word: str, names: Iterable[str]) -> list[str]:
     """Return names, sorted by their likeness to a word; equal names keep their order."""
     bare = _bare(word)
-    return sorted(names, key=lambda name: -_likeness(bare, _bare(name)))
+
+    def rank(name: str) -> float:
+        # People rarely mistype the first letter: `prepair` is meant as prepare, not as repair.
+        return -_likeness(bare, _bare(name)) - 0.1 * (bare[:1] == _bare(name)[:1])
+
+    return sorted(names, key=rank)
 
 
 def _bare(word: str) -> str:

@@ -123,7 +123,15 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
     "command",
     [
         *("", "prepare", "verify", "repair", "train", "evaluate", "reproduce"),
-        *("datasets", "datasets check", "inspect", "status", "convert-checkpoint"),
+        *(
+            "datasets",
+            "datasets check",
+            "inspect",
+            "status",
+            "convert-checkpoint",
+            "presets",
+            "presets show",
+        ),
     ],
 )
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:

@@ -20,7 +20,7 @@ ANSWERS = {
     "--set seed=3 (or works, exit 0)": r"--set seed=3 ",
     "--set epochs=3 · optimizer.base_lr · --set batch_size=8 (or work)": r"--set (epochs=3|"
     r"optimizer\.base_lr=0\.01|batch_size=8) ",
-    "the presets, nearest first": r"there are \d+, such as add, .*'avsnn presets' lists all",
+    "the presets, nearest first": r"there are \d+, such as c.*'avsnn presets' lists all",
     "healthy": r"did you mean healthy\?",
     "s-cmrl": r"did you mean s-cmrl\?",
     "model.method": r"did you mean model\.method\?",

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
 from avsnn.pipeline.settings_overrides import (
     explain_mistake,
@@ -89,11 +90,14 @@ def load_presets(
             the data set.
 
     Raises:
-        UserError: there is no preset of such a name, or a file holds no settings.
+        UserError: there is no preset of such a name or no such data set, or a file holds no
+            settings.
     """
-    first = [load_preset(dataset)] if dataset in preset_names() else []
+    own = load(dataset).name
     if config is not None:
         first = [_read_changes(config)]
+    else:
+        first = [load_preset(own)] if own in preset_names() else []
     return [*first, *(load_preset(name) for name in names)]
 
 
