@@ -60,7 +60,7 @@ def in_own_words(error: typer.TyperException, words: list[str]) -> str:
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     if context is None:
         return message
-    command = context.command_path.removeprefix("avsnn").strip()
+    command = _without_program(context)
     if match := re.match(r"No such command '(.*)'", message):
         return _unknown_command(match[1], command, context.command.commands)
     # Typer keeps the classes of these errors to itself, but the errors differ in their attributes.
@@ -73,6 +73,11 @@ def in_own_words(error: typer.TyperException, words: list[str]) -> str:
     if hasattr(error, "param_type"):
         return _missing(parameter, command)
     return f"{_name(parameter)} {_wrong_value(message)}."
+
+
+def _without_program(context: Any) -> str:
+    """Return the command, without the name of the program, which may be `python -m avsnn`."""
+    return str(context.command_path).removeprefix(str(context.find_root().info_name)).strip()
 
 
 def _wrong_value(message: str) -> str:
@@ -98,6 +103,9 @@ def _unknown_command(word: str, group: str, commands: Mapping[str, Any]) -> str:
     if not group:
         synonyms = COMMAND_SYNONYMS | synonyms
     right = synonyms.get(nearest(word, synonyms), "")
+    if group and not right:
+        # `presets healthy` lacks the command of the group.
+        right = f"{next(iter(commands))} {word}"
     meant = f"did you mean {f'{group} {right}'.strip()}? " if right else ""
     program = f"avsnn {group}".strip()
     return (
@@ -108,8 +116,8 @@ def _unknown_command(word: str, group: str, commands: Mapping[str, Any]) -> str:
 
 def _unknown_option(option: str, context: Any, words: list[str]) -> str:
     """Return the option, or the setting with its value, that is most like an unknown option."""
-    program = context.command_path
-    command = program.removeprefix("avsnn ")
+    command = _without_program(context)
+    program = f"avsnn {command}".strip()
     options = [name for parameter in context.command.params for name in parameter.opts]
     right = {name: name for name in options if name.startswith("-")}
     right |= {name: known for name, known in OPTION_SYNONYMS.items() if known.split()[0] in right}
@@ -125,7 +133,10 @@ def _unknown_option(option: str, context: Any, words: list[str]) -> str:
         value = shlex.quote(_value_of(option, words) or "VALUE")
         return f"{command} has no option {option}; write {meant}{value} to change this setting."
     meant = meant and f"did you mean {meant}? "
-    return f"{command} has no option {option}; {meant}'{program} --help' explains all options."
+    return (
+        f"{command or program} has no option {option}; {meant}'{program} --help' explains all "
+        "options."
+    )
 
 
 def _value_of(option: str, words: list[str]) -> str:

@@ -28,6 +28,8 @@ BAD_INPUT = {
     "unknown option": (["prepare", "demo", "--fast"], "--fast"),
     "unknown command": (["prepair", "demo"], "did you mean prepare?"),
     "unknown command of a group": (["presets", "shwo", "x"], "did you mean presets show?"),
+    "command of a group left out": (["presets", "add"], "did you mean presets show add?"),
+    "mistyped option of the program": (["--verson"], "avsnn has no option --verson; did you mean "),
     "setting as an option": (["prepare", "demo", "--frames=3"], "write --set extract.frames=3 to"),
     "setting without --set": (["train", "demo", "epochs=3"], "write --set epochs=3 to"),
     "device as an option": (["train", "demo", "--gpu"], "did you mean --device cuda?"),
@@ -153,6 +155,20 @@ def test_help_and_version_may_be_typed_as_words(
     done = avsnn(*words)
     assert done.returncode == 0
     assert shown in done.stdout
+
+
+def test_mistakes_are_answered_in_the_same_words_under_another_name_of_the_program(
+    avsnn_path: str,
+) -> None:
+    python = Path(avsnn_path).with_name("python")
+    for words in (["tset"], ["train", "demo", "--reusme"]):
+        asked = [[avsnn_path, *words], [python, "-m", "avsnn", *words]]
+        answers = [
+            subprocess.run(words, capture_output=True, text=True, check=False).stderr
+            for words in asked
+        ]
+        assert answers[0] == answers[1]
+        assert "did you mean" in answers[0]
 
 
 def test_help_imports_no_large_library(avsnn_path: str) -> None:

@@ -113,7 +113,11 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
     try:
         if not path.is_file():
-            raise UserError(f"{path} is no file; give a YAML file of settings.")
+            inside = path / "config.yaml"
+            near = (
+                f"did you mean {inside}?" if inside.is_file() else "give a YAML file of settings."
+            )
+            raise UserError(f"{path} is no file; {near}")
         with path.open("rb") as file:
             content = file.read(MAX_SETTINGS_BYTES + 1)
         if len(content) > MAX_SETTINGS_BYTES:
