@@ -41,6 +41,13 @@ def _same_draws_every_time() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_data_sets_of_the_developer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give every command an empty folder of the user's settings, and no folder of data sets."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ.pop("AVSNN_DATASETS", None)
+
+
 @pytest.fixture(autouse=True)
 def _children_find_the_tests() -> Iterator[None]:
     """Forget the variable by which a command keeps the current folder off its children.

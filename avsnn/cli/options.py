@@ -1,5 +1,6 @@
 """The arguments and options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,26 @@ Run = Annotated[
     Path,
     typer.Argument(
         metavar="RUN", autocompletion=complete_run, help="Run folder that 'avsnn train' made."
+    ),
+]
+
+
+def _remember_folder_of_datasets(folder: Path | None) -> Path | None:
+    """Put the folder into the environment, where the catalogue and child processes find it."""
+    if folder is not None:
+        os.environ["AVSNN_DATASETS"] = str(folder.absolute())
+    return folder
+
+
+Datasets = Annotated[
+    Path | None,
+    typer.Option(
+        "--datasets",
+        metavar="DIR",
+        envvar="AVSNN_DATASETS",
+        callback=_remember_folder_of_datasets,
+        help="Folder with YAML and CSV files of your own data sets, besides "
+        "~/.config/avsnn/datasets, which avsnn always searches.",
     ),
 ]
 Root = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]

@@ -9,11 +9,13 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from avsnn.datasets_manifest.faults import describe_fault, describe_syntax
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
-from avsnn.suggestions import did_you_mean
+from avsnn.suggestions import did_you_mean, there_are
 
-# Environment variable that names a folder with YAML and CSV files of the user.
+# Environment variable that names a folder with YAML and CSV files of the user. The option
+# --datasets sets the variable.
 USER_FOLDER_VARIABLE = "AVSNN_DATASETS"
 
 
@@ -21,7 +23,7 @@ def names() -> list[str]:
     """Return the names of all data sets, sorted: those of avsnn, and those of the user.
 
     Raises:
-        UserError: the folder of the user does not exist or is a file.
+        UserError: a folder of the user does not exist, is a file, or cannot be read.
     """
     return sorted(_manifest_files())
 
@@ -34,21 +36,56 @@ def load(name: str) -> Manifest:
     """
     found = _manifest_files()
     if name not in found:
-        known = ", ".join(sorted(found))
+        known = there_are(name, sorted(found))
         raise UserError(
-            f"no data set is called {name!r}; {did_you_mean(name, found)}there are: {known}. avsnn "
-            "also finds data sets of your own, in the folder that the environment variable "
-            f"{USER_FOLDER_VARIABLE} names."
+            f"no data set is called {name!r}; {did_you_mean(name, found)}{known}. avsnn "
+            f"also finds data sets of your own, in {user_folder()} and in the folder that "
+            f"--datasets or the environment variable {USER_FOLDER_VARIABLE} names."
         )
     file = found[name]
+    if file.name.endswith(".yml"):
+        raise UserError(f"{file} has another suffix than data sets have; call it {name}.yaml.")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
     manifest = _parse_manifest(name, content)
-    if manifest.table is not None and isinstance(file, Path) and file.parent == _user_folder():
-        return manifest.with_table(file.with_name(manifest.table))
+    if isinstance(file, Path) and file.parent in _folders_of_user():
+        return manifest.of_file(file)
     return manifest
+
+
+def user_folder() -> Path:
+    """Return the folder of the user that avsnn always searches; the folder need not exist."""
+    # An environment without a home folder leaves the "~" as it is.
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(config):  # noqa: PTH117
+        config = os.path.expanduser("~/.config")  # noqa: PTH111
+    return Path(config, "avsnn", "datasets")
+
+
+def named_folder() -> Path | None:
+    """Return the folder that --datasets or the environment variable names; None where none does."""
+    folder = os.environ.get(USER_FOLDER_VARIABLE)
+    return Path(folder) if folder else None
+
+
+def _folders_of_user() -> list[Path]:
+    """Return the folders of the user that exist; a later folder takes precedence.
+
+    Raises:
+        UserError: the folder that the user named does not exist or is a file.
+    """
+    # Not `Path.is_dir`, which raises an exception where nobody may enter the home folder.
+    folders = [user_folder()] if os.path.isdir(user_folder()) else []  # noqa: PTH112
+    if (named := named_folder()) is not None:
+        if not os.path.isdir(named):  # noqa: PTH112
+            raise UserError(
+                f"{named} is not a folder; --datasets or the environment variable "
+                f"{USER_FOLDER_VARIABLE} must name the folder that holds your YAML files."
+            )
+        folders.append(named)
+    return folders
 
 
 def _manifest_files() -> dict[str, Traversable]:
@@ -56,36 +93,28 @@ def _manifest_files() -> dict[str, Traversable]:
 
     A file of the user replaces the file of avsnn with the same name.
     """
-    folders: list[Traversable] = [files(__package__)]
-    if (user_folder := _user_folder()) is not None:
-        if not user_folder.is_dir():
+    found: dict[str, Traversable] = {}
+    for folder in (files(__package__), *_folders_of_user()):
+        try:
+            entries = [*folder.iterdir()]
+        except OSError as error:
             raise UserError(
-                f"{USER_FOLDER_VARIABLE}={user_folder} is not a folder; give the folder that "
-                "holds your YAML files."
-            )
-        folders.append(user_folder)
-    try:
-        entries = [entry for folder in folders for entry in folder.iterdir()]
-    except OSError as error:
-        raise UserError(
-            f"{USER_FOLDER_VARIABLE}={user_folder} cannot be read: {error.strerror}."
-        ) from None
-    return {
-        _printable(entry.name.removesuffix(".yaml")): entry
-        for entry in entries
-        # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
-        if entry.name.endswith(".yaml") and not entry.name.startswith(".")
-    }
+                f"{folder}, a folder of data sets, cannot be read: {error.strerror}."
+            ) from None
+        # A file with the other suffix is found too, so that somebody is told to rename the file.
+        for suffix in (".yml", ".yaml"):
+            found |= {
+                _printable(entry.name.removesuffix(suffix)): entry
+                for entry in entries
+                # macOS puts a hidden file beside each file on a foreign disk: "._mine.yaml".
+                if entry.name.endswith(suffix) and not entry.name.startswith(".")
+            }
+    return found
 
 
 def _printable(name: str) -> str:
     """Return a file name with escapes for bytes that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
-
-
-def _user_folder() -> Path | None:
-    folder = os.environ.get(USER_FOLDER_VARIABLE)
-    return Path(folder) if folder else None
 
 
 @lru_cache(maxsize=64)
@@ -94,16 +123,12 @@ def _parse_manifest(name: str, content: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise UserError(f"{name}.yaml: {where}: {first['msg']}.") from None
+        raise UserError(f"{name}.yaml: {describe_fault(Manifest, error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            reason = f"line {error.problem_mark.line + 1}: {error.problem or reason}"
-        raise UserError(f"{name}.yaml is not YAML ({reason}); mend it.") from None
+        raise UserError(f"{name}.yaml {describe_syntax(error)}.") from None
     if manifest.name != name:
         raise UserError(
-            f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it."
+            f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it, or write "
+            f"name: {name}."
         )
     return manifest

@@ -1,5 +1,6 @@
 """The schema of a data set's YAML file. avsnn discovers every other fact from the files."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +15,12 @@ from pydantic import AfterValidator, Field, model_validator
 from avsnn.datasets_manifest.clips import Clip, MediaFile, read_table
 from avsnn.datasets_manifest.patterns import Pattern
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS, PART_COLUMN, Pairs
+from avsnn.datasets_manifest.split_rules import (
+    ColumnSplit,
+    GroupShareSplit,
+    GroupSplit,
+    Split,
+)
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
 
@@ -114,70 +121,6 @@ class FolderLayout(StrictModel):
         return self
 
 
-class ColumnSplit(StrictModel):
-    """A split that the publisher gave: a column of the table names the part of each clip."""
-
-    column: str = Field(description="Name of the column that holds train, val or test")
-    val_fraction: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the train part that is set aside for validation, in each class",
-    )
-    whole_recordings: bool = Field(
-        default=False,
-        description="Whether clips that share a recording stay together, so that train and val "
-        "share no recording",
-    )
-    keys: Pattern | None = Field(
-        default=None,
-        description="Regular expression of the keys of the clips in the split; other clips are in "
-        "no part. Unset takes all clips",
-    )
-
-
-class OrderSplit(StrictModel):
-    """A split by the order of keys: the first clips of each class are train, the rest are test.
-
-    The two parts may share groups, such as speakers or recordings.
-    """
-
-    first_train: float = Field(gt=0, lt=1, description="Share of each class that is train")
-    val_fraction: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the train part that is set aside for validation, in each class",
-    )
-
-
-class GroupSplit(StrictModel):
-    """A split without leaks: every group (speaker, recording) is in one part as a whole."""
-
-    val_groups: tuple[str, ...] = Field(description="Groups of the validation part")
-    test_groups: tuple[str, ...] = Field(description="Groups of the test part")
-
-
-class GroupShareSplit(StrictModel):
-    """A split without leaks that chooses the groups of each part by the shares of the classes.
-
-    Every group is in one part as a whole. The share of each class in each part is as near as
-    possible to the share that is asked for.
-    """
-
-    test_share: float = Field(gt=0, lt=1, description="Share of each class in the test part")
-    val_share: float = Field(gt=0, lt=1, description="Share of each class in the validation part")
-
-    @model_validator(mode="after")
-    def _require_a_train_part(self) -> "GroupShareSplit":
-        if self.test_share + self.val_share >= 1:
-            raise ValueError("test_share and val_share leave nothing to train on")
-        return self
-
-
-Split = ColumnSplit | OrderSplit | GroupSplit | GroupShareSplit
-
-
 class Twins(StrictModel):
     """A rule for clips that say the same thing, such as two takes of one sentence.
 
@@ -192,9 +135,11 @@ class Manifest(StrictModel):
     """The facts about one data set.
 
     A data set has a table, a layout or pairs. The table is a CSV file beside the YAML file with one
-    row per clip. The columns of the table are ``key``, ``label`` (index into ``classes``),
-    ``group``, every column that a split names, and ``_path``, ``_sha256`` and ``_bytes`` of
-    ``audio`` and of ``visual``. The checksum and the size are empty where nobody published them.
+    row per clip. The columns ``key``, ``label``, ``audio_path`` and ``visual_path`` are required,
+    and so is every column that a split names. A label is the name or the index of a class. The
+    column ``group`` may be absent; every clip then is a group of its own. ``_sha256`` and
+    ``_bytes`` of ``audio`` and of ``visual`` may be absent or empty where nobody published them.
+    Where both paths are the path of one video, the sound is the sound track of the video.
 
     Where nobody published a list of clips, ``layout`` says how the files lie in folders. avsnn
     then writes the table beside the data when avsnn first finds the files (:meth:`with_table`).
@@ -203,35 +148,65 @@ class Manifest(StrictModel):
     """
 
     name: str = Field(
-        pattern=r"^[a-z0-9-]+$", description="Name of the data set in commands, and of the YAML"
+        pattern=r"^[a-z0-9-]+$",
+        description="Name of the data set in commands, of small letters, digits and hyphens. The "
+        "YAML file has the same name",
+        examples=["my-clips"],
     )
-    title: str = Field(description="Title for people")
-    description: str = Field(description="What the clips are, how many there are, and the splits")
+    title: str = Field(description="Title for people", examples=["My clips"])
+    description: str = Field(
+        description="What the clips are, how many there are, and the splits, for people",
+        examples=["60 clips of two animals"],
+    )
     homepage: str | None = Field(default=None, description="Address of the publisher's page")
-    licence: str = Field(description="Licence of the data")
+    licence: str = Field(description="Licence of the data, for people", examples=["private"])
     visual: Literal["image", "video", "aedat2", "n-mnist"] = Field(
         description="What every visual file is: an image, a video, or the format of the recordings "
-        "of an event camera"
+        "of an event camera",
+        examples=["video"],
     )
     audio: Literal["sound", "n-tidigits", "shd"] = Field(
         default="sound",
-        description="What every audio file is: sound, or the format of the recordings of a cochlea",
+        description="What every audio file is: sound (a sound file, or a video with a sound "
+        "track), or the format of the recordings of a cochlea",
     )
     group: str = Field(
         description="What a group of clips has in common: speaker, actor, recording; 'none' where "
-        "clips have no groups"
+        "clips have no groups",
+        examples=["none"],
     )
     classes: Annotated[tuple[str, ...], AfterValidator(_require_distinct_names)] = Field(
-        min_length=2, description="Names of the classes, in the order of their labels"
+        min_length=2,
+        description="Names of the classes. The first class has label 0, the second label 1, and "
+        "so on",
+        examples=[["cat", "dog"]],
     )
     table: str | None = Field(
-        default=None, pattern=r"^[\w.-]+\.csv$", description="Name of the table beside the YAML"
+        default=None,
+        pattern=r"^[\w.-]+\.csv$",
+        description="Name of the CSV table beside the YAML, with one row per clip",
     )
     layout: FolderLayout | None = Field(
-        default=None, description="How the files lie in folders, where nobody published a table"
+        default=None,
+        description="How the files lie in folders, where nobody published a table. avsnn then "
+        "finds the clips in the folders",
     )
     pairs: Pairs | None = Field(
-        default=None, description="How recordings become clips, where nobody published a table"
+        default=None,
+        description="How recordings of two event sensors become clips, where nobody published a "
+        "table",
+    )
+    folder: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder on this machine that holds the files; absolute, or relative to the "
+        "folder of the YAML file; '~' is the home folder. The paths of the table are below this "
+        "folder. A data set has one of 'folder', 'sources', 'kaggle' and 'generated'",
+    )
+    take: Literal["link", "copy"] = Field(
+        default="link",
+        description="How 'prepare' takes the files of 'folder': as symbolic links, which need no "
+        "room on the disk, or as copies, which stay when the files change or go",
     )
     sources: tuple[Source, ...] = Field(
         default=(),
@@ -246,21 +221,42 @@ class Manifest(StrictModel):
     generated: bool = Field(
         default=False, description="Whether avsnn generates the files instead of a download"
     )
+    preset: str | None = Field(
+        default=None,
+        description="Preset that 'train' and 'reproduce' lay over the default settings where no "
+        "preset has the name of the data set, such as 'small' for a few hundred clips",
+    )
     known_bad: dict[str, str] = Field(
         default_factory=dict,
         description="Clips that are known to be bad, by key, each with the reason. Bad clips stay "
         "in the data set; where a bad clip fails, the failure names the reason",
     )
-    twins: Twins | None = Field(default=None, description="Which clips say the same thing")
-    default_split: str = Field(description="Split that avsnn uses where the user names none")
-    splits: dict[str, Split] = Field(description="Rule of each split, by the name of the split")
+    twins: Twins | None = Field(
+        default=None,
+        description="Which clips say the same thing, such as two takes of one sentence; "
+        "'datasets check' counts twins in different parts",
+    )
+    default_split: str = Field(
+        description="Split that avsnn uses where the user names none", examples=["random"]
+    )
+    splits: dict[str, Split] = Field(
+        description="Rule of each split, by the name of the split: which clips are train, val and "
+        "test",
+        examples=[{"random": {"test_share": 0.2, "val_share": 0.2}}],
+    )
 
     @model_validator(mode="after")
     def _require_consistent_facts(self) -> "Manifest":
         if self.default_split not in self.splits:
             raise ValueError(f"default_split {self.default_split!r} is not one of its splits")
-        if [bool(self.sources), self.kaggle is not None, self.generated].count(True) != 1:
-            raise ValueError("a data set is generated, or has sources, or is on Kaggle")
+        origins = [self.folder, self.sources, self.kaggle, self.generated]
+        if len([origin for origin in origins if origin]) != 1:
+            raise ValueError(
+                "a data set has one of folder, sources, kaggle and generated, which says where the "
+                "files are; for files on this machine, add the line 'folder: FOLDER'"
+            )
+        if self.take == "copy" and self.folder is None:
+            raise ValueError("take says how the files of folder are taken, and there is no folder")
         described = [self.table, self.layout, self.pairs]
         if len([one for one in described if one is not None]) != 1:
             raise ValueError("a data set has a table, a layout or pairs, and only one of the three")
@@ -318,7 +314,29 @@ class Manifest(StrictModel):
 
     def with_table(self, path: Path) -> "Manifest":
         """Return the same data set with the clips of a table that is not beside the YAML file."""
-        other = self.model_copy(update={"table": str(path.absolute())})
+        return self._with_places(table=str(path.absolute()))
+
+    def of_file(self, path: Path) -> "Manifest":
+        """Return the same data set with absolute paths of its table and of its folder.
+
+        Args:
+            path: the YAML file of a user. Where the file is a link, the table may be beside the
+                link or beside the file that the link leads to.
+        """
+        places = {}
+        if self.table is not None:
+            beside = path.with_name(self.table)
+            if not beside.exists() and path.is_symlink():
+                beside = path.resolve().with_name(self.table)
+            places["table"] = str(beside.absolute())
+        if self.folder is not None:
+            # `joinpath` drops the folder of the YAML file where `folder` is absolute.
+            folder = path.resolve().parent.joinpath(os.path.expanduser(self.folder))  # noqa: PTH111
+            places["folder"] = os.path.normpath(folder)
+        return self._with_places(**places)
+
+    def _with_places(self, **places: str) -> "Manifest":
+        other = self.model_copy(update=places)
         # `clips` is cached, and the copy has the cache of the old table.
         other.__dict__.pop("clips", None)
         return other
@@ -333,7 +351,9 @@ class Manifest(StrictModel):
         # `joinpath` drops the package folder when `table` is absolute.
         table = files(__package__).joinpath(str(self.table))
         if not table.is_file():
-            raise UserError(f"{self.name}.yaml: the table {self.table} is not beside it.")
+            raise UserError(
+                f"{self.name}.yaml: the table {self.table} is not beside it; move the table there."
+            )
         try:
             return table.read_bytes()
         except OSError as error:
@@ -352,10 +372,12 @@ class Manifest(StrictModel):
         clips = read_table(
             self.table_bytes,
             name=self.table,
-            class_count=len(self.classes),
+            classes=self.classes,
+            labels_are_numbers=self.layout is not None or self.pairs is not None,
             part_columns=[
                 rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)
             ],
+            needs_groups=any(isinstance(rule, GroupSplit) for rule in self.splits.values()),
             holds_recordings=self.has_events,
         )
         prefixes = tuple(source.prefix for source in self.sources)

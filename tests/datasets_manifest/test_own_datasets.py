@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.datasets_manifest import load, schema
-from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE, user_folder
 from avsnn.errors import UserError
 from tests.conftest import Command
 
@@ -60,6 +60,11 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], object], str]] = {
             (folder / "table.yaml").symlink_to("gone"),
         ),
         "table.yaml cannot be read: No such file",
+    ),
+    "another suffix": (
+        "table",
+        lambda folder: (folder / "table.yaml").rename(folder / "table.yml"),
+        r"call it table\.yaml",
     ),
     "not UTF-8": ("table", write(b"name: caf\xe9"), "is not YAML"),
     "empty": ("table", write(b""), "the whole file"),
@@ -167,3 +172,43 @@ def test_a_file_name_that_is_not_utf_8_is_listed(avsnn: Command, folder: Path) -
     done = avsnn("datasets")
     assert done.returncode == 0, done.stderr
     assert r"caf\udce9" in done.stdout
+
+
+def test_the_folder_of_the_user_is_always_searched_and_a_named_folder_comes_first(
+    avsnn: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(USER_FOLDER_VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert user_folder() == tmp_path / "config" / "avsnn" / "datasets"
+    shutil.copytree(folder, user_folder())
+    edit("table", "title: ", "title: Mine, ")(user_folder())
+    assert load("table").title.startswith("Mine, ")
+    titles = {
+        row["name"]: row.get("title")
+        for row in json.loads(avsnn("datasets", "--json", "--datasets", folder).stdout)
+    }
+    assert not titles["table"].startswith("Mine, ")
+    (folder / "table.yaml").unlink()
+    rows = json.loads(avsnn("datasets", "--json", "--datasets", folder).stdout)
+    assert any(row.get("title", "").startswith("Mine, ") for row in rows)
+
+
+def test_a_folder_that_is_not_there_is_said_in_one_sentence(avsnn: Command) -> None:
+    done = avsnn("status", "--datasets", "nowhere")
+    assert done.returncode == 2
+    assert "nowhere is not a folder; --datasets or the environment variable" in done.stderr
+
+
+def test_a_link_to_a_yaml_finds_the_table_and_the_folder_beside_the_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit("table", "sources:", "folder: clips\nold:")(folder)
+    text = (folder / "table.yaml").read_text()
+    start, end = text.index("old:"), text.index("default_split")
+    (folder / "table.yaml").write_text(text[:start] + text[end:])
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "table.yaml").symlink_to(folder / "table.yaml")
+    monkeypatch.setenv(USER_FOLDER_VARIABLE, str(links))
+    assert load("table").folder == str(folder / "clips")
+    assert len(load("table").clips) == 2

@@ -222,7 +222,7 @@ def test_a_missing_folder_of_the_user_is_refused_with_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(USER_FOLDER_VARIABLE, "/proc/nope")
-    with pytest.raises(UserError, match="AVSNN_DATASETS=/proc/nope is not a folder"):
+    with pytest.raises(UserError, match="/proc/nope is not a folder; --datasets or"):
         names()
 
 

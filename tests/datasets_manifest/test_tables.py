@@ -17,7 +17,7 @@ TABLE = f"{HEADER}\n{ROW}\nc1,1,Ana,val,good.wav,,12,plain.png,,34\n"
 
 
 def read(content: bytes) -> tuple[Clip, ...]:
-    return read_table(content, name="mine.csv", class_count=2, part_columns=["split"])
+    return read_table(content, name="mine.csv", classes=["cat", "dog"], part_columns=["split"])
 
 
 EXPECTED = read(TABLE.encode())
@@ -82,6 +82,62 @@ def test_a_table_that_cannot_be_read_is_refused_with_its_reason(
     assert str(error.value).startswith("mine.csv: ")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
+
+
+SHORT = "key,label,audio_path,visual_path\nc0,dog,a.mp4,a.mp4\nc1,cat,b.mp4,b.mp4\n"
+
+
+def test_names_of_classes_and_four_columns_are_enough() -> None:
+    clips = read_table(SHORT.encode(), name="mine.csv", classes=["cat", "dog"], part_columns=[])
+    assert [(clip.key, clip.label, clip.group) for clip in clips] == [
+        ("c0", 1, "c0"),
+        ("c1", 0, "c1"),
+    ]
+    assert all(clip.audio == clip.visual for clip in clips)
+    assert clips[0].audio.sha256 is clips[0].audio.size is None
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "expected"),
+    [
+        (["cat", "dog"], ["1", "0"], [1, 0]),
+        (["cat", "dog"], ["1", "cat"], [1, 0]),
+        (["1", "2"], ["1", "2"], [0, 1]),
+        (["1", "2"], ["0", "1"], [0, 1]),
+        (["1", "0"], ["1", "0"], [0, 1]),
+        (["caf\u00e9", "dog"], ["cafe\u0301", "dog"], [0, 1]),
+    ],
+)
+def test_a_label_is_the_name_of_a_class_or_its_number(
+    classes: list[str], labels: list[str], expected: list[int]
+) -> None:
+    table = SHORT.replace("c0,dog", f"c0,{labels[0]}").replace("c1,cat", f"c1,{labels[1]}")
+    clips = read_table(table.encode(), name="mine.csv", classes=classes, part_columns=[])
+    assert [clip.label for clip in clips] == expected
+
+
+def test_the_tables_that_avsnn_writes_hold_numbers_whatever_the_classes_are_called() -> None:
+    table = SHORT.replace("dog", "1").replace("cat", "2").encode()
+    of = {"name": "mine.csv", "classes": ["0", "2", "1"], "part_columns": []}
+    assert [clip.label for clip in read_table(table, **of)] == [2, 1]
+    assert [clip.label for clip in read_table(table, **of, labels_are_numbers=True)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part_of_message"),
+    [
+        ("c0,dog", "c0,dgo", r"clip c0: label dgo is no class; did you mean dog\?"),
+        ("visual_path", "visualpath", r"no column 'visual_path'; did you mean visualpath\?"),
+        ("c1", "c0", "key c0 occurs twice"),
+        ("c0,dog,a.mp4,a.mp4\nc1", "\u00e9,dog,a.mp4,a.mp4\ne\u0301", "key \u00e9 occurs twice"),
+    ],
+)
+def test_a_mistake_in_a_short_table_is_said_with_the_right_word(
+    old: str, new: str, part_of_message: str
+) -> None:
+    table = SHORT.replace(old, new).encode()
+    with pytest.raises(UserError, match=part_of_message):
+        read_table(table, name="mine.csv", classes=["cat", "dog"], part_columns=[])
 
 
 MANIFEST = """\

@@ -1,6 +1,7 @@
 """Folders as people have them: numbers that restart in every class, links, names of any bytes."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -201,4 +202,53 @@ def test_a_disk_that_fails_for_a_moment_is_no_failure_of_the_clip(
     sound.unlink()
     (tmp_path / "001.wav").rename(sound)
     assert avsnn(*PREPARE).returncode == 0
+    assert len(pairs(tmp_path)) == 6
+
+
+def test_classes_of_the_yaml_are_shown_against_the_folders(
+    avsnn: Command, source: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "own" / "mine.yaml"
+    manifest.write_text(manifest.read_text().replace("[a, b]", "[siren, car horn]"))
+    for kind in ("sound", "sight"):
+        (source / kind / "a").rename(source / kind / "sirens")
+        (source / kind / "b").rename(source / kind / "car_horn")
+    refused = avsnn(*PREPARE)
+    assert refused.returncode == 1
+    assert "12 of 12 inputs failed" in refused.stderr
+    assert "siren (sirens), car horn (car_horn)" in refused.stderr
+    assert "--max-failures" not in refused.stderr
+
+
+def test_a_folder_of_the_yaml_is_searched_and_both_spellings_of_a_name_are_one(
+    avsnn: Command, source: Path, tmp_path: Path
+) -> None:
+    nfc, nfd = "\u00e9", "e\u0301"
+    manifest = tmp_path / "own" / "mine.yaml"
+    text = manifest.read_text().replace("kaggle: nobody/nothing", "folder: ../source")
+    text = text.replace(r"(?P<group>\d+)", r"(?P<group>\w+)")
+    manifest.write_text(text.replace("[a, b]", f"[{nfc}, b]"))
+    (source / "sound" / "a").rename(source / "sound" / nfd)
+    (source / "sight" / "a").rename(source / "sight" / nfc)
+    # The sound of one clip and its picture have different spellings.
+    (source / "sound" / nfd / "001.wav").rename(source / "sound" / nfd / f"{nfd}.wav")
+    (source / "sight" / nfc / "001.png").rename(source / "sight" / nfc / f"{nfc}.png")
+    prepare = ("prepare", "mine", *ALONE)
+    done = avsnn(*prepare)
+    assert done.returncode == 0, done.stderr
+    assert pairs(tmp_path)[nfc] == (f"sound/{nfd}/{nfd}.wav", f"sight/{nfc}/{nfc}.png")
+    assert len(pairs(tmp_path)) == 6
+    picture = source / "sight" / "b" / "002.png"
+    assert (tmp_path / "data" / "mine" / "raw" / "sight" / "b" / "002.png").readlink() == picture
+
+    (source / "sight" / nfc / f"{nfd}.png").write_bytes(picture.read_bytes())
+    # A link has the time of its file, so the time alone does not tell of another sound.
+    sound = source / "sound" / "b" / "002.wav"
+    shutil.copyfile(sound.with_name("003.wav"), sound)
+    done = avsnn(*prepare, "--max-failures", "0.1")
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256(sound.read_bytes()).hexdigest()
+    assert (tmp_path / "data" / "mine" / "table" / "clips.csv").read_text().count(digest) == 2
+    spelled = {path: reason for path, reason in failures(tmp_path).items() if "spelling" in reason}
+    assert len(spelled) == 1
     assert len(pairs(tmp_path)) == 6

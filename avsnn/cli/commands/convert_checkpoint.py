@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avsnn.cli.options import Assignments, Root
+from avsnn.cli.options import Assignments, Datasets, Root
 
 AuthorsCheckpoint = Annotated[
     Path,
@@ -46,6 +46,7 @@ def convert_checkpoint_command(
     heads: Heads = None,
     assignments: Assignments = None,
     root: Root = Path("data"),
+    datasets: Datasets = None,
 ) -> None:
     """Convert a checkpoint of the authors' code into a run, or into a file of weights.
 

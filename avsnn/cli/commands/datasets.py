@@ -5,14 +5,17 @@ from pathlib import Path
 
 import typer
 
-from avsnn.cli.options import AsJson, Dataset, Root, SplitName
+from avsnn.cli.options import AsJson, Dataset, Datasets, Root, SplitName
 
 datasets_app = typer.Typer(suggest_commands=False)
 
 
 @datasets_app.callback(invoke_without_command=True)
 def datasets_command(
-    context: typer.Context, root: Root = Path("data"), as_json: AsJson = False
+    context: typer.Context,
+    root: Root = Path("data"),
+    as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """List all data sets: licence, size, clips, classes, splits, and what is prepared here."""
     if context.invoked_subcommand:
@@ -37,6 +40,7 @@ def check_command(
     split: SplitName = None,
     root: Root = Path("data"),
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Count what the parts of a split (train, val, test) share, such as speakers or files.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.completion import complete_run
-from avsnn.cli.options import AsJson, Device
+from avsnn.cli.options import AsJson, Datasets, Device
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
@@ -69,6 +69,7 @@ def evaluate_command(
     root: MovedRoot = None,
     device: Device = "auto",
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Measure the best checkpoint of each run on one part of the split, and write a report.
 

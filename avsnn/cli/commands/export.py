@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Run
+from avsnn.cli.options import AsJson, Datasets, Run
 
 Kind = Annotated[
     Literal["onnx", "torchscript", "safetensors", "nir", "huggingface"],
@@ -25,7 +25,13 @@ Target = Annotated[
 ]
 
 
-def export_command(run: Run, kind: Kind, out: Target = None, as_json: AsJson = False) -> None:
+def export_command(
+    run: Run,
+    kind: Kind,
+    out: Target = None,
+    as_json: AsJson = False,
+    datasets: Datasets = None,
+) -> None:
     """Write the best checkpoint of a run in a file format of another program.
 
     No data are needed. The exported network takes normalised inputs, as every file describes. onnx

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avsnn.cli.options import Dataset, Root, SplitName
+from avsnn.cli.options import Dataset, Datasets, Root, SplitName
 
 Key = Annotated[
     str | None,
@@ -28,6 +28,7 @@ def inspect_command(
     out: PictureFile = None,
     split: SplitName = None,
     root: Root = Path("data"),
+    datasets: Datasets = None,
 ) -> None:
     """Show one clip of a prepared data set as a picture.
 

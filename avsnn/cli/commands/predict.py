@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Device, Run
+from avsnn.cli.options import Datasets, Device, Run
 from avsnn.errors import RunError, UserError
 
 
@@ -59,6 +59,7 @@ def predict_command(
     out: OutFile = None,
     device: Device = "auto",
     workers: DecodingWorkers = None,
+    datasets: Datasets = None,
 ) -> None:
     """Answer for clips in files: which class, how confident, and the three best classes.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avsnn.cli.options import AsJson, Assignments, Dataset, PrepareWorkers, Root, Source
+from avsnn.cli.options import AsJson, Assignments, Dataset, Datasets, PrepareWorkers, Root, Source
 from avsnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def prepare_command(
     retry_failed: RetryFailed = False,
     dry_run: DryRun = False,
     explain: Explain = False,
+    datasets: Datasets = None,
 ) -> None:
     """Fetch a data set, decode the clips into shards, compute the caches that training reads.
 
@@ -167,6 +168,7 @@ def verify_command(
     dataset: Dataset,
     root: Root = Path("data"),
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Read every prepared file again and compare the file with the record of its content.
 
@@ -194,6 +196,7 @@ def repair_command(
     root: Root = Path("data"),
     source: Source = None,
     workers: PrepareWorkers = None,
+    datasets: Datasets = None,
 ) -> None:
     """Verify a data set, and make exactly the damaged files again, with the same bytes.
 

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from avsnn.cli.completion import complete_dataset, complete_table
-from avsnn.cli.options import AsJson, Assignments, Device, LoaderWorkers, Root, Runs, SaveEvery
+from avsnn.cli.options import (
+    AsJson,
+    Assignments,
+    Datasets,
+    Device,
+    LoaderWorkers,
+    Root,
+    Runs,
+    SaveEvery,
+)
 from avsnn.errors import RunError
 
 TableName = Annotated[
@@ -45,6 +54,7 @@ def reproduce_command(
     save_every: SaveEvery = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Train and evaluate every row of a published table; print measured and published figures.
 

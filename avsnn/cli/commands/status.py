@@ -2,21 +2,25 @@
 
 from pathlib import Path
 
-from avsnn.cli.options import AsJson, Root, Runs
+from avsnn.cli.options import AsJson, Datasets, Root, Runs
 from avsnn.errors import UserError
 
 DEFAULT_ROOT = Path("data")
 
 
 def status_command(
-    root: Root = DEFAULT_ROOT, runs: Runs = Path("runs"), as_json: AsJson = False
+    root: Root = DEFAULT_ROOT,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+    datasets: Datasets = None,
 ) -> None:
     """Show the stages of all data sets (sizes, failures) and all runs (epochs, accuracy)."""
     # Before the first prepare, the folder of the default does not exist, and that is no mistake.
     if root != DEFAULT_ROOT and not root.exists():
         raise UserError(
             f"there is no folder {root}, so no data set is prepared there; --root takes the folder "
-            f"that 'avsnn prepare' filled. avsnn finds data sets of your own by AVSNN_DATASETS."
+            "that 'avsnn prepare' filled. Data sets of your own are named with --datasets or "
+            "AVSNN_DATASETS."
         )
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.status import print_status

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.completion import complete_preset
-from avsnn.cli.options import Assignments, Dataset, Device, LoaderWorkers, Root, SaveEvery
+from avsnn.cli.options import Assignments, Dataset, Datasets, Device, LoaderWorkers, Root, SaveEvery
 
 Presets = Annotated[
     list[str] | None,
@@ -74,6 +74,7 @@ def train_command(
     save_every: SaveEvery = None,
     keep: Keep = 2,
     print_config: PrintConfig = False,
+    datasets: Datasets = None,
 ) -> None:
     """Train a network on a prepared data set.
 

@@ -54,10 +54,14 @@ def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
         duration = f"{cost.seconds:.0f} s"
         if cost.seconds >= 100:
             duration = f"{cost.seconds / 60:,.0f} min"
-        downloads = "if downloads reach 10 MB/s" if cost.sizes_known else "without the downloads"
+        downloads = (
+            ", if downloads reach 10 MB/s" if cost.sizes_known else ", without the downloads"
+        )
         if stages.manifest.generated:
-            downloads = "without generating the files"
-        out.print(f"Estimated time: {duration}, {downloads}.")
+            downloads = ", without generating the files"
+        elif stages.fetch.source is not None:
+            downloads = ""
+        out.print(f"Estimated time: {duration}{downloads}.")
 
 
 def print_reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:

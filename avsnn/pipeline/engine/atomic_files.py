@@ -58,7 +58,8 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     """Move a whole file to its final name, safe against power loss, and describe the file.
 
     Args:
-        source: the file under its temporary name.
+        source: the file under its temporary name, or a link to a file of the user, which becomes a
+            link under the final name.
         folder: where the file goes.
         name: final path of the file, relative to ``folder``.
     """
@@ -67,8 +68,10 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     if isinstance(target, UPath):
         return _upload(source, target, Output(name, source.stat().st_size, digest, mtime_ns=0))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
+    # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
+    if not source.is_symlink():
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
     source.replace(target)
     _sync_folder(target.parent)
     stat = target.stat()

@@ -84,7 +84,8 @@ def load_presets(
     """Return the presets that change the default settings, in the order in which they apply.
 
     Args:
-        dataset: name of the data set; a preset of this name comes first.
+        dataset: name of the data set; a preset of this name comes first. Where there is no such
+            preset, the preset comes first that the YAML of the data set names.
         names: the presets, by name or as files, that the user asks for.
         config: a file that holds all settings of a training, and takes the place of the preset of
             the data set.
@@ -93,11 +94,17 @@ def load_presets(
         UserError: there is no preset of such a name or no such data set, or a file holds no
             settings.
     """
-    own = load(dataset).name
+    known, manifest = preset_names(), load(dataset)
+    named = dataset if dataset in known else manifest.preset
     if config is not None:
         first = [_read_changes(config)]
+    elif named is None or named in known:
+        first = [load_preset(named)] if named else []
     else:
-        first = [load_preset(own)] if own in preset_names() else []
+        raise UserError(
+            f"{dataset}.yaml: preset: no preset is called {named!r}; {did_you_mean(named, known)}"
+            f"{there_are(named, known)}."
+        )
     return [*first, *(load_preset(name) for name in names)]
 
 
@@ -165,9 +172,10 @@ def _changes(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     """Return the values that differ from the usual values, as nested mappings."""
     changes: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and isinstance(usual[key], dict):
-            if below := _changes(value, usual[key]):
+        before = usual.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if below := _changes(value, before):
                 changes[key] = below
-        elif value != usual[key]:
+        elif key not in usual or value != before:
             changes[key] = value
     return changes

@@ -154,7 +154,7 @@ def _read_with_pyav(path: Path, reason: str) -> Samples:
     try:
         with open_container(path) as container:
             if not container.streams.audio:
-                raise NoSoundError("holds no sound")
+                raise NoSoundError("has no sound track")
             for stream in container.streams.audio:
                 if stream.codec_context is not None:
                     return _read_stream(container, stream)

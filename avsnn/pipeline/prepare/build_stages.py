@@ -74,10 +74,19 @@ class DatasetStages:
         return (self.index, self.extract, self.frames, self.audio)
 
 
-def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> DatasetStages:
+def build_stages(
+    dataset: str, request: PrepareRequest, *, root: Path, brings_files: bool = True
+) -> DatasetStages:
     """Build the stages and choose their folders; touch nothing.
 
     A data set without a published table has the clips that were discovered so far.
+
+    Args:
+        dataset: name of the data set.
+        request: what is asked for.
+        root: folder that holds the data sets.
+        brings_files: the stages may have to bring files, so the folder that the YAML of the data
+            set names must be there.
 
     Raises:
         UserError: there is no such data set, the source folder does not exist or is the wrong one,
@@ -86,6 +95,13 @@ def build_stages(dataset: str, request: PrepareRequest, *, root: Path) -> Datase
     manifest, source = load(dataset), request.source
     if source is not None and not source.is_dir():
         raise UserError(f"--source {source} is not a folder; give the one that holds the files.")
+    if source is None and manifest.folder is not None and brings_files:
+        source = Path(manifest.folder)
+        if not source.is_dir():
+            raise UserError(
+                f"{dataset}.yaml: folder: {source} is not a folder; mend the line, or give the "
+                "folder that holds the files as --source."
+            )
     folder = root / dataset
     store = folder if request.store is None else _open_store(request.store) / dataset
     state = folder / "state"
@@ -151,7 +167,8 @@ def build_as_requested(
     if request is None:
         raise not_prepared_error(root, dataset)
     source = source or (request.source if brings_files else None)
-    return build_stages(dataset, request.model_copy(update={"source": source}), root=root)
+    request = request.model_copy(update={"source": source})
+    return build_stages(dataset, request, root=root, brings_files=brings_files)
 
 
 def rebuild_with_source(stages: DatasetStages, source: Path | None) -> DatasetStages:

@@ -91,7 +91,7 @@ def estimate(stages: DatasetStages, *, workers: int | None) -> Estimate:
     """
     missing, work = missing_bytes(stages), _remaining_work(stages)
     cache = max(work.frames, work.audio)
-    download = 0.0 if stages.request.source else missing / BYTES_PER_S
+    download = 0.0 if stages.fetch.source else missing / BYTES_PER_S
     is_guessed = _has_file_of_unknown_size(stages)
     cores = usable_cores()
     busy = max(1, min(cores, cores if workers is None else workers))
@@ -207,7 +207,8 @@ def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
     sizes = {path: record.outputs[0].size for path, record in fetched.items() if record.outputs}
     files = stages.fetch.files.values()
     total = sum(sizes.get(file.path, file.size or UNKNOWN_FILE_BYTES) for file in files)
-    missing = missing_bytes(stages, unknown=UNKNOWN_FILE_BYTES)
+    # A link needs no room.
+    missing = 0 if stages.fetch.makes_links else missing_bytes(stages, unknown=UNKNOWN_FILE_BYTES)
     if stages.request.store is not None:
         return missing
     of_a_clip = total / max(1, _expected_clips(stages))

@@ -12,6 +12,7 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
+from avsnn.pipeline.prepare.stages.fetch import COPIED
 
 
 def failure_lines(summaries: list[StageSummary], known_bad: Mapping[str, str]) -> bytes:
@@ -70,6 +71,7 @@ def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepa
         notes=(
             *_notes_on_parts(stages, {f.key for s in summaries for f in s.failures}),
             *_notes_on_events(summaries),
+            *_notes_on_copies(summaries),
         ),
     )
 
@@ -91,6 +93,12 @@ def _notes_on_events(summaries: list[StageSummary]) -> tuple[str, ...]:
                 "count ends at 255; more steps lower the counts"
             )
     return tuple(notes)
+
+
+def _notes_on_copies(summaries: list[StageSummary]) -> tuple[str, ...]:
+    """Return a phrase on files that were copied, because the system could make no links."""
+    copied = sum(summary.tallies[COPIED] for summary in summaries)
+    return (f"{copied:,} files were copied, because no links can be made here",) if copied else ()
 
 
 def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:

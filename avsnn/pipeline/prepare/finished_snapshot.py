@@ -35,6 +35,9 @@ from avsnn.version import VERSION
 # such file and not two.
 SNAPSHOT = Path("state", "seal.json")
 
+# Size and time that stand for a file that is not there.
+ABSENT = (-1, 0)
+
 # The stages whose code decides what a plan is; `discover` has no snapshot.
 KINDS = (
     *(Fetch, Pair, Index, Extract),
@@ -111,8 +114,9 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         for stage, summary in zip(stages.in_order, summaries, strict=True)
         for output in summary.outputs
     }
-    # A file without a published checksum may be corrected in the source folder.
+    # A file without a published checksum may be corrected in the source folder, or may arrive.
     for path in stages.fetch.unverified_sources().values():
+        files[str(path)] = ABSENT
         if path.exists():
             stat = path.stat()
             files[str(path)] = (stat.st_size, stat.st_mtime_ns)
@@ -139,7 +143,7 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
             [(kind.__name__, kind.version) for kind in KINDS],
             # Words for people change no plan.
             manifest.model_dump(
-                mode="json", exclude={"title", "description", "homepage", "licence"}
+                mode="json", exclude={"title", "description", "homepage", "licence", "preset"}
             ),
             manifest.table and hashlib.sha256(manifest.table_bytes).hexdigest(),
             request.model_dump(mode="json"),
@@ -149,5 +153,8 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
 
 def _is_unchanged(folder: Path, name: str, size: int, mtime_ns: int) -> bool:
     # Text, because making a `pathlib` object costs more than the look at the file.
-    stat = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
+    try:
+        stat = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
+    except FileNotFoundError:
+        return (size, mtime_ns) == ABSENT
     return (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from avsnn.datasets_manifest.clips import KEY
+from avsnn.datasets_manifest.clips import KEY, composed
 from avsnn.datasets_manifest.schema import FolderLayout
 from avsnn.errors import UserError
+
+# Why a file is no clip whose folder is not called like a class.
+NO_CLASS = "is not in the folder of a class"
 
 
 class PairedFiles(NamedTuple):
@@ -35,8 +38,8 @@ def find_layout_folder(layout: FolderLayout, source: Path) -> Path:
         if (folder / layout.audio).is_dir() and (folder / layout.visual).is_dir():
             return folder
     raise UserError(
-        f"--source {source} holds no folders {layout.audio} and {layout.visual}; "
-        "give the folder that holds both."
+        f"{source} holds no folders {layout.audio} and {layout.visual}; give the folder that holds "
+        "both, as --source or as the folder of the YAML."
     )
 
 
@@ -114,7 +117,11 @@ def pair_files(
             continue
         folder, class_name, name = PurePosixPath(path).parts
         files = audio if folder == layout.audio else visual
-        files[class_name, PurePosixPath(name).stem] = path
+        clip = composed(class_name), composed(PurePosixPath(name).stem)
+        if clip in files:
+            reasons[path] = f"has the name of {files[clip]}, in another spelling of Unicode"
+            continue
+        files[clip] = path
     reasons |= {audio[clip]: "has no image" for clip in audio.keys() - visual.keys()}
     reasons |= {visual[clip]: "has no sound" for clip in visual.keys() - audio.keys()}
     pairs = {clip: (audio[clip], visual[clip]) for clip in sorted(audio.keys() & visual.keys())}
@@ -142,15 +149,16 @@ def read_path(layout: FolderLayout, classes: tuple[str, ...], path: str) -> tupl
     """
     folder, *between, name = PurePosixPath(path).parts
     suffix = layout.audio_suffix if folder == layout.audio else layout.visual_suffix
-    if len(between) != 1 or between[0] not in classes:
-        raise ValueError("is not in the folder of a class")
-    stem = name.removesuffix(suffix)
-    if stem == name:
+    names = [composed(name) for name in classes]
+    if len(between) != 1 or composed(between[0]) not in names:
+        raise ValueError(NO_CLASS)
+    stem = composed(name.removesuffix(suffix))
+    if stem == composed(name):
         raise ValueError(f"is not a {suffix} file")
     match = re.fullmatch(layout.stem, stem)
     if match is None or not KEY.fullmatch(stem):
         raise ValueError("has a name of another form than those of clips")
-    label = classes.index(between[0])
+    label = names.index(composed(between[0]))
     if match.groupdict().get("label", str(label)) != str(label):
         raise ValueError(f"is in the folder {between[0]}, but its name has another class")
     return label, match["group"] or ""

@@ -1,14 +1,13 @@
 """Runs the stages from discover to featurize: from a name to training's caches."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
-from avsnn.pipeline.engine.journal import Failure, StageSummary
+from avsnn.pipeline.engine.journal import StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
@@ -17,6 +16,7 @@ from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
 from avsnn.pipeline.prepare.estimate import estimate
+from avsnn.pipeline.prepare.failure_advice import failures_error
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.prepare.finished_snapshot import write_snapshot_of
 from avsnn.pipeline.prepare.generations import remove_earlier_generations
@@ -224,7 +224,7 @@ class _PrepareRun:
         allowed = self.stages.request.max_failures * summary.inputs
         if summary.failed <= allowed and (summary.written or not summary.inputs):
             return
-        raise self._failures_error(summary, summary.failures, summary.inputs, "inputs")
+        raise failures_error(self.stages, summary, summary.failures, summary.inputs, "inputs")
 
     def _require_few_broken_files(self, summary: StageSummary, files: Mapping[str, object]) -> None:
         """Refuse files of many recordings that cannot be read.
@@ -233,16 +233,4 @@ class _PrepareRun:
         """
         broken = [failure for failure in summary.failures if failure.path in files]
         if len(broken) > self.stages.request.max_failures * len(files):
-            raise self._failures_error(summary, broken, len(files), "files")
-
-    def _failures_error(
-        self, summary: StageSummary, failures: Sequence[Failure], inputs: int, what: str
-    ) -> RunError:
-        first = failures[0] if failures else None
-        share = math.ceil(100 * len(failures) / inputs) / 100
-        reason = f"first: {first.path or first.key} {first.reason}" if first else "all were skipped"
-        return RunError(
-            f"{self.stages.manifest.name}: {summary.stage}: {len(failures):,} of {inputs:,} {what} "
-            f"failed ({reason}). All reasons: {self.stages.folder / 'failures.jsonl'}. Mend them "
-            f"and add --retry-failed, or accept them with --max-failures {share:.2f}."
-        )
+            raise failures_error(self.stages, summary, broken, len(files), "files")

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 from avsnn.datasets_manifest import Clip, Manifest
 from avsnn.datasets_manifest.clips import NO_PART, PARTS
-from avsnn.datasets_manifest.schema import (
+from avsnn.datasets_manifest.split_rules import (
     ColumnSplit,
     GroupShareSplit,
     GroupSplit,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import Folder, Output, name_in, why_damaged
@@ -146,6 +147,9 @@ def _check_files(
 
 def _why_damaged(path: Folder, output: Output) -> str:
     reason = why_damaged(path, output, rehash=True)
+    if reason and isinstance(path, Path) and path.is_symlink():
+        change = "has changed since prepare" if path.exists() else "is gone"
+        return f"links to {path.readlink()}, which {change}"
     if reason and path.exists() and is_lfs_pointer(path):
         return "is a Git LFS pointer in place of the file"
     return reason

@@ -10,7 +10,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from avsnn.pipeline.media import audio
-from avsnn.pipeline.media.errors import MediaError
+from avsnn.pipeline.media.errors import MediaError, NoSoundError
+from tests.own_videos import CODECS, write_video
 
 Signal = NDArray[np.float64]
 
@@ -250,4 +251,26 @@ def test_a_sound_of_an_unknown_codec_is_refused(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.webm", "libopus", tone(), 16000)
     path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_NONE"))
     with pytest.raises(MediaError, match="holds no sound of a known codec"):
+        audio.transcode_to_flac(path)
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_the_sound_track_of_a_video_is_read_with_the_same_bytes_every_time(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    write_video(path, "cat", seconds=1.0)
+    flac, seconds, rate = audio.transcode_to_flac(path)
+    # A codec of whole packets may add a packet of silence.
+    assert 1 <= seconds < 1.2
+    assert audio.transcode_to_flac(path) == (flac, seconds, rate)
+    spectrum = np.abs(np.fft.rfft(audio.read(flac).samples[:rate]))
+    assert 350 <= np.argmax(spectrum) <= 500, "the pitch of the class, in Hz"
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_a_video_without_a_sound_track_says_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    write_video(path, "cat", seconds=0.5, sound=False)
+    with pytest.raises(NoSoundError, match="has no sound track"):
         audio.transcode_to_flac(path)

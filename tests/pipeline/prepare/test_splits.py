@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from avsnn.datasets_manifest import Manifest, load, names
 from avsnn.datasets_manifest.clips import COLUMNS, PARTS
-from avsnn.datasets_manifest.schema import GroupSplit
+from avsnn.datasets_manifest.split_rules import GroupSplit
 from avsnn.pipeline.formats.membership import hash_rank
 from avsnn.pipeline.prepare.splits import assign_parts, select
 

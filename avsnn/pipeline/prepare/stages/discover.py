@@ -139,7 +139,7 @@ class Discover(Stage):
             path, copy = self.source / file.path, copies / file.path
             try:
                 stat = path.stat()
-                if copy.exists():
+                if copy.exists() and not copy.is_symlink():
                     # Fetch gives a copy the time of its source.
                     is_as_before = stat.st_mtime_ns == copy.stat().st_mtime_ns
                 else:

@@ -1,7 +1,6 @@
 """1. Published files: downloaded, copied from a folder, or generated; then verified."""
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +9,21 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
+from avsnn.datasets_manifest.clips import composed
 from avsnn.datasets_manifest.schema import Source
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import Output, sha256
-from avsnn.pipeline.engine.journal import Failure
+from avsnn.pipeline.engine.journal import Failure, Record
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.transfer.download import PartialDownload, download, verify
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
 from avsnn.pipeline.transfer.http import Address, HttpClient
 from avsnn.pipeline.transfer.lfs import LfsServer
+from avsnn.pipeline.transfer.local_files import MISSING, find_file, take_file
 from avsnn.pipeline.transfer.unpack import unpack_one_file
+
+# What the tally counts: files that were copied, because the system could make no links.
+COPIED = "copied in place of a link"
 
 # Fetch stops asking a source that was unavailable for this number of files in a row, unless the
 # source is the last source that holds the file.
@@ -68,6 +72,11 @@ class Fetch(Stage):
         object.__setattr__(self, "download_sources", tuple(download_sources))
 
     @property
+    def makes_links(self) -> bool:
+        """Whether the files of the source folder become links and not copies."""
+        return self.manifest.folder is not None and self.manifest.take == "link"
+
+    @property
     def files(self) -> dict[str, MediaFile]:
         """The files that are wanted, by path; a file that several clips share is there once."""
         return self.manifest.files_of(self.clips)
@@ -91,17 +100,34 @@ class Fetch(Stage):
         ]
 
     def changed_sources(self) -> dict[str, str]:
-        """Return the files that differ from the copies, if nobody published a checksum.
+        """Return the files that must be brought again, because the source folder has changed.
 
         A file with a published checksum has one right content; another content is a failure.
         """
-        recorded = records(self)
-        found = {}
-        for path, published in self.unverified_sources().items():
-            record = recorded.get(path)
-            if record and record.outputs and _differs(published, record.outputs[0], path):
-                found[path] = f"{published} has changed"
-        return found
+        if self.source is None:
+            return {}
+        recorded, unverified = records(self), self.unverified_sources()
+        reasons = {
+            path: self._why_bring_again(file, record, unverified.get(path))
+            for path, file in self.files.items()
+            if (record := recorded.get(path))
+        }
+        return {path: reason for path, reason in reasons.items() if reason}
+
+    def _why_bring_again(self, file: MediaFile, record: Record, unverified: Path | None) -> str:
+        """Return why a file must be brought again; empty where its record holds."""
+        if any(failure.reason == MISSING for failure in record.failures):
+            place = self._place_of(file.published_path)
+            return f"{place} was missing before" if place.exists() else ""
+        if unverified and record.outputs and _differs(unverified, record.outputs[0], file.path):
+            return f"{unverified} has changed"
+        here = self.folder / file.path
+        if self.manifest.folder is not None and here.is_symlink():
+            if not self.makes_links:
+                return "is a link, and a copy is wanted"
+            if here.readlink() != self._place_of(file.path).absolute():
+                return "is a link to another folder"
+        return ""
 
     def unverified_sources(self) -> dict[str, Path]:
         """Return the files of the source folder whose content no checksum fixes.
@@ -113,9 +139,9 @@ class Fetch(Stage):
         found = {}
         for path, file in self.files.items():
             if self._is_unpacked_in_source(file):
-                found[path] = self.source / path
+                found[path] = self._place_of(path)
             elif not file.has_checksum:
-                found[path] = self.source / file.published_path
+                found[path] = self._place_of(file.published_path)
         return found
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
@@ -141,7 +167,8 @@ class Fetch(Stage):
             # A file of many recordings is no clip, so its name stands for a key.
             key = file.path if self.manifest.recording_files else clip.key
             return Outcome(failures=[Failure(self.name, key, str(error), file.path)])
-        return Outcome(written=1)
+        copied = self.makes_links and not file.packed_as and not target.is_symlink()
+        return Outcome(written=1, tallies={COPIED: 1} if copied else {})
 
     def partial(self, file: MediaFile) -> PartialDownload:
         """Return what has arrived of the download of a file so far."""
@@ -160,6 +187,11 @@ class Fetch(Stage):
         else:
             self._bring_from_here(clip, file, target)
 
+    def _place_of(self, path: str) -> Path:
+        """Return the place of a file in the source folder."""
+        assert self.source is not None  # noqa: S101 - narrows the type
+        return find_file(self.source, path)
+
     def _bring_from_server(self, file: MediaFile, target: Path) -> None:
         arrived = self._download(file)
         if not file.packed_as:
@@ -175,20 +207,20 @@ class Fetch(Stage):
 
     def _is_unpacked_in_source(self, file: MediaFile) -> bool:
         """Return whether the source folder holds a file, and not the archive that was published."""
-        if not file.packed_as or self.source is None or (self.source / file.packed_as).exists():
+        if not file.packed_as or self.source is None or self._place_of(file.packed_as).exists():
             return False
-        return (self.source / file.path).exists()
+        return self._place_of(file.path).exists()
 
     def _bring_from_here(self, clip: Clip, file: MediaFile, target: Path) -> None:
-        """Copy or generate the published bytes, and verify those that have a checksum."""
+        """Link, copy or generate the published bytes, and verify those that have a checksum."""
         if self.source is None:
             self._generate(clip, file, target)
         elif self._is_unpacked_in_source(file):
             # The published checksum is the checksum of the archive.
-            _copy(self.source / file.path, target)
+            take_file(self._place_of(file.path), target, link=self.makes_links)
             file = MediaFile(file.path, None, None)
         else:
-            _copy(self.source / file.published_path, target)
+            take_file(self._place_of(file.published_path), target, link=self.makes_links)
         verify(file, target, sha256(target))
         self.partial(file).discard()
 
@@ -286,18 +318,6 @@ class DownloadSource:
         return Address(f"{self._source.url}{rest}", {}, self._source.insecure)
 
 
-def _copy(found: Path, target: Path) -> None:
-    try:
-        if not found.is_file():
-            raise TransferError("is missing from the source folder")
-        shutil.copyfile(found, target)
-        # The copy keeps the time of the file, so that a file that is corrected later is noticed.
-        stat = found.stat()
-        os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    except PermissionError as error:
-        raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
-
-
 def _differs(published: Path, copy: Output, path: str) -> bool:
     """Return whether a file of the source folder is there, and is not the one that was brought.
 
@@ -311,7 +331,7 @@ def _differs(published: Path, copy: Output, path: str) -> bool:
     """
     try:
         stat = published.stat()
-        if published.name != PurePosixPath(path).name:
+        if composed(published.name) != composed(PurePosixPath(path).name):
             return stat.st_mtime_ns != copy.mtime_ns
         if (stat.st_size, stat.st_mtime_ns) == (copy.size, copy.mtime_ns):
             return False

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Manifest
-from avsnn.datasets_manifest.schema import Split
+from avsnn.datasets_manifest.split_rules import Split
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.formats.clips_jsonl import IndexRow

@@ -1,0 +1,95 @@
+"""Files in a folder on this machine: found under each spelling of a name, then linked or copied."""
+
+import os
+import shutil
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from avsnn.pipeline.transfer.errors import TransferError
+
+MISSING = "is missing from the source folder"
+
+# Number of bytes that the system copies with one call.
+COPY_BYTES = 2**30
+
+
+def find_file(folder: Path, path: str) -> Path:
+    """Return where a file is, also if the disk spells a name in the other normal form of Unicode.
+
+    A name with accents has two spellings, NFC and NFD, and copying a folder between systems may
+    change the spelling. The spelling of ``path`` comes first.
+
+    Args:
+        folder: the folder that is searched.
+        path: path of the file below the folder.
+
+    Returns:
+        the path as written where there is no such file.
+    """
+    if path.isascii():
+        return folder / path
+    place = folder
+    for name in PurePosixPath(path).parts:
+        spellings = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+        there = (place / spelling for spelling in spellings if os.path.lexists(place / spelling))
+        place = next(there, place / name)
+    return place
+
+
+def take_file(found: Path, target: Path, *, link: bool) -> None:
+    """Make ``target`` a symbolic link to a file, or a copy of the file.
+
+    The file itself is never written to. A system without links gets a copy.
+
+    Args:
+        found: the file.
+        target: the path of the link or of the copy; nothing is there yet.
+        link: whether a link is wanted.
+
+    Raises:
+        TransferError: the file is missing, or nobody may read the file.
+    """
+    try:
+        if not found.is_file():
+            raise TransferError(MISSING)
+        if link:
+            with found.open("rb"):
+                # A file that nobody may read must fail here and not in a later stage.
+                pass
+        if not link or not _link(found, target):
+            _copy(found, target)
+    except PermissionError as error:
+        raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
+
+
+def _link(found: Path, target: Path) -> bool:
+    """Make a symbolic link; return whether the system has links."""
+    try:
+        target.symlink_to(found.absolute())
+    except (OSError, NotImplementedError):
+        return False
+    return True
+
+
+def _copy(found: Path, target: Path) -> None:
+    """Copy a file; the copy shares the blocks of the file where the file system can do that."""
+    if not _copy_in_system(found, target):
+        shutil.copyfile(found, target)
+    # The copy keeps the time of the file, so that a file that is corrected later is noticed.
+    stat = found.stat()
+    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _copy_in_system(found: Path, target: Path) -> bool:
+    """Let the system copy a file, which shares blocks on Btrfs, XFS and NFS; return the success."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    with found.open("rb") as source, target.open("wb") as copy:
+        size = os.fstat(source.fileno()).st_size
+        try:
+            while os.copy_file_range(source.fileno(), copy.fileno(), COPY_BYTES):
+                pass
+        except OSError:
+            # Many file systems, and two different ones, refuse; an ordinary copy tells real faults.
+            return False
+        return os.fstat(copy.fileno()).st_size == size
