@@ -28,7 +28,7 @@ def complete_preset(incomplete: str) -> list[str]:
 
 def complete_table(incomplete: str) -> list[str]:
     """Return the names of published tables that begin with a text."""
-    from avsnn.pipeline.experiments.tables import table_names
+    from avsnn.pipeline.experiments.read_table import table_names
 
     return _that_begin(table_names(), incomplete)
 

@@ -77,6 +77,16 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Device to compute on. With auto, a GPU if there is one."),
 ]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        envvar="AVSNN_PLUGIN",
+        help="Python file of your own with fusion methods, which avsnn runs; repeat --plugin for "
+        "more.",
+    ),
+]
 SaveEvery = Annotated[
     int | None,
     typer.Option(

@@ -1,8 +1,9 @@
 """Fusion methods: how the audio and the visual stream of tokens meet.
 
 Every fusion method is a ``Fusion``: its ``forward`` takes the tokens of both modalities,
-``[T, B, C, N]`` each, and returns ``Fused``. A new method is one class in this file and one line in
-``methods.py``. The methods are S-CMRL and the methods that arXiv 2502.12488 compares with S-CMRL.
+``[T, B, C, N]`` each, and returns ``Fused``. A new method is one class and one line: in a file of
+the user (docs/add-a-fusion-method.md), or here and in ``methods.py``. The methods are S-CMRL and
+the methods that arXiv 2502.12488 compares with S-CMRL.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Fusion(nn.Module, ABC):
 
     #: Whether the semantic alignment loss can align the residuals.
     can_align: ClassVar[bool] = False
+    #: Whether the method reads ``settings.options``, the settings that only this method has.
+    takes_options: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

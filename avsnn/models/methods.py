@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,19 +10,19 @@ from avsnn.models import builders
 from avsnn.models.fusion import (
     CrossModalResidual,
     CurrentIntegration,
+    Fusion,
     NoFusion,
     SpikingCrossAttention,
     WeightAttention,
 )
 from avsnn.models.patch_split import PATCH_SPLITS, PatchSplit
 from avsnn.models.readout import READOUTS, ConcatReadout, StreamReadout, SumReadout
-from avsnn.models.registry import METHODS
+from avsnn.models.registry import METHODS, MethodError
 from avsnn.models.spikformer import AudioSpikformer, AudioVisualSpikformer, VisualSpikformer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from avsnn.models.fusion import Fusion
     from avsnn.models.registry import Sizes
     from avsnn.models.settings import ModelSettings
 
@@ -44,15 +45,47 @@ class TwoStreams:
     Attributes:
         fusion: class of the fusion method.
         readout: class of the readout; None if the ``fuse`` setting chooses the readout.
+
+    Raises:
+        MethodError: ``fusion`` is no class of a fusion method, or lacks a part of a fusion method.
     """
 
     fusion: type[Fusion]
     readout: type[SumReadout] | type[ConcatReadout] | type[StreamReadout] | None = None
 
+    def __post_init__(self) -> None:
+        fusion = self.fusion
+        if not isinstance(fusion, type) or not issubclass(fusion, Fusion):
+            raise MethodError(
+                f"TwoStreams takes a class that inherits from avsnn.models.fusion.Fusion, not "
+                f"{fusion!r}"
+            )
+        if missing := sorted(fusion.__abstractmethods__):
+            raise MethodError(
+                f"the class {fusion.__name__} has no method {' and no '.join(missing)}"
+            )
+        try:
+            inspect.signature(fusion.from_settings).bind(None, tokens=None)
+        except TypeError as error:
+            raise MethodError(
+                f"{fusion.__name__}.from_settings must take (cls, settings, *, tokens): {error}"
+            ) from None
+        try:
+            inspect.signature(fusion.forward).bind(None, None, None)
+        except TypeError as error:
+            raise MethodError(
+                f"{fusion.__name__}.forward must take (self, audio, visual): {error}"
+            ) from None
+
     @property
     def can_align(self) -> bool:
         """Whether the fusion method gives residuals that can be aligned."""
         return self.fusion.can_align
+
+    @property
+    def takes_options(self) -> bool:
+        """Whether the fusion method reads the ``options`` of the settings."""
+        return self.fusion.takes_options
 
     @property
     def chooses_readout(self) -> bool:
@@ -82,12 +115,14 @@ class OneStream:
         spikformer: class of the network.
         channels_of: field of ``Sizes`` that holds the channels of the image that the network reads.
         can_align: false, because one stream has no cross-modal residual.
+        takes_options: false, because a uni-modal network has no fusion method.
         chooses_readout: false, because there is no second stream to join.
     """
 
     spikformer: type[AudioSpikformer] | type[VisualSpikformer]
     channels_of: str
     can_align: bool = False
+    takes_options: bool = False
     chooses_readout: bool = False
 
     def network(self, settings: ModelSettings, sizes: Sizes) -> nn.Module:
@@ -114,3 +149,4 @@ METHODS.update(
         "cmci": TwoStreams(CurrentIntegration, StreamReadout),
     }
 )
+METHODS.protect()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
 
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.registry import METHODS
 from avsnn.pydantic_base import StrictModel
 from avsnn.suggestions import did_you_mean, there_are
+
+# YAML takes 1e-3 for text, so text that is a number becomes the number.
+Option = Annotated[StrictBool | StrictInt | float | str, Field(union_mode="left_to_right")]
 
 
 class ModelSettings(StrictModel):
@@ -107,6 +110,11 @@ class ModelSettings(StrictModel):
         default=False,
         description="Batch norm before the alignment neurons. The published network has none there",
     )
+    options: dict[str, Option] = Field(
+        default={},
+        description="Settings that only this method has, by name, for a method of your own "
+        "(docs/add-a-fusion-method.md)",
+    )
 
     @field_validator("method")
     @classmethod
@@ -144,6 +152,8 @@ def check_settings(settings: ModelSettings) -> None:
             f"Method '{settings.method}' has no cross-modal residuals to align "
             "(set alignment to false)."
         )
+    if settings.options and not method.takes_options:
+        raise ValueError(f"Method '{settings.method}' has no options (leave options empty).")
     if settings.fuse != "add" and not method.chooses_readout:
         raise ValueError(
             f"Method '{settings.method}' joins its streams in its own way (leave fuse at 'add')."

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
+from avsnn.models.fusion import Fused
 from avsnn.models.layers import published_linear
 from avsnn.models.readout import token_and_time_mean
+from avsnn.models.registry import MethodError
 from avsnn.models.token_layout import token_mean
 
 if TYPE_CHECKING:
     from avsnn.models.attention import SpikingAttention
-    from avsnn.models.fusion import Fused, Fusion
+    from avsnn.models.fusion import Fusion
     from avsnn.models.layers import SpikingMLP
     from avsnn.models.patch_split import PatchSplit
     from avsnn.models.readout import Scores
@@ -43,6 +45,34 @@ class Output(NamedTuple):
 
 def _token_mean(features: Tensor | None) -> Tensor | None:
     return None if features is None else token_mean(features)
+
+
+def _require_streams(fusion: Fusion, fused: object, tokens: Tensor) -> None:
+    """Refuse what a fusion method returned, unless every stream has the shape of the tokens.
+
+    Raises:
+        MethodError: the result is no ``Fused``, or a stream has another shape.
+    """
+    if isinstance(fused, Fused):
+        found = next(
+            (
+                f"a stream {name} of {list(stream.shape)}"
+                for name, stream in zip(Fused._fields, fused, strict=True)
+                if stream is not None and stream.shape != tokens.shape
+            ),
+            "",
+        )
+    else:
+        found = f"a {type(fused).__name__}"
+    if found:
+        kind = type(fusion)
+        code = getattr(kind.forward, "__code__", None)
+        place = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
+        raise MethodError(
+            f"{place}{kind.__name__}.forward must return Fused(audio=..., visual=...) with "
+            f"streams of the shape of its inputs, [T, B, C, N] = {list(tokens.shape)}, and "
+            f"returned {found}"
+        )
 
 
 class AudioVisualSpikformer(nn.Module):
@@ -92,7 +122,8 @@ class AudioVisualSpikformer(nn.Module):
 
         Raises:
             ValueError: an input is missing, the two inputs differ in the number of clips or of
-                tokens, or the patch split refuses a shape.
+                tokens, the patch split refuses a shape, or the fusion method returns other shapes
+                than those of its inputs.
         """
         if audio is None or visual is None:
             raise ValueError("This network needs both an audio and a visual input.")
@@ -104,6 +135,7 @@ class AudioVisualSpikformer(nn.Module):
                 f"{a.shape[1]} x {a.shape[3]} and {v.shape[1]} x {v.shape[3]}."
             )
         fused: Fused = self.fusion(a, v)
+        _require_streams(self.fusion, fused, a)
         scores: Scores = self.readout(
             fused.audio + self.audio_mlp(fused.audio),
             fused.visual + self.visual_mlp(fused.visual),

@@ -1,5 +1,6 @@
 """Does what the pages tell a reader to do, and compares what the pages say with the code."""
 
+import json
 import re
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from avsnn.models.energy import count_operations
 from avsnn.models.methods import METHODS
 from avsnn.models.zoo import ModelSettings, build
 from tests.conftest import PROJECT, Command
+from tests.plugin_file import forgotten_plugins, write_plugin
 
 PAGES = [
     "README.md",
@@ -32,6 +35,7 @@ PAGES = [
     "docs/evaluate.md",
     "docs/events.md",
     "docs/predict.md",
+    "docs/sweeps.md",
     "docs/insight.md",
 ]
 
@@ -43,27 +47,43 @@ def code_blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
 
 
-def test_the_fusion_method_of_the_page_trains_with_the_command(
-    small_demo: Path, tmp_path: Path
+def test_the_page_on_fusion_methods_works_from_the_first_line_to_the_last(
+    avsnn: Command, small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = "docs/add-a-fusion-method.md"
-    (shell,) = code_blocks(page, "sh")
-    words = [*shlex.split(shell), *TINY, "--root", str(small_demo), "--run", "r"]
-    program = [
-        *code_blocks(page, "python"),
-        f"import sys; sys.argv = {words!r}",
-        "from avsnn.cli.main import main; main()",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(program)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+    write_plugin(tmp_path / "my_fusion.py")
+    (tmp_path / "data").symlink_to(small_demo)
+    for line in "".join(code_blocks(page, "sh")).splitlines():
+        words = shlex.split(line)
+        if words[0] == "export":
+            monkeypatch.setenv(*words[1].split("="))
+            continue
+        done = avsnn(*words[1:], *(TINY if words[1] == "train" else []))
+        assert done.returncode == 0, done.stderr
+    assert "McNemar" in (tmp_path / "report.html").read_text()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    with forgotten_plugins():
+        exec(code_blocks(page, "python")[1], found)  # noqa: S102 - the page says to run this
+        assert type(found["run"].network.fusion).__name__ == "MeanExchange"
+    assert found["network"].fusion.share[0].item() == pytest.approx(0.1)
+
+
+def test_the_page_on_fusion_methods_shows_the_sentence_of_a_mistake(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    write_plugin(
+        tmp_path / "my_fusion.py",
+        old="audio + self.share * visual.mean(dim=3, keepdim=True)",
+        new="audio.mean(dim=3)",
     )
-    assert done.returncode == 0, done.stderr
-    assert "mean-exchange with" in done.stderr
-    assert (tmp_path / "r" / "checkpoints" / "best.safetensors").exists()
+    words = ["--plugin", "my_fusion.py", "--set", "model.method=mean-exchange"]
+    done = avsnn("train", "demo", *words, "--root", small_demo)
+    assert done.returncode == 2
+    sentence = done.stderr.removeprefix("avsnn: ").strip().removesuffix(".")
+    page = " ".join((PROJECT / "docs/add-a-fusion-method.md").read_text().split())
+    assert sentence in page
 
 
 def test_the_code_of_the_page_on_python_runs(
@@ -100,6 +120,38 @@ def test_the_programs_of_the_export_page_load_what_the_command_wrote(
     for block in code_blocks("docs/export.md", "python"):
         program += block + "\nassert 'logits' not in dir() or logits.shape == (2, 6)\n"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_the_commands_of_the_page_on_sweeps_fill_their_tables(
+    avsnn: Command, small_demo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").symlink_to(small_demo)
+    table, _ = code_blocks("docs/sweeps.md", "yaml")
+    (tmp_path / "own.yaml").write_text(table)
+    for line in "".join(code_blocks("docs/sweeps.md", "sh")).splitlines():
+        # Another test trains in child processes, whose start takes longer than these trainings.
+        command, _, target = line.replace("--jobs 2", "--jobs 1").partition(" > ")
+        if command == "sh runs.sh":
+            emitted = (tmp_path / "runs.sh").read_text().splitlines()
+            commands = [part for words in emitted for part in words.split(" && ")]
+            # The first table has trained the row s-cmrl with seed 2 already.
+            assert len(commands) == 2 * 2
+        else:
+            commands = [shlex.join([*shlex.split(command), *TINY])]
+        for words in commands:
+            done = avsnn(*shlex.split(words)[1:])
+            assert done.returncode == 0, done.stderr
+        if target:
+            (tmp_path / target).write_text(done.stdout)
+    # The last command found what the emitted commands had trained.
+    assert done.stderr == ""
+    found = json.loads((tmp_path / "runs" / "tables" / "own-demo.json").read_text())["lines"]
+    assert [line["name"] for line in found] == ["s-cmrl", "no residual", "half"]
+    for line in found:
+        report = json.loads((tmp_path / line["runs"]["2"] / "report" / "test.json").read_text())
+        assert line["top1"]["2"] == 100 * report["top1"]
+        # One small epoch teaches nothing.
+        assert line["at_chance"] == [2]
 
 
 def test_the_extra_export_brings_every_package_that_the_export_page_imports() -> None:

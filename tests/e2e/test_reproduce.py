@@ -21,11 +21,11 @@ def test_a_table_killed_twice_is_completed_and_then_stays_unchanged(
     planned = avsnn(*words, "--dry-run")
     assert planned.stdout.count("0 of 1 epochs") == 6
     assert not (tmp_path / "runs").exists()
-    for sentence in ("[2 of 6]", "[3 of 5]"):
+    for sentence in ("row temporal, seed 1 (2 of 6)", "row spatial, aligned, seed 1 (3 of 5)"):
         kill_when_it_says(warm, words, sentence, tmp_path)
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr
-    assert "[1 of 3] " in done.stderr
+    assert "row spatial, aligned, seed 1 (1 of 3)" in done.stderr
     table = json.loads((tmp_path / "runs" / "tables" / "attention-demo.json").read_text())
     assert [line["preset"] for line in table["lines"]] == [
         *("spatial-unaligned", "temporal-unaligned", "unaligned"),
@@ -39,7 +39,7 @@ def test_a_table_killed_twice_is_completed_and_then_stays_unchanged(
     assert page.count("\n|") == 8
     assert "epoch chosen on val" in page
     again = avsnn(*words, "--json")
-    assert "[1 of" not in again.stderr
+    assert "(1 of" not in again.stderr
     assert json.loads(again.stdout) == table
 
 
@@ -55,6 +55,10 @@ def test_a_dry_run_names_the_published_choice_of_the_epoch_and_counts_the_runs(
 def test_wrong_arguments_end_with_one_sentence(avsnn: Command, small_demo: Path) -> None:
     for words, sentence in (
         (["everything"], "there is no table 'everything'; there are: alpha, attention, methods"),
+        (["method"], "did you mean methods?"),
+        ([], "Give the name of a published table (alpha, attention, methods, snr, temperature)"),
+        (["methods", "--rows", "s-crml"], "has no row 's-crml'; did you mean S-CMRL?"),
+        (["methods", "--preset", "helthy"], "did you mean healthy?"),
         (["alpha", "--seeds", "1,x"], "--seeds '1,x' is not a list of different numbers"),
         (["alpha", "--seeds", "1, 01"], "--seeds '1, 01' is not a list of different numbers"),
         (["alpha", "--dataset", "crema-d"], "crema-d is not prepared"),
@@ -114,12 +118,12 @@ def test_sigterm_ends_reproduce_with_exit_code_75_and_the_same_command_goes_on(
     words[1] = "snr"
     process = warm.start(words, tmp_path)
     for line in process.stderr:
-        if line.startswith("[2 of 4]"):
+        if "(2 of 4)" in line:
             os.kill(process.pid, signal.SIGTERM)
             break
     said = process.stderr.read()
     assert process.wait() == 75, said
     assert "avsnn: told to end; " in said.splitlines()[-1]
-    assert "[4 of 4]" not in said
+    assert "(4 of 4)" not in said
     done = avsnn(*words)
     assert done.returncode == 0, done.stderr

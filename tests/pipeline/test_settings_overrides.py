@@ -140,7 +140,10 @@ def test_numbers_of_prepare_that_are_not_finite_or_absurd_are_refused(key: str, 
 
 
 def test_the_defaults_and_their_json_are_the_published_values() -> None:
-    assert fingerprint(TrainSettings().model_dump(mode="json")) == TRAIN_DEFAULTS
+    facts = TrainSettings().model_dump(mode="json")
+    # No published method has options; the setting came later than the recorded fingerprint.
+    assert facts["model"].pop("options") == {}
+    assert fingerprint(facts) == TRAIN_DEFAULTS
     assert fingerprint(PrepareSettings().model_dump(mode="json")) == PREPARE_DEFAULTS
 
 

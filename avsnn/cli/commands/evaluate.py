@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.completion import complete_run
-from avsnn.cli.options import AsJson, Datasets, Device
+from avsnn.cli.options import AsJson, Datasets, Device, Plugins
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
@@ -68,6 +68,7 @@ def evaluate_command(
     page: Page = None,
     root: MovedRoot = None,
     device: Device = "auto",
+    plugins: Plugins = None,
     as_json: AsJson = False,
     datasets: Datasets = None,
 ) -> None:
@@ -87,6 +88,7 @@ def evaluate_command(
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.report.page import write_report
     from avsnn.pipeline.report.place import choose_place
+    from avsnn.pipeline.runs.plugin import load_plugins
 
     if part and old_part and part != old_part:
         raise UserError(
@@ -94,6 +96,7 @@ def evaluate_command(
             "so give --part alone."
         )
     target = choose_place(page, runs)
+    load_plugins(plugins or ())
     progress, place = make_progress(), choose_device(device)
     results = [
         evaluate(

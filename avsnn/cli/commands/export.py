@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Datasets, Run
+from avsnn.cli.options import AsJson, Datasets, Plugins, Run
 
 Kind = Annotated[
     Literal["onnx", "torchscript", "safetensors", "nir", "huggingface"],
@@ -29,6 +29,7 @@ def export_command(
     run: Run,
     kind: Kind,
     out: Target = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
     datasets: Datasets = None,
 ) -> None:
@@ -41,7 +42,9 @@ def export_command(
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.export import print_export
     from avsnn.pipeline.export.export import export
+    from avsnn.pipeline.runs.plugin import load_plugins
 
+    load_plugins(plugins or ())
     written = export(run, kind=kind, out=out)
     if as_json:
         print_json(

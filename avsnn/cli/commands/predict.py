@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Datasets, Device, Run
+from avsnn.cli.options import Datasets, Device, Plugins, Run
 from avsnn.errors import RunError, UserError
 
 
@@ -59,6 +59,7 @@ def predict_command(
     out: OutFile = None,
     device: Device = "auto",
     workers: DecodingWorkers = None,
+    plugins: Plugins = None,
     datasets: Datasets = None,
 ) -> None:
     """Answer for clips in files: which class, how confident, and the three best classes.
@@ -82,8 +83,10 @@ def predict_command(
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.prediction.predict import predict_files
+    from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.stored_run import StoredRun
 
+    load_plugins(plugins or ())
     predictions = predict_files(
         StoredRun(run),
         clips,

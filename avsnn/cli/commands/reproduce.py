@@ -1,28 +1,35 @@
 """The command `reproduce`."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from avsnn.cli.completion import complete_dataset, complete_table
+from avsnn.cli.completion import complete_dataset, complete_preset, complete_table
 from avsnn.cli.options import (
     AsJson,
     Assignments,
     Datasets,
     Device,
     LoaderWorkers,
+    Plugins,
     Root,
     Runs,
     SaveEvery,
 )
 from avsnn.errors import RunError
 
+if TYPE_CHECKING:
+    from avsnn.pipeline.experiments.tables import ReproducedTable
+
 TableName = Annotated[
-    str,
+    str | None,
     typer.Argument(
         autocompletion=complete_table,
-        help="Name of a table: methods, attention, alpha, temperature or snr.",
+        help="Name of a published table (methods, attention, alpha, temperature or snr), or a "
+        "YAML file with a table of your own.",
+        show_default=False,
     ),
 ]
 TrainingData = Annotated[
@@ -37,68 +44,116 @@ TrainingData = Annotated[
 Seeds = Annotated[
     str, typer.Option(metavar="N,N,…", help="Seeds; every row is trained once with every seed.")
 ]
+RowNames = Annotated[
+    str | None,
+    typer.Option(
+        "--rows",
+        metavar="ROW,ROW,…",
+        help="Rows to train, by their names or their presets; by default all rows.",
+    ),
+]
+Presets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        autocompletion=complete_preset,
+        help="Preset, or YAML file with settings, to lay under every row; repeat --preset for "
+        "more.",
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of trainings at the same time, each in a process of its own that writes to "
+        "RUN/log.txt. The trainings share the cores, and take turns with several GPUs.",
+    ),
+]
+Emit = Annotated[
+    Literal["commands", "slurm"] | None,
+    typer.Option(
+        "--emit",
+        help="Train nothing: print the missing runs as commands, one line for each run, or as a "
+        "job array for Slurm's sbatch.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the table with the finished runs, and do nothing.")
 ]
 
 
 def reproduce_command(
-    table: TableName,
+    table: TableName = None,
     dataset: TrainingData = "crema-d",
+    rows: RowNames = None,
     seeds: Seeds = "42,47,1024",
+    presets: Presets = None,
     assignments: Assignments = None,
     root: Root = Path("data"),
     runs: Runs = Path("runs"),
+    jobs: Jobs = 1,
     device: Device = "auto",
     workers: LoaderWorkers = 0,
     save_every: SaveEvery = None,
+    form: Emit = None,
     dry_run: DryRun = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
     datasets: Datasets = None,
 ) -> None:
-    """Train and evaluate every row of a published table; print measured and published figures.
+    """Train and evaluate every row of a table with every seed; print the table.
 
-    Every row is a preset, and every row is run with every seed. reproduce skips finished runs,
-    continues interrupted runs and starts missing runs. reproduce names a run that cannot be read or
-    does not succeed, goes on with the other runs, and ends with exit code 1. --set changes a
-    setting of all rows, such as epochs; selection=test chooses the best epoch on the test part, as
-    in the published results. After every run, reproduce writes the table as Markdown and as JSON to
-    the folder 'tables' in the folder of --runs.
+    The table is a published table, whose published figures are printed too, or a file of your own:
+    see docs/sweeps.md. reproduce skips finished runs, continues interrupted runs and starts
+    missing runs. reproduce names a run that cannot be read or does not succeed, goes on with the
+    other runs, and ends with exit code 1. --set changes a setting of all rows, such as epochs;
+    selection=test chooses the best epoch on the test part, as in the published results. After
+    every run, reproduce writes the table as Markdown and as JSON to the folder 'tables' in the
+    folder of --runs.
     """
-    from avsnn.cli.screen.console import print_json, say
-    from avsnn.cli.screen.experiments import print_reproduction
+    from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
-    from avsnn.pipeline.experiments.reproduce import parse_seeds, plan_table, reproduce, summarise
-    from avsnn.pipeline.inference.device import choose_device
-    from avsnn.pipeline.training.options import RunOptions
+    from avsnn.pipeline.experiments.emit import emit
+    from avsnn.pipeline.experiments.experiment import Changes, HowToRun, plan_table
+    from avsnn.pipeline.experiments.reproduce import reproduce, summarise
+    from avsnn.pipeline.runs.plugin import load_plugins
 
-    changes = assignments or []
-    experiments = plan_table(
-        table,
-        dataset=dataset,
-        seeds=parse_seeds(seeds),
-        assignments=changes,
-        root=root,
-        runs=runs,
+    load_plugins(plugins or ())
+    changes = Changes(presets or (), assignments or ())
+    plan = plan_table(
+        table, rows=rows, dataset=dataset, seeds=seeds, changes=changes, root=root, runs=runs
     )
-    if dry_run:
-        reproduction = summarise(table, experiments, changes)
+    how = HowToRun(device, workers, save_every, plugins or ())
+    if form:
+        print(emit(form, plan, how, os.environ), end="")
+        say(f"{len(plan.missing())} of {len(plan.experiments)} runs are missing.")
+    elif dry_run:
+        _show(summarise(plan), None, as_json)
     else:
-        reproduction = reproduce(
-            table,
-            experiments,
-            assignments=changes,
-            options=RunOptions(
-                device=choose_device(device), workers=workers, save_every=save_every
-            ),
-            runs=runs,
-            progress=make_progress(lines=False),
-            say=say,
-        )
+        progress = make_progress(lines=jobs > 1)
+        _show(reproduce(plan, how, jobs=jobs, progress=progress, say=say), runs, as_json)
+
+
+def _show(reproduction: "ReproducedTable", runs: Path | None, as_json: bool) -> None:
+    """Print a table.
+
+    Args:
+        reproduction: the table.
+        runs: the folder of the run folders; None if the table was not written.
+        as_json: print JSON.
+
+    Raises:
+        RunError: a run of the table cannot be read or did not succeed.
+    """
+    from avsnn.cli.screen.console import print_json
+    from avsnn.cli.screen.experiments import print_reproduction
+
     if as_json:
         print_json(reproduction.model_dump())
     else:
-        print_reproduction(reproduction, None if dry_run else runs)
+        print_reproduction(reproduction, runs)
     if failures := reproduction.failures:
         raise RunError(
             f"the table is incomplete: {len(failures)} of its runs cannot be read or did not "

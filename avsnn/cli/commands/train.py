@@ -6,13 +6,22 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.completion import complete_preset
-from avsnn.cli.options import Assignments, Dataset, Datasets, Device, LoaderWorkers, Root, SaveEvery
+from avsnn.cli.options import (
+    Assignments,
+    Dataset,
+    Datasets,
+    Device,
+    LoaderWorkers,
+    Plugins,
+    Root,
+    SaveEvery,
+)
 
 Presets = Annotated[
     list[str] | None,
     typer.Option(
         "--preset",
-        metavar="NAME",
+        metavar="NAME|FILE",
         autocompletion=complete_preset,
         help="Preset to lay over the settings of the data set, such as 'healthy', or a YAML file "
         "of settings; repeat --preset for more. 'avsnn presets' lists all presets.",
@@ -74,6 +83,7 @@ def train_command(
     save_every: SaveEvery = None,
     keep: Keep = 2,
     print_config: PrintConfig = False,
+    plugins: Plugins = None,
     datasets: Datasets = None,
 ) -> None:
     """Train a network on a prepared data set.
@@ -87,9 +97,9 @@ def train_command(
     same options (--run-dir in place of --run). The processes share out every batch.
 
     Settings for --set are the keys of config.yaml: model.method (s-cmrl, add, concat, audio,
-    visual, weight-attention, sca, cmci), model.channels, model.alpha, data.split, epochs,
-    batch_size, seed, selection (val, test, last), optimizer.base_lr and so on. --print-config
-    prints all settings.
+    visual, weight-attention, sca, cmci, or a method of --plugin), model.channels, model.alpha,
+    data.split, epochs, batch_size, seed, selection (val, test, last), optimizer.base_lr and so on.
+    --print-config prints all settings.
     """
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
@@ -97,11 +107,13 @@ def train_command(
     from avsnn.pipeline.experiments.presets import load_presets
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.runs.config import make_config
+    from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.settings_overrides import build_settings
     from avsnn.pipeline.training.options import RunOptions
     from avsnn.pipeline.training.train import train
 
+    load_plugins(plugins or ())
     settings = build_settings(
         TrainSettings,
         load_presets(dataset, presets or (), config=config_file),
@@ -122,4 +134,4 @@ def train_command(
     folder = run or Path("runs") / config.folder_name
     progress = make_progress(lines=False)
     trained = train(config, folder=folder, options=options, progress=progress, say=say)
-    print_training(trained, config)
+    print_training(trained, config, plugins=plugins or ())

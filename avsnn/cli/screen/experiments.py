@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_reproduction(reproduction: ReproducedTable, runs: Path | None) -> None:
-    """Print a published table with the figures that are measured so far.
+    """Print a table with the figures that are measured so far.
 
     Args:
         reproduction: the table.
@@ -26,18 +26,19 @@ def print_reproduction(reproduction: ReproducedTable, runs: Path | None) -> None
         table_cells,
         table_files,
         table_header,
+        table_notes,
     )
 
-    table = Table(title=table_caption(reproduction), title_justify="left")
+    # As a title of the table, the caption would be broken to the width of the table.
+    out.print(table_caption(reproduction))
+    table = Table()
     for number, heading in enumerate(table_header(reproduction)):
         table.add_column(heading, justify="right" if number else "left")
     for line in reproduction.lines:
-        table.add_row(*table_cells(line, reproduction.epochs_planned))
+        table.add_row(*table_cells(reproduction, line))
     out.print(table)
-    for failure in reproduction.failures:
-        out.print(failure)
-    if reproduction.missing:
-        out.print(f"{reproduction.missing} runs to do.")
+    for note in table_notes(reproduction):
+        out.print(note)
     if runs is not None:
         page, data = table_files(reproduction, runs)
         out.print(f"written: {page} and {data}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import yaml
@@ -10,6 +11,9 @@ from rich.table import Table
 from avsnn.cli.screen.console import is_follower, out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from avsnn.pipeline.runs.config import RunConfig
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.training.train import TrainingResult
@@ -26,7 +30,9 @@ def print_settings(settings: TrainSettings) -> None:
     )
 
 
-def print_training(trained: TrainingResult, config: RunConfig) -> None:
+def print_training(
+    trained: TrainingResult, config: RunConfig, *, plugins: Sequence[Path] = ()
+) -> None:
     """Print run folder, epochs, last epoch, firing rates and best epoch of a training."""
     if is_follower():
         return
@@ -47,7 +53,8 @@ def print_training(trained: TrainingResult, config: RunConfig) -> None:
     }.items():
         table.add_row(name, text)
     out.print(table)
-    out.print(f"next: avsnn evaluate {trained.folder}")
+    words = [word for file in plugins for word in ("--plugin", str(file))] if config.plugin else []
+    out.print(" ".join(["next: avsnn evaluate", str(trained.folder), *map(shlex.quote, words)]))
 
 
 def _reason_for_best_epoch(trained: TrainingResult, config: RunConfig) -> str:

@@ -42,6 +42,7 @@ from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading.dataset import require_same_data
 from avsnn.pipeline.rows import Rows
 from avsnn.pipeline.runs.metrics import inspect_metrics
+from avsnn.pipeline.runs.plugin import plugin_faults_said
 from avsnn.pipeline.runs.stored_run import StoredRun, run_name
 
 # Raise a number by hand when the same checkpoint gets other measures than before.
@@ -85,15 +86,19 @@ def evaluate(
             run folder was deleted meanwhile.
     """
     require_part(part)
-    with lack_of_memory_said(f"{EVALUATION_ADVICE[0].upper()}{EVALUATION_ADVICE[1:]}"):
+    advice = f"{EVALUATION_ADVICE[0].upper()}{EVALUATION_ADVICE[1:]}"
+    with ExitStack() as stack:
+        stack.enter_context(lack_of_memory_said(advice))
         run = StoredRun(folder, root=root)
         if load_prepared(run.config.root, run.config.dataset) is not None:
             # A recorded result says nothing about data that have changed since. Without any data,
             # the recorded result is all that there is.
             require_same_data(run.config)
-        with ExitStack() as stack:
-            work = _Work(run, part, device, progress, stack)
-            return work.results(robustness=robustness, insight=insight)
+        # The code of a plugin is not at fault where memory ran out.
+        stack.enter_context(plugin_faults_said(run.config.settings.model.method))
+        stack.enter_context(lack_of_memory_said(advice))
+        work = _Work(run, part, device, progress, stack)
+        return work.results(robustness=robustness, insight=insight)
 
 
 def recorded_evaluation(run: StoredRun, *, part: Part) -> Evaluation | None:

@@ -77,7 +77,8 @@ class RunResults(NamedTuple):
         settings = identifying_settings(self.config.settings, self.config.manifest)
         del settings["seed"]
         config = self.config
-        return [config.dataset, config.data.fingerprint, self.evaluation.part, settings]
+        facts = [config.dataset, config.data.fingerprint, self.evaluation.part, settings]
+        return [*facts, config.plugin and config.plugin.sha256]
 
     @property
     def classes(self) -> Rows[ClassReport]:

@@ -1,130 +1,52 @@
-"""10. Reproduction: trains and evaluates every row of a published table with every seed.
+"""10. Reproduction: trains and evaluates every row of a table with every seed.
 
-A row is a preset. The runs are runs of ``avsnn train``, and are found again by their settings.
-Tables therefore share runs, a finished run is skipped, and an interrupted run goes on.
+The runs are runs of ``avsnn train``, and are found again by their settings. Tables therefore share
+runs, a finished run is skipped, and an interrupted run goes on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
+
+import torch
 
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import DiskFullError
 from avsnn.pipeline.engine.lock import BusyError
-from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.evaluation.evaluate import evaluate, recorded_evaluation
-from avsnn.pipeline.experiments.presets import load_presets
+from avsnn.pipeline.engine.progress import CourseOfWork, NoProgress, Progress
+from avsnn.pipeline.evaluation.evaluate import evaluate
+from avsnn.pipeline.experiments.child_trainings import train_at_once
+from avsnn.pipeline.experiments.experiment import (
+    Ended,
+    Experiment,
+    HowToRun,
+    Plan,
+    RunState,
+    busy_error,
+    reason_of,
+)
 from avsnn.pipeline.experiments.tables import (
     ReproducedRow,
     ReproducedTable,
     TableRow,
-    load_table,
     write_table,
 )
-from avsnn.pipeline.runs.checkpoint import best_checkpoint
-from avsnn.pipeline.runs.config import RunConfig, make_config
-from avsnn.pipeline.runs.metrics import read_metrics
-from avsnn.pipeline.runs.stored_run import StoredRun
-from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.settings_overrides import build_settings
+from avsnn.pipeline.experiments.time_left import TimeLeft, duration
+from avsnn.pipeline.inference.device import choose_device
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.train import train
 
 
-class Experiment(NamedTuple):
-    """One cell of a table: a run, which may be missing, unfinished or finished."""
-
-    row: TableRow
-    seed: int
-    config: RunConfig
-    folder: Path
-
-    def state(self) -> "RunState":
-        """Read from the run folder how far the run is."""
-        try:
-            epochs = len(read_metrics(self.folder, self.config.settings.selection))
-            if epochs < self.config.settings.epochs:
-                return RunState(epochs)
-            if not best_checkpoint(self.folder).exists():
-                return RunState(epochs)
-            result = recorded_evaluation(StoredRun(self.folder), part="test")
-        except (UserError, RunError, OSError) as error:
-            return RunState(0, failure=_reason(error))
-        return RunState(epochs, top1=None if result is None else 100 * result.top1)
-
-
-class RunState(NamedTuple):
-    """How far a run of a table is.
-
-    Attributes:
-        epochs: number of trained epochs.
-        top1: top-1 on the test part in %; None if the run is not finished and evaluated.
-        failure: why the run cannot be read or did not succeed; empty if all is well.
-    """
-
-    epochs: int
-    top1: float | None = None
-    failure: str = ""
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Return the numbers of a list such as ``42,47``.
-
-    Raises:
-        UserError: the text is no list of numbers, or names a seed twice.
-    """
-    words = text.split(",")
-    seeds = [int(word) for word in words if word.strip().isdecimal()]
-    if len({*seeds}) < len(words):
-        raise UserError(f"--seeds {text!r} is not a list of different numbers, such as 42,47,1024.")
-    return seeds
-
-
-def plan_table(
-    name: str,
-    *,
-    dataset: str,
-    seeds: Sequence[int],
-    assignments: Sequence[str],
-    root: Path,
-    runs: Path,
-) -> list[Experiment]:
-    """Return every cell of a table, row by row; touch nothing.
-
-    Args:
-        name: name of the table.
-        dataset: name of the data set to train on.
-        seeds: the seeds; each row has one run for each seed.
-        assignments: ``key=value`` words that change the settings of every row.
-        root: folder that holds the data sets.
-        runs: folder that holds the run folders.
-
-    Raises:
-        UserError: there is no such table, a setting is wrong, or the data set is not prepared.
-    """
-    found = []
-    for row in load_table(name).rows:
-        for seed in seeds:
-            settings = build_settings(
-                TrainSettings,
-                load_presets(dataset, [row.preset]),
-                [*assignments, f"seed={seed}"],
-            )
-            config = make_config(dataset, settings, root=root)
-            found.append(Experiment(row, seed, config, runs / config.folder_name))
-    return found
-
-
 def reproduce(
-    name: str,
-    experiments: Sequence[Experiment],
+    plan: Plan,
+    how: HowToRun,
     *,
-    assignments: Sequence[str],
-    options: RunOptions,
-    runs: Path,
+    jobs: int,
     progress: Progress,
     say: Callable[[str], None],
 ) -> ReproducedTable:
@@ -133,23 +55,53 @@ def reproduce(
     A run that cannot be read or does not succeed is said, and hides no other run.
 
     Args:
-        name: name of the table.
-        experiments: the cells of the table, from :func:`plan_table`.
-        assignments: the words that changed the settings of every row.
-        options: how each run is trained; a run that exists is resumed.
-        runs: folder that holds the run folders; the table is written below this folder.
-        progress: told of every step and every clip.
+        plan: the table.
+        how: how the runs are carried out; a run that exists is resumed.
+        jobs: number of trainings at the same time; a single training runs in this process.
+        progress: told of every step and every clip, or of every epoch if ``jobs`` is above 1.
         say: gets one sentence at a time that a person should read.
 
     Raises:
+        UserError: torch sees no CUDA device, and the device must be one.
         RunError: the disk is full, or another command trains one of the runs.
-        PreemptedError: SIGTERM came; the training is saved as far as it came.
+        PreemptedError: SIGTERM came; the trainings are saved as far as they came.
     """
     failures: dict[Path, str] = {}
-    missing = [experiment for experiment in experiments if experiment.state().top1 is None]
-    for number, experiment in enumerate(missing, 1):
-        folder = experiment.folder
-        say(f"[{number} of {len(missing)}] {experiment.row.name}, seed {experiment.seed}")
+    device = choose_device(how.device)
+    missing = plan.missing()
+    left = TimeLeft(missing, jobs)
+    if jobs > 1:
+        trainings = train_at_once(missing, jobs=jobs, how=how, progress=progress, say=say)
+        progress = NoProgress()
+    else:
+        options = RunOptions(device=device, workers=how.workers, save_every=how.save_every)
+        trainings = _train_in_turn(missing, options, progress, say)
+    with closing(trainings):
+        for ended in trainings:
+            experiment = ended.experiment
+            failure = ended.failure or _failure_of_evaluation(experiment, device, progress)
+            if failure:
+                failures[experiment.folder] = failure
+                outcome = f"failed: {failure}"
+            else:
+                outcome = f"{experiment.state().top1:.2f} % in {duration(ended.seconds)}"
+            say(f"{experiment.name}: {outcome}{left.after(ended)}")
+            write_table(summarise(plan, failures), plan.runs)
+    found = summarise(plan, failures)
+    write_table(found, plan.runs)
+    return found
+
+
+def _train_in_turn(
+    experiments: Sequence[Experiment],
+    options: RunOptions,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Generator[Ended]:
+    """Train runs in this process; yield each run when its training has ended."""
+    for number, experiment in enumerate(experiments, start=1):
+        say(CourseOfWork(f"{experiment.name} ({number} of {len(experiments)})"))
+        folder, began, failure = experiment.folder, time.monotonic(), ""
         try:
             train(
                 experiment.config,
@@ -158,64 +110,57 @@ def reproduce(
                 progress=progress,
                 say=say,
             )
-            evaluate(folder, part="test", root=None, device=options.device, progress=progress)
         except BusyError:
-            raise RunError(
-                f"another avsnn run is writing to {folder}. Wait for the end of that run, or "
-                "choose another --runs."
-            ) from None
+            raise busy_error(folder) from None
         except DiskFullError:
             raise
         except (UserError, RunError, OSError) as error:
-            failures[folder] = _reason(error)
-            say(failures[folder])
-        write_table(summarise(name, experiments, assignments, failures), runs)
-    found = summarise(name, experiments, assignments, failures)
-    write_table(found, runs)
-    return found
+            failure = reason_of(error)
+        yield Ended(experiment, time.monotonic() - began, failure)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename} cannot be used: {error.strerror}."
-    return str(error)
+def _failure_of_evaluation(experiment: Experiment, device: torch.device, progress: Progress) -> str:
+    """Evaluate a run; return why the evaluation did not succeed, or an empty text."""
+    try:
+        evaluate(experiment.folder, part="test", root=None, device=device, progress=progress)
+    except DiskFullError:
+        raise
+    except (UserError, RunError, OSError) as error:
+        return reason_of(error)
+    return ""
 
 
-def summarise(
-    name: str,
-    experiments: Sequence[Experiment],
-    assignments: Sequence[str],
-    failures: Mapping[Path, str] = MappingProxyType({}),
-) -> ReproducedTable:
+def summarise(plan: Plan, failures: Mapping[Path, str] = MappingProxyType({})) -> ReproducedTable:
     """Return the table as far as its runs are finished.
 
     Args:
-        name: name of the table.
-        experiments: the cells of the table, from :func:`plan_table`.
-        assignments: the words that changed the settings of every row.
+        plan: the table.
         failures: why runs did not succeed, by run folder.
     """
+    experiments, changes = plan.experiments, plan.changes
     states = {
         e.folder: e.state()._replace(failure=failures[e.folder])
         if e.folder in failures
         else e.state()
         for e in experiments
     }
-    first = experiments[0].config
+    configs = [experiment.config for experiment in experiments]
+    dataset = configs[0].dataset
     rows = {experiment.row.name: experiment.row for experiment in experiments}
+    guessing = {state.guessing for state in states.values() if state.guessing is not None}
     return ReproducedTable(
-        table=name,
-        title=load_table(name).title,
-        dataset=first.dataset,
-        split=first.split,
-        selection=first.settings.selection,
-        epochs_planned=first.settings.epochs,
-        changed=list(assignments),
+        table=plan.table.name,
+        title=plan.table.title,
+        dataset=dataset,
+        split=" or ".join(dict.fromkeys(config.split for config in configs)),
+        selection=" or ".join(dict.fromkeys(config.settings.selection for config in configs)),
+        changed=[*(f"preset {preset}" for preset in changes.presets), *changes.assignments],
+        guessing=guessing.pop() if len(guessing) == 1 else None,
         lines=[
             _summarise_row(
                 row,
-                {e.seed: (e.folder, states[e.folder]) for e in experiments if e.row == row},
-                first.dataset,
+                {e.seed: (e, states[e.folder]) for e in experiments if e.row == row},
+                dataset,
             )
             for row in rows.values()
         ],
@@ -223,7 +168,7 @@ def summarise(
 
 
 def _summarise_row(
-    row: TableRow, runs: Mapping[int, tuple[Path, RunState]], dataset: str
+    row: TableRow, runs: Mapping[int, tuple[Experiment, RunState]], dataset: str
 ) -> ReproducedRow:
     finished = [state.top1 for _, state in runs.values() if state.top1 is not None]
     published: Any = row.published.get(dataset)
@@ -232,10 +177,13 @@ def _summarise_row(
     return ReproducedRow(
         name=row.name,
         preset=row.preset,
-        runs={seed: str(folder) for seed, (folder, _) in runs.items()},
+        settings=row.settings,
+        runs={seed: str(experiment.folder) for seed, (experiment, _) in runs.items()},
         epochs={seed: state.epochs for seed, (_, state) in runs.items()},
+        epochs_planned=next(e.config.settings.epochs for e, _ in runs.values()),
         top1={seed: state.top1 for seed, (_, state) in runs.items()},
         failed={seed: state.failure for seed, (_, state) in runs.items() if state.failure},
+        at_chance=[seed for seed, (_, state) in runs.items() if state.is_at_chance],
         mean=mean(finished) if finished else None,
         spread=stdev(finished) if len(finished) > 1 else None,
         published=published,

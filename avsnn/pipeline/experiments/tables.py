@@ -1,38 +1,39 @@
-"""Published tables: their rows, and the table that a reproduction fills, as data and as text."""
+"""Tables: their rows, and the table that a reproduction fills, as data and as text."""
 
 import json
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, Field
 
-from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import (
     remove_partial_files_of_dead_writers,
     write_atomically,
 )
-from avsnn.suggestions import did_you_mean, there_are
 
-FOLDER = Path(__file__).parent / "tables"
+# Marks a figure that guessing may give too.
+AT_CHANCE = "†"
 
 
 class TableRow(BaseModel):
-    """A row of a published table.
+    """A row of a table.
 
     Attributes:
         name: name of the row.
-        preset: the preset with the settings of the row.
+        preset: the preset, or the file, with the settings of the row; None for none.
+        settings: words ``KEY=VALUE`` that change the preset.
         published: published top-1 in %, by data set: one figure, or one figure for each seed.
     """
 
     name: str
-    preset: str
+    preset: str | None = None
+    settings: list[str] = Field(default_factory=list)
     published: dict[str, float | dict[int, float]] = Field(default_factory=dict)
 
 
 class Table(BaseModel):
-    """A published table: the content of ``tables/<name>.yaml``."""
+    """A table: the content of ``tables/<name>.yaml``, or of a file of one's own."""
 
+    name: str
     title: str
     rows: list[TableRow]
 
@@ -42,22 +43,28 @@ class ReproducedRow(BaseModel):
 
     Attributes:
         name: name of the row.
-        preset: the preset with the settings of the row.
+        preset: the preset, or the file, with the settings of the row; None for none.
+        settings: words ``KEY=VALUE`` that change the preset.
         runs: the run folder of each seed.
         epochs: number of trained epochs of each seed.
+        epochs_planned: number of epochs of a finished run.
         top1: the figure of each seed; None for a run that is not finished and evaluated.
         failed: why a run cannot be read or did not succeed, by seed; empty if all is well.
+        at_chance: the seeds whose 95 % interval includes the accuracy of guessing.
         mean: mean over the finished runs.
         spread: sample standard deviation over the finished runs; None for fewer than two runs.
         published: the published figure for this data set; the mean where there are several.
     """
 
     name: str
-    preset: str
+    preset: str | None
+    settings: list[str] = Field(default_factory=list)
     runs: dict[int, str]
     epochs: dict[int, int]
+    epochs_planned: int
     top1: dict[int, float | None]
     failed: dict[int, str] = Field(default_factory=dict)
+    at_chance: list[int] = Field(default_factory=list)
     mean: float | None
     spread: float | None
     published: float | None
@@ -67,13 +74,15 @@ class ReproducedTable(BaseModel):
     """A reproduced table: the content of ``<table>-<dataset>.json``.
 
     Attributes:
-        table: name of the published table.
-        title: title of the published table.
+        table: name of the table.
+        title: title of the table.
         dataset: name of the data set.
-        split: name of the split.
-        selection: the part that chose the epoch, or ``last``.
-        epochs_planned: number of epochs of a finished run.
-        changed: the settings that the user changed in every row, as ``key=value``.
+        split: name of the split; names joined by ``or`` where the rows differ.
+        selection: the part that chose the epoch, or ``last``; joined in the same way.
+        changed: what the user changed in every row: presets, and settings as ``key=value``.
+        guessing: accuracy of guessing in %: of naming a class by chance, or the class with the most
+            clips, whichever is right more often; None before the first finished run, and where the
+            runs differ.
         lines: the rows.
     """
 
@@ -82,14 +91,32 @@ class ReproducedTable(BaseModel):
     dataset: str
     split: str
     selection: str
-    epochs_planned: int
     changed: list[str]
+    guessing: float | None = None
     lines: list[ReproducedRow]
 
     @property
     def missing(self) -> int:
         """Number of runs that are not finished and evaluated."""
         return sum(value is None for line in self.lines for value in line.top1.values())
+
+    @property
+    def has_published(self) -> bool:
+        """Whether any row has a published figure for this data set."""
+        return any(line.published is not None for line in self.lines)
+
+    @property
+    def missing_runs(self) -> list[str]:
+        """Name and seeds of every row that has runs to do."""
+        left = {
+            line.name: [str(seed) for seed, value in line.top1.items() if value is None]
+            for line in self.lines
+        }
+        return [
+            f"{name} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
+            for name, seeds in left.items()
+            if seeds
+        ]
 
     @property
     def failures(self) -> list[str]:
@@ -99,24 +126,6 @@ class ReproducedTable(BaseModel):
             for line in self.lines
             for seed, reason in line.failed.items()
         ]
-
-
-def table_names() -> list[str]:
-    """Return the names of all published tables."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def load_table(name: str) -> Table:
-    """Read a published table.
-
-    Raises:
-        UserError: there is no table of this name.
-    """
-    known = table_names()
-    if name not in known:
-        near = did_you_mean(name, known)
-        raise UserError(f"there is no table {name!r}; {near}{there_are(name, known)}.")
-    return Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
 
 
 def table_files(found: ReproducedTable, runs: Path) -> tuple[Path, Path]:
@@ -140,28 +149,27 @@ def write_table(found: ReproducedTable, runs: Path) -> None:
 
 def table_header(found: ReproducedTable) -> list[str]:
     """Return the headings of the columns."""
-    return ["", *(f"seed {seed}" for seed in found.lines[0].top1), "mean", "published"]
+    headings = ["", *(f"seed {seed}" for seed in found.lines[0].top1), "mean"]
+    return [*headings, "published"] if found.has_published else headings
 
 
-def table_cells(row: ReproducedRow, epochs_planned: int) -> list[str]:
-    """Return a row as text, one cell for each heading."""
+def table_cells(found: ReproducedTable, row: ReproducedRow) -> list[str]:
+    """Return a row of a table as text, one cell for each heading."""
     measured = [
         "failed"
         if seed in row.failed
-        else f"{row.epochs[seed]} of {epochs_planned} epochs"
+        else f"{row.epochs[seed]} of {row.epochs_planned} epochs"
         if top1 is None
-        else f"{top1:.2f}"
+        else f"{top1:.2f}{f' {AT_CHANCE}' if seed in row.at_chance else ''}"
         for seed, top1 in row.top1.items()
     ]
     average = "" if row.mean is None else f"{row.mean:.2f}"
     if row.spread is not None:
         average += f" ± {row.spread:.2f}"
-    return [
-        row.name,
-        *measured,
-        average,
-        "" if row.published is None else f"{row.published:.2f}",
-    ]
+    cells = [row.name, *measured, average]
+    if found.has_published:
+        cells.append("" if row.published is None else f"{row.published:.2f}")
+    return cells
 
 
 def table_caption(found: ReproducedTable) -> str:
@@ -175,9 +183,26 @@ def table_caption(found: ReproducedTable) -> str:
     )
 
 
+def table_notes(found: ReproducedTable) -> list[str]:
+    """Return the sentences below the table: what the mark means, what failed, what is to do."""
+    notes = []
+    if any(line.at_chance for line in found.lines):
+        share = "" if found.guessing is None else f" ({found.guessing:.2f} %)"
+        notes.append(
+            f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the "
+            f"accuracy of guessing{share}."
+        )
+    notes += found.failures
+    if found.missing:
+        count = "1 run" if found.missing == 1 else f"{found.missing} runs"
+        notes.append(f"{count} to do: {', '.join(found.missing_runs)}.")
+    return notes
+
+
 def table_markdown(found: ReproducedTable) -> str:
-    """Return the table as Markdown, with its caption."""
-    rows = [table_header(found), *(table_cells(row, found.epochs_planned) for row in found.lines)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    """Return the table as Markdown, with its caption and its notes."""
+    rows = [table_header(found), *(table_cells(found, row) for row in found.lines)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join(["---", *("---:" for _ in rows[0][1:])]) + "|")
-    return "\n".join([table_caption(found), "", *lines, ""])
+    notes = [part for note in table_notes(found) for part in (note, "")]
+    return "\n".join([table_caption(found), "", *lines, "", *notes])

@@ -7,6 +7,7 @@ huggingface``, or a repository of the Hugging Face Hub with the same files.
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from avsnn.errors import UserError
 from avsnn.models.settings import ModelSettings
 from avsnn.models.zoo import build
 from avsnn.pipeline.export.extras import require_package
+from avsnn.pipeline.settings_overrides import first_mistake
 
 require_package("huggingface_hub", "the class SpikingClassifier")
 
@@ -118,6 +120,10 @@ class SpikingClassifier(
             model: SpikingClassifier = super()._from_pretrained(model_id=model_id, **arguments)
         except (ValueError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            if isinstance(error, ValidationError):
+                reason = first_mistake(error)
+                if error.errors()[0]["loc"] == ("method",):
+                    reason += "; import the file of the method first"
             raise UserError(f"{model_id} holds no model that avsnn can load ({reason}).") from None
         model._card = _read_card(model_id, arguments)
         return model

@@ -160,6 +160,12 @@ def _notes(config: RunConfig) -> list[str]:
             f"record operations (ONNX, TorchScript) hold one draw instead, with the seed "
             f"{settings.seed} of the run."
         )
+    if config.plugin is not None:
+        notes.append(
+            f"The method {settings.model.method} is in the file {config.plugin.name} (SHA-256 "
+            f"{config.plugin.sha256}) and no part of avsnn. Import the file before avsnn loads the "
+            "network; ONNX and TorchScript need no such file."
+        )
     if settings.compute.precision != "float32":
         notes.append(
             f"The network was trained and evaluated with {settings.compute.precision}; the "

@@ -156,8 +156,9 @@ def _network_without_weights(config: RunConfig, shapes: SampleShapes) -> nn.Modu
                 visual_channels=shapes.frames[-3],
                 tokens=1,
             )
-    except ValueError:
-        # `build_network` builds the same network, and says why the settings make no network.
+    except Exception:
+        # `build_network` builds the same network, and says why the settings make no network. The
+        # code of a plugin may raise any exception, also because of the device `meta`.
         return None
 
 

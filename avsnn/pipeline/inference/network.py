@@ -11,6 +11,7 @@ from avsnn.models.zoo import build
 from avsnn.pipeline.inference.device import wants_channels_last
 from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.plugin import plugin_faults_said, require_same_plugin
 from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
@@ -33,14 +34,14 @@ def build_network(config: RunConfig, shapes: SampleShapes) -> nn.Module:
     settings, size = config.settings.model, config.settings.data.size
     patch = 2 ** len(PATCH_SPLITS[settings.patch_split])
     try:
-        model = build(
-            settings,
-            classes=len(config.manifest.classes),
-            audio_channels=shapes.audio[-3],
-            visual_channels=shapes.frames[-3],
-            tokens=(size // patch) ** 2,
-        ).eval()
-        with torch.no_grad():
+        with plugin_faults_said(settings.method, elsewhere=True), torch.no_grad():
+            model = build(
+                settings,
+                classes=len(config.manifest.classes),
+                audio_channels=shapes.audio[-3],
+                visual_channels=shapes.frames[-3],
+                tokens=(size // patch) ** 2,
+            ).eval()
             model(*(_blank_input(shape, size) for shape in (shapes.audio, shapes.frames)))
     except ValueError as error:
         raise UserError(f"these settings make no network: {error}") from None
@@ -118,8 +119,10 @@ def load_network(
         content: the bytes of the checkpoint.
 
     Raises:
-        UserError: the checkpoint does not fit the run.
+        UserError: the checkpoint does not fit the run, or the plugin of the run has changed.
     """
+    # The folder of the checkpoint lies in the run folder.
+    require_same_plugin(config.settings.model.method, config.plugin, checkpoint.parents[1])
     model = build_network(config, shapes)
     weights, facts = parse_checkpoint(checkpoint, content)
     try:

@@ -35,6 +35,7 @@ from avsnn.pipeline.prediction.find_clips import File, FoundClip, find_clips
 from avsnn.pipeline.prediction.record import Choice, Prediction
 from avsnn.pipeline.prediction.shapes import sample_shapes
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.plugin import plugin_faults_said
 from avsnn.pipeline.runs.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class _Network:
             return audio, frames
 
         torch.manual_seed(self._settings.seed)
-        with torch.inference_mode():
+        with torch.inference_mode(), plugin_faults_said(self._settings.model.method):
             logits = batch_logits(
                 self._model, batch, self._settings, device=self._device, change=set_missing_to_zero
             )

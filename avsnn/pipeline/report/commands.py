@@ -20,11 +20,14 @@ def commands(run: Run) -> list[str]:
     prepare += _assignments(config.data.settings, without=("limit",))
     train = ["avsnn", "train", config.dataset, "--run", str(folder)]
     train += _assignments(config.settings, always=_spelt_out(config))
+    plugin = ["--plugin", config.plugin.name] if config.plugin else []
+    train += plugin
     evaluate = ["avsnn", "evaluate", str(folder), "--part", run.results.evaluation.part]
     if run.results.robustness is not None:
         evaluate.append("--robustness")
     if run.results.insight is not None:
         evaluate.append("--insight")
+    evaluate += plugin
     return [shlex.join(words) for words in (prepare, train, evaluate)]
 
 

@@ -13,6 +13,7 @@ from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
+from avsnn.pipeline.runs.plugin import PluginFacts, plugin_of, require_known_method
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
@@ -39,7 +40,8 @@ class RunConfig(BaseModel):
     """``config.yaml`` of a run folder.
 
     Attributes:
-        fingerprint: changes with the settings, the data and ``TRAIN_VERSION``.
+        fingerprint: changes with the settings, the data, the content of the plugin and
+            ``TRAIN_VERSION``.
         dataset: name of the data set.
         root: folder that holds the data sets.
         data: the prepared data that the run is trained on.
@@ -49,6 +51,7 @@ class RunConfig(BaseModel):
         made_with: command, versions and machine of the first start; see ``provenance``.
         shapes: shapes of the samples, so that the network can answer where the prepared data are
             gone; None in a run of a version that did not record the shapes.
+        plugin: the file of the user that holds the method; None if avsnn has the method.
     """
 
     fingerprint: str
@@ -59,6 +62,7 @@ class RunConfig(BaseModel):
     settings: TrainSettings
     made_with: dict[str, str]
     shapes: SampleShapes | None = None
+    plugin: PluginFacts | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -97,7 +101,10 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     prepared = require_prepared(root, dataset)
     clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
     facts = identifying_settings(settings, manifest)
+    plugin = plugin_of(settings.model.method)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
+    if plugin is not None:
+        identity.append(plugin.sha256)
     return RunConfig(
         fingerprint=fingerprint(identity),
         dataset=dataset,
@@ -106,20 +113,24 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         clips=clips,
         settings=settings,
         made_with=provenance(),
+        plugin=plugin,
     )
 
 
 def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
     """Return the settings that tell one run from another run.
 
-    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, and none
-    for the padding of event frames, so the defaults of both are left out, and the runs of earlier
-    versions stay the same runs. The padding changes nothing of a run on images.
+    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, none for
+    the padding of event frames and none for the options of a method, so the defaults of these
+    settings are left out, and the runs of earlier versions stay the same runs. The padding changes
+    nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
+    if not settings.model.options:
+        del facts["model"]["options"]
     if not manifest.has_events or settings.data.augment.padding == AugmentSettings().padding:
         del facts["data"]["augment"]["padding"]
     return facts
@@ -145,7 +156,9 @@ def load_config(folder: Path) -> RunConfig:
             content = file.read(MAX_CONFIG_BYTES + 1)
         if len(content) > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
-        config = RunConfig.model_validate(parse_yaml(content.decode()))
+        values = parse_yaml(content.decode())
+        require_known_method(values, folder)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         reason = first_mistake(error)
     except (ValueError, OSError) as error:
@@ -194,9 +207,9 @@ def require_same(config: RunConfig, folder: Path) -> None:
         return
     here, there = flatten(config.settings), flatten(found.settings)
     differing = [
-        f"{key} {there.get(key)} there, {here[key]} here"
-        for key in here
-        if here[key] != there.get(key) and key != f"compute.{CUDA_GRAPH}"
+        f"{key} {there.get(key)} there, {here.get(key)} here"
+        for key in [*here, *(there.keys() - here)]
+        if here.get(key) != there.get(key) and key != f"compute.{CUDA_GRAPH}"
     ]
     if config.dataset != found.dataset:
         differing.insert(0, f"data set {found.dataset} there, {config.dataset} here")
@@ -204,7 +217,20 @@ def require_same(config: RunConfig, folder: Path) -> None:
         differing.append("the prepared data changed")
     elif config.clips != found.clips:
         differing.append("labels, class names or parts of the split changed")
+    if config.plugin != found.plugin:
+        differing += _differing_plugins(found.plugin, config.plugin)
     if found.converted_from or config.converted_from:
         there_from = found.converted_from and f"converted from {found.converted_from}"
         differing.append(f"its weights were {there_from or 'trained'} and are other weights")
     raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")
+
+
+def _differing_plugins(there: PluginFacts | None, here: PluginFacts | None) -> list[str]:
+    """Return what differs between the plugins of two runs; empty if the content is the same."""
+    if there is None or here is None:
+        with_plugin = there or here
+        place = "there" if there else "here"
+        return [f"only the run {place} has the plugin {with_plugin.name}"] if with_plugin else []
+    if there.sha256 == here.sha256:
+        return []
+    return [f"the plugin {here.name} has another content than the run was started with"]

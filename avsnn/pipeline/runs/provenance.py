@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,18 +16,26 @@ from avsnn.version import VERSION
 
 def provenance() -> dict[str, str]:
     """Return the facts about this process that ``config.yaml`` keeps."""
-    libraries = ("torch", "numpy", "zarr", "webdataset", "soxr", "opencv-python-headless")
     return {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["avsnn", *sys.argv[1:]]),
-        "avsnn": VERSION,
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in libraries},
+        **_code(),
         "processes": os.environ.get("WORLD_SIZE", "1"),
         "platform": platform.platform(),
         "threads": str(torch.get_num_threads()),
         "cores": str(os.cpu_count()),
+    }
+
+
+@cache
+def _code() -> dict[str, str]:
+    """Return the versions of avsnn, Python and the libraries, which stay while a process runs."""
+    libraries = ("torch", "numpy", "zarr", "webdataset", "soxr", "opencv-python-headless")
+    return {
+        "avsnn": VERSION,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in libraries},
     }
 
 

@@ -18,12 +18,16 @@ from avsnn.pipeline.inference.device import bfloat16_advice
 from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
+from avsnn.pipeline.runs.plugin import plugin_faults_said, save_copy
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.oddities import oddities
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import START, resume_points
 from avsnn.pipeline.training.sigterm import watch_for_sigterm
 from avsnn.pipeline.training.training_loop import TrainingLoop
+
+# The file in a run folder where a command that trains several runs at once keeps what is said.
+LOG = "log.txt"
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,16 @@ def train(
 
     Raises:
         UserError: the folder holds another run, or an unfinished one and ``resume`` is off; the
-            network cannot take the images; a batch is larger than the training part.
+            network cannot take the images; a batch is larger than the training part; the code of
+            a plugin raised an exception.
         RunError: an input, the loss, the gradient or a weight is NaN or infinite, memory ran out,
             or the folder was deleted meanwhile.
         PreemptedError: SIGTERM came; the training is saved as far as it came.
         InterruptError: Ctrl-C came; the training is saved up to the last resume point.
     """
     try:
-        return _train(config, folder, options, progress, say)
+        with plugin_faults_said(config.settings.model.method):
+            return _train(config, folder, options, progress, say)
     except KeyboardInterrupt:
         raise InterruptError(f"interrupted; {_what_is_saved(folder)}") from None
     except PreemptedError:
@@ -122,6 +128,8 @@ def _train(
                 if group.is_main and not (folder / "config.yaml").exists():
                     shapes = loop.loader.source.shapes
                     save_config(folder, config.model_copy(update={"shapes": shapes}))
+                if group.is_main and config.plugin is not None:
+                    save_copy(folder, config.plugin)
                 with watch_for_sigterm() as sigterm:
                     done = loop.run(sigterm)
         metrics = group.on_main(lambda: read_metrics(folder, config.settings.selection))
@@ -144,7 +152,7 @@ def require_free(folder: Path) -> None:
         raise UserError(f"{folder} is a file and no folder; choose another --run.")
     # A training that was killed or found no room while it wrote config.yaml leaves these files.
     if folder.exists() and not all(
-        path.name == ".lock" or is_partial(path) for path in folder.iterdir()
+        path.name in (".lock", LOG) or is_partial(path) for path in folder.iterdir()
     ):
         raise UserError(f"{folder} holds other files and is no run; choose another --run.")
 

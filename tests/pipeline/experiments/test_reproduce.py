@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from avsnn.models.zoo import build
+from avsnn.pipeline.experiments.experiment import Changes, Experiment, Plan
 from avsnn.pipeline.experiments.presets import load_presets, preset_names
-from avsnn.pipeline.experiments.reproduce import Experiment, summarise
-from avsnn.pipeline.experiments.tables import FOLDER, Table, table_names
+from avsnn.pipeline.experiments.read_table import load_table, table_names
+from avsnn.pipeline.experiments.reproduce import summarise
 from avsnn.pipeline.runs.config import make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -36,9 +36,9 @@ def test_every_preset_makes_a_network(preset: str) -> None:
 
 @pytest.mark.parametrize("name", table_names())
 def test_no_two_rows_of_a_table_are_the_same_experiment(name: str) -> None:
-    table = Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    table = load_table(name)
     settings = [
-        build_settings(TrainSettings, load_presets("crema-d", [row.preset]), [])
+        build_settings(TrainSettings, load_presets("crema-d", [row.preset or ""]), [])
         for row in table.rows
     ]
     assert len({row_settings.model_dump_json() for row_settings in settings}) == len(settings)
@@ -46,10 +46,13 @@ def test_no_two_rows_of_a_table_are_the_same_experiment(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_accuracies_are_those_of_the_paper(name: str, small_demo: Path) -> None:
-    table = Table.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    table = load_table(name)
     config = make_config("demo", TrainSettings(), root=small_demo)
     config = config.model_copy(update={"dataset": "crema-d"})
     experiments = [Experiment(row, 42, config, Path("nowhere")) for row in table.rows]
-    found = {line.name: line.published for line in summarise(name, experiments, []).lines}
+    found = {
+        line.name: line.published
+        for line in summarise(Plan(table, Changes(), experiments, Path())).lines
+    }
     for row, accuracy in PUBLISHED[name].items():
         assert found[row] == pytest.approx(accuracy)
