@@ -161,7 +161,7 @@ def test_mistakes_are_answered_in_the_same_words_under_another_name_of_the_progr
     avsnn_path: str,
 ) -> None:
     python = Path(avsnn_path).with_name("python")
-    for words in (["tset"], ["train", "demo", "--reusme"]):
+    for words in (["tset"], ["status", "--jsn"]):
         asked = [[avsnn_path, *words], [python, "-m", "avsnn", *words]]
         answers = [
             subprocess.run(words, capture_output=True, text=True, check=False).stderr
