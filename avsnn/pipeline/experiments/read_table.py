@@ -1,8 +1,8 @@
 """Reads a table of experiments: a published table, or a YAML file of one's own.
 
-In a file, ``rows`` is a list or a mapping. A row is the name of a preset, or a name with the
-settings of the row (``model.alpha: 0``) and, where wanted, ``preset`` and ``published``. ``grid``
-gives every combination of the values of some settings as a row.
+In a file, ``rows`` is a list. A row is the name of a preset, or a name with the settings of the row
+(``model.alpha: 0``) and, where wanted, ``preset`` and ``published``. ``grid`` gives every
+combination of the values of some settings as a row.
 """
 
 import re
@@ -73,7 +73,7 @@ def load_table(name_or_path: str | None) -> Table:
         return _make_table(path, parse_yaml(content.decode()))
     except FileNotFoundError:
         here = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES]
-        near = did_you_mean(path.name, here)
+        near = did_you_mean(path.name, here).strip()
         raise UserError(f"there is no table file {path}{f'; {near}' if near else '.'}") from None
     except OSError as error:
         raise UserError(f"the table {path} cannot be read: {error.strerror}.") from None
@@ -107,11 +107,12 @@ def _make_table(path: Path, found: Any) -> Table:
 
 def _named(rows: Any) -> Iterator[tuple[Any, Any]]:
     """Yield name and facts of each row under the key ``rows``."""
-    if isinstance(rows, dict):
-        yield from rows.items()
-        return
     if not isinstance(rows, list | None):
-        raise ValueError(f"'rows' is {rows!r}, and must be a list, such as [s-cmrl, add]")
+        # YAML keeps the last of two equal keys of a mapping, so a row could get lost.
+        raise ValueError(
+            f"'rows' is {_shown(rows)}, and must be a list, such as [s-cmrl, add] or "
+            "[NAME: {model.alpha: 0}]"
+        )
     for row in rows or ():
         if isinstance(row, dict) and "name" in row:
             yield row["name"], {key: value for key, value in row.items() if key != "name"}

@@ -13,6 +13,8 @@ rows:
   - s-cmrl
   - no residual: {preset: s-cmrl, model.alpha: 0}
   - small steps: {model: {steps: 2}, optimizer.base_lr: 1.0e-3}
+  - 0.5: {model.alpha: 0.5}
+  - best: healthy
   - name: mine
     preset: mine.yaml
     published: {demo: 61.5}
@@ -35,23 +37,15 @@ def test_a_table_file_holds_presets_named_settings_and_a_grid(tmp_path: Path) ->
         ("s-cmrl", "s-cmrl", []),
         ("no residual", "s-cmrl", ["model.alpha=0"]),
         ("small steps", None, ["model.steps=2", "optimizer.base_lr=0.001"]),
+        ("0.5", None, ["model.alpha=0.5"]),
+        ("best", "healthy", []),
         ("mine", str(tmp_path / "mine.yaml"), []),
         ("method=add steps=2", None, ["model.method=add", "model.steps=2"]),
         ("method=add steps=4", None, ["model.method=add", "model.steps=4"]),
         ("method=audio steps=2", None, ["model.method=audio", "model.steps=2"]),
         ("method=audio steps=4", None, ["model.method=audio", "model.steps=4"]),
     ]
-    assert table.rows[3].published == {"demo": 61.5}
-
-
-def test_rows_may_be_a_mapping_from_names_to_settings(tmp_path: Path) -> None:
-    text = "rows:\n  s-cmrl:\n  best: healthy\n  0.5: {model.alpha: 0.5}\n"
-    rows = load_table(str(write(tmp_path, text))).rows
-    assert [(row.name, row.preset) for row in rows] == [
-        ("s-cmrl", "s-cmrl"),
-        ("best", "healthy"),
-        ("0.5", None),
-    ]
+    assert table.rows[5].published == {"demo": 61.5}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +54,7 @@ def test_rows_may_be_a_mapping_from_names_to_settings(tmp_path: Path) -> None:
         ("", "it has no 'rows', such as"),
         ("- add", "it has no 'rows', such as"),
         ("rows: add", "'rows' is 'add', and must be a list"),
+        ("rows: {a: {model.alpha: 0}}", "'rows' is {a: {model.alpha: 0}}, and must be a list"),
         ("rows: []", "it has 0 rows; a table has 1 to 1,000"),
         ("rows: [add, ad]", "row 'ad': no preset is called 'ad'; did you mean add?"),
         ("rows: [add, add]", "two rows are called 'add'"),
