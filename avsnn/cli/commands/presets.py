@@ -23,8 +23,8 @@ PresetName = Annotated[
 def presets_command(context: typer.Context, as_json: AsJson = False) -> None:
     """List all presets: named settings for 'avsnn train --preset NAME'.
 
-    A preset that has the name of a data set applies to every training on that data set; --preset
-    lays another preset over it.
+    A preset that has the name of a data set applies to every training on that data set, and so does
+    the preset that the YAML of your own data set names. --preset lays another preset over it.
     """
     if context.invoked_subcommand:
         context.default_map = {context.invoked_subcommand: {"as_json": as_json}}
