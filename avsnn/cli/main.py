@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from avsnn.cli.commands.clean import clean_command
 from avsnn.cli.commands.convert_checkpoint import convert_checkpoint_command
 from avsnn.cli.commands.datasets import datasets_app
 from avsnn.cli.commands.evaluate import evaluate_command
@@ -101,6 +102,7 @@ def _avsnn(
 app.command("prepare")(prepare_command)
 app.command("verify")(verify_command)
 app.command("repair")(repair_command)
+app.command("clean")(clean_command)
 app.command("inspect")(inspect_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)

@@ -103,3 +103,6 @@ SplitName = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Answer yes to the question, for use in a script.")
+]

@@ -31,6 +31,7 @@ PAGES = [
     "docs/cluster.md",
     "docs/damaged-files.md",
     "docs/export.md",
+    "docs/housekeeping.md",
     "docs/robustness.md",
     "docs/evaluate.md",
     "docs/events.md",
@@ -120,6 +121,18 @@ def test_the_programs_of_the_export_page_load_what_the_command_wrote(
     for block in code_blocks("docs/export.md", "python"):
         program += block + "\nassert 'logits' not in dir() or logits.shape == (2, 6)\n"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_the_commands_of_the_page_on_housekeeping_run_one_after_the_other(
+    avsnn: Command, small_demo: Path, small_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_demo, tmp_path / "data")
+    shutil.copytree(small_run, tmp_path / "runs" / "demo")
+    lines = "".join(code_blocks("docs/housekeeping.md", "sh")).splitlines()
+    assert len(lines) > 5
+    for line in lines:
+        done = avsnn(*shlex.split(line)[1:])
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_commands_of_the_page_on_sweeps_fill_their_tables(

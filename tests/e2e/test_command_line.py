@@ -124,16 +124,9 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "prepare", "verify", "repair", "train", "evaluate", "reproduce"),
-        *(
-            "datasets",
-            "datasets check",
-            "inspect",
-            "status",
-            "convert-checkpoint",
-            "presets",
-            "presets show",
-        ),
+        *("", "prepare", "verify", "repair", "clean", "train", "evaluate", "reproduce"),
+        *("datasets", "datasets check", "inspect", "status", "convert-checkpoint"),
+        *("presets", "presets show"),
     ],
 )
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:

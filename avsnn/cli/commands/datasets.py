@@ -25,7 +25,7 @@ def datasets_command(
         return
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.datasets import print_datasets
-    from avsnn.pipeline.listing import list_datasets
+    from avsnn.pipeline.listing.datasets import list_datasets
 
     rows = list_datasets(root)
     if as_json:

@@ -1,13 +1,21 @@
 """The commands `prepare`, `verify` and `repair`."""
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avsnn.cli.options import AsJson, Assignments, Dataset, Datasets, PrepareWorkers, Root, Source
+from avsnn.cli.options import (
+    AsJson,
+    Assignments,
+    Dataset,
+    Datasets,
+    PrepareWorkers,
+    Root,
+    Source,
+    Yes,
+)
 from avsnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -174,18 +182,19 @@ def verify_command(
 
     verify finds changed bytes, cut and missing files, units that are unfinished or were made with
     other settings, and files that a killed run left behind. If verify finds any damage, the exit
-    code is 1, and 'avsnn repair' repairs the damage.
+    code is 1, and 'avsnn repair' repairs the damage. --json names stage, unit, file, kind of damage
+    and what to do, and nothing else reaches standard output.
     """
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.prepare import print_damage
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.prepare.build_stages import build_as_requested
-    from avsnn.pipeline.prepare.verify import require_undamaged, verify
+    from avsnn.pipeline.prepare.verify import describe, require_undamaged, verify
 
     stages = build_as_requested(dataset, root=root)
     verification = verify(stages, progress=make_progress())
     if as_json:
-        print_json(asdict(verification))
+        print_json(describe(stages, verification))
     else:
         print_damage(dataset, verification)
     require_undamaged(stages, verification)
@@ -196,13 +205,17 @@ def repair_command(
     root: Root = Path("data"),
     source: Source = None,
     workers: PrepareWorkers = None,
+    yes: Yes = False,
     datasets: Datasets = None,
 ) -> None:
     """Verify a data set, and make exactly the damaged files again, with the same bytes.
 
     repair takes damaged raw files from the same place as 'avsnn prepare' did, or from --source.
+    repair asks before it deletes files that avsnn did not write. In a script, such files stay,
+    unless --yes is given.
     """
-    from avsnn.cli.screen.prepare import print_damage
+    from avsnn.cli.screen.console import can_ask, confirm, out
+    from avsnn.cli.screen.prepare import print_damage, print_unknown_files
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.prepare.build_stages import build_as_requested
     from avsnn.pipeline.prepare.repair import repair
@@ -213,6 +226,18 @@ def repair_command(
     print_damage(dataset, verification)
     if not verification.damages:
         return
-    _run_and_print(
-        partial(repair, stages, verification, workers=workers, progress=make_progress()), stages
+    unknown = verification.unknown
+    if unknown:
+        print_unknown_files(dataset, stages.folder, unknown)
+        yes = yes or (can_ask() and confirm("Delete these files?"))
+    run = partial(
+        repair,
+        stages,
+        verification,
+        delete_unknown=yes,
+        workers=workers,
+        progress=make_progress(),
     )
+    _run_and_print(run, stages)
+    if unknown and not yes:
+        out.print(f"{dataset}: the files that avsnn did not write stay; --yes deletes the files.")

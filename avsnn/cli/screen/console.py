@@ -44,6 +44,17 @@ def say(sentence: str) -> None:
         err.print(sentence)
 
 
+def can_ask() -> bool:
+    """Return whether a person can answer a question: the words come from a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask a question on stderr, and return whether the answer is yes; the default is no."""
+    err.print(f"{question} [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON, on stdout."""
     print(json.dumps(value, indent=1))

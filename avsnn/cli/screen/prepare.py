@@ -1,4 +1,4 @@
-"""What `prepare`, `verify` and `repair` print: plan, stages, damage."""
+"""What `prepare`, `verify`, `repair` and `clean` print: plan, stages, damage, what can go."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from avsnn.pipeline.engine.stage import Stage
     from avsnn.pipeline.formats.prepared_json import Prepared
     from avsnn.pipeline.prepare.build_stages import DatasetStages
+    from avsnn.pipeline.prepare.clean import CleanPlan
     from avsnn.pipeline.prepare.estimate import Estimate
-    from avsnn.pipeline.prepare.verify import Verification
+    from avsnn.pipeline.prepare.verify import Damage, Verification
 
 UNITS_PER_REASON = 3
 
@@ -128,3 +129,34 @@ def print_damage(dataset: str, verification: Verification) -> None:
     for damage in verification.damages:
         table.add_row(damage.stage, damage.unit, damage.path, damage.reason)
     out.print(table)
+
+
+def print_unknown_files(dataset: str, folder: Path, files: list[Damage]) -> None:
+    """Print the files that avsnn did not write, with their sizes."""
+    total = format_bytes(sum(file.bytes for file in files))
+    out.print(f"{dataset}: avsnn did not write these files in {folder} ({len(files):,}, {total}):")
+    for file in files:
+        out.print(f"  {file.path} ({format_bytes(file.bytes)})")
+
+
+def print_clean_plan(dataset: str, plan: CleanPlan) -> None:
+    """Print a table of what clean can remove, and what stays although nothing needs it."""
+    if plan.unneeded:
+        table = Table(
+            title=f"{dataset}: not needed", title_justify="left", box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )  # fmt: skip
+        table.add_column("folder", overflow="fold")
+        table.add_column("size", justify="right", no_wrap=True)
+        table.add_column("why")
+        for one in plan.unneeded:
+            table.add_row(one.name, format_bytes(one.bytes), one.reason)
+        out.print(table)
+        out.print(
+            f"{dataset}: {format_bytes(plan.bytes)} in {plan.folder} can be removed; "
+            "'avsnn prepare' with the earlier settings would make them again."
+        )
+    else:
+        out.print(f"{dataset}: nothing to remove in {plan.folder}.")
+    for phrase in plan.left:
+        out.print(f"{dataset}: {phrase}.")

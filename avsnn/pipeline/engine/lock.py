@@ -69,25 +69,30 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
 def require_no_writer(folder: Path) -> None:
     """Wait shortly for a run that writes into a folder; write nothing.
 
-    Readers share the folder. A folder without a lock file, or on a read-only disk, has no writer
-    that this process could meet.
-
     Raises:
         RunError: another run writes there.
     """
-    path = folder / ".lock"
     deadline = time.monotonic() + READER_WAIT_S
-    while True:
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise _busy_error(folder) from None
-            time.sleep(0.05)
-        except OSError:
-            return
+    while has_writer(folder):
+        if time.monotonic() > deadline:
+            raise _busy_error(folder)
+        time.sleep(0.05)
+
+
+def has_writer(folder: Path) -> bool:
+    """Return whether a run writes into a folder at this moment; write nothing.
+
+    Readers share the folder. A folder without a lock file, or on a read-only disk, has no writer
+    that this process could meet.
+    """
+    try:
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def hold_for_reading(path: Path) -> BinaryIO | None:

@@ -1,1 +1,1 @@
-"""What ``avsnn prepare``, ``verify`` and ``repair`` run."""
+"""What ``avsnn prepare``, ``verify``, ``repair`` and ``clean`` run."""

@@ -18,7 +18,7 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.lock import is_held_for_reading
 from avsnn.pipeline.engine.stage import Stage
 
-_NAME = re.compile(r"(?P<settings>.+)-(?P<limit>all|\d+)-[0-9a-f]{8}(?P<suffix>\.zarr)?")
+_NAME = re.compile(r"(?P<settings>.+)-(?P<limit>all|\d+)-(?P<clips>[0-9a-f]{8})(?P<suffix>\.zarr)?")
 
 # The first versions named a folder with a single fingerprint.
 _FIRST_NAME = re.compile(r"((clips|frames|audio)-)?[0-9a-f]{8}(\.zarr)?")
@@ -77,6 +77,21 @@ def remove_earlier_generations(stages: tuple[Stage, ...], index: Path) -> bool:
                 # The journal goes last, so that a removal which is interrupted goes on next time.
                 journal.unlink(missing_ok=True)
     return True
+
+
+def clips_of(name: str) -> str | None:
+    """Return the limit and the clips of a folder's name, as a part of the name.
+
+    The folders of index, shards and caches that hold the same clips have the same part.
+
+    Returns:
+        an empty text for a name of the first versions, which had no such part; None for a folder
+        that `prepare` does not write.
+    """
+    if _FIRST_NAME.fullmatch(name):
+        return ""
+    found = _NAME.fullmatch(name)
+    return f"{found['limit']}-{found['clips']}" if found else None
 
 
 def _is_replaced(folder: Folder, by: Folder) -> bool:

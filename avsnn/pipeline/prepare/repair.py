@@ -16,15 +16,17 @@ def repair(
     stages: DatasetStages,
     verification: Verification,
     *,
+    delete_unknown: bool,
     workers: int | None,
     progress: Progress,
     on_stage: Callable[[StageSummary], None],
 ) -> Prepared:
-    """Run exactly the damaged units again, and remove what was left over.
+    """Run exactly the damaged units again, and remove what killed runs left over.
 
     Args:
         stages: the stages that were verified.
         verification: the result of the verification.
+        delete_unknown: delete the files among the outputs that no stage wrote, too.
         workers: number of processes that decode; None takes one per core, 0 works in this process.
         progress: told of every unit.
         on_stage: called with the summary of each stage as the stage ends.
@@ -37,6 +39,6 @@ def repair(
     for damage in verification.damages:
         if damage.unit:
             redo[damage.stage][damage.unit] = damage.reason
-        elif not damage.stage:
+        elif damage.kind == "left-over" or (damage.kind == "unknown" and delete_unknown):
             locate(stages.folder, damage.path).unlink(missing_ok=True)
     return prepare(stages, workers=workers, progress=progress, redo=redo, on_stage=on_stage)

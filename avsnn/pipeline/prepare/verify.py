@@ -1,12 +1,20 @@
 """Compares everything that was prepared with what was written, byte for byte."""
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from avsnn.errors import RunError
-from avsnn.pipeline.engine.atomic_files import Folder, Output, name_in, why_damaged
+from avsnn.pipeline.engine.atomic_files import (
+    Folder,
+    Output,
+    is_partial,
+    name_in,
+    why_damaged,
+)
 from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.is_done import PLANNED_FROM, why_stale
 from avsnn.pipeline.engine.journal import Record, StageSummary
@@ -18,22 +26,33 @@ from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
 
+IS_POINTER = "is a Git LFS pointer in place of the file"
+
+Kind = Literal["missing", "changed", "lfs-pointer", "not-done", "result", "left-over", "unknown"]
+
 
 @dataclass(frozen=True)
 class Damage:
     """Something that is not as it was written.
 
     Attributes:
+        kind: ``missing`` or ``changed`` for a file that a stage wrote; ``lfs-pointer`` for a Git
+            LFS pointer in place of such a file; ``not-done`` for a unit that has to run, or run
+            again; ``result`` for a file that a prepare writes last; ``left-over`` for a scratch
+            file of a killed run; ``unknown`` for a file that no stage wrote.
         stage: name of the stage that wrote the file; empty for a file that no stage wrote.
         unit: the unit that must run again; empty where no unit must run again.
         path: path of the file below the data set's folder; empty where the whole unit is meant.
         reason: what is wrong.
+        bytes: size of a file that no stage wrote; 0 for everything else.
     """
 
+    kind: Kind
     stage: str
     unit: str
     path: str
     reason: str
+    bytes: int = 0
 
 
 @dataclass
@@ -49,6 +68,11 @@ class Verification:
     files: int = 0
     bytes: int = 0
     damages: list[Damage] = field(default_factory=list)
+
+    @property
+    def unknown(self) -> list[Damage]:
+        """The files among the outputs that no stage wrote."""
+        return [damage for damage in self.damages if damage.kind == "unknown"]
 
 
 def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
@@ -68,6 +92,7 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
     verification = Verification()
     require_no_writer(stages.folder)
     summaries: list[StageSummary] = []
+    written: set[Folder] = set()
     for stage in stages.in_order:
         recorded = records(stage)
         # A stage plans its units from the tables and JSON files that earlier stages wrote, so such
@@ -77,15 +102,39 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
             summaries.append(current.up_to_date(stage))
             for unit in current.todo:
                 if why := why_stale(stage, unit, current.last_records.get(unit.name)):
-                    verification.damages.append(Damage(stage.name, unit.name, "", why))
+                    verification.damages.append(Damage("not-done", stage.name, unit.name, "", why))
                     recorded.pop(unit.name, None)
+            written |= {stage.folder / name for unit in current.units for name in unit.outputs}
             planned = {unit.name for unit in current.units}
             recorded = {name: record for name, record in recorded.items() if name in planned}
         verification.damages += _check_files(stages, stage, recorded, verification, progress)
     if not verification.damages:
         verification.damages += _check_results(stages, summaries)
-    verification.damages += (Damage("", "", path, "is left over") for path in _leftovers(stages))
+    verification.damages += _leftovers(stages, written)
     return verification
+
+
+def describe(stages: DatasetStages, verification: Verification) -> dict[str, Any]:
+    """Return a verification as values of JSON, with what to do about every damage."""
+    name = stages.manifest.name
+    repair = f"'avsnn repair {name} --root {stages.folder.parent}'"
+    kinds = Counter(damage.kind for damage in verification.damages)
+    return {
+        "dataset": name,
+        "folder": str(stages.folder),
+        "files": verification.files,
+        "bytes": verification.bytes,
+        "kinds": {kind: kinds[kind] for kind in get_args(Kind)},
+        "damages": [
+            {
+                **asdict(damage),
+                "what_to_do": f"to keep the file, move it elsewhere; {repair} asks, then deletes it"
+                if damage.kind == "unknown"
+                else f"run {repair}",
+            }
+            for damage in verification.damages
+        ],
+    }
 
 
 def require_undamaged(stages: DatasetStages, verification: Verification) -> None:
@@ -136,7 +185,8 @@ def _check_files(
             for (unit, output), reason in zip(files, reasons, strict=True):
                 if reason:
                     path = name_in(stages.folder, stage.folder / output.path)
-                    damages.append(Damage(stage.name, unit, path, reason))
+                    kind = _kind(stage.folder / output.path, reason)
+                    damages.append(Damage(kind, stage.name, unit, path, reason))
                 verification.files += 1
                 verification.bytes += output.size
                 progress.advance()
@@ -151,8 +201,15 @@ def _why_damaged(path: Folder, output: Output) -> str:
         change = "has changed since prepare" if path.exists() else "is gone"
         return f"links to {path.readlink()}, which {change}"
     if reason and path.exists() and is_lfs_pointer(path):
-        return "is a Git LFS pointer in place of the file"
+        return IS_POINTER
     return reason
+
+
+def _kind(path: Folder, reason: str) -> Kind:
+    """Return the kind of damage of a file that a stage wrote."""
+    if reason == IS_POINTER:
+        return "lfs-pointer"
+    return "changed" if path.exists() else "missing"
 
 
 def _check_results(stages: DatasetStages, summaries: list[StageSummary]) -> list[Damage]:
@@ -162,19 +219,30 @@ def _check_results(stages: DatasetStages, summaries: list[StageSummary]) -> list
         "prepared.json": make_prepared(stages, summaries).as_text().encode(),
     }
     return [
-        Damage("prepare", "", name, "is not what the stages left")
+        Damage("result", "prepare", "", name, "is not what the stages left")
         for name, content in expected.items()
         if not (stages.folder / name).exists() or (stages.folder / name).read_bytes() != content
     ]
 
 
-def _leftovers(stages: DatasetStages) -> Iterator[str]:
-    """Return the files of a killed run, and the files among the outputs that have no record."""
-    found: set[Folder] = {*stages.folder.glob("state/partial/**/*")}
-    found |= {*stages.folder.rglob(".*.partial")}
+def _leftovers(stages: DatasetStages, planned: set[Folder]) -> Iterator[Damage]:
+    """Find the scratch files of a killed run, and the files among the outputs that nobody knows.
+
+    Args:
+        stages: all stages of the data set.
+        planned: the files that units write, also units that are not done yet.
+    """
+    scratch: set[Folder] = {*stages.folder.glob("state/partial/**/*")}
+    scratch |= {*filter(is_partial, stages.folder.rglob(".*.partial"))}
+    found: set[Folder] = {*scratch}
     for stage in stages.in_order:
         if stage.prunes:
             outputs = (output for record in records(stage).values() for output in record.outputs)
             recorded = {stage.folder / output.path for output in outputs}
-            found |= {*stage.folder.rglob("*")} - recorded
-    return (name_in(stages.folder, path) for path in sorted(found, key=str) if path.is_file())
+            found |= {*stage.folder.rglob("*")} - recorded - planned
+    for path in sorted(found, key=str):
+        if path.is_file():
+            kind: Kind = "left-over" if path in scratch else "unknown"
+            reason = "is left over" if path in scratch else "was not written by avsnn"
+            name = name_in(stages.folder, path)
+            yield Damage(kind, "", "", name, reason, path.stat().st_size)

@@ -148,6 +148,15 @@ def load_config(folder: Path) -> RunConfig:
     Raises:
         UserError: the folder is not a run, or the file cannot be read.
     """
+    return check_config(folder, read_config(folder))
+
+
+def read_config(folder: Path) -> Any:
+    """Return the value of ``config.yaml`` of a run folder, which may be any plain value.
+
+    Raises:
+        UserError: the folder is not a run, or the file is no YAML or cannot be read.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(_no_run(folder))
@@ -156,17 +165,35 @@ def load_config(folder: Path) -> RunConfig:
             content = file.read(MAX_CONFIG_BYTES + 1)
         if len(content) > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
-        values = parse_yaml(content.decode())
-        require_known_method(values, folder)
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        reason = first_mistake(error)
+        return parse_yaml(content.decode())
     except (ValueError, OSError) as error:
         reason = error.strerror or "" if isinstance(error, OSError) else str(error)
-    else:
-        _require_split(config.manifest, config.settings)
-        return config
-    raise UserError(f"{path} cannot be read ({reason}); restore it or train again.")
+        raise _unreadable_error(folder, reason) from None
+
+
+def check_config(folder: Path, value: Any) -> RunConfig:
+    """Return the configuration that ``config.yaml`` of a run folder holds.
+
+    Args:
+        folder: the run folder.
+        value: the value of the file, from `read_config`.
+
+    Raises:
+        UserError: the value is no configuration of this version, or of a data set or a method that
+            is unknown here.
+    """
+    require_known_method(value, folder)
+    try:
+        config = RunConfig.model_validate(value)
+    except ValidationError as error:
+        raise _unreadable_error(folder, first_mistake(error)) from None
+    _require_split(config.manifest, config.settings)
+    return config
+
+
+def _unreadable_error(folder: Path, reason: str) -> UserError:
+    path = folder / "config.yaml"
+    return UserError(f"{path} cannot be read ({reason}); restore it or train again.")
 
 
 def _no_run(folder: Path) -> str:

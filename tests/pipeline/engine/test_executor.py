@@ -127,7 +127,14 @@ def test_damage_behind_a_url_is_found_and_repaired(tmp_path: Path) -> None:
     (stages.frames.folder / "zarr.json").unlink()
     verification = verify(stages, progress=NoProgress())
     assert [damage.stage for damage in verification.damages] == ["extract", "frames"]
-    repair(stages, verification, workers=0, progress=NoProgress(), on_stage=lambda _: None)
+    repair(
+        stages,
+        verification,
+        delete_unknown=False,
+        workers=0,
+        progress=NoProgress(),
+        on_stage=lambda _: None,
+    )
     assert shard.read_bytes() == undamaged
     assert verify(stages, progress=NoProgress()).damages == []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -71,11 +72,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, s
         "",
         "left over",
     ),
-    "leftover in a cache": (
+    "unknown file in a cache": (
         lambda folder: CHUNK(folder).with_name("1"),
         lambda path: path.write_bytes(b"half"),
         "",
-        "left over",
+        "not written by avsnn",
     ),
     "changed failures.jsonl": (
         lambda folder: folder / "failures.jsonl",
@@ -98,7 +99,14 @@ def run_verify(root: Path) -> tuple[DatasetStages, Verification]:
 
 def run_repair(stages: DatasetStages, verification: Verification) -> list[StageSummary]:
     done: list[StageSummary] = []
-    repair(stages, verification, workers=0, progress=NoProgress(), on_stage=done.append)
+    repair(
+        stages,
+        verification,
+        delete_unknown=True,
+        workers=0,
+        progress=NoProgress(),
+        on_stage=done.append,
+    )
     return done
 
 
@@ -160,12 +168,44 @@ def test_the_commands_verify_and_repair_say_what_is_wrong_in_one_sentence(
     SHARD(root / "demo").unlink()
     found = avsnn("verify", "demo", "--root", root, "--json")
     assert found.returncode == 1
-    assert [d["unit"] for d in json.loads(found.stdout)["damages"]] == ["train-008192"]
+    said = json.loads(found.stdout)
+    (damage,) = said["damages"]
+    assert (damage["kind"], damage["stage"], damage["unit"]) == (
+        *("missing", "extract", "train-008192"),
+    )
+    assert damage["path"].endswith("train-008192.tar")
+    assert "avsnn repair demo" in damage["what_to_do"]
+    assert {kind for kind, count in said["kinds"].items() if count} == {"missing"}
+    assert said["files"] > 72 * 2
     assert found.stderr.splitlines()[-1].startswith("avsnn: demo: 1 thing is not as it was written")
     mended = avsnn("repair", "demo", "--root", root, "--workers", "0")
     assert mended.returncode == 0, mended.stderr
     assert hashes(root / "demo") == hashes(small_demo / "demo")
     assert avsnn("verify", "av-digits", "--root", root).returncode == 2
+
+
+def test_repair_keeps_files_that_avsnn_did_not_write_unless_a_person_says_yes(
+    avsnn: Command, root: Path, small_demo: Path
+) -> None:
+    SHARD(root / "demo").unlink()
+    notes = SHARD(small_demo / "demo").relative_to(small_demo).with_name("notes.txt")
+    (root / notes).write_text("mine")
+    (root / "demo" / "state" / "partial").mkdir(exist_ok=True)
+    (root / "demo" / "state" / "partial" / "half.tar").write_text("half")
+    found = json.loads(avsnn("verify", "demo", "--root", root, "--json").stdout)
+    assert [d["kind"] for d in found["damages"]] == ["missing", "unknown", "left-over"]
+    assert "move it elsewhere" in found["damages"][1]["what_to_do"]
+    assert found["damages"][1]["bytes"] == 4
+    words = ("repair", "demo", "--root", root, "--workers", "0")
+    careful = avsnn(*words)
+    assert careful.returncode == 0, careful.stderr
+    assert re.search(r"notes.txt \(4 B\)[^~]* stay; --yes deletes", careful.stdout)
+    assert (root / notes).read_text() == "mine"
+    (root / notes).unlink()
+    assert hashes(root / "demo") == hashes(small_demo / "demo")
+    (root / notes).write_text("mine")
+    assert avsnn(*words, "--yes").returncode == 0
+    assert not (root / notes).exists()
 
 
 def test_explain_names_the_changed_setting_and_the_units_to_do(avsnn: Command, root: Path) -> None:

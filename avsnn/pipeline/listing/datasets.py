@@ -1,17 +1,14 @@
-"""Lists what exists: data sets, the progress of their stages, and runs. Writes nothing."""
+"""Lists the data sets and the progress of their stages."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from avsnn.datasets_manifest import names
-from avsnn.errors import RunError, UserError
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.prepare.build_stages import build_as_requested, load_with_clips
 from avsnn.pipeline.prepare.request import load_request
-
-if TYPE_CHECKING:
-    from avsnn.pipeline.runs.config import RunConfig
 
 
 def list_datasets(root: Path) -> list[dict[str, Any]]:
@@ -57,12 +54,17 @@ def list_stages(root: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]
         ``fault`` that is the reason.
     """
     rows, faults = [], []
-    for name in names():
+    for name in sorted({*names(), *_prepared_names(root)}):
         try:
             rows += _stages_of(name, root)
         except (UserError, OSError) as error:
             faults.append({"dataset": name, "fault": str(error)})
     return rows, faults
+
+
+def _prepared_names(root: Path) -> list[str]:
+    """Return the names of the data sets below ``root``, also those whose YAML is not known here."""
+    return [path.parent.parent.name for path in root.glob("*/state/request.json")]
 
 
 def _stages_of(name: str, root: Path) -> list[dict[str, Any]]:
@@ -86,76 +88,3 @@ def _stages_of(name: str, root: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def list_runs(runs: Path) -> list[dict[str, Any]]:
-    """Return one row per run folder directly below ``runs``.
-
-    The field ``unreadable`` of a row says what of the run cannot be read; the other fields hold
-    what can be read.
-    """
-    # These modules import torch, and a list of data sets need not wait for torch.
-    from avsnn.pipeline.runs.config import load_config
-
-    rows = []
-    for folder in sorted(runs.glob("*/")):
-        row: dict[str, Any] = {"run": str(folder)}
-        try:
-            # `lstat` raises another error if nobody may enter the folder, which may be a run.
-            (folder / "config.yaml").lstat()
-            row |= _describe_run(folder, load_config(folder))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            reason = f"{error.filename} cannot be read: {error.strerror}"
-            row |= dict.fromkeys(RUN_FIELDS) | {"unreadable": reason}
-        except (UserError, RunError) as error:
-            row |= dict.fromkeys(RUN_FIELDS) | {"unreadable": str(error)}
-        rows.append(row)
-    return rows
-
-
-RUN_FIELDS = (
-    *(
-        "dataset",
-        "method",
-        "converted_from",
-        "epochs",
-        "epochs_planned",
-        "selection",
-        "best_accuracy",
-        "test_top1",
-    ),
-    "unreadable",
-)
-
-
-def _describe_run(folder: Path, config: "RunConfig") -> dict[str, Any]:
-    from avsnn.pipeline.evaluation.measures import Evaluation
-    from avsnn.pipeline.evaluation.records import read_any_record
-    from avsnn.pipeline.runs.metrics import inspect_metrics, is_best_epoch
-
-    part = config.settings.selection
-    metrics, damage = inspect_metrics(folder, part)
-    evaluation = read_any_record(Evaluation, report := folder / "report" / "test.json")
-    if evaluation is None and report.exists():
-        damage = (
-            damage
-            or f"{report} is damaged or of an earlier version; run 'avsnn evaluate {folder}' again"
-        )
-    if evaluation and not damage and not is_best_epoch(evaluation.epoch, metrics, part):
-        # The run went on after the evaluation, and has other weights now.
-        evaluation = None
-    scores = [line[f"{part}_accuracy"] for line in metrics if f"{part}_accuracy" in line]
-    values = (
-        config.dataset,
-        config.settings.model.method,
-        config.converted_from,
-        len(metrics),
-        config.settings.epochs,
-        part,
-        max(scores, default=None),
-        evaluation and evaluation.top1,
-        damage,
-    )
-    return dict(zip(RUN_FIELDS, values, strict=True))
