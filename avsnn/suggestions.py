@@ -24,7 +24,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 def nearest(word: str, names: Iterable[str]) -> str:
     """Return the name that is most like a word; empty if no name is like the word."""
     best = next(iter(nearest_first(word, names)), "")
-    return best if _likeness(_bare(word), _bare(best)) >= LEAST_LIKENESS else ""
+    return best if best and _likeness(_bare(word), _bare(best)) >= LEAST_LIKENESS else ""
 
 
 def there_are(word: str, names: Iterable[str]) -> str:

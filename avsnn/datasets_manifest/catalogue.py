@@ -49,10 +49,9 @@ def load(name: str) -> Manifest:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    manifest = _parse_manifest(name, content)
-    if isinstance(file, Path) and file.parent in _folders_of_user():
-        return manifest.of_file(file)
-    return manifest
+    is_of_user = isinstance(file, Path) and file.parent in _folders_of_user()
+    manifest = _parse_manifest(name, str(file) if is_of_user else file.name, content)
+    return manifest.of_file(Path(str(file))) if is_of_user else manifest
 
 
 def user_folder() -> Path:
@@ -118,17 +117,23 @@ def _printable(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _parse_manifest(name: str, content: bytes) -> Manifest:
-    """Parse and check a YAML file, once for a command that asks for a data set many times."""
+def _parse_manifest(name: str, place: str, content: bytes) -> Manifest:
+    """Parse and check a YAML file, once for a command that asks for a data set many times.
+
+    Args:
+        name: name of the data set.
+        place: name or path of the file in error messages.
+        content: content of the file.
+    """
     try:
         manifest = Manifest.model_validate(yaml.safe_load(content.decode()))
     except ValidationError as error:
-        raise UserError(f"{name}.yaml: {describe_fault(Manifest, error)}.") from None
+        raise UserError(f"{place}: {describe_fault(Manifest, error)}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{name}.yaml {describe_syntax(error)}.") from None
+        raise UserError(f"{place} {describe_syntax(error)}.") from None
     if manifest.name != name:
         raise UserError(
-            f"{name}.yaml: the name inside is {manifest.name!r}; name the file after it, or write "
+            f"{place}: the name inside is {manifest.name!r}; name the file after it, or write "
             f"name: {name}."
         )
     return manifest

@@ -8,13 +8,13 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from avsnn.datasets_manifest.clips import Clip, MediaFile, read_table
 from avsnn.datasets_manifest.patterns import Pattern
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS, PART_COLUMN, Pairs
+from avsnn.datasets_manifest.sources import Source
 from avsnn.datasets_manifest.split_rules import (
     ColumnSplit,
     GroupShareSplit,
@@ -43,54 +43,6 @@ def _require_distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
 FolderName = Annotated[str, AfterValidator(_require_folder_name)]
 
 
-class Source(StrictModel):
-    """A place from which files can be downloaded.
-
-    A place is a folder on the web, a Git LFS server, or the address of a single file.
-    """
-
-    prefix: str = Field(
-        description="The source holds the files whose path starts with this text; empty for all "
-        "files"
-    )
-    url: str | None = Field(
-        default=None,
-        pattern=r"^https?://.+/$",
-        description="Start of the address of every file; replaces the prefix of the path",
-    )
-    lfs: str | None = Field(
-        default=None,
-        pattern=r"^https?://.+/objects/batch$",
-        description="Batch endpoint of a Git LFS server, which knows files by SHA-256 and size",
-    )
-    file: str | None = Field(
-        default=None,
-        pattern=r"^https?://.+[^/]$",
-        description="Address of a single file; the prefix is the whole path of the file",
-    )
-    insecure: bool = Field(
-        default=False, description="Whether plain http, without encryption, is allowed"
-    )
-
-    @model_validator(mode="after")
-    def _require_one_secure_address(self) -> "Source":
-        given = [address for address in (self.url, self.lfs, self.file) if address is not None]
-        if len(given) != 1:
-            raise ValueError("a source has url, lfs or file, and only one of the three")
-        if given[0].startswith("http://") and not self.insecure:
-            raise ValueError("a source over plain http must say insecure: true")
-        return self
-
-    @property
-    def name(self) -> str:
-        """The name of the source in messages: the host only.
-
-        The whole address may hold a secret.
-        """
-        host = urlsplit(self.url or self.lfs or self.file or "").hostname
-        return f"{host} (LFS)" if self.lfs else str(host)
-
-
 class FolderLayout(StrictModel):
     """A layout with one folder for each class.
 
@@ -99,17 +51,27 @@ class FolderLayout(StrictModel):
     are one clip, and the stem is the key of the clip.
     """
 
-    audio: FolderName = Field(description="Name of the folder that holds the audio files")
-    audio_suffix: str = Field(
-        pattern=r"^\.\w+$", description="Suffix of the audio files, with its dot"
+    audio: FolderName = Field(
+        description="Name of the folder that holds a folder of audio files for each class"
     )
-    visual: FolderName = Field(description="Name of the folder that holds the images or videos")
+    audio_suffix: str = Field(
+        pattern=r"^\.\w+$",
+        description="Suffix of the audio files, with its dot",
+        examples=[".wav"],
+    )
+    visual: FolderName = Field(
+        description="Name of the folder that holds a folder of images or videos for each class"
+    )
     visual_suffix: str = Field(
-        pattern=r"^\.\w+$", description="Suffix of the images or videos, with its dot"
+        pattern=r"^\.\w+$",
+        description="Suffix of the images or videos, with its dot",
+        examples=[".png"],
     )
     stem: Pattern = Field(
-        description="Regular expression that every stem matches. The group named 'group' is the "
-        "group of the clip. A group named 'label', if there is one, must be the index of the class"
+        description="Regular expression that every name without its suffix matches. The group "
+        "named 'group' is the group of the clip, such as a speaker. A group named 'label', if "
+        "there is one, must be the index of the class",
+        examples=[r"(?P<group>\d+)-\d+"],
     )
 
     @model_validator(mode="after")
@@ -127,8 +89,14 @@ class Twins(StrictModel):
     Clips are twins if the pattern matches the same text in their keys.
     """
 
-    what: str = Field(description="What twins have in common, in words for the reader")
-    pattern: Pattern = Field(description="Regular expression that is searched in every key")
+    what: str = Field(
+        description="What twins have in common, in words for the reader", examples=["sentence"]
+    )
+    pattern: Pattern = Field(
+        description="Regular expression that is searched in every key; clips in whose keys the "
+        "expression finds the same text are twins",
+        examples=[r"sentence\d+"],
+    )
 
 
 class Manifest(StrictModel):
@@ -188,8 +156,8 @@ class Manifest(StrictModel):
     )
     layout: FolderLayout | None = Field(
         default=None,
-        description="How the files lie in folders, where nobody published a table. avsnn then "
-        "finds the clips in the folders",
+        description="How the files lie in folders, as KIND/CLASS/NAME, where nobody published a "
+        "table. avsnn then finds the clips: an audio file and a visual file of one class and name",
     )
     pairs: Pairs | None = Field(
         default=None,

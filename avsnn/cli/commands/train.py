@@ -104,9 +104,10 @@ def train_command(
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
     from avsnn.cli.screen.training import print_settings, print_training
+    from avsnn.datasets_manifest import load
     from avsnn.pipeline.experiments.presets import load_presets
     from avsnn.pipeline.inference.device import choose_device
-    from avsnn.pipeline.runs.config import make_config
+    from avsnn.pipeline.runs.config import make_config, require_split
     from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.settings_overrides import build_settings
@@ -120,6 +121,7 @@ def train_command(
         assignments or (),
     )
     if print_config:
+        require_split(load(dataset), settings)
         print_settings(settings)
         return
     options = RunOptions(

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from avsnn.datasets_manifest import load
+from avsnn.datasets_manifest import names as datasets
 from avsnn.errors import UserError
 from avsnn.pipeline.settings_overrides import (
     explain_mistake,
@@ -91,21 +92,28 @@ def load_presets(
             the data set.
 
     Raises:
-        UserError: there is no preset of such a name or no such data set, or a file holds no
-            settings.
+        UserError: there is no preset of such a name, a file holds no settings, or the YAML of the
+            data set has a mistake.
     """
-    known, manifest = preset_names(), load(dataset)
-    named = dataset if dataset in known else manifest.preset
-    if config is not None:
-        first = [_read_changes(config)]
-    elif named is None or named in known:
-        first = [load_preset(named)] if named else []
-    else:
+    first = _presets_of_data_set(dataset) if config is None else [_read_changes(config)]
+    return [*first, *(load_preset(name) for name in names)]
+
+
+def _presets_of_data_set(dataset: str) -> list[dict[str, Any]]:
+    """Return the preset that has the name of a data set, or that the YAML of the data set names."""
+    known = preset_names()
+    if dataset in known:
+        return [load_preset(dataset)]
+    # Whoever trains on a data set that does not exist is told so when the data set is opened.
+    named = load(dataset).preset if dataset in datasets() else None
+    if named is None:
+        return []
+    if named not in known:
         raise UserError(
             f"{dataset}.yaml: preset: no preset is called {named!r}; {did_you_mean(named, known)}"
             f"{there_are(named, known)}."
         )
-    return [*first, *(load_preset(name) for name in names)]
+    return [load_preset(named)]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         for output in summary.outputs
     }
     # A file without a published checksum may be corrected in the source folder, or may arrive.
-    for path in stages.fetch.unverified_sources().values():
+    for path in stages.fetch.watched_sources():
         files[str(path)] = ABSENT
         if path.exists():
             stat = path.stat()

@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
         Raises:
             UserError: the data set has no such split.
         """
-        return _require_split(self.manifest, self.settings)
+        return require_split(self.manifest, self.settings)
 
     @property
     def converted_from(self) -> str:
@@ -97,7 +97,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         UserError: the data set does not exist, is not prepared, or has no such split.
     """
     manifest = load(dataset)
-    split = _require_split(manifest, settings)
+    split = require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
     clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
     facts = identifying_settings(settings, manifest)
@@ -187,7 +187,7 @@ def check_config(folder: Path, value: Any) -> RunConfig:
         config = RunConfig.model_validate(value)
     except ValidationError as error:
         raise _unreadable_error(folder, first_mistake(error)) from None
-    _require_split(config.manifest, config.settings)
+    require_split(config.manifest, config.settings)
     return config
 
 
@@ -212,7 +212,7 @@ def _no_run(folder: Path) -> str:
     return f"{folder} is not a run folder: {missing}; {advice}"
 
 
-def _require_split(manifest: Manifest, settings: TrainSettings) -> str:
+def require_split(manifest: Manifest, settings: TrainSettings) -> str:
     """Return the name of the split that the settings choose."""
     split = settings.data.split or manifest.default_split
     if split not in manifest.splits:

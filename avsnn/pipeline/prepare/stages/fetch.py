@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.clips import composed
-from avsnn.datasets_manifest.schema import Source
+from avsnn.datasets_manifest.sources import Source
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import Output, sha256
 from avsnn.pipeline.engine.journal import Failure, Record
@@ -116,7 +116,7 @@ class Fetch(Stage):
 
     def _why_bring_again(self, file: MediaFile, record: Record, unverified: Path | None) -> str:
         """Return why a file must be brought again; empty where its record holds."""
-        if any(failure.reason == MISSING for failure in record.failures):
+        if _was_missing(record):
             place = self._place_of(file.published_path)
             return f"{place} was missing before" if place.exists() else ""
         if unverified and record.outputs and _differs(unverified, record.outputs[0], file.path):
@@ -143,6 +143,16 @@ class Fetch(Stage):
             elif not file.has_checksum:
                 found[path] = self._place_of(file.published_path)
         return found
+
+    def watched_sources(self) -> list[Path]:
+        """Return the files of the source folder, there or not, on which a plan depends."""
+        recorded = records(self)
+        missing = [
+            self._place_of(file.published_path)
+            for path, file in self.files.items()
+            if self.source is not None and path in recorded and _was_missing(recorded[path])
+        ]
+        return [*self.unverified_sources().values(), *missing]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Bring one file and verify its size and SHA-256.
@@ -316,6 +326,11 @@ class DownloadSource:
     def _below_url(self, file: MediaFile) -> Address:
         rest = quote(file.published_path.removeprefix(self._source.prefix))
         return Address(f"{self._source.url}{rest}", {}, self._source.insecure)
+
+
+def _was_missing(record: Record) -> bool:
+    """Return whether a file could not be brought, because the file was not in the source folder."""
+    return any(failure.reason == MISSING for failure in record.failures)
 
 
 def _differs(published: Path, copy: Output, path: str) -> bool:
