@@ -38,6 +38,7 @@ PAGES = [
     "docs/predict.md",
     "docs/sweeps.md",
     "docs/insight.md",
+    "docs/install.md",
 ]
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]

@@ -32,13 +32,16 @@ def train(
     )
 
 
-def test_a_training_without_git_on_the_path_works(
+def test_a_training_without_git_and_without_a_compiler_says_once_what_is_slower(
     avsnn_path: str, small_demo: Path, tmp_path: Path
 ) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    done = train(avsnn_path, small_demo, tmp_path, PATH=str(programs))
+    empty = {"PATH": str(programs), "XDG_CACHE_HOME": str(tmp_path / "cache"), "CC": None}
+    done = train(avsnn_path, small_demo, tmp_path, **empty)
     assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert said.count("neurons run on plain torch, which is slower: there is no C compiler") == 1
     assert "git_commit: ''" in (tmp_path / "r" / "config.yaml").read_text()
     assert "Traceback" not in done.stderr
 

@@ -36,8 +36,8 @@ def export_command(
     """Write the best checkpoint of a run in a file format of another program.
 
     No data are needed. The exported network takes normalised inputs, as every file describes. onnx
-    and nir need 'pip install avsnn[export]'. A format that cannot express an operation of the
-    network says so.
+    needs 'pip install onnx onnxscript onnxruntime', and nir needs 'pip install nir'. A format that
+    cannot express an operation of the network says so.
     """
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.export import print_export

@@ -100,6 +100,7 @@ def _compiler() -> list[str]:
 
 def _kept_folders() -> Iterator[Path]:
     """Yield the folders that may keep the compiled kernels, the best folder first."""
+    user = _user()
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:
@@ -108,14 +109,25 @@ def _kept_folders() -> Iterator[Path]:
     # A relative path would be a folder in the working directory, where anyone may put a library.
     if Path(home).is_absolute():
         yield Path(home, "avsnn")
-    yield Path(tempfile.gettempdir(), f"avsnn-{os.getuid()}")
+    yield Path(tempfile.gettempdir(), f"avsnn-{user}")
+
+
+def _user() -> int:
+    """Return the number of this user.
+
+    Raises:
+        NoLibraryError: the system has no numbers of users, so nobody can tell whose a library is.
+    """
+    if sys.platform == "win32":
+        raise NoLibraryError("avsnn compiles no kernels on Windows")
+    return os.getuid()
 
 
 def _belongs_to_this_user_alone(path: Path, is_kind: Callable[[int], bool]) -> bool:
     """Return whether a path is of this kind, no link, of this user, and writable by no other."""
     found = path.lstat()
     shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return is_kind(found.st_mode) and found.st_uid == os.getuid() and not shared
+    return is_kind(found.st_mode) and found.st_uid == _user() and not shared
 
 
 def _load_kept(folder: Path, digest: str, functions: Sequence[str]) -> ctypes.CDLL | None:
@@ -200,6 +212,10 @@ def _run(command: list[str], failure: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise NoLibraryError(f"{failure} (it took over {_COMPILER_TIMEOUT_S} s)") from None
+    except FileNotFoundError:
+        raise NoLibraryError(
+            f"there is no C compiler {command[0]}; install gcc, or name another compiler in CC"
+        ) from None
     except (OSError, ValueError) as error:
         raise NoLibraryError(f"there is no C compiler (cc, or CC) that runs: {error}") from None
     if done.returncode:

@@ -7,6 +7,7 @@ import platform
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -70,7 +71,8 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
     if not source.is_symlink():
-        with source.open("rb") as file:
+        # Windows syncs only files that are open for writing.
+        with source.open("r+b" if sys.platform == "win32" else "rb") as file:
             os.fsync(file.fileno())
     source.replace(target)
     _sync_folder(target.parent)
@@ -177,6 +179,9 @@ def _this_host() -> str:
 
 def _is_alive(process: int) -> bool:
     """Return whether a process of this machine may be running."""
+    if sys.platform == "win32":
+        # The signal 0 asks Linux whether the process runs, and is Ctrl-C on Windows.
+        return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -300,6 +305,9 @@ def _upload(source: Path, target: UPath, output: Output) -> Output:
 
 def _sync_folder(folder: Path) -> None:
     """Flush the entries of a folder to the disk, so that a rename survives power loss."""
+    if sys.platform == "win32":
+        # Windows opens no folder as a file.
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,9 +23,9 @@ def keep_current_folder_off_children() -> None:
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use, by affinity and by quota."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return min([cores, *cores_of_quotas()])
+    if sys.platform == "linux":
+        return min([len(os.sched_getaffinity(0)), *cores_of_quotas()])
+    return os.cpu_count() or 1
 
 
 def cores_of_quotas(
@@ -79,8 +80,12 @@ def children_block_signals(*signals: signal.Signals) -> Iterator[None]:
     A terminal sends Ctrl-C to all processes, and a cluster sends SIGTERM to all processes, also to
     a process that is still starting; this process ends its children itself. The threads that start
     inside this context, and the processes that these threads start later, inherit the blocked
-    signals. Ctrl-C or a SIGTERM that comes meanwhile arrives when the context is left.
+    signals. Ctrl-C or a SIGTERM that comes meanwhile arrives when the context is left. Windows has
+    no signals to block.
     """
+    if sys.platform == "win32":
+        yield
+        return
     # When `multiprocessing` starts its resource tracker, it unblocks the signals.
     resource_tracker.ensure_running()
     with _handlers_deferred(signal.SIGINT, signal.SIGTERM):

@@ -1,10 +1,10 @@
 """The lock of a folder: one run at a time writes into the folder."""
 
-import fcntl
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,10 @@ from avsnn.pipeline.engine.atomic_files import (
     disk_full_error,
     remove_partial_files,
 )
+
+with suppress(ImportError):
+    # Windows has no such module.
+    import fcntl
 
 # Folders into which only the holder of the lock writes. `report` is none: evaluate needs no lock.
 FOLDERS_UNDER_LOCK = (".", "checkpoints", "state", "table")
@@ -85,10 +89,16 @@ def has_writer(folder: Path) -> bool:
     Readers share the folder. A folder without a lock file, or on a read-only disk, has no writer
     that this process could meet.
     """
+    path = folder / ".lock"
     try:
-        with (folder / ".lock").open("rb") as file:
+        if sys.platform == "win32":
+            # Windows has no locks that readers share, so a reader holds the lock for a moment.
+            if path.exists():
+                FileLock(path).acquire(timeout=0).lock.release()
+            return False
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, Timeout):
         return True
     except OSError:
         return False
@@ -104,6 +114,8 @@ def hold_for_reading(path: Path) -> BinaryIO | None:
     """
     try:
         file = path.open("rb")
+        if sys.platform == "win32":
+            return file
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return None
@@ -111,7 +123,12 @@ def hold_for_reading(path: Path) -> BinaryIO | None:
 
 
 def is_held_for_reading(path: Path) -> bool:
-    """Return whether a process on this machine has called `hold_for_reading` for a file."""
+    """Return whether a process on this machine has called `hold_for_reading` for a file.
+
+    Windows has no locks that readers share. There, every file may be held.
+    """
+    if sys.platform == "win32":
+        return True
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,6 +9,10 @@ from typing import Any
 
 from avsnn.errors import UserError
 
+# Packages of which one needs the others, so that one installation brings all.
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+TOGETHER = dict.fromkeys(ONNX, ONNX)
+
 
 def require_package(name: str, purpose: str) -> Any:
     """Import a package of the extra ``export``.
@@ -24,8 +28,8 @@ def require_package(name: str, purpose: str) -> Any:
         return import_module(name)
     except ImportError:
         raise UserError(
-            f'{purpose} needs the package {name}, which is not installed: run "pip install '
-            "'avsnn[export]'\"."
+            f"{purpose} needs the package {name}, which is not installed: run 'pip install "
+            f"{' '.join(TOGETHER.get(name, (name,)))}'."
         ) from None
 
 

@@ -132,7 +132,7 @@ def write_shard_index(tar: Path, samples: list[Sample]) -> None:
     ]
     index = ShardIndex(shard=tar.name, samples=described)
     tar.with_suffix(".json").write_text(
-        index.model_dump_json(indent=1, exclude_none=True), encoding="utf-8"
+        index.model_dump_json(indent=1, exclude_none=True), encoding="utf-8", newline="\n"
     )
 
 

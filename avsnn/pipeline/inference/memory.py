@@ -1,6 +1,7 @@
 """Refuses settings whose training or evaluation cannot fit in memory, before the computation."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,9 @@ def _require_bytes(needed: int, device: torch.device, what: str, advice: str) ->
 
 def _memory_of_machine() -> int:
     """Return the bytes of memory that this machine, or the container around the process, has."""
+    if sys.platform == "win32":
+        # Python does not know the memory of a machine with Windows, so no work is too large there.
+        return sys.maxsize
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in CONTAINER_LIMITS:
         # The file holds the word `max` where there is no limit.

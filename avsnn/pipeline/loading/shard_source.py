@@ -1,6 +1,7 @@
 """Samples from the WebDataset shards."""
 
 import os
+import sys
 from functools import cache
 from typing import Any
 
@@ -153,6 +154,12 @@ def _read_members(
 
 def _read_member(shard: Folder, offset: int, size: int) -> bytes:
     try:
+        if sys.platform == "win32":
+            # Windows has no `pread`, and threads that share a descriptor would move its position.
+            with shard.open("rb") as file:
+                file.seek(offset)
+                data: bytes = file.read(size)
+            return data
         return os.pread(_descriptor(str(shard)), size, offset)
     except OSError as error:
         raise unreadable_error(shard, error) from None

@@ -1,6 +1,7 @@
 """Single images: decodes, encodes and resizes images in memory."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -107,7 +108,8 @@ def _stderr_lines() -> Iterator[list[str]]:
     saved = os.dup(2)
     reading, writing = os.pipe()
     # A full pipe would stop libjpeg for ever.
-    os.set_blocking(writing, False)
+    if sys.platform != "win32" or sys.version_info >= (3, 12):
+        os.set_blocking(writing, False)
     os.dup2(writing, 2)
     os.close(writing)
     try:

@@ -15,7 +15,7 @@ from multiprocessing import util
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -52,7 +52,7 @@ class Pending(Generic[R]):
         except DeadlineError:
             raise DecoderDiedError(f"did not finish decoding within {DEADLINE_S:.0f} s") from None
         except ProcessExpired as error:
-            if error.exitcode == -signal.SIGBUS:
+            if sys.platform != "win32" and error.exitcode == -signal.SIGBUS:
                 # The kernel ends a process so if it has mapped a file that cannot be read.
                 raise OSError(errno.EIO, "a file could not be read while it was decoded") from None
             raise DecoderDiedError(f"crashed its decoder (exit code {error.exitcode})") from None
@@ -72,7 +72,8 @@ class Sandbox:
         keep_current_folder_off_children()
         self._pool = ProcessPool(
             max_workers=workers,
-            context=_Context(),
+            # The annotation of pebble does not fit the pipes of Windows.
+            context=cast("Any", _Context()),
             initializer=_prepare_child,
             initargs=(os.getpid(),),
         )

@@ -23,7 +23,7 @@ def download_from_kaggle(handle: str) -> Path:
     except ImportError:
         raise UserError(
             f"{handle} is downloaded from Kaggle by kagglehub, which is not installed: "
-            "run \"pip install 'avsnn[kaggle]'\", or give the folder that holds the data set as "
+            "run 'pip install kagglehub', or give the folder that holds the data set as "
             "--source."
         ) from None
     try:

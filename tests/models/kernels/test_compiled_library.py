@@ -187,8 +187,8 @@ def test_the_compiler_may_have_options(
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [
-        ("/nowhere/cc", "there is no C compiler (cc, or CC) that runs: [Errno 2] No such file"),
-        ("cc 'unfinished", "there is no C compiler (cc, or CC) that runs: [Errno 2] No such file"),
+        ("/nowhere/cc", "there is no C compiler /nowhere/cc; install gcc, or name another"),
+        ("cc 'unfinished", "there is no C compiler cc 'unfinished; install gcc, or name another"),
         ("false", "the C compiler false cannot compile the kernels (exit code 1)"),
     ],
 )

@@ -122,8 +122,10 @@ class Discover(Stage):
                 clips.append(Clip(key, label, group, {}, files[audio], files[visual]))
             else:
                 reasons |= dict.fromkeys(files, "is half a clip; the other file fails")
-        (scratch / TABLE).write_text(table_text(clips), encoding="utf-8")
-        (scratch / IGNORED).write_text("".join(f"{path}\n" for path in ignored), encoding="utf-8")
+        (scratch / TABLE).write_text(table_text(clips), encoding="utf-8", newline="\n")
+        (scratch / IGNORED).write_text(
+            "".join(f"{path}\n" for path in ignored), encoding="utf-8", newline="\n"
+        )
         failures = [
             Failure(self.name, PurePosixPath(path).stem, reasons[path], path)
             for path in sorted(reasons)

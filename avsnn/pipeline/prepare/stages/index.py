@@ -54,7 +54,7 @@ class Index(Stage):
         """Write ``clips.jsonl``, in an order that mixes the classes."""
         rows = self.rows()
         lines = (f"{row.model_dump_json()}\n" for row in rows)
-        (scratch / "clips.jsonl").write_text("".join(lines), encoding="utf-8")
+        (scratch / "clips.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
         return Outcome(written=len(rows), skipped=len(self.clips) - len(rows))
 
     def rows(self) -> list[IndexRow]:

@@ -91,7 +91,9 @@ class Pair(Stage):
             else:
                 leading = clip.audio if self.pairs.each == "audio" else clip.visual
                 reasons[leading.recording] = "has the same name as another recording"
-        (scratch / TABLE).write_text(table_text(clips, (PART_COLUMN,)), encoding="utf-8")
+        (scratch / TABLE).write_text(
+            table_text(clips, (PART_COLUMN,)), encoding="utf-8", newline="\n"
+        )
         failures = [Failure(self.name, path, reasons[path], path) for path in sorted(reasons)]
         return Outcome(written=len(clips), skipped=left_out + paired.left_out, failures=failures)
 
