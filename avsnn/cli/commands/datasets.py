@@ -9,7 +9,7 @@ import typer
 from avsnn.cli.options import AsJson, Dataset, Datasets, Root, SplitName
 from avsnn.errors import UserError
 
-datasets_app = typer.Typer()
+datasets_app = typer.Typer(suggest_commands=False)
 
 Clips = Annotated[
     Path,
