@@ -30,6 +30,7 @@ COMMAND_SYNONYMS = {
     "fit": "train",
     "eval": "evaluate",
     "test": "evaluate",
+    "new": "datasets new",
     "infer": "predict",
     "classify": "predict",
     "completion": "--install-completion",
