@@ -17,12 +17,12 @@ NAMES_SHOWN = 7
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``did you mean NAME? `` with the name that is most like a word; empty if none is."""
-    best = nearest(word, names)
-    return f"did you mean {best}? " if best else ""
+    found = nearest(word, names)
+    return f"did you mean {found}? " if found else ""
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """Return the name that is most like a word; empty if none is like the word."""
+    """Return the name that is most like a word; empty if no name is like the word."""
     best = next(iter(nearest_first(word, names)), "")
     return best if best and _likeness(_bare(word), _bare(best)) >= LEAST_LIKENESS else ""
 
@@ -38,7 +38,12 @@ def there_are(word: str, names: Iterable[str]) -> str:
 def nearest_first(word: str, names: Iterable[str]) -> list[str]:
     """Return names, sorted by their likeness to a word; equal names keep their order."""
     bare = _bare(word)
-    return sorted(names, key=lambda name: -_likeness(bare, _bare(name)))
+
+    def rank(name: str) -> float:
+        # People rarely mistype the first letter: `prepair` is meant as prepare, not as repair.
+        return -_likeness(bare, _bare(name)) - 0.1 * (bare[:1] == _bare(name)[:1])
+
+    return sorted(names, key=rank)
 
 
 def _bare(word: str) -> str:

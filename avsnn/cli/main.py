@@ -22,10 +22,13 @@ from avsnn.cli.commands.export import export_command
 from avsnn.cli.commands.inspect import inspect_command
 from avsnn.cli.commands.predict import predict_command
 from avsnn.cli.commands.prepare import prepare_command, repair_command, verify_command
+from avsnn.cli.commands.presets import presets_app
 from avsnn.cli.commands.reproduce import reproduce_command
 from avsnn.cli.commands.status import status_command
 from avsnn.cli.commands.train import train_command
+from avsnn.cli.mistakes import in_own_words
 from avsnn.cli.streams import guard_streams, printable, why_lost
+from avsnn.cli.volume import QUIET, VERBOSE, volume
 from avsnn.errors import InterruptError, PreemptedError, RunError, UserError
 
 # Typer returns this code when a person presses Ctrl-C.
@@ -34,21 +37,6 @@ INTERRUPTED = 130
 PREEMPTED = 75
 
 SAVED = "all finished work is saved. Run the same command again (train: with --resume) to continue."
-
-# What people type for a command.
-SYNONYMS = {
-    "list": "datasets",
-    "ls": "datasets",
-    "check": "datasets check",
-    "show": "inspect",
-    "view": "inspect",
-    "download": "prepare",
-    "fit": "train",
-    "eval": "evaluate",
-    "test": "evaluate",
-    "infer": "predict",
-    "classify": "predict",
-}
 
 EPILOG = """
 **A first run:** `avsnn prepare demo`, then `avsnn train demo`, then `avsnn evaluate RUN` with the
@@ -68,7 +56,7 @@ saved; 130 interrupted with Ctrl-C.
 app = typer.Typer(
     help="Prepare audio-visual data sets, then train and evaluate spiking neural networks.",
     epilog=EPILOG,
-    add_completion=False,
+    suggest_commands=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -91,8 +79,23 @@ def _avsnn(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            *QUIET,
+            help="Print results, warnings and errors only; stands before or after the command.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            *VERBOSE,
+            help="Print with an error where in the code it arose; stands before or after the "
+            "command.",
+        ),
+    ] = False,
 ) -> None:
-    pass
+    volume.quiet, volume.verbose = quiet, verbose
 
 
 # The help lists the commands in this order, and groups such as `datasets` after all commands.
@@ -109,6 +112,7 @@ app.command("reproduce")(reproduce_command)
 app.command("status")(status_command)
 app.command("convert-checkpoint")(convert_checkpoint_command)
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(presets_app, name="presets")
 
 
 def main() -> None:
@@ -142,11 +146,10 @@ def _run() -> tuple[str, int]:
         _require_text([*sys.argv[1:], _current_folder()])
         code = app(_understood(sys.argv[1:]), standalone_mode=False)
     except typer.TyperException as error:
-        return _in_own_words(error.format_message()), 2
-    except UserError as error:
-        return str(error), 2
-    except RunError as error:
-        return str(error), 1
+        return in_own_words(error, sys.argv[1:]), 2
+    except (UserError, RunError) as error:
+        _print_place(error)
+        return str(error), 2 if isinstance(error, UserError) else 1
     except PreemptedError as error:
         return str(error), PREEMPTED
     except InterruptError as error:
@@ -154,6 +157,7 @@ def _run() -> tuple[str, int]:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
+        _print_place(error)
         return _unforeseen(error), 1
     if code == INTERRUPTED:
         return f"interrupted; {SAVED}", code
@@ -161,24 +165,19 @@ def _run() -> tuple[str, int]:
 
 
 def _understood(words: list[str]) -> list[str]:
-    """Return the words of a command, with `help` and `version` as the options that they mean."""
+    """Return the words of a command as Typer takes the words.
+
+    `help` and `version` become the options that they mean. --quiet and --verbose are options of all
+    commands, so they come to the front from any place.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    of_all = [word for word in words[:end] if word in (*QUIET, *VERBOSE)]
+    if of_all:
+        rest = [word for word in words[:end] if word not in of_all]
+        return [*of_all, *_understood([*rest, *words[end:]])]
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
     return ["--version"] if words in (["version"], ["-V"]) else words or ["--help"]
-
-
-def _in_own_words(message: str) -> str:
-    """Return the sentence of a library about the words of a command, with what a user needs."""
-    # The library puts the values of a missing option on lines of their own.
-    message = " ".join(message.replace("Value error, ", "").split())
-    for word, command in SYNONYMS.items():
-        if message == f"No such command '{word}'.":
-            return f"{message} Did you mean '{command}'?"
-    if message == "Missing argument 'dataset'.":
-        here = sorted(path.parent.name for path in Path("data").glob("*/prepared.json"))
-        prepared = f"prepared in data: {', '.join(here)}; " if here else ""
-        return f"{message} Give the name of a data set; {prepared}'avsnn datasets' lists all."
-    return message
 
 
 def _require_text(words: list[str]) -> None:
@@ -208,6 +207,12 @@ def _current_folder() -> str:
         raise UserError(
             f"the current folder cannot be used: {error.strerror}; change to another folder."
         ) from None
+
+
+def _print_place(error: Exception) -> None:
+    """Print where in the code an error arose, if the person asked with --verbose."""
+    if volume.verbose:
+        typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
 
 
 def _unforeseen(error: Exception) -> str:

@@ -6,8 +6,20 @@ from typing import Annotated, Literal
 
 import typer
 
+from avsnn.cli.completion import complete_dataset, complete_run
+
 Dataset = Annotated[
-    str, typer.Argument(help="Name of a data set; 'avsnn datasets' lists all data sets.")
+    str,
+    typer.Argument(
+        autocompletion=complete_dataset,
+        help="Name of a data set; 'avsnn datasets' lists all data sets.",
+    ),
+]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", autocompletion=complete_run, help="Run folder that 'avsnn train' made."
+    ),
 ]
 
 

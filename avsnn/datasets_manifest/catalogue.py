@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from avsnn.datasets_manifest.faults import describe_fault, describe_syntax
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
-from avsnn.suggestions import did_you_mean
+from avsnn.suggestions import did_you_mean, there_are
 
 # Environment variable that names a folder with YAML and CSV files of the user. The option
 # --datasets sets the variable.
@@ -36,9 +36,9 @@ def load(name: str) -> Manifest:
     """
     found = _manifest_files()
     if name not in found:
-        known = ", ".join(sorted(found))
+        known = there_are(name, sorted(found))
         raise UserError(
-            f"no data set is called {name!r}; {did_you_mean(name, found)}there are: {known}. avsnn "
+            f"no data set is called {name!r}; {did_you_mean(name, found)}{known}. avsnn "
             f"also finds data sets of your own, in {user_folder()} and in the folder that "
             f"--datasets or the environment variable {USER_FOLDER_VARIABLE} names."
         )

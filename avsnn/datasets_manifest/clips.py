@@ -165,7 +165,7 @@ def read_table(
             a row is cut off or too long, a value is not allowed, a path leaves the data set's
             folder, or a key occurs twice.
     """
-    header, *rows = [*_rows(_decode(content, name), name)] or [[]]
+    header, *rows = [*read_rows(_decode(content, name), name)] or [[]]
     header = [column.strip() for column in header]
     required = (*REQUIRED_COLUMNS, *(["group"] * needs_groups), *part_columns)
     if missing := [column for column in required if column not in header]:
@@ -242,7 +242,7 @@ def _decode(content: bytes, name: str) -> str:
     return text
 
 
-def _rows(text: str, name: str) -> Iterator[list[str]]:
+def read_rows(text: str, name: str) -> Iterator[list[str]]:
     """Yield the rows of a table that are not empty.
 
     Raises:

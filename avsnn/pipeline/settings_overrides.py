@@ -225,7 +225,7 @@ def explain_mistake(kind: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         return _explain_unknown_key(kind, [str(part) for part in first["loc"]], first["input"])
-    message = _in_plain_words(first["msg"])
+    message = in_plain_words(first["msg"])
     if not is_mistake_of_one_value(error):
         of_group = f" of {key}" if key else ""
         return f"the settings{of_group} do not go together: {message}."
@@ -234,7 +234,7 @@ def explain_mistake(kind: type[BaseModel], error: ValidationError) -> str:
 
 
 def _explain_unknown_key(kind: type[BaseModel], parts: list[str], value: Any) -> str:
-    groups, known = parts[:-1], _all_keys(kind)
+    groups, known = parts[:-1], setting_keys(kind)
     # `modle.alpha=3` is a wrong group with a value in the group.
     while isinstance(value, dict) and len(value) == 1:
         ((name, value),) = value.items()
@@ -247,7 +247,7 @@ def _explain_unknown_key(kind: type[BaseModel], parts: list[str], value: Any) ->
     )
 
 
-def _in_plain_words(message: str) -> str:
+def in_plain_words(message: str) -> str:
     """Return what pydantic says about a value, as a phrase about the value."""
     # After these words, pydantic names its ways of reading a value.
     phrase = re.split(", unable to | or instance of ", message.removeprefix("Value error, "))[0]
@@ -281,12 +281,12 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _all_keys(kind: type[BaseModel]) -> list[str]:
+def setting_keys(kind: type[BaseModel]) -> list[str]:
     """Return the full keys of all settings that are values."""
     keys = []
     for name, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += [f"{name}.{key}" for key in _all_keys(field.annotation)]
+            keys += [f"{name}.{key}" for key in setting_keys(field.annotation)]
         else:
             keys.append(name)
     return keys

@@ -26,15 +26,24 @@ BAD_INPUT = {
     "wrong type": (["prepare", "demo", "--limit", "many"], "--limit"),
     "value out of range": (["prepare", "demo", "--limit", "0"], "--limit"),
     "unknown option": (["prepare", "demo", "--fast"], "--fast"),
-    "unknown command": (["prepair", "demo"], "prepair"),
+    "unknown command": (["prepair", "demo"], "did you mean prepare?"),
+    "unknown command of a group": (["presets", "shwo", "x"], "did you mean presets show?"),
+    "command of a group left out": (["presets", "add"], "did you mean presets show add?"),
+    "mistyped option of the program": (["--verson"], "avsnn has no option --verson; did you mean "),
+    "setting as an option": (["prepare", "demo", "--frames=3"], "write --set extract.frames=3 to"),
+    "setting without --set": (["train", "demo", "epochs=3"], "write --set epochs=3 to"),
+    "device as an option": (["train", "demo", "--gpu"], "did you mean --device cuda?"),
     "missing argument": (["train"], "dataset"),
     "unknown setting": (["prepare", "demo", "--set", "audio.hops=1"], "audio.hop"),
     "mistyped data set": (["prepare", "deom"], "did you mean demo?"),
     "data set in other letters": (["prepare", "CREMA_D"], "did you mean crema-d?"),
     "start of a data set's name": (["prepare", "urbansound8k"], "did you mean urbansound8k-av?"),
-    "word for datasets": (["list"], "Did you mean 'datasets'?"),
+    "word for datasets": (["list"], "did you mean datasets?"),
     "no data set": (["verify"], "'avsnn datasets' lists all"),
-    "word for a device": (["train", "demo", "--device", "gpu"], ": 'gpu' is not one of 'auto'"),
+    "word for a device": (
+        ["train", "demo", "--device", "gpu"],
+        "did you mean cuda? there are: auto, cpu, cuda.",
+    ),
     "store in memory": (
         ["prepare", "demo", "--store", "memory://x"],
         "x is in the memory",
@@ -43,7 +52,7 @@ BAD_INPUT = {
     "store of a strange kind": (["prepare", "demo", "--store", "data://x"], "data://x cannot be"),
     "store that is away": (["prepare", "demo", "--store", "ftp://127.0.0.1:1/x"], "refused"),
     "train before prepare": (["train", "demo"], "avsnn prepare demo"),
-    "unknown preset": (["train", "demo", "--preset", "x"], "demo, demo-events, healthy"),
+    "unknown preset": (["train", "demo", "--preset", "x"], "'avsnn presets' lists all presets"),
     "folder that is no run": (["evaluate", "."], "is not a run folder"),
     "unknown part": (["evaluate", ".", "--part", "dev"], "--part"),
     "two parts": (["evaluate", ".", "--part", "val", "--split", "test"], "--split test differ"),
@@ -117,6 +126,7 @@ def test_silent_layers_are_named_and_the_healthy_preset_has_none(
     [
         *("", "prepare", "verify", "repair", "clean", "train", "evaluate", "reproduce"),
         *("datasets", "datasets check", "inspect", "status", "convert-checkpoint"),
+        *("presets", "presets show"),
     ],
 )
 def test_help_explains_every_command(avsnn: Command, command: str) -> None:
@@ -138,6 +148,20 @@ def test_help_and_version_may_be_typed_as_words(
     done = avsnn(*words)
     assert done.returncode == 0
     assert shown in done.stdout
+
+
+def test_mistakes_are_answered_in_the_same_words_under_another_name_of_the_program(
+    avsnn_path: str,
+) -> None:
+    python = Path(avsnn_path).with_name("python")
+    for words in (["tset"], ["status", "--jsn"]):
+        asked = [[avsnn_path, *words], [python, "-m", "avsnn", *words]]
+        answers = [
+            subprocess.run(words, capture_output=True, text=True, check=False).stderr
+            for words in asked
+        ]
+        assert answers[0] == answers[1]
+        assert "did you mean" in answers[0]
 
 
 def test_the_help_of_no_command_imports_a_large_library(avsnn_path: str) -> None:

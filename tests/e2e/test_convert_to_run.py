@@ -97,9 +97,9 @@ def test_the_same_again_does_nothing_and_other_content_is_refused(
         (("--dataset", "crema-d"), "is not prepared"),
         (("--dataset", "demo", "--set", "model.channels=8"), "its weights say what it is"),
         (("--dataset", "demo", "--set", "data.sice=8"), "data.sice"),
-        (("--dataset", "demo", "--set", "data.size=100"), "must be multiples of 16"),
+        (("--dataset", "demo", "--set", "data.size=100"), "Try --set data.size=96."),
         (("--dataset", "demo", "--heads", "7"), "64 channels do not split into 7 heads"),
-        (("--dataset", "demo", "--steps", "0"), "'--steps'"),
+        (("--dataset", "demo", "--steps", "0"), "--steps is wrong"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_one_sentence(

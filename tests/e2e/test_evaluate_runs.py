@@ -168,11 +168,11 @@ def test_robustness_and_insight_are_measured_once(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["seed3", "seed3/"], "are the same run; give each run once"),
         (["seed3", "--out", "."], "is a folder; give the path of a file"),
         (["seed3", "--out", "page.pdf"], "must end in .html"),
         (["seed3", "--out", "none/page.html"], "there is no folder none"),
-        (["seed3", "missing"], "missing is not a run folder"),
+        (["seed3", "missing"], "missing is not a run folder: there is no such folder"),
+        (["sede3"], "did you mean seed3? there are: "),
     ],
 )
 def test_words_that_cannot_be_evaluated_are_one_sentence(
@@ -187,6 +187,9 @@ def test_words_that_cannot_be_evaluated_are_one_sentence(
 def test_folders_of_the_same_name_and_copies_of_a_run_are_told_apart(
     avsnn: Command, runs: list[str], tmp_path: Path
 ) -> None:
+    twice = avsnn("evaluate", "seed3", "seed3/")
+    assert twice.returncode == 0, twice.stderr
+    assert "seed3 (2) has the seed of seed3 (1)" in twice.stdout
     for number, seed in enumerate(("seed3", "seed4", "seed3")):
         shutil.copytree(tmp_path / seed, tmp_path / str(number) / "net")
     done = avsnn("evaluate", "0/net", "1/net", "2/net", "--json")

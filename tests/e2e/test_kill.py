@@ -206,7 +206,7 @@ def test_a_finished_training_stays_unchanged_and_other_settings_are_refused(
     ("setting", "part_of_message"),
     [
         ("data.size=50", "multiples of 16"),
-        ("batch_size=999", "lower it with"),
+        ("batch_size=999", "try --set batch_size="),
         ("data.size=65536", "allowed: above 0 and at most 4,096"),
         ("optimizer.base_lr=.inf", "allowed: above 0 and at most 1,000"),
         ("model.steps=1024 model.channels=1024 data.size=256", "GB of memory, and cpu has"),

@@ -131,8 +131,11 @@ def test_the_table_names_clips_below_the_folder_that_holds_them(
 BAD_INPUT = {
     "no such clip": (["gone.mp4"], "gone.mp4 does not exist; give files or folders with clips."),
     "empty folder": (["empty"], "empty holds no file that could be a clip"),
-    "no clip at all": ([], "Missing argument 'CLIP...'"),
-    "unknown form": (["c.mp4", "--format", "xml"], "'xml' is not one of 'table', 'jsonl', 'csv'"),
+    "no clip at all": ([], "predict needs CLIP...: videos, pictures"),
+    "unknown form": (
+        ["c.mp4", "--format", "xml"],
+        "--format cannot be 'xml'; there are: table, jsonl, csv",
+    ),
     "name without a form": (["c.mp4", "--out", "o.foo"], "end the name with .jsonl, .csv or .txt"),
     "folder as the file": (["c.mp4", "--out", "empty"], "--out empty is a folder"),
     "clip as the file": (
@@ -144,7 +147,7 @@ BAD_INPUT = {
         ["c.mp4", "--out", "none/o.csv"],
         "--out none/o.csv: there is no folder none; make the folder first.",
     ),
-    "no worker": (["c.mp4", "--workers", "0"], "'--workers'"),
+    "no worker": (["c.mp4", "--workers", "0"], "--workers is wrong"),
 }
 
 

@@ -11,12 +11,12 @@ from avsnn.pipeline.experiments.presets import FOLDER, load_presets, preset_name
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings, flatten, parse_yaml
-from avsnn.suggestions import there_are
+from avsnn.suggestions import nearest, there_are
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_makes_settings(name: str) -> None:
-    settings = build_settings(TrainSettings, load_presets("any", [name]), ())
+    settings = build_settings(TrainSettings, load_presets("crema-d", [name]), ())
     assert (FOLDER / f"{name}.yaml").exists()
     assert settings.epochs > 0
 
@@ -93,6 +93,23 @@ def test_the_nearest_of_many_names_comes_first_and_few_names_keep_their_order() 
     many = [f"name-{letter}" for letter in "abcdefghijklmnop"]
     assert there_are("Name_K", many).startswith("there are 16, such as name-k, name-")
     assert there_are("Name_K", many).count("name-") < 10
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("demo", "demo-s-cmrl-seed42-4d34cab2"),
+        ("prepair", "prepare"),
+        ("dem", "demo"),
+        ("Urban_Sound8K", "urbansound8k-av"),
+        ("zebra", ""),
+    ],
+)
+def test_the_nearest_name_is_found_by_its_beginning_and_its_first_letter(
+    word: str, right: str
+) -> None:
+    names = ["repair", "prepare", "urbansound8k-av", "demo-s-cmrl-seed42-4d34cab2"]
+    assert nearest(word, [*names, "demo"] if word == "dem" else names) == right
 
 
 @given(st.text())

@@ -5,13 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from avsnn.cli.completion import complete_run
 from avsnn.cli.options import AsJson, Datasets, Device, Plugins
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Run folders that 'avsnn train' made, one or several."),
+    typer.Argument(
+        metavar="RUN...",
+        autocompletion=complete_run,
+        help="Run folders that 'avsnn train' made, one or several.",
+    ),
 ]
 Part = Annotated[
     PartName | None, typer.Option(help="Part of the split to measure on, by default test.")
@@ -79,7 +84,7 @@ def evaluate_command(
     from avsnn.cli.screen.evaluation import as_value, print_page, print_results
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.evaluation.comparison import compare
-    from avsnn.pipeline.evaluation.evaluate import evaluate, require_different
+    from avsnn.pipeline.evaluation.evaluate import evaluate
     from avsnn.pipeline.inference.device import choose_device
     from avsnn.pipeline.report.page import write_report
     from avsnn.pipeline.report.place import choose_place
@@ -90,7 +95,6 @@ def evaluate_command(
             f"--part {part} and --split {old_part} differ; --split is the former name of --part, "
             "so give --part alone."
         )
-    require_different(runs)
     target = choose_place(page, runs)
     load_plugins(plugins or ())
     progress, place = make_progress(), choose_device(device)

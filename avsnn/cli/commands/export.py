@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import AsJson, Datasets, Plugins
+from avsnn.cli.options import AsJson, Datasets, Plugins, Run
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 Kind = Annotated[
     Literal["onnx", "torchscript", "safetensors", "nir", "huggingface"],
     typer.Option(

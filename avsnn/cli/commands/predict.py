@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.options import Datasets, Device, Plugins
+from avsnn.cli.options import Datasets, Device, Plugins, Run
 from avsnn.errors import RunError, UserError
-
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that 'avsnn train' made.")]
 
 
 def as_path(text: str) -> Path:

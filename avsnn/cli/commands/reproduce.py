@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from avsnn.cli.completion import complete_dataset, complete_preset, complete_table
 from avsnn.cli.options import (
     AsJson,
     Assignments,
@@ -25,13 +26,20 @@ if TYPE_CHECKING:
 TableName = Annotated[
     str | None,
     typer.Argument(
+        autocompletion=complete_table,
         help="Name of a published table (methods, attention, alpha, temperature or snr), or a "
         "YAML file with a table of your own.",
         show_default=False,
     ),
 ]
 TrainingData = Annotated[
-    str, typer.Option("--dataset", metavar="NAME", help="Data set to train on.")
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        autocompletion=complete_dataset,
+        help="Data set to train on.",
+    ),
 ]
 Seeds = Annotated[
     str, typer.Option(metavar="N,N,…", help="Seeds; every row is trained once with every seed.")
@@ -49,6 +57,7 @@ Presets = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME|FILE",
+        autocompletion=complete_preset,
         help="Preset, or YAML file with settings, to lay under every row; repeat --preset for "
         "more.",
     ),

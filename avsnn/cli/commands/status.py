@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from avsnn.cli.options import AsJson, Datasets, Root, Runs
+from avsnn.errors import UserError
+
+DEFAULT_ROOT = Path("data")
 
 Sort = Annotated[
     str,
@@ -18,7 +21,7 @@ Sort = Annotated[
 
 
 def status_command(
-    root: Root = Path("data"),
+    root: Root = DEFAULT_ROOT,
     runs: Runs = Path("runs"),
     sort: Sort = "name",
     as_json: AsJson = False,
@@ -31,6 +34,13 @@ def status_command(
     accuracy of the best epoch on the part that chooses the epoch, and "test" is what 'avsnn
     evaluate' measured. A run is "running" while a process on this machine writes into its folder.
     """
+    # Before the first prepare, the folder of the default does not exist, and that is no mistake.
+    if root != DEFAULT_ROOT and not root.exists():
+        raise UserError(
+            f"there is no folder {root}, so no data set is prepared there; --root takes the folder "
+            "that 'avsnn prepare' filled. Data sets of your own are named with --datasets or "
+            "AVSNN_DATASETS."
+        )
     from avsnn.cli.screen.console import print_json
     from avsnn.cli.screen.status import print_status
     from avsnn.pipeline.listing.datasets import list_stages

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from avsnn.cli.completion import complete_preset
 from avsnn.cli.options import (
     Assignments,
     Dataset,
@@ -20,9 +21,26 @@ Presets = Annotated[
     list[str] | None,
     typer.Option(
         "--preset",
-        metavar="NAME",
-        help="Preset to lay over the settings of the data set, such as 'healthy'; repeat --preset "
-        "for more.",
+        metavar="NAME|FILE",
+        autocompletion=complete_preset,
+        help="Preset to lay over the settings of the data set, such as 'healthy', or a YAML file "
+        "of settings; repeat --preset for more. 'avsnn presets' lists all presets.",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Take the settings from this YAML file, such as config.yaml of a run, in place of the "
+        "settings of the data set. --preset and --set change these settings.",
+    ),
+]
+PrintConfig = Annotated[
+    bool,
+    typer.Option(
+        "--print-config",
+        help="Print all settings as a YAML file for --config, and train nothing.",
     ),
 ]
 RunFolder = Annotated[
@@ -54,6 +72,7 @@ Keep = Annotated[
 def train_command(
     dataset: Dataset,
     presets: Presets = None,
+    config_file: Config = None,
     assignments: Assignments = None,
     run: RunFolder = None,
     root: Root = Path("data"),
@@ -63,6 +82,7 @@ def train_command(
     read: Read = "cache",
     save_every: SaveEvery = None,
     keep: Keep = 2,
+    print_config: PrintConfig = False,
     plugins: Plugins = None,
     datasets: Datasets = None,
 ) -> None:
@@ -79,19 +99,31 @@ def train_command(
     Settings for --set are the keys of config.yaml: model.method (s-cmrl, add, concat, audio,
     visual, weight-attention, sca, cmci, or a method of --plugin), model.channels, model.alpha,
     data.split, epochs, batch_size, seed, selection (val, test, last), optimizer.base_lr and so on.
+    --print-config prints all settings.
     """
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
-    from avsnn.cli.screen.training import print_training
+    from avsnn.cli.screen.training import print_settings, print_training
+    from avsnn.datasets_manifest import load
     from avsnn.pipeline.experiments.presets import load_presets
     from avsnn.pipeline.inference.device import choose_device
-    from avsnn.pipeline.runs.config import make_config
+    from avsnn.pipeline.runs.config import make_config, require_split
     from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.settings_overrides import build_settings
     from avsnn.pipeline.training.options import RunOptions
     from avsnn.pipeline.training.train import train
 
+    load_plugins(plugins or ())
+    settings = build_settings(
+        TrainSettings,
+        load_presets(dataset, presets or (), config=config_file),
+        assignments or (),
+    )
+    if print_config:
+        require_split(load(dataset), settings)
+        print_settings(settings)
+        return
     options = RunOptions(
         device=choose_device(device),
         resume=resume,
@@ -99,10 +131,6 @@ def train_command(
         shards=read == "shards",
         save_every=save_every,
         keep=keep,
-    )
-    load_plugins(plugins or ())
-    settings = build_settings(
-        TrainSettings, load_presets(dataset, presets or ()), assignments or ()
     )
     config = make_config(dataset, settings, root=root)
     folder = run or Path("runs") / config.folder_name

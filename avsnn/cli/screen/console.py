@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from avsnn.cli.streams import printable
+from avsnn.cli.volume import volume
+from avsnn.pipeline.engine.progress import CourseOfWork
 
 
 class PlainConsole(Console):
@@ -37,8 +39,9 @@ err = _make_console(stderr=True)
 
 
 def say(sentence: str) -> None:
-    """Print one sentence about the progress, on stderr."""
-    err.print(sentence)
+    """Print one sentence on stderr; with --quiet, only if the sentence is a warning."""
+    if not (volume.quiet and isinstance(sentence, CourseOfWork)):
+        err.print(sentence)
 
 
 def can_ask() -> bool:

@@ -16,6 +16,7 @@ from rich.text import Text
 from avsnn.cli.screen.console import PlainConsole, out, say
 from avsnn.cli.streams import printable
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.progress import CourseOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +124,7 @@ class PredictionWriter:
             # Closing the file tries again to write what could not be written.
             raise self._not_written(error) from None
         if self._path is not None:
-            say(f"the answers are in {self._path}")
+            say(CourseOfWork(f"the answers are in {self._path}"))
 
     def add(self, prediction: Prediction) -> None:
         """Write a prediction.

@@ -14,6 +14,7 @@ from rich.progress import (
 
 from avsnn.cli.screen.console import err, is_follower
 from avsnn.cli.streams import printable
+from avsnn.cli.volume import volume
 from avsnn.pipeline.engine.progress import NoProgress
 
 LINES_PER_STAGE = 10
@@ -75,12 +76,12 @@ class ProgressLines:
 
 
 def make_progress(*, lines: bool = True) -> ProgressBar | ProgressLines | NoProgress:
-    """Return a bar if stderr is a terminal, else lines.
+    """Return a bar if stderr is a terminal, else lines; with --quiet, neither.
 
     Args:
         lines: with False, a log gets no lines, because the work itself says sentences to the log.
     """
-    if is_follower():
+    if is_follower() or volume.quiet:
         return NoProgress()
     if err.is_terminal:
         return ProgressBar()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+import yaml
 from rich.table import Table
 
 from avsnn.cli.screen.console import is_follower, out
@@ -14,9 +15,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from avsnn.pipeline.runs.config import RunConfig
+    from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.training.train import TrainingResult
 
 CHOSEN_ON_TEST = "; chosen on the test part itself, as in the published results"
+
+
+def print_settings(settings: TrainSettings) -> None:
+    """Print all settings of a training as YAML."""
+    # Lines of YAML must not be broken at the width of the terminal.
+    print(
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        end="",
+    )
 
 
 def print_training(

@@ -3,6 +3,12 @@
 from typing import Protocol
 
 
+class CourseOfWork(str):
+    """A sentence about work that goes as planned, which a person who wants quiet does not need."""
+
+    __slots__ = ()
+
+
 class Progress(Protocol):
     """The receiver of progress reports; the command line draws the reports, a log prints them."""
 

@@ -1,8 +1,7 @@
 """7. Evaluation: measures the best checkpoint of a run on one part of its split."""
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from math import isfinite
@@ -12,7 +11,7 @@ import torch
 from pydantic import BaseModel
 
 from avsnn.datasets_manifest.clips import Part, require_part
-from avsnn.errors import RunError, UserError
+from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import (
     read_only_allowed,
     remove_partial_files_of_dead_writers,
@@ -285,18 +284,3 @@ def _place(run: StoredRun, part: Part, kind: type[BaseModel]) -> tuple[Path, str
 
 def _fingerprint(run: StoredRun, part: Part, version: int) -> str:
     return fingerprint([version, run.config.data.fingerprint, part, run.digest])
-
-
-def require_different(folders: Sequence[Path]) -> None:
-    """Refuse the same run twice, which a comparison would take for two runs.
-
-    Raises:
-        UserError: two folders are the same folder.
-    """
-    seen: dict[Path, Path] = {}
-    for folder in folders:
-        # `resolve` refuses a link that leads to itself.
-        place = Path(os.path.realpath(folder))
-        if place in seen:
-            raise UserError(f"{folder} and {seen[place]} are the same run; give each run once.")
-        seen[place] = folder

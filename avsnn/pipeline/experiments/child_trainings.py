@@ -18,7 +18,7 @@ from avsnn.pipeline.engine.children import (
     usable_cores,
 )
 from avsnn.pipeline.engine.lock import BusyError, require_no_writer
-from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.engine.progress import CourseOfWork, Progress
 from avsnn.pipeline.experiments.experiment import Ended, Experiment, HowToRun, busy_error
 from avsnn.pipeline.inference.device import choose_device
 from avsnn.pipeline.runs.metrics import metrics_path
@@ -97,7 +97,7 @@ def train_at_once(
         while waiting or running or ended:
             while waiting and len(running) < jobs:
                 number, experiment = waiting.pop(0)
-                say(f"{experiment.name} ({number} of {len(experiments)})")
+                say(CourseOfWork(f"{experiment.name} ({number} of {len(experiments)})"))
                 _start(experiment, running, min(jobs, len(experiments)), how)
             # The caller evaluates these runs while the next trainings run.
             yield from ended

@@ -128,7 +128,11 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
     try:
         if not path.is_file():
-            raise UserError(f"{path} is no file; give a YAML file of settings.")
+            inside = path / "config.yaml"
+            near = (
+                f"did you mean {inside}?" if inside.is_file() else "give a YAML file of settings."
+            )
+            raise UserError(f"{path} is no file; {near}")
         with path.open("rb") as file:
             content = file.read(MAX_SETTINGS_BYTES + 1)
         if len(content) > MAX_SETTINGS_BYTES:
@@ -176,9 +180,10 @@ def _changes(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     """Return the values that differ from the usual values, as nested mappings."""
     changes: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and isinstance(usual[key], dict):
-            if below := _changes(value, usual[key]):
+        before = usual.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if below := _changes(value, before):
                 changes[key] = below
-        elif value != usual[key]:
+        elif key not in usual or value != before:
             changes[key] = value
     return changes

@@ -18,7 +18,7 @@ import torch
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import DiskFullError
 from avsnn.pipeline.engine.lock import BusyError
-from avsnn.pipeline.engine.progress import NoProgress, Progress
+from avsnn.pipeline.engine.progress import CourseOfWork, NoProgress, Progress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.experiments.child_trainings import train_at_once
 from avsnn.pipeline.experiments.experiment import (
@@ -100,7 +100,7 @@ def _train_in_turn(
 ) -> Generator[Ended]:
     """Train runs in this process; yield each run when its training has ended."""
     for number, experiment in enumerate(experiments, start=1):
-        say(f"{experiment.name} ({number} of {len(experiments)})")
+        say(CourseOfWork(f"{experiment.name} ({number} of {len(experiments)})"))
         folder, began, failure = experiment.folder, time.monotonic(), ""
         try:
             train(

@@ -44,7 +44,9 @@ def build_network(config: RunConfig, shapes: SampleShapes) -> nn.Module:
             ).eval()
             model(*(_blank_input(shape, size) for shape in (shapes.audio, shapes.frames)))
     except ValueError as error:
-        raise UserError(f"these settings make no network: {error}") from None
+        fitting = max(1, round(size / patch)) * patch
+        advice = "" if size == fitting else f" Try --set data.size={fitting}."
+        raise UserError(f"these settings make no network: {error}{advice}") from None
     return model
 
 

@@ -16,7 +16,7 @@ from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.formats.shards import Sample, index_files, read_member, read_shard_index
 from avsnn.pipeline.prepare.final_files import read_failures
-from avsnn.suggestions import did_you_mean
+from avsnn.suggestions import did_you_mean, there_are
 
 
 class Clip(NamedTuple):
@@ -65,8 +65,9 @@ def read_clip(dataset: str, key: str | None, *, split: str | None, root: Path) -
         row, clips = _find_row(folder, prepared, key, root=root)
         split = split or manifest.default_split
         if split not in row.splits:
-            known = ", ".join(row.splits)
-            raise UserError(f"{manifest.name} has no split {split!r}; there are: {known}.")
+            known = there_are(split, row.splits)
+            near = did_you_mean(split, row.splits)
+            raise UserError(f"{manifest.name} has no split {split!r}; {near}{known}.")
         shard, sample = _find_sample(locate(folder, prepared.shards), row)
         with _reading(shard):
             members = {name: read_member(shard, member) for name, member in sample.members.items()}

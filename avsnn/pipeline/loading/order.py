@@ -39,9 +39,11 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
         UserError: there are fewer samples than one batch takes.
     """
     if count < batch_size:
+        # A power of 2 that leaves at least two steps, where there are clips enough.
+        smaller = 2 ** max(1, count.bit_length() - 2)
+        advice = f"try --set batch_size={smaller}" if count >= smaller else "prepare more clips"
         raise UserError(
-            f"batch_size is {batch_size} but only {count} clips are there to train on; "
-            "lower it with --set batch_size=N."
+            f"batch_size is {batch_size}, but there are only {count} clips to train on; {advice}."
         )
     return count // batch_size
 

@@ -32,7 +32,7 @@ def decode_image(data: bytes) -> Frame:
     Raises:
         MediaError: the data are no image, end early, or declare more than 100 megapixels.
     """
-    require_plausible_size(*_declared_size(data))
+    require_plausible_size(*declared_size(data))
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     except cv2.error:
@@ -121,7 +121,7 @@ def _stderr_lines() -> Iterator[list[str]]:
             lines += file.read().splitlines()
 
 
-def _declared_size(data: bytes) -> tuple[int, int]:
+def declared_size(data: bytes) -> tuple[int, int]:
     """Return width and height in px by the header of a PNG or JPEG file; otherwise (0, 0)."""
     if data.startswith(PNG_SIGNATURE):
         return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])

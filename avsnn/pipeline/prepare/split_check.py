@@ -17,6 +17,7 @@ from avsnn.pipeline.prepare.build_stages import build_stages, load_with_clips
 from avsnn.pipeline.prepare.final_files import read_failures
 from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.splits import assign_parts
+from avsnn.suggestions import did_you_mean, there_are
 
 # The parts that a network is measured on, each with the parts that the network has seen before:
 # train by training, val by the choice of the epoch.
@@ -114,7 +115,8 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
     name = split or manifest.default_split
     if name not in manifest.splits:
         raise UserError(
-            f"{dataset} has no split {name!r}; there are: {', '.join(manifest.splits)}."
+            f"{dataset} has no split {name!r}; {did_you_mean(name, manifest.splits)}"
+            f"{there_are(name, manifest.splits)}."
         )
     if not manifest.clips:
         raise UserError(

@@ -1,5 +1,6 @@
 """``config.yaml`` of a run folder: what was trained, on which data, and how to do it again."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
 from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
+from avsnn.suggestions import did_you_mean, nearest, there_are
 
 # Raise this number by hand when the same settings train another network than before.
 TRAIN_VERSION = 3
+
+# The folder in which `train` puts a run folder by default.
+RUNS = Path("runs")
 
 # The key of `RunConfig.made_with` that only a converted run has.
 CONVERTED_FROM = "converted_from"
@@ -71,7 +76,7 @@ class RunConfig(BaseModel):
         Raises:
             UserError: the data set has no such split.
         """
-        return _require_split(self.manifest, self.settings)
+        return require_split(self.manifest, self.settings)
 
     @property
     def converted_from(self) -> str:
@@ -92,7 +97,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         UserError: the data set does not exist, is not prepared, or has no such split.
     """
     manifest = load(dataset)
-    split = _require_split(manifest, settings)
+    split = require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
     clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
     facts = identifying_settings(settings, manifest)
@@ -154,9 +159,7 @@ def read_config(folder: Path) -> Any:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(
-            f"{folder} is not a run folder: it has no config.yaml; give one of train's."
-        )
+        raise UserError(_no_run(folder))
     try:
         with path.open("rb") as file:
             content = file.read(MAX_CONFIG_BYTES + 1)
@@ -184,7 +187,7 @@ def check_config(folder: Path, value: Any) -> RunConfig:
         config = RunConfig.model_validate(value)
     except ValidationError as error:
         raise _unreadable_error(folder, first_mistake(error)) from None
-    _require_split(config.manifest, config.settings)
+    require_split(config.manifest, config.settings)
     return config
 
 
@@ -193,13 +196,29 @@ def _unreadable_error(folder: Path, reason: str) -> UserError:
     return UserError(f"{path} cannot be read ({reason}); restore it or train again.")
 
 
-def _require_split(manifest: Manifest, settings: TrainSettings) -> str:
+def _no_run(folder: Path) -> str:
+    """Return a sentence that names the runs beside a folder that is no run, and those in runs/."""
+    missing = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
+    runs: dict[str, str] = {}
+    for place in (RUNS, folder.parent):
+        # A folder that nobody may enter has no runs to name.
+        with suppress(OSError):
+            runs |= {found.parent.name: str(found.parent) for found in place.glob("*/config.yaml")}
+    advice = "'avsnn train' makes a run."
+    if runs:
+        name = nearest(folder.name, runs)
+        meant = f"did you mean {runs[name]}? " if name else ""
+        advice = f"{meant}{there_are(folder.name, runs.values())}."
+    return f"{folder} is not a run folder: {missing}; {advice}"
+
+
+def require_split(manifest: Manifest, settings: TrainSettings) -> str:
     """Return the name of the split that the settings choose."""
     split = settings.data.split or manifest.default_split
     if split not in manifest.splits:
         raise UserError(
-            f"setting data.split cannot be {split!r}: {manifest.name} has "
-            f"{', '.join(manifest.splits)}."
+            f"setting data.split cannot be {split!r}; {did_you_mean(split, manifest.splits)}in "
+            f"{manifest.name} {there_are(split, manifest.splits)}."
         )
     return split
 

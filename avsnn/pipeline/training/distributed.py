@@ -45,7 +45,8 @@ class ProcessGroup:
         if batch_size % shares:
             raise UserError(
                 f"batch_size {batch_size} cannot be shared out evenly: it is no multiple of "
-                f"{shares} ({self.world_size} processes, optimizer.accumulate {accumulate})."
+                f"{shares} ({self.world_size} processes, optimizer.accumulate {accumulate}); try "
+                f"--set batch_size={max(1, batch_size // shares) * shares}."
             )
 
     def on_main(self, work: Callable[[], T]) -> T:

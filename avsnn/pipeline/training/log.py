@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from avsnn.pipeline.engine.progress import CourseOfWork
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.epoch_totals import LOSSES, EpochTotals
 
@@ -93,11 +94,12 @@ class TrainingLog:
         self._curves.flush()
         part, epochs = self._settings.selection, self._settings.epochs
         chosen = "" if part == "last" else f", {part} accuracy {line[f'{part}_accuracy']:.1%}"
-        self._say(
+        sentence = (
             f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.4f}, accuracy "
             f"{line['accuracy']:.1%}{chosen}, {line['samples_per_second']:.0f} samples/s"
             f"{self._time_left(line['epoch'])}"
         )
+        self._say(CourseOfWork(sentence))
         self._tell_silent_layers(line["spike_rates"])
 
     def close(self) -> None:

@@ -33,10 +33,15 @@ def learning_rate(
 
     The recipe is the published one (arXiv 2502.12488, authors' code).
     """
-    peak = settings.base_lr * batch_size / 1024
+    peak = peak_learning_rate(settings, batch_size=batch_size)
     if epoch < settings.warmup_epochs:
         return settings.warmup_lr + (peak - settings.warmup_lr) * epoch / settings.warmup_epochs
     return settings.min_lr + (peak - settings.min_lr) * (1 + cos(pi * epoch / epochs)) / 2
+
+
+def peak_learning_rate(settings: OptimizerSettings, *, batch_size: int) -> float:
+    """Return the learning rate after the warm-up and before the decay."""
+    return settings.base_lr * batch_size / 1024
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> AdamW:

@@ -13,13 +13,14 @@ from avsnn.pipeline.engine.atomic_files import (
     remove_partial_files_of_dead_writers,
 )
 from avsnn.pipeline.engine.lock import lock_folder
-from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.engine.progress import CourseOfWork, Progress
 from avsnn.pipeline.inference.device import bfloat16_advice
 from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
 from avsnn.pipeline.runs.plugin import plugin_faults_said, save_copy
 from avsnn.pipeline.training.distributed import join_process_group
+from avsnn.pipeline.training.oddities import oddities
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import START, resume_points
 from avsnn.pipeline.training.sigterm import watch_for_sigterm
@@ -111,12 +112,15 @@ def _train(
         if done < config.settings.epochs:
             is_new = group.is_main and not (folder / "config.yaml").exists()
             if options.resume and is_new:
-                say(f"nothing to resume in {folder}: starting from the first epoch")
+                start = f"nothing to resume in {folder}: starting from the first epoch"
+                say(CourseOfWork(start))
             # The loop comes before the first file, because the loop refuses settings that
             # make no network or ask for more than there is.
             loop = TrainingLoop(config, folder, options, group, progress, say)
+            for sentence in oddities(config.settings) if is_new else ():
+                say(sentence)
             if is_new and (advice := bfloat16_advice(config.settings, options.device)):
-                say(advice)
+                say(CourseOfWork(advice))
             lock: AbstractContextManager[None] = (
                 lock_folder(folder) if group.is_main else nullcontext()
             )

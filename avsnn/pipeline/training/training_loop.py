@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from avsnn.errors import PreemptedError, RunError
-from avsnn.pipeline.engine.progress import Progress
+from avsnn.pipeline.engine.progress import CourseOfWork, Progress
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
@@ -382,12 +382,13 @@ class TrainingLoop:
         if self.group.world_size > 1:
             together = f" in {self.group.world_size} processes"
         left_out = len(self.rows) - self.steps * settings.batch_size
-        self.say(
+        sentence = (
             f"{self.folder}: {settings.model.method} with {count:,} parameters on "
             f"{state.device}{together} (kernels: {state.kernels}), {len(self.rows):,} clips to "
             f"train on ({self.steps} steps of {settings.batch_size}, {left_out} other clips sit "
             f"out each epoch){chosen}{done}"
         )
+        self.say(CourseOfWork(sentence))
 
     def close(self) -> None:
         """Drop the wrapper that ties the processes together, while the process group exists."""

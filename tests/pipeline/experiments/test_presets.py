@@ -18,6 +18,8 @@ from avsnn.pipeline.settings_overrides import build_settings
 def test_every_preset_says_in_one_sentence_what_it_is_for(name: str) -> None:
     preset = describe_preset(name)
     assert preset.summary.endswith(".")
+    # With the name, the summary fits a line of 80 characters.
+    assert len(preset.summary) <= 60
     assert preset.settings
 
 
@@ -35,7 +37,7 @@ def test_a_file_is_a_preset(tmp_path: Path) -> None:
     [
         ("helthy", ["did you mean healthy? there are", "avsnn presets"]),
         ("Weight_Attention", ["did you mean weight-attention?"]),
-        ("CREMA-D", ["'CREMA-D'", "such as add"]),
+        ("CREMA-D", ["'CREMA-D'", "such as c"]),
         ("nowhere.yaml", ["nowhere.yaml is no file"]),
     ],
 )
@@ -90,7 +92,7 @@ def test_settings_that_a_run_recorded_make_the_same_settings(
     file = tmp_path / "config.yaml"
     values = settings.model_dump(mode="json")
     file.write_text(yaml.safe_dump({"dataset": "demo", "settings": values} if whole else values))
-    assert build_settings(TrainSettings, load_presets("other", [], config=file), ()) == settings
+    assert build_settings(TrainSettings, load_presets("crema-d", [], config=file), ()) == settings
 
 
 def test_another_method_can_be_laid_over_the_settings_of_a_run(tmp_path: Path) -> None:

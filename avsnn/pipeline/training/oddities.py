@@ -1,0 +1,31 @@
+"""Settings that make a training, but hardly the training that a person wants."""
+
+from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.training.optimizer import peak_learning_rate
+
+
+def oddities(settings: TrainSettings) -> list[str]:
+    """Return a sentence about every pair of settings that makes little sense together."""
+    optimizer, augment = settings.optimizer, settings.data.augment
+    epochs, warmup = settings.epochs, optimizer.warmup_epochs
+    found = []
+    if warmup >= epochs:
+        found.append(
+            f"optimizer.warmup_epochs is {warmup} and epochs is {epochs}: the learning rate stays "
+            f"in its warm-up and never reaches its peak; try --set optimizer.warmup_epochs="
+            f"{epochs // 10}"
+        )
+    peak = peak_learning_rate(optimizer, batch_size=settings.batch_size)
+    for name, rate in (("min_lr", optimizer.min_lr), ("warmup_lr", optimizer.warmup_lr)):
+        if rate > peak:
+            found.append(
+                f"optimizer.{name} is {rate:g}, above the peak of the learning rate, {peak:g} "
+                f"(optimizer.base_lr {optimizer.base_lr:g} * batch_size {settings.batch_size} / "
+                f"1024); lower optimizer.{name} or raise optimizer.base_lr"
+            )
+    if augment.noise_in_evaluation and augment.noise_snr is None:
+        found.append(
+            "data.augment.noise_in_evaluation is true and data.augment.noise_snr is unset: no "
+            "noise is added"
+        )
+    return found
