@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from pydantic import BaseModel
 
 from avsnn.cli.main import app
@@ -19,7 +19,6 @@ from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.conftest import PROJECT
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGES_OUTSIDE_DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff")
 READ = ("index", "commands", "settings", "api-reference", "tutorial", "speed", "architecture")
 
@@ -42,17 +41,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = build(PROJECT, out)
     assert done.returncode == 0, done.stderr
     return out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("needs Chromium; install the Debian package chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def opened(browser: Browser, width: int, scheme: str, complaints: list[str]) -> Page:
