@@ -19,7 +19,9 @@ class ModelSettings(StrictModel):
     """All constants of one network; the defaults are the published values."""
 
     method: str = Field(
-        default="s-cmrl", description="Network, by its name in avsnn.models.zoo.METHODS"
+        default="s-cmrl",
+        description="Network: s-cmrl, weight-attention, sca, cmci, add, concat, audio, visual, or "
+        "a method of a plugin",
     )
     channels: int = Field(default=256, ge=8, le=8192, description="Width C of the tokens")
     steps: int = Field(default=4, ge=1, le=1024, description="Time steps T")

@@ -150,8 +150,8 @@ def _print_comparison(comparison: Comparison) -> None:
                 f"{pair.clips:,}",
                 f"{pair.only_first:,}",
                 f"{pair.only_second:,}",
-                f"{pair.p:.4f}",
-                f"{pair.adjusted_p:.4f}",
+                _p_value(pair.p),
+                _p_value(pair.adjusted_p),
             )
         out.print(table)
     for seeds in comparison.seeds:
@@ -204,3 +204,7 @@ def _print_insight(name: str, found: Insight) -> None:
         f"fan-out within {found.fan_limit:,}"
         + (f"; beyond: {', '.join(large[:5])}{', ...' if len(large) > 5 else ''}" if large else "")
     )
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"

@@ -10,13 +10,16 @@ from avsnn.pipeline.runs.config import RunConfig
 FEW_GROUPS = 20
 
 
-def caveats(config: RunConfig, evaluation: Evaluation, metrics: list[dict[str, Any]]) -> list[str]:
+def caveats(
+    config: RunConfig, evaluation: Evaluation, metrics: list[dict[str, Any]], *, groups: int
+) -> list[str]:
     """Return what a reader must know beside the figures of a run, as sentences.
 
     Args:
         config: the configuration of the run.
         evaluation: the measures.
         metrics: the lines of ``metrics.jsonl``, one for each finished epoch.
+        groups: number of groups of the clips, such as speakers.
     """
     found = []
     data, epochs = config.data, config.settings.epochs
@@ -51,6 +54,16 @@ def caveats(config: RunConfig, evaluation: Evaluation, metrics: list[dict[str, A
         found.append(
             f"No mistake among {evaluation.clips:,} clips is no proof of perfection: the 95 % "
             f"interval of the accuracy goes down to {evaluation.top1_interval.low:.1%}."
+        )
+    if evaluation.is_at_chance:
+        found.append(
+            "The accuracy is no better than guessing, which is right for "
+            f"{evaluation.guessing:.1%} of the clips: the 95 % interval includes this figure."
+        )
+    if groups == 1 < evaluation.clips and config.manifest.group != "none":
+        found.append(
+            f"All {evaluation.clips:,} clips are of one {config.manifest.group}, so the figures "
+            "and the intervals say nothing about others."
         )
     if evaluation.resampled == "groups" and evaluation.resampled_units < FEW_GROUPS:
         found.append(

@@ -150,7 +150,8 @@ class _Work:
         config = self._run.config
         metrics, damage = inspect_metrics(self._run.folder, config.settings.selection)
         # A training that goes on changes what must be said of the same checkpoint.
-        said = caveats(config, evaluation, metrics)
+        groups = len({answer.group for answer in answers})
+        said = caveats(config, evaluation, metrics, groups=groups)
         evaluation = evaluation.model_copy(
             # The folder may have another name than at the measurement.
             update={"caveats": said, "run": run_name(self._run.folder)}

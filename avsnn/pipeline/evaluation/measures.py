@@ -100,6 +100,16 @@ class Evaluation(StrictModel):
     caveats: list[str]
     clips_sha256: str
 
+    @property
+    def guessing(self) -> float:
+        """Accuracy of the better way to guess: by chance, or always the most frequent class."""
+        return max(self.chance, self.majority.share)
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether the 95 % interval of the accuracy includes the accuracy of guessing."""
+        return self.top1_interval.low <= self.guessing
+
     @model_validator(mode="after")
     def _require_square_matrix(self) -> Self:
         count = len(self.classes)

@@ -104,10 +104,7 @@ class Experiment(NamedTuple):
             return RunState(0, failure=reason_of(error))
         if result is None:
             return RunState(epochs)
-        guessing = max(result.chance, result.majority.share)
-        return RunState(
-            epochs, 100 * result.top1, 100 * guessing, result.top1_interval.low <= guessing
-        )
+        return RunState(epochs, 100 * result.top1, 100 * result.guessing, result.is_at_chance)
 
     def train_words(self, how: HowToRun) -> list[str]:
         """Return the words of ``avsnn`` that train the run, or go on with the run."""

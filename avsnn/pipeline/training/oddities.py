@@ -3,9 +3,17 @@
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.optimizer import peak_learning_rate
 
+# A training of ten epochs or more is no short check, and so few steps teach a network little.
+FEWEST_STEPS, FEWEST_EPOCHS = 50, 10
 
-def oddities(settings: TrainSettings) -> list[str]:
-    """Return a sentence about every pair of settings that makes little sense together."""
+
+def oddities(settings: TrainSettings, *, steps_per_epoch: int) -> list[str]:
+    """Return a sentence about every pair of settings that makes little sense together.
+
+    Args:
+        settings: the settings of the training.
+        steps_per_epoch: number of steps in an epoch, which depends on the number of clips.
+    """
     optimizer, augment = settings.optimizer, settings.data.augment
     epochs, warmup = settings.epochs, optimizer.warmup_epochs
     found = []
@@ -27,5 +35,12 @@ def oddities(settings: TrainSettings) -> list[str]:
         found.append(
             "data.augment.noise_in_evaluation is true and data.augment.noise_snr is unset: no "
             "noise is added"
+        )
+    steps, batch_size = steps_per_epoch * epochs, settings.batch_size
+    if steps < FEWEST_STEPS and epochs >= FEWEST_EPOCHS and batch_size > 2:
+        found.append(
+            f"with batch_size {batch_size}, the clips make {steps} steps in {epochs} epochs, which "
+            f"teach a network little; try --set batch_size={max(2, batch_size // 2)}, or more "
+            "epochs"
         )
     return found

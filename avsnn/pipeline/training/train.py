@@ -117,8 +117,9 @@ def _train(
             # The loop comes before the first file, because the loop refuses settings that
             # make no network or ask for more than there is.
             loop = TrainingLoop(config, folder, options, group, progress, say)
-            for sentence in oddities(config.settings) if is_new else ():
-                say(sentence)
+            if is_new:
+                for sentence in oddities(config.settings, steps_per_epoch=loop.steps):
+                    say(sentence)
             if is_new and (advice := bfloat16_advice(config.settings, options.device)):
                 say(CourseOfWork(advice))
             lock: AbstractContextManager[None] = (

@@ -21,7 +21,9 @@ from avsnn.pipeline.training.oddities import oddities
 def test_settings_that_make_little_sense_together_are_named_with_their_values(
     words: list[str], parts: list[str]
 ) -> None:
-    (sentence,) = oddities(build_settings(TrainSettings, load_presets("demo", []), words))
+    (sentence,) = oddities(
+        build_settings(TrainSettings, load_presets("demo", []), words), steps_per_epoch=20
+    )
     for part in parts:
         assert part in sentence
 
@@ -29,4 +31,14 @@ def test_settings_that_make_little_sense_together_are_named_with_their_values(
 @pytest.mark.parametrize("name", preset_names())
 def test_no_preset_is_odd(name: str) -> None:
     for dataset in ("demo", "crema-d"):
-        assert not oddities(build_settings(TrainSettings, load_presets(dataset, [name]), ()))
+        assert not oddities(
+            build_settings(TrainSettings, load_presets(dataset, [name]), ()), steps_per_epoch=20
+        )
+
+
+def test_so_few_clips_that_a_training_makes_few_steps_are_named_with_a_smaller_batch() -> None:
+    settings = build_settings(TrainSettings, load_presets("mine", ["small"]), ())
+    (sentence,) = oddities(settings, steps_per_epoch=1)
+    assert "25 steps in 25 epochs" in sentence
+    assert "--set batch_size=4" in sentence
+    assert not oddities(settings, steps_per_epoch=2)
