@@ -124,6 +124,9 @@ def main() -> None:
     # milliseconds. On a machine that others use too, this loop takes the core from the thread that
     # is waited for. The library reads the variable when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Some terminals that do not know their width say 0, and nothing can be printed in 0 columns.
+    if os.environ.get("COLUMNS", "").strip() == "0":
+        del os.environ["COLUMNS"]
     output = guard_streams()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     sentence, code = _run()
@@ -177,6 +180,8 @@ def _understood(words: list[str]) -> list[str]:
         return [*of_all, *_understood([*rest, *words[end:]])]
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
+    if words[1:] == ["help"]:
+        return [*words[:1], "--help"]
     return ["--version"] if words in (["version"], ["-V"]) else words or ["--help"]
 
 
