@@ -5,6 +5,7 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 
 import gc
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -174,7 +175,11 @@ def _understood(words: list[str]) -> list[str]:
     commands, so they come to the front from any place.
     """
     end = words.index("--") if "--" in words else len(words)
-    of_all = [word for word in words[:end] if word in (*QUIET, *VERBOSE)]
+    of_all = [
+        word
+        for word in words[:end]
+        if word in (*QUIET, *VERBOSE) or re.fullmatch(r"-[qv]{2,}", word)
+    ]
     if of_all:
         rest = [word for word in words[:end] if word not in of_all]
         return [*of_all, *_understood([*rest, *words[end:]])]

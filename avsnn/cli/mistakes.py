@@ -109,8 +109,10 @@ def _unknown_command(word: str, group: str, commands: Mapping[str, Any], words: 
         synonyms = COMMAND_SYNONYMS | synonyms
     right = synonyms.get(nearest(word, synonyms), "")
     if group and not right:
-        # `presets healthy` lacks the command of the group.
-        right = f"{next(iter(commands))} {word}"
+        # `presets healthy` lacks the command of the group; `presets print healthy` has another.
+        after = words[words.index(word) + 1 :] if word in words else []
+        named = next((other for other in after if not other.startswith("-")), word)
+        right = f"{next(iter(commands))} {named}"
     elif not right:
         # `demo train` names the command last.
         right = next((f"{later} {word}" for later in words if later in commands), "")
