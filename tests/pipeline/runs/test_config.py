@@ -14,7 +14,7 @@ def test_a_folder_that_is_no_run_is_not_proposed_as_a_run(tmp_path: Path) -> Non
         read_config(tmp_path / "first")
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "config.yaml").touch()
-    with pytest.raises(UserError, match="there are: .*second"):
+    with pytest.raises(UserError, match=r"there are: .*second"):
         read_config(tmp_path / "first")
 
 
