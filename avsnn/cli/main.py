@@ -5,6 +5,7 @@ Heavy imports (torch, numpy, tables) stay inside the commands, so that help is i
 
 import gc
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -124,6 +125,9 @@ def main() -> None:
     # milliseconds. On a machine that others use too, this loop takes the core from the thread that
     # is waited for. The library reads the variable when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Some terminals that do not know their width say 0, and nothing can be printed in 0 columns.
+    if os.environ.get("COLUMNS", "").strip() == "0":
+        del os.environ["COLUMNS"]
     output = guard_streams()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     sentence, code = _run()
@@ -171,12 +175,18 @@ def _understood(words: list[str]) -> list[str]:
     commands, so they come to the front from any place.
     """
     end = words.index("--") if "--" in words else len(words)
-    of_all = [word for word in words[:end] if word in (*QUIET, *VERBOSE)]
+    of_all = [
+        word
+        for word in words[:end]
+        if word in (*QUIET, *VERBOSE) or re.fullmatch(r"-[qv]{2,}", word)
+    ]
     if of_all:
         rest = [word for word in words[:end] if word not in of_all]
         return [*of_all, *_understood([*rest, *words[end:]])]
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
+    if words[1:] == ["help"]:
+        return [*words[:1], "--help"]
     return ["--version"] if words in (["version"], ["-V"]) else words or ["--help"]
 
 

@@ -38,6 +38,7 @@ COMMAND_SYNONYMS = {
 
 # What people type for an option, with the words that avsnn has for the option.
 OPTION_SYNONYMS = {
+    "-s": "--set",
     "--gpu": "--device cuda",
     "--cuda": "--device cuda",
     "--cpu": "--device cpu",
@@ -63,11 +64,14 @@ def in_own_words(error: typer.TyperException, words: list[str]) -> str:
         return message
     command = _without_program(context)
     if match := re.match(r"No such command '(.*)'", message):
-        return _unknown_command(match[1], command, context.command.commands)
+        return _unknown_command(match[1], command, context.command.commands, words)
     # Typer keeps the classes of these errors to itself, but the errors differ in their attributes.
     if hasattr(error, "possibilities"):
         return _unknown_option(str(getattr(error, "option_name", "")), context, words)
     if match := re.match(r"Got unexpected extra argument\S* \((.*)\)", message):
+        spaced = _spaced_setting(words)
+        if spaced and _settings(context):
+            return f"{command} takes a setting without spaces: write --set {shlex.quote(spaced)}."
         return _unexpected(match[1], command, takes_settings=_settings(context) is not None)
     if parameter is None:
         return message
@@ -99,14 +103,19 @@ def _name(parameter: Any) -> str:
     return name if name.startswith("-") else str(parameter.metavar or parameter.name.upper())
 
 
-def _unknown_command(word: str, group: str, commands: Mapping[str, Any]) -> str:
+def _unknown_command(word: str, group: str, commands: Mapping[str, Any], words: list[str]) -> str:
     synonyms = {name: name for name in commands}
     if not group:
         synonyms = COMMAND_SYNONYMS | synonyms
     right = synonyms.get(nearest(word, synonyms), "")
     if group and not right:
-        # `presets healthy` lacks the command of the group.
-        right = f"{next(iter(commands))} {word}"
+        # `presets healthy` lacks the command of the group; `presets print healthy` has another.
+        after = words[words.index(word) + 1 :] if word in words else []
+        named = next((other for other in after if not other.startswith("-")), word)
+        right = f"{next(iter(commands))} {named}"
+    elif not right:
+        # `demo train` names the command last.
+        right = next((f"{later} {word}" for later in words if later in commands), "")
     meant = f"did you mean {f'{group} {right}'.strip()}? " if right else ""
     program = f"avsnn {group}".strip()
     return (
@@ -122,13 +131,16 @@ def _unknown_option(option: str, context: Any, words: list[str]) -> str:
     options = [name for parameter in context.command.params for name in parameter.opts]
     right = {name: name for name in options if name.startswith("-")}
     right |= {name: known for name, known in OPTION_SYNONYMS.items() if known.split()[0] in right}
+    right["--version"] = "avsnn --version"
     wanted = option
     if kind := _settings(context):
         from avsnn.pipeline.settings_overrides import SYMBOLS, setting_keys
 
         wanted = SYMBOLS.get(option.lstrip("-").replace("-", "_"), option)
         for key in setting_keys(kind()):
-            right.setdefault(key.split(".")[-1], f"--set {key}=")
+            # `reproduce` takes the seed from --seeds alone.
+            if f"--{key}s" not in options:
+                right.setdefault(key.split(".")[-1], f"--set {key}=")
     meant = right.get(nearest(wanted, right), "")
     if meant.endswith("="):
         value = shlex.quote(_value_of(option, words) or "VALUE")
@@ -147,6 +159,13 @@ def _value_of(option: str, words: list[str]) -> str:
         if name == option:
             return value or following
     return ""
+
+
+def _spaced_setting(words: list[str]) -> str:
+    """Return a setting that was typed as several words, such as `epochs = 3`, as KEY=VALUE."""
+    spaced = r"^--set\n([\w.]+)(?:\n[=:]?\n?|[=:]\n)([^\n=-][^\n]*)$"
+    match = re.search(spaced, "\n".join(words), re.MULTILINE)
+    return f"{match[1]}={match[2]}" if match else ""
 
 
 def _settings(context: Any) -> Callable[[], type[BaseModel]] | None:

@@ -82,8 +82,9 @@ def build_settings(
         _merge(tree, preset)
     for word in assignments:
         key, equals, value = word.partition("=")
+        key = key.strip()
         if not equals or not key:
-            raise UserError(f"--set {word!r} is not of the form KEY=VALUE.")
+            raise UserError(f"--set {word!r} is not of the form KEY=VALUE{_as_assignment(word)}.")
         try:
             _assign(tree, key, parse_yaml(value))
         except ValueError:
@@ -94,13 +95,27 @@ def build_settings(
         raise UserError(explain_mistake(kind, error)) from None
 
 
-def parse_yaml(text: str) -> Any:
+def _as_assignment(word: str) -> str:
+    """Return what to write in place of a word such as `epochs: 3`, or an empty text."""
+    match = re.fullmatch(r"([\w.]+)\s*[:\s]\s*(\S+)", word)
+    return f"; write --set {match[1]}={match[2]}" if match else ""
+
+
+def parse_yaml(text: str | bytes) -> Any:
     """Return the value of a YAML text that may come from anyone.
 
+    Args:
+        text: the text, or its bytes in UTF-8.
+
     Raises:
-        ValueError: the text is no YAML, has an alias, or is nested too deep. The message is a
-            phrase without a line break.
+        ValueError: the text is no YAML, is not in UTF-8, has an alias, gives a key twice, or is
+            nested too deep. The message is a phrase without a line break.
     """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            raise ValueError("it is not text in UTF-8") from None
     if yaml.__with_libyaml__:
         # The parser in C refuses some texts that PyYAML takes, and says so in other words. PyYAML
         # has the last word, so that an installation without the parser in C behaves the same.
@@ -129,9 +144,10 @@ def first_mistake(error: ValidationError) -> str:
 class _PlainLoader(yaml.SafeLoader):
     """Loads YAML without aliases and without deep nesting; plain words mean what a person reads.
 
-    Aliases of aliases stand for more memory than a machine has, and a value that is nested very
-    deep exhausts the stack of Python. PyYAML takes 010 for 8, 1:30 for 90 and ``no`` for false.
-    Here such words stay text, and the setting decides what the text means.
+    PyYAML keeps the last value of a key that is given twice, and a person would not see which
+    value counts. Aliases of aliases stand for more memory than a machine has, and a value that is
+    nested very deep exhausts the stack of Python. PyYAML takes 010 for 8, 1:30 for 90 and ``no``
+    for false. Here such words stay text, and the setting decides what the text means.
     """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own name; filled below
@@ -150,6 +166,17 @@ class _PlainLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
 
 
 if yaml.__with_libyaml__:

@@ -44,6 +44,16 @@ BAD_INPUT = {
         ["train", "demo", "--device", "gpu"],
         "did you mean cuda? there are: auto, cpu, cuda.",
     ),
+    "setting with spaces": (
+        ["train", "demo", "--set", "epochs", "=", "3"],
+        "write --set epochs=3.",
+    ),
+    "setting after a colon": (["train", "--set", "epochs:", "3", "demo"], "write --set epochs=3."),
+    "command after its argument": (["demo", "train"], "did you mean train demo?"),
+    "word for show": (["presets", "print", "healthy"], "did you mean presets show healthy?"),
+    "short word for --set": (["train", "demo", "-s", "epochs=3"], "did you mean --set?"),
+    "seed of a table": (["reproduce", "methods", "--seed", "3"], "did you mean --seeds?"),
+    "version of a command": (["train", "--version"], "did you mean avsnn --version?"),
     "store in memory": (
         ["prepare", "demo", "--store", "memory://x"],
         "x is in the memory",

@@ -173,6 +173,7 @@ def test_robustness_and_insight_are_measured_once(
         (["seed3", "--out", "none/page.html"], "there is no folder none"),
         (["seed3", "missing"], "missing is not a run folder: there is no such folder"),
         (["sede3"], "did you mean seed3? there are: "),
+        (["seed3/config.yaml"], "it is a file; did you mean seed3?"),
     ],
 )
 def test_words_that_cannot_be_evaluated_are_one_sentence(

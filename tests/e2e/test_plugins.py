@@ -44,7 +44,10 @@ def test_a_run_names_its_plugin_and_runs_no_code_of_its_folder(
             "--plugin my_fusion.py to the command"
         )
         assert "read r/plugin.py, then give --plugin r/plugin.py." in done.stderr
+    settings = ["train", "demo", "--config", "r/config.yaml", "--print-config"]
+    assert "of the plugin my_fusion.py: add --plugin my_fusion.py" in avsnn(*settings).stderr
     monkeypatch.setenv("AVSNN_PLUGIN", "my_fusion.py")
+    assert yaml.safe_load(avsnn(*settings).stdout)["model"]["method"] == "mean-exchange"
     done = avsnn("evaluate", "r", "--json")
     assert done.returncode == 0, done.stderr
     assert '"method": "mean-exchange"' in done.stdout

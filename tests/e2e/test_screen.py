@@ -119,6 +119,15 @@ def test_work_is_finished_although_nobody_reads_what_it_prints(
     assert (tmp_path / "data" / "demo" / "prepared.json").exists()
 
 
+def test_a_terminal_that_says_it_has_no_width_ends_no_command(
+    avsnn: Command, small_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    done = avsnn("status", "--root", small_demo)
+    assert done.returncode == 0, done.stderr
+    assert "Show the stages" in avsnn("status", "--help").stdout
+
+
 @pytest.mark.parametrize(
     "environment",
     [

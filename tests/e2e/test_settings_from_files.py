@@ -77,10 +77,12 @@ def test_verbose_prints_where_an_error_arose(avsnn: Command) -> None:
     assert verbose.stderr.startswith("Traceback")
     assert verbose.stderr.endswith(plain.stderr)
     assert plain.stderr.count("\n") == 1
+    assert avsnn("evaluate", "-qv", "nowhere").stderr == verbose.stderr
 
 
 def test_words_after_two_hyphens_are_no_options(avsnn: Command) -> None:
-    assert "-q is not a run folder" in avsnn("evaluate", "--", "-q").stderr
+    for word in ("-q", "-qv"):
+        assert f"{word} is not a run folder" in avsnn("evaluate", "--", word).stderr
 
 
 COMPLETED = {

@@ -164,7 +164,21 @@ def test_the_defaults_and_their_json_are_the_published_values() -> None:
     assert fingerprint(PrepareSettings().model_dump(mode="json")) == PREPARE_DEFAULTS
 
 
-@pytest.mark.parametrize("value", ["[" * 5000, "&a [*a]", "9" * 5000, '!!int ""'])
+def test_spaces_around_a_key_do_not_count_and_a_colon_is_answered_with_an_equals_sign() -> None:
+    assert build_settings(TrainSettings, (), ["epochs = 3"]).epochs == 3
+    with pytest.raises(UserError, match=r"KEY=VALUE; write --set model\.alpha=0\.5\.$"):
+        build_settings(TrainSettings, (), ["model.alpha: 0.5"])
+
+
+def test_a_key_that_is_given_twice_and_bytes_that_are_no_text_are_named() -> None:
+    with pytest.raises(ValueError, match="the key 'epochs' is given twice in line 3"):
+        parse_yaml(b"epochs: 3\nseed: 1\nepochs: 4\n")
+    with pytest.raises(ValueError, match="it is not text in UTF-8"):
+        parse_yaml("epochs: 3".encode("utf-16"))
+    assert parse_yaml(b"a: {x: 1}\nb: {x: 2}\n'1': a\n1: b\n")["b"] == {"x": 2}
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "&a [*a]", "9" * 5000, '!!int ""', "{a: 1, a: 2}"])
 def test_a_value_that_is_no_plain_yaml_is_refused(value: str) -> None:
     with pytest.raises(UserError, match="is not valid YAML"):
         build_settings(TrainSettings, (), [f"epochs={value}"])

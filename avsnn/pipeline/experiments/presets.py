@@ -124,6 +124,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
             do not go together may go together with other presets, and are no mistake here.
     """
     # This module imports torch, and the names of presets need not wait for torch.
+    from avsnn.pipeline.runs.plugin import require_known_method
     from avsnn.pipeline.runs.train_settings import TrainSettings
 
     try:
@@ -137,12 +138,13 @@ def _read_settings(path: Path) -> dict[str, Any]:
             content = file.read(MAX_SETTINGS_BYTES + 1)
         if len(content) > MAX_SETTINGS_BYTES:
             raise ValueError(f"it has more than {MAX_SETTINGS_BYTES:,} bytes")
-        tree = parse_yaml(content.decode())
+        tree = parse_yaml(content)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise UserError(f"{path} is no YAML file of settings: {error}.") from None
     if isinstance(tree, dict) and isinstance(tree.get("settings"), dict):
+        require_known_method(tree, path.parent if path.name == "config.yaml" else path)
         tree = tree["settings"]
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no settings; write lines such as 'epochs: 5'.")

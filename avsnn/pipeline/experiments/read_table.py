@@ -19,7 +19,7 @@ from avsnn.errors import UserError
 from avsnn.pipeline.experiments.presets import preset_names
 from avsnn.pipeline.experiments.tables import Table, TableRow
 from avsnn.pipeline.settings_overrides import first_mistake, parse_yaml
-from avsnn.suggestions import did_you_mean
+from avsnn.suggestions import did_you_mean, there_are
 
 FOLDER = Path(__file__).parent / "tables"
 SUFFIXES = (".yaml", ".yml")
@@ -70,7 +70,7 @@ def load_table(name_or_path: str | None) -> Table:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-        return _make_table(path, parse_yaml(content.decode()))
+        return _make_table(path, parse_yaml(content))
     except FileNotFoundError:
         here = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES]
         near = did_you_mean(path.name, here).strip()
@@ -184,9 +184,9 @@ def _preset(folder: Path, preset: Any, row: str) -> str:
     if isinstance(preset, str) and Path(preset).suffix in SUFFIXES:
         return str(folder / preset)
     known = preset_names()
-    near = did_you_mean(str(preset), known)
     raise ValueError(
-        f"row {row!r}: no preset is called {_shown(preset)}; {near}there are: {', '.join(known)}"
+        f"row {row!r}: no preset is called {_shown(preset)}; {did_you_mean(str(preset), known)}"
+        f"{there_are(str(preset), known)}"
     )
 
 

@@ -179,9 +179,7 @@ def _why(clips: str | None, present: str | None) -> str:
         return "of a first version of avsnn"
     (limit, _, _), (present_limit, _, _) = clips.partition("-"), present.partition("-")
     if limit != present_limit:
-        return (
-            "of a prepare of all clips" if limit == "all" else f"of a prepare with --limit {limit}"
-        )
+        return "of all clips" if limit == "all" else f"of --limit {limit}"
     return "of other settings" if clips == present else "of other clips or labels"
 
 

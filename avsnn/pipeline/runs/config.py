@@ -165,7 +165,7 @@ def read_config(folder: Path) -> Any:
             content = file.read(MAX_CONFIG_BYTES + 1)
         if len(content) > MAX_CONFIG_BYTES:
             raise ValueError(f"it has more than {MAX_CONFIG_BYTES:,} bytes")
-        return parse_yaml(content.decode())
+        return parse_yaml(content)
     except (ValueError, OSError) as error:
         reason = error.strerror or "" if isinstance(error, OSError) else str(error)
         raise _unreadable_error(folder, reason) from None
@@ -199,11 +199,16 @@ def _unreadable_error(folder: Path, reason: str) -> UserError:
 def _no_run(folder: Path) -> str:
     """Return a sentence that names the runs beside a folder that is no run, and those in runs/."""
     missing = "it has no config.yaml" if folder.is_dir() else "there is no such folder"
+    if folder.is_file():
+        run = folder.parent
+        of_run = f"; did you mean {run}?" if (run / "config.yaml").is_file() else "."
+        return f"{folder} is not a run folder: it is a file{of_run}"
     runs: dict[str, str] = {}
     for place in (RUNS, folder.parent):
         # A folder that nobody may enter has no runs to name.
         with suppress(OSError):
-            runs |= {found.parent.name: str(found.parent) for found in place.glob("*/config.yaml")}
+            found = [path.parent for path in place.glob("*/config.yaml") if path.is_file()]
+            runs |= {run.name: str(run) for run in found}
     advice = "'avsnn train' makes a run."
     if runs:
         name = nearest(folder.name, runs)

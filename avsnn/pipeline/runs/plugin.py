@@ -8,7 +8,7 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
@@ -178,7 +178,10 @@ def _load(path: Path) -> None:
     try:
         # The bytes that were hashed are the code that runs. An import would also write a cache of
         # the code beside the file, and could read an old cache.
-        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102
+        code = compile(content, str(path), "exec", dont_inherit=True)
+        # What a plugin prints must not stand among results, such as settings or JSON.
+        with redirect_stdout(sys.stderr):
+            exec(code, vars(module))  # noqa: S102
         if not METHODS.keys() - before:
             raise UserError(f"{path} registers no method: {FORM}.")
     except (Exception, SystemExit) as error:

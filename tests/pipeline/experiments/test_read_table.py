@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_a_table_is_one_sentence(tmp_path: Path) -> None:
         ("owm.yaml", "there is no table file .*; did you mean own.yaml?"),
         ("methods.yaml", "has the name of the published table 'methods'"),
         ("folder.yaml", "cannot be read: Is a directory"),
-        ("latin.yaml", "cannot be used: 'utf-8' codec"),
+        ("latin.yaml", "cannot be used: it is not text in UTF-8"),
     ):
         with pytest.raises(UserError, match=sentence):
             load_table(str(tmp_path / name))

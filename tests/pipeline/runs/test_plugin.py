@@ -21,6 +21,14 @@ def _forgotten() -> Iterator[None]:
         yield
 
 
+def test_what_a_plugin_prints_stands_beside_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = "print('hello')\nimport torch\n"
+    load_plugins([write_plugin(tmp_path / "mine.py", old="import torch\n", new=new)])
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_plugin_adds_its_method_once_and_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
     path = write_plugin(tmp_path / "random.py")
     load_plugins([path])

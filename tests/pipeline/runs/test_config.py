@@ -1,0 +1,24 @@
+"""``config.yaml`` of a run folder: what is said where there is none."""
+
+from pathlib import Path
+
+import pytest
+
+from avsnn.errors import UserError
+from avsnn.pipeline.runs.config import read_config
+
+
+def test_a_folder_that_is_no_run_is_not_proposed_as_a_run(tmp_path: Path) -> None:
+    (tmp_path / "first" / "config.yaml").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"it has no config\.yaml; 'avsnn train' makes a run\."):
+        read_config(tmp_path / "first")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"there are: .*second"):
+        read_config(tmp_path / "first")
+
+
+def test_a_file_of_a_run_names_the_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=f"it is a file; did you mean {tmp_path}\\?$"):
+        read_config(tmp_path / "config.yaml")
