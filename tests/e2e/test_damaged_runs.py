@@ -124,7 +124,7 @@ def test_a_damaged_report_is_named_by_status_and_measured_again_by_evaluate(
     (row,) = json.loads(avsnn("status", "--root", small_demo, "--json").stdout)["runs"]
     assert (row["epochs"], row["test_top1"]) == (3, None)
     assert "test.json" in row["unreadable"]
-    assert "unreadable: " in avsnn("status", "--root", small_demo).stdout
+    assert "report/test.json is damaged" in avsnn("status", "--root", small_demo).stdout
     done = avsnn("evaluate", run)
     assert done.returncode == 0, done.stderr
     measured, before = (json.loads((r / "report/test.json").read_text()) for r in (run, finished))

@@ -53,7 +53,8 @@ def print_status(
         _print_runs(run_rows, runs)
         for row in run_rows:
             if row["unreadable"]:
-                out.print(f"{row['run']}: unreadable: {row['unreadable']}")
+                kind = "unreadable: " if row["state"] == "unreadable" else ""
+                out.print(f"{row['run']}: {kind}{row['unreadable']}")
 
 
 def _table_of_stages(rows: list[dict[str, Any]]) -> Table:
@@ -147,7 +148,10 @@ def _facts(row: dict[str, Any]) -> list[str]:
 def _settings(row: dict[str, Any]) -> str:
     """Return the special settings of a run, as words of the command line without ``--set``."""
     words = [f"--preset {row['preset']}"] if row["preset"] else []
-    words += [f"{key.split('.')[-1]}={value}" for key, value in (row["differs"] or {}).items()]
+    words += [
+        f"{key.split('.')[-1]}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in (row["differs"] or {}).items()
+    ]
     return printable(" ".join(words))
 
 

@@ -83,7 +83,7 @@ def _describe_run(folder: Path) -> dict[str, Any]:
     try:
         check_config(folder, value)
     except UserError as error:
-        reasons.append(f"{error}{_other_version(value)}")
+        reasons.append(_of_plugin(value) or f"{error}{_other_version(value)}")
     settings = _at(value, "settings")
     if not isinstance(settings, dict):
         settings = {}
@@ -144,6 +144,19 @@ def _state(folder: Path, row: dict[str, Any]) -> str | None:
     if row["epochs_planned"] is None or "epochs" not in row:
         return None
     return "finished" if row["epochs"] >= row["epochs_planned"] else "unfinished"
+
+
+def _of_plugin(value: Any) -> str:
+    """Return a sentence if the method of a run is of a plugin that is not here; empty otherwise."""
+    from avsnn.models.registry import METHODS
+
+    method, plugin = _text(value, "settings", "model", "method"), _text(value, "plugin", "name")
+    if plugin is None or method in METHODS:
+        return ""
+    return (
+        f"its settings are not checked: the method {method} is of the plugin {plugin}, which "
+        "status does not run."
+    )
 
 
 def _other_version(value: Any) -> str:
