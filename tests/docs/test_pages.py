@@ -19,28 +19,12 @@ import yaml
 from avsnn.models.energy import count_operations
 from avsnn.models.methods import METHODS
 from avsnn.models.zoo import ModelSettings, build
+from avsnn.pipeline.runs.train_settings import TrainSettings
 from tests.conftest import PROJECT, Command
 from tests.plugin_file import forgotten_plugins, write_plugin
 
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/ARCHITECTURE.md",
-    "docs/add-a-fusion-method.md",
-    "docs/api.md",
-    "docs/cluster.md",
-    "docs/damaged-files.md",
-    "docs/export.md",
-    "docs/housekeeping.md",
-    "docs/robustness.md",
-    "docs/evaluate.md",
-    "docs/events.md",
-    "docs/predict.md",
-    "docs/sweeps.md",
-    "docs/insight.md",
-    "docs/install.md",
-    "docs/own-data.md",
-]
+PAGES = ["README.md", "CONTRIBUTING.md"]
+PAGES += sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
 TINY += ["--set", "data.size=32"]
@@ -125,18 +109,6 @@ def test_the_programs_of_the_export_page_load_what_the_command_wrote(
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
-def test_the_commands_of_the_page_on_housekeeping_run_one_after_the_other(
-    avsnn: Command, small_demo: Path, small_run: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(small_demo, tmp_path / "data")
-    shutil.copytree(small_run, tmp_path / "runs" / "demo")
-    lines = "".join(code_blocks("docs/housekeeping.md", "sh")).splitlines()
-    assert len(lines) > 5
-    for line in lines:
-        done = avsnn(*shlex.split(line)[1:])
-        assert done.returncode == 0, done.stderr
-
-
 def test_the_commands_of_the_page_on_sweeps_fill_their_tables(
     avsnn: Command, small_demo: Path, tmp_path: Path
 ) -> None:
@@ -217,7 +189,7 @@ def test_every_local_link_of_a_page_has_its_file(page: str) -> None:
 
 def test_the_table_of_methods_holds_the_parameters_and_operations_that_the_code_counts() -> None:
     row = re.compile(r"^\| `([\w-]+)`(?: `(\w+)=(\w+)`)? \|.*\| ([\d,]+) \| ([\d.]+) \|$", re.M)
-    rows = row.findall((PROJECT / "README.md").read_text())
+    rows = row.findall((PROJECT / "docs" / "methods.md").read_text())
     assert {name for name, *_ in rows} == set(METHODS)
     audio, visual = torch.zeros(1, 1, 128, 128), torch.zeros(1, 3, 128, 128)
     for name, key, value, parameters, operations in rows:
@@ -227,7 +199,7 @@ def test_the_table_of_methods_holds_the_parameters_and_operations_that_the_code_
         assert (f"{counted.parameters:,}", f"{counted.dense / 1e9:.3f}") == (parameters, operations)
 
 
-def test_the_program_of_the_readme_uses_a_converted_checkpoint(
+def test_the_program_on_training_uses_a_converted_checkpoint(
     avsnn: Command, tmp_path: Path, shared_data: Path
 ) -> None:
     recorded = np.load(shared_data.parent / "golden" / "spatialtemporal.npz")
@@ -237,6 +209,46 @@ def test_the_program_of_the_readme_uses_a_converted_checkpoint(
     torch.save({"state_dict": authors_state}, tmp_path / "theirs.pth.tar")
     done = avsnn("convert-checkpoint", "theirs.pth.tar", "converted.safetensors")
     assert done.returncode == 0, done.stderr
-    (program,) = code_blocks("README.md", "python")
+    (program,) = code_blocks("docs/train.md", "python")
     program += "\nassert logits.shape == (1, 6)"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_the_program_on_files_reads_shards_and_caches_without_avsnn(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").symlink_to(small_demo)
+    (program,) = code_blocks("docs/formats.md", "python")
+    assert "avsnn" not in program
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "bytes of FLAC" in done.stdout
+    assert "(2, 3, 96, 96)" in done.stdout
+
+
+def test_every_setting_of_the_table_of_published_behaviour_exists() -> None:
+    page = (PROJECT / "docs" / "methods.md").read_text()
+    table = page[page.index("| published behaviour |") : page.index("Beyond the published neuron")]
+    keys = re.findall(r"`([\w.]+)`", table)
+    assert len(keys) > 10
+    for key in keys:
+        settings = TrainSettings
+        *groups, name = key.split(".")
+        for group in groups:
+            settings = settings.model_fields[group].annotation
+        assert name in settings.model_fields, key
+
+
+def test_the_readme_cites_the_paper_and_the_software_as_the_citation_file_does() -> None:
+    (entries,) = code_blocks("README.md", "bibtex")
+    facts = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    paper = facts["preferred-citation"]
+    authors = [f"{one['family-names']}, {one['given-names']}" for one in paper["authors"]]
+    text = " ".join(entries.split())
+    assert f"title = {{{paper['title']}}}" in text
+    assert f"author = {{{' and '.join(authors)}}}" in text
+    assert paper["identifiers"][0]["value"] in text
+    assert f"year = {{{paper['year']}}}" in text
+    assert f"version = {{{facts['version']}}}" in text
+    assert facts["authors"][0]["name"] in text
