@@ -220,9 +220,7 @@ def _warnings(found: NewDataset) -> list[str]:
         if len(missing) == len(counts):
             why = ""
             if 0 < found.groups < len(found.parts):
-                why = (
-                    f" Every {found.group_word} is in one part, and there are {found.groups} only."
-                )
+                why = f" There are {found.groups} {found.group_word}s only, each in one part."
             sentences.append(f"The {part} part has no clips.{why}")
         elif missing:
             names = ", ".join(missing[:VALUES_LISTED]) + (", …" * (len(missing) > VALUES_LISTED))

@@ -272,9 +272,9 @@ def test_a_link_and_a_folder_above_have_the_names_that_the_person_sees(
 def test_where_too_few_clips_are_left_the_files_that_are_left_out_are_named(
     clips: Path, new: New
 ) -> None:
-    put(clips, "cat/1.mp4", "dog/1.wav")
+    put(clips, "cat/1.mp4", "dog/2.wav")
     (clips / "dog" / "1.webp").write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"class only, 'cat' .* Left out: .*1\.webp is an image of"):
+    with pytest.raises(UserError, match=r"only, 'cat' .* Left out: .*1\.webp is an image"):
         new(clips)
 
 
