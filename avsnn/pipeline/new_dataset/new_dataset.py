@@ -136,6 +136,9 @@ def new_dataset(
     else:
         unusable = _paths(all_drafts) - _paths(drafts)
         there = {file.path for file in found.all} - unusable
+        if arrangement.from_table:
+            # A clip whose row the person took out of the own table is left out, too.
+            there &= _paths(drafts)
         texts = updated_texts(earlier, arrangement, group=group, take=take, there=there)
     return _write(name, folder, arrangement, guess, facts, odd, texts)
 

@@ -173,6 +173,17 @@ def test_a_table_of_the_user_stays_the_source_of_classes(clips: Path, new: New) 
     assert written(found)["0.mp4"].columns == {"part": "test"}
 
 
+def test_a_clip_leaves_with_its_row_in_the_table_of_the_user(clips: Path, new: New) -> None:
+    put(clips, *(f"all/{i}.mp4" for i in range(5)))
+    rows = ["file,class", "0,a", "1,b", "2,a", "3,b", "4,a"]
+    (clips / "own.csv").write_text("\n".join(rows))
+    new(clips)
+    (clips / "own.csv").write_text("\n".join([*rows[:4], "3,"]))
+    found = new(clips)
+    assert found.gone == 2
+    assert labels(found) == {"all/0.mp4": "a", "all/1.mp4": "b", "all/2.mp4": "a"}
+
+
 def test_the_two_files_may_lie_beside_the_clips(
     clips: Path, new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
