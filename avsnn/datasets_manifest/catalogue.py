@@ -45,6 +45,9 @@ def load(name: str) -> Manifest:
     file = found[name]
     if file.name.endswith(".yml"):
         raise UserError(f"{file} has another suffix than data sets have; call it {name}.yaml.")
+    if isinstance(file, Path) and file.is_fifo():
+        # Nobody may ever write into the pipe, and reading would never end.
+        raise UserError(f"{file} cannot be read: it is a pipe.")
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -1,6 +1,7 @@
 """A mistake in a folder of the user's own data sets is said, and hides no other data set."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,11 @@ def make_folder(folder: Path) -> None:
     (folder / "table.yaml").mkdir()
 
 
+def make_pipe(folder: Path) -> None:
+    (folder / "table.yaml").unlink()
+    os.mkfifo(folder / "table.yaml")
+
+
 def write(content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / "table.yaml").write_bytes(content)
 
@@ -52,6 +58,7 @@ GROUP = r"(?P<group>\d+)-(?P<label>\d+)-\d+-\d+"
 
 MISTAKES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no YAML": ("table", edit("table", "visual: image", "visual: ["), "is not YAML .*line"),
+    "a pipe": ("table", make_pipe, "table.yaml cannot be read: it is a pipe"),
     "a folder": ("table", make_folder, "table.yaml cannot be read: Is a directory"),
     "a link to nothing": (
         "table",

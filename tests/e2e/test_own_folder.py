@@ -65,7 +65,16 @@ class Mine:
         """Run a command on the data set; return what the command printed."""
         workers = ALONE if command in ("prepare", "repair") else ()
         done = self._avsnn(
-            *(command, "mine", "--datasets", "datasets", "--root", self.root, *workers, *words)
+            *(
+                *command.split(),
+                "mine",
+                "--datasets",
+                "datasets",
+                "--root",
+                self.root,
+                *workers,
+                *words,
+            )
         )
         assert done.returncode == code, done.stdout + done.stderr
         return " ".join((done.stdout + done.stderr).split())
@@ -148,11 +157,25 @@ def test_a_file_that_goes_is_a_failure_and_a_file_that_comes_back_is_used(mine: 
     assert "which is gone" in mine.run("verify", code=1)
     refused = mine.run("prepare", code=1)
     assert f"1 file is missing in {mine.folder}" in refused
-    assert "8 clips are ready" in mine.run("prepare", "--max-failures", "0.2")
+    done = mine.run("prepare", "--max-failures", "0.2")
+    assert "8 clips are ready" in done
+    assert "1 input failed; reasons" in done
     assert mine.failures() == [(gone.stem, "is missing from the source folder")]
     assert "8 clips are ready" in mine.run("prepare")
     gone.write_bytes(content)
     assert "9 clips are ready" in mine.run("prepare")
+
+
+def test_one_bad_clip_of_ten_stops_nothing(mine: Mine) -> None:
+    write_video(mine.folder / "dog" / "tenth.mp4", "dog", seconds=0.5, sound=False)
+    mine.paths.append(Path("dog/tenth.mp4"))
+    mine.write()
+    assert "9 clips are ready" in mine.run("prepare")
+    assert mine.failures() == [("tenth", "audio dog/tenth.mp4 has no sound track")]
+    # The tenth is a tenth of ten and more than a tenth of nine.
+    (mine.folder / mine.paths[0]).unlink()
+    mine.root = mine.root.with_name("other")
+    assert "--max-failures 0.12" in mine.run("prepare", code=1)
 
 
 def test_links_become_copies_that_stay_when_the_folder_goes(mine: Mine) -> None:
@@ -165,6 +188,7 @@ def test_links_become_copies_that_stay_when_the_folder_goes(mine: Mine) -> None:
     assert not any((raw / path).is_symlink() for path in mine.paths)
     mine.folder.rename(mine.folder.with_name("elsewhere"))
     assert "all as they were written" in mine.run("verify")
+    assert json.loads(mine.run("datasets check", "--json"))["prepared"]
     assert "mine.yaml: folder: " in mine.run("prepare", "--retry-failed", code=2)
 
 

@@ -74,7 +74,7 @@ MaxFailures = Annotated[
         max=1,
         metavar="SHARE",
         help="Largest share of a stage's inputs that may fail, by default the share given to the "
-        "last prepare, or 0.01.",
+        "last prepare, or 0.1 for files of your own and 0.01 for published files.",
     ),
 ]
 RetryFailed = Annotated[
@@ -124,7 +124,9 @@ def prepare_command(
 
     settings = build_settings(PrepareSettings, [{"limit": limit}], assignments or ())
     last = last_request(root, dataset)
-    asked = make_request(settings, source=source, store=store, max_failures=max_failures, last=last)
+    asked = make_request(
+        dataset, settings, source=source, store=store, max_failures=max_failures, last=last
+    )
     if dry_run or explain:
         stages = build_stages(dataset, asked, root=root)
         _print_plan(stages, workers=workers, retry_failed=retry_failed, explain=explain)

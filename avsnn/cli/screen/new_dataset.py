@@ -151,7 +151,7 @@ def _values(counts: Mapping[str, int], unit: str) -> str:
 def _groups(found: NewDataset) -> str:
     if not found.groups:
         return "none: every clip is a group of its own; --group REGEX gives speakers or recordings"
-    text = f"{found.groups:,} {found.group_word}s"
+    text = f"{found.groups:,} {found.group_word}{'s' * (found.groups != 1)}"
     if found.guess is None:
         return text
     where = "folder" if found.guess.in_folder else "file name"
@@ -218,7 +218,10 @@ def _warnings(found: NewDataset) -> list[str]:
     for part, counts in found.parts.items():
         missing = [label for label, count in counts.items() if not count]
         if len(missing) == len(counts):
-            sentences.append(f"The {part} part has no clips.")
+            why = ""
+            if 0 < found.groups < len(found.parts):
+                why = f" There are {found.groups} {found.group_word}s only, each in one part."
+            sentences.append(f"The {part} part has no clips.{why}")
         elif missing:
             names = ", ".join(missing[:VALUES_LISTED]) + (", …" * (len(missing) > VALUES_LISTED))
             count = f"{len(missing):,} classes" if len(missing) > 1 else "one class"

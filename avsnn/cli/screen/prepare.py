@@ -110,7 +110,8 @@ def print_prepared(folder: Path, prepared: Prepared, rows: list[StageCounts]) ->
         out.print(f"{prepared.dataset}: nothing to do; everything was prepared before.")
     out.print(f"{prepared.dataset}: {prepared.clips:,} clips are ready in {folder}.")
     if prepared.failed:
-        out.print(f"{prepared.failed:,} inputs failed; reasons: {folder / 'failures.jsonl'}")
+        what = "1 input" if prepared.failed == 1 else f"{prepared.failed:,} inputs"
+        out.print(f"{what} failed; reasons: {folder / 'failures.jsonl'}")
     for note in prepared.notes:
         out.print(f"{prepared.dataset}: note: {note}.")
 

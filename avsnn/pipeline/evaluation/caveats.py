@@ -34,8 +34,9 @@ def caveats(
             "which epoch the weights are, nor on which clips the network was trained."
         )
     if data.failed:
+        count = "1 failure" if data.failed == 1 else f"{data.failed:,} failures"
         found.append(
-            f"The preparation of {data.dataset} had {data.failed:,} failures; clips that could not "
+            f"The preparation of {data.dataset} had {count}; clips that could not "
             "be prepared are in no part, and no figure counts them (failures.jsonl names them)."
         )
     found += [f"Preparation of {data.dataset}: {note}." for note in data.notes]

@@ -19,7 +19,8 @@ VIDEO_SUFFIXES = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Images that people have, and that no decoder of avsnn reads.
 OTHER_IMAGE_SUFFIXES = (".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".avif")
-TABLE_SUFFIXES = (".csv", ".tsv")
+# A workbook is no table yet; the person is told to save the workbook as CSV.
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls", ".ods")
 # Recordings of event cameras, and files that hold many recordings.
 CAMERA_SUFFIXES = (".aedat", ".bin")
 COCHLEA_SUFFIXES = (".h5", ".hdf5")
@@ -55,6 +56,11 @@ class FoundFile:
     def stem(self) -> str:
         """The name without the suffix, in composed form."""
         return PurePosixPath(composed(self.path)).stem
+
+    @property
+    def path_without_suffix(self) -> str:
+        """The path without the suffix, in composed form."""
+        return str(PurePosixPath(composed(self.path)).with_suffix(""))
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,9 @@ def require_folder(folder: Path) -> None:
     Raises:
         UserError: there is no such folder.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
+    # Not `Path.is_dir`, which raises an exception for a name that is too long.
+    if not os.path.isdir(folder):  # noqa: PTH112
+        what = "is not a folder" if os.path.lexists(folder) else "does not exist"
         raise UserError(f"{folder} {what}; give the folder that holds your clips, or a CSV file.")
 
 

@@ -17,7 +17,7 @@ from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import not_written_error
 from avsnn.pipeline.new_dataset.draft import Arrangement
 from avsnn.pipeline.new_dataset.groups import NO_GROUPS, USUAL_WORD
-from avsnn.pipeline.new_dataset.names import dataset_name
+from avsnn.pipeline.new_dataset.names import LONGEST_NAME, dataset_name
 from avsnn.pipeline.new_dataset.split_choice import (
     DEFAULT,
     GIVEN,
@@ -44,6 +44,8 @@ class Texts:
         yaml: text of the YAML file.
         table: the table.
         table_name: name of the CSV file.
+        yaml_before: text of the YAML file that fits the earlier table and the new table, for the
+            moment in which only one of the two files is written; empty where there was no table.
         notes: sentences about what was decided.
         is_update: whether the data set was there before.
         is_changed: whether a file differs from the file that was there before.
@@ -53,6 +55,7 @@ class Texts:
     yaml: str
     table: Table
     table_name: str
+    yaml_before: str = ""
     notes: list[str] = field(default_factory=list)
     is_update: bool = False
     is_changed: bool = True
@@ -70,10 +73,12 @@ def choose_name(folder: Path, name: str | None) -> str:
         UserError: the name that was given is no name of a data set, or the folder of the user's
             data sets cannot be made.
     """
-    chosen = dataset_name(folder.resolve().name) if name is None else name
-    if not re.fullmatch(r"[a-z0-9-]+", chosen):
+    chosen = dataset_name(folder.name) if name is None else name
+    # A name that starts with a hyphen would be an option of the next command.
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", chosen) or len(chosen) > LONGEST_NAME:
         raise UserError(
-            f"--name {chosen}: a name has small letters, digits and hyphens only, such as "
+            f"--name {chosen}: a name has small letters, digits and hyphens only, starts with a "
+            f"letter or a digit, and has at most {LONGEST_NAME} characters, such as "
             f"{dataset_name(chosen)}."
         )
     try:
@@ -96,11 +101,6 @@ def earlier_dataset(name: str, folder: Path) -> Manifest | None:
     if not (target / f"{name}.yaml").exists():
         if name in catalogue.names():
             raise UserError(f"a data set is called {name!r} already; {advice}.")
-        if (target / f"{name}.csv").exists():
-            raise UserError(
-                f"{target / name}.csv exists already and belongs to no data set; move the file, or "
-                f"{advice}."
-            )
         return None
     earlier = catalogue.load(name)
     if earlier.folder is None or not _is_same_folder(Path(earlier.folder), folder):
@@ -174,7 +174,7 @@ def first_texts(
         sound=_where_sound_is(arrangement),
     )
     manifest = _read_back(yaml.safe_load(text), table)
-    return Texts(manifest, text, table, f"{name}.csv", notes)
+    return Texts(manifest, text, table, f"{name}.csv", notes=notes)
 
 
 def updated_texts(
@@ -209,10 +209,14 @@ def updated_texts(
     columns = [column for column, is_taken in takes.items() if is_taken]
     table = update_table(earlier, drafts, takes=columns, there=there)
     changes: dict[str, Any] = {}
-    known = {composed(name) for name in earlier.classes}
-    if added := _in_natural_order({one for one in table.labels if composed(one) not in known}):
-        changes["classes"] = [*earlier.classes, *added]
+    added, gone = _new_classes(earlier, table), _classes_that_are_gone(earlier, table)
+    every_class = [*earlier.classes, *added]
+    if added:
         notes.append(f"New classes: {', '.join(added)}.")
+    if gone:
+        notes.append(f"Classes that have no clips any more and are removed: {', '.join(gone)}.")
+    if added or gone:
+        changes["classes"] = [name for name in every_class if name not in gone]
     if group is not None:
         word = USUAL_WORD if earlier.group == NO_GROUPS else earlier.group
         changes["group"] = word = NO_GROUPS if group == NO_GROUPS else word
@@ -228,10 +232,29 @@ def updated_texts(
         text,
         table,
         Path(str(earlier.table)).name,
+        edit_yaml(before, earlier.name, {"classes": every_class}) if added else before,
         notes,
         is_update=True,
         is_changed=table.is_changed or text != before,
     )
+
+
+def _new_classes(earlier: Manifest, table: Table) -> list[str]:
+    known = {composed(name) for name in earlier.classes}
+    return _in_natural_order({name for name in table.labels if composed(name) not in known})
+
+
+def _classes_that_are_gone(earlier: Manifest, table: Table) -> list[str]:
+    """Return the classes that had clips and have none now, such as classes of renamed folders.
+
+    A class stays if a label is the number of a class, because the numbers of later classes would
+    change, or if fewer than two classes would be left.
+    """
+    left = {composed(row["label"]) for row in table.rows}
+    had = {earlier.classes[clip.label] for clip in earlier.clips}
+    named = {composed(name) for name in earlier.classes} | table.labels
+    gone = [name for name in earlier.classes if name in had and composed(name) not in left]
+    return gone if left <= named and len(left) > 1 else []
 
 
 def _read_back(facts: Mapping[str, Any], table: Table) -> Manifest:
@@ -256,7 +279,7 @@ def _read_back(facts: Mapping[str, Any], table: Table) -> Manifest:
 
 
 def _title(folder: Path) -> str:
-    words = " ".join(re.findall(r"[^\s_-]+", composed(folder.resolve().name))) or "Own data"
+    words = " ".join(re.findall(r"[^\s_-]+", composed(folder.name))) or "Own data"
     return words[0].upper() + words[1:]
 
 

@@ -11,11 +11,14 @@ from avsnn.datasets_manifest.clips import composed
 # the name of a file, and a character may take four bytes.
 LONGEST_KEY = 56
 
+# A longer name of a data set is refused, because files and folders are called after it.
+LONGEST_NAME = 64
+
 
 def dataset_name(folder_name: str) -> str:
     """Return the name of a data set, made from the name of a folder: `My Clips` is `my-clips`."""
     plain = unicodedata.normalize("NFKD", folder_name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "own"
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-") or "own"
 
 
 def make_keys(

@@ -1,6 +1,7 @@
 """Looks at a folder and writes the YAML and the table of a data set: `avsnn datasets new`."""
 
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,9 @@ from avsnn.pipeline.new_dataset.oddities import Oddities, Oddity
 from avsnn.pipeline.new_dataset.split_choice import count_parts
 from avsnn.pipeline.new_dataset.user_tables import arrange_table
 from avsnn.pipeline.prepare.splits import assign_parts
+
+# A sentence says so many reasons why files were left out.
+MOST_REASONS = 3
 
 #: Returns the answer to a guess: empty to take the guess, "none", or a regular expression.
 Ask = Callable[[GroupGuess], str]
@@ -113,9 +117,10 @@ def new_dataset(
         UserError: the folder holds no clips of two classes, the name is taken, or ``group`` finds
             nothing.
     """
-    tables = [] if folder.is_dir() or not folder.is_file() else [folder.absolute()]
-    folder = (folder.parent if tables else folder).absolute()
+    tables = [folder.absolute()] if os.path.isfile(folder) else []  # noqa: PTH113
+    folder = folder.parent if tables else folder
     require_folder(folder)
+    folder = _without_parents(folder.absolute())
     name = choose_name(folder, name)
     earlier = earlier_dataset(name, folder)
     odd = Oddities()
@@ -131,8 +136,18 @@ def new_dataset(
     else:
         unusable = _paths(all_drafts) - _paths(drafts)
         there = {file.path for file in found.all} - unusable
+        if arrangement.from_table:
+            # A clip whose row the person took out of the own table is left out, too.
+            there &= _paths(drafts)
         texts = updated_texts(earlier, arrangement, group=group, take=take, there=there)
     return _write(name, folder, arrangement, guess, facts, odd, texts)
+
+
+def _without_parents(folder: Path) -> Path:
+    """Return an absolute path without ``..``; a link at its end keeps the name of the link."""
+    if ".." not in folder.parts:
+        return folder
+    return folder.resolve() if folder.name == ".." else folder.parent.resolve() / folder.name
 
 
 def _arrange(
@@ -150,13 +165,11 @@ def _arrange(
     if tables:
         arrangement = arrange_table(tables, found, odd)
         if arrangement is None:
-            raise UserError(
-                f"{tables[0]} has no column that names videos or images in {folder}; write the "
-                "path of each clip, such as cat/1.mp4, into a column 'file'."
-            )
+            raise _names_no_files(tables[0], folder)
         return arrangement
     problem = None
-    for group in _groups_of_tables(folder, found, written):
+    groups = _groups_of_tables(folder, found, written)
+    for group in groups:
         try:
             trial = Oddities()
             arrangement = arrange_table(group, found, trial)
@@ -165,16 +178,33 @@ def _arrange(
             continue
         if arrangement is not None:
             odd.take(trial)
+            others = {path for one in groups for path in one} - {*group}
+            odd.add(
+                "is another table; to use it, give this file in place of the folder",
+                sorted(path.relative_to(folder).as_posix() for path in others),
+            )
             return arrangement
+        if found.media:
+            problem = problem or _names_no_files(group[0], folder)
     has_events = found.camera or found.cochlea
     if has_events and not (found.videos or found.images):
         return arrange_events(folder, found, odd)
     try:
         return arrange_folders(folder, found, odd)
-    except UserError:
+    except UserError as error:
         if problem is not None:
             raise problem from None
+        reasons = [str(one) for one in odd.all() if one.left_out][:MOST_REASONS]
+        if reasons:
+            raise UserError(f"{error} Left out: {'; '.join(reasons)}.") from None
         raise
+
+
+def _names_no_files(table: Path, folder: Path) -> UserError:
+    return UserError(
+        f"{table} has no column that names videos or images in {folder}; write the path of each "
+        "clip, such as cat/1.mp4, into a column 'file'."
+    )
 
 
 def _groups_of_tables(folder: Path, found: FoundFiles, written: Path) -> list[list[Path]]:
@@ -235,6 +265,13 @@ def _write(
         label: sum(counts[part, label] for part in ("train", "val", "test", "none"))
         for label in manifest.classes
     }
+    spellings = Counter(label.casefold() for label in manifest.classes)
+    odd.add(
+        "differs from another class in capital letters only",
+        [label for label in manifest.classes if spellings[label.casefold()] > 1],
+        kind="classes",
+        left_out=False,
+    )
     single = [label for label, count in classes.items() if count == 1]
     odd.add(
         "has one clip only, so the class is in one part only",
@@ -244,12 +281,7 @@ def _write(
     )
     target = target_folder()
     yaml, table = target / f"{name}.yaml", target / str(texts.table_name)
-    try:
-        # The YAML names the table, so the table comes first.
-        write_if_changed(table, texts.table.content)
-        write_if_changed(yaml, texts.yaml.encode())
-    except OSError as error:
-        raise not_written_error(target, error, "give another folder with --datasets") from None
+    _write_files(yaml, table, texts)
     has_groups = manifest.group != NO_GROUPS
     return NewDataset(
         name=name,
@@ -276,6 +308,28 @@ def _write(
         changed=texts.table.changed,
         is_written=texts.is_changed,
     )
+
+
+def _write_files(yaml: Path, table: Path, texts: Texts) -> None:
+    """Write both files; a kill at any moment leaves files with which the same command can go on.
+
+    Raises:
+        UserError: the files cannot be written, or the table is a file of the user.
+    """
+    try:
+        if texts.yaml_before:
+            write_if_changed(yaml, texts.yaml_before.encode())
+        elif table.exists() and table.read_bytes() != texts.table.content:
+            raise UserError(
+                f"{table} exists already and belongs to no data set; move the file, or choose "
+                "another name with --name."
+            )
+        # The YAML names the table, so the table comes first.
+        write_if_changed(table, texts.table.content)
+        write_if_changed(yaml, texts.yaml.encode())
+    except OSError as error:
+        advice = "give another folder with --datasets"
+        raise not_written_error(yaml.parent, error, advice) from None
 
 
 def _shared_groups(manifest: Manifest) -> list[str]:

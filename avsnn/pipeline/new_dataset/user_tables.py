@@ -9,8 +9,14 @@ from pathlib import Path, PurePosixPath
 from avsnn.datasets_manifest.clips import ENCODINGS, composed, read_rows
 from avsnn.errors import UserError
 from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft
-from avsnn.pipeline.new_dataset.found_files import FoundFile, FoundFiles
+from avsnn.pipeline.new_dataset.found_files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    FoundFile,
+    FoundFiles,
+)
 from avsnn.pipeline.new_dataset.oddities import Oddities
+from avsnn.pipeline.prediction.find_clips import SOUND_SUFFIXES
 
 # Words in the names of columns, the surest words first.
 LABEL_WORDS = (
@@ -22,6 +28,10 @@ GROUP_WORDS = (
     *("recording", "session", "user", "source", "movie"),
 )
 PART_WORDS = ("part", "split", "subset", "partition", "set", "usage", "fold")
+# The first bytes of workbooks: of a zip, as Excel and LibreOffice write it, and of older Excel.
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+# The first line by which Excel learns the separator: `sep=;`.
+SEPARATOR_LINE = re.compile(r"sep=.\r?\n", re.IGNORECASE)
 # A column holds files if at least this share of its values names files that are there.
 LEAST_SHARE_OF_FILES = 0.5
 
@@ -105,6 +115,8 @@ def decode_table(content: bytes, name: str) -> str:
     Spreadsheets write UTF-8 or UTF-16, each with or without a mark, or the encoding of Windows in
     western languages.
     """
+    if content.startswith(WORKBOOKS):
+        raise UserError(f"{name} is a workbook of a spreadsheet; save the sheet as CSV.")
     encoding = next((found for mark, found in ENCODINGS if content.startswith(mark)), "")
     if not encoding and b"\0" in content[:2]:
         encoding = "UTF-16-BE" if content[:1] == b"\0" else "UTF-16-LE"
@@ -128,7 +140,7 @@ def _read_tables(tables: Sequence[Path], finder: "_Finder") -> list[_Column]:
             text = decode_table(path.read_bytes(), path.name)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-        names, *values = [*read_rows(text, path.name)] or [[]]
+        names, *values = [*read_rows(SEPARATOR_LINE.sub("", text, 1), path.name)] or [[]]
         if any(finder.find(name, kind) for name in names for kind in ("visual", "sound")):
             names, values = [""] * len(names), [names, *values]
         names = [composed(name.strip()) or f"column {i}" for i, name in enumerate(names, 1)]
@@ -151,30 +163,41 @@ class _Finder:
     """Finds the files that the values of a table mean."""
 
     def __init__(self, found: FoundFiles) -> None:
-        self._kinds = {"visual": [*found.videos, *found.images], "sound": found.sounds}
+        kinds = {"visual": [*found.videos, *found.images], "sound": found.sounds}
+        self._suffixes = {"visual": VIDEO_SUFFIXES + IMAGE_SUFFIXES, "sound": SOUND_SUFFIXES}
         self.videos = {file.path for file in found.videos}
         names: tuple[Callable[[FoundFile], str], ...] = (
             lambda file: composed(file.path),
-            lambda file: str(PurePosixPath(composed(file.path)).with_suffix("")),
+            lambda file: file.path_without_suffix,
             lambda file: PurePosixPath(composed(file.path)).name,
             lambda file: file.stem,
+            # People convert files after they wrote the table, and some systems ignore the case.
+            lambda file: file.path_without_suffix.casefold(),
+            lambda file: file.stem.casefold(),
         )
         self._index = {
-            kind: [_unique(files, name) for name in names] for kind, files in self._kinds.items()
+            kind: [_unique(files, name) for name in names] for kind, files in kinds.items()
         }
 
     def find(self, value: str, kind: str) -> str:
         """Return the path of the file of a kind that a value means; empty if there is none.
 
         The value may be a path below the folder, the end of a longer path, or a name, each with or
-        without the suffix.
+        without the suffix, with another suffix of the kind, or in other capital letters.
         """
         parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".")]
-        for start in range(len(parts)):
-            text = "/".join(parts[start:])
-            for by_name in self._index[kind]:
+        *exact, loose_path, loose_name = self._index[kind]
+        texts = ["/".join(parts[start:]) for start in range(len(parts))]
+        for text in texts:
+            for by_name in exact:
                 if path := by_name.get(text):
                     return path
+        for text in texts:
+            folded = text.casefold()
+            if folded.endswith(self._suffixes[kind]):
+                folded = folded.rpartition(".")[0]
+            if path := loose_path.get(folded) or loose_name.get(folded):
+                return path
         return ""
 
 
@@ -262,6 +285,14 @@ def _label_column(columns: Sequence[_Column], table: str) -> _Column:
     fitting = [column for column in columns if _may_be_label(column)]
     if len(fitting) == 1:
         return fitting[0]
+    named = _named(columns, LABEL_WORDS, lambda column: any(column.values))
+    if not fitting and named:
+        count = len({value for value in named.values if value})
+        what = "1 value" if count == 1 else f"{count:,} different values, or measures,"
+        raise UserError(
+            f"{table}: the column {named.name!r} holds {what} in {len(named.values):,} rows; a "
+            "data set needs two classes or more, in words or numbers, with two clips or more each."
+        )
     names = ", ".join(column.name for column in fitting or columns) or "none"
     raise UserError(
         f"{table}: no column is the class for certain (columns that could be: {names}); name the "

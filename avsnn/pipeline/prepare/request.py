@@ -9,6 +9,10 @@ from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import read_json_file
 
+# Largest share of a stage's inputs that may fail, where nobody gave a share. The files of a
+# published data set were whole when they were published. Nobody looked at a person's own files.
+MAX_FAILURES, MAX_FAILURES_OF_OWN_FILES = 0.01, 0.1
+
 
 class PrepareRequest(BaseModel):
     """``request.json``: what the last prepare that was started was asked for.
@@ -25,10 +29,11 @@ class PrepareRequest(BaseModel):
     settings: PrepareSettings
     source: Path | None = None
     store: str | None = None
-    max_failures: float = 0.01
+    max_failures: float = MAX_FAILURES
 
 
 def make_request(
+    dataset: str,
     settings: PrepareSettings,
     *,
     source: Path | None,
@@ -36,13 +41,21 @@ def make_request(
     max_failures: float | None,
     last: PrepareRequest | None,
 ) -> PrepareRequest:
-    """Return the request of a command; None for ``max_failures`` takes what the last one had."""
-    accepted = last.max_failures if last else PrepareRequest.model_fields["max_failures"].default
+    """Return the request of a command; None for ``max_failures`` takes what the last one had.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    if max_failures is None and last is not None:
+        max_failures = last.max_failures
+    if max_failures is None:
+        is_own = load(dataset).folder is not None
+        max_failures = MAX_FAILURES_OF_OWN_FILES if is_own else MAX_FAILURES
     return PrepareRequest(
         settings=settings,
         source=source and source.absolute(),
         store=store,
-        max_failures=accepted if max_failures is None else max_failures,
+        max_failures=max_failures,
     )
 
 

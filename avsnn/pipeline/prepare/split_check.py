@@ -169,7 +169,7 @@ def _known_digests(manifest: Manifest, root: Path) -> dict[str, str]:
     digests |= {file.path: file.sha256 for file in files if file.sha256 and not file.member}
     if len(digests) < len(files) and not manifest.pairs:
         request = PrepareRequest(settings=PrepareSettings())
-        fetch = build_stages(manifest.name, request, root=root).fetch
+        fetch = build_stages(manifest.name, request, root=root, brings_files=False).fetch
         for record in records(fetch).values():
             digests = {output.path: output.sha256 for output in record.outputs} | digests
     return digests

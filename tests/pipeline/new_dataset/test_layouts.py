@@ -255,6 +255,48 @@ def test_a_folder_without_clips_gets_advice(
         load("my-clips")
 
 
+def test_a_link_and_a_folder_above_have_the_names_that_the_person_sees(
+    clips: Path, new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(clips, "cat/1.mp4", "dog/1.mp4")
+    clips.with_name("link").symlink_to(clips)
+    monkeypatch.chdir(clips / "cat")
+    for folder, name in {"../../link": "link", "..": "my-clips"}.items():
+        found = new(Path(folder))
+        assert found.name == name
+        assert ".." not in found.folder.parts
+    with pytest.raises(UserError, match="does not exist"):
+        new(Path("x" * 300))
+
+
+def test_where_too_few_clips_are_left_the_files_that_are_left_out_are_named(
+    clips: Path, new: New
+) -> None:
+    put(clips, "cat/1.mp4", "dog/2.wav")
+    (clips / "dog" / "1.webp").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"only, 'cat' .* Left out: .*1\.webp is an image"):
+        new(clips)
+
+
+def test_a_table_that_names_no_file_is_blamed_where_folders_are_no_classes(
+    clips: Path, new: New
+) -> None:
+    # Excel wrote 1 in place of 001.
+    put(clips, "all/001.mp4", "all/002.mp4")
+    (clips / "labels.csv").write_text("file,class\n1,cat\n2,dog\n")
+    with pytest.raises(UserError, match=r"labels\.csv has no column that names videos"):
+        new(clips)
+
+
+def test_other_tables_and_classes_that_are_nearly_the_same_are_said(clips: Path, new: New) -> None:
+    put(clips, "all/1.mp4", "all/2.mp4")
+    (clips / "a.csv").write_text("file,class\n1.mp4,cat\n2.mp4,Cat\n")
+    (clips / "b.csv").write_text("file,class\n1.mp4,x\n2.mp4,y\n")
+    found = [str(one) for one in new(clips).odd]
+    assert "b.csv is another table; to use it, give this file in place of the folder" in found
+    assert "Cat differs from another class in capital letters only (and 1 more class)" in found
+
+
 def test_a_table_names_the_classes_of_files_in_one_folder(clips: Path, new: New) -> None:
     put(clips, *(f"videos/{i:02}.mp4" for i in range(6)))
     table = clips / "Etiketten.csv"

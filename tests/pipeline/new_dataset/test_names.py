@@ -56,7 +56,13 @@ def test_of_two_paths_that_look_alike_the_plain_path_has_the_plain_key() -> None
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("My Clips_2", "my-clips-2"), ("Été", "ete"), ("動画", "own"), ("--", "own")],
+    [
+        ("My Clips_2", "my-clips-2"),
+        ("Été", "ete"),
+        ("動画", "own"),
+        ("--", "own"),
+        ("x" * 200, "x" * 64),
+    ],
 )
 def test_the_name_of_a_data_set_comes_from_the_folder(folder: str, name: str) -> None:
     assert dataset_name(folder) == name

@@ -8,6 +8,8 @@ import yaml
 
 from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
+from avsnn.pipeline.engine.atomic_files import write_if_changed
+from avsnn.pipeline.new_dataset import new_dataset
 from tests.own_clips import clip_names, put
 from tests.pipeline.new_dataset.conftest import New
 from tests.pipeline.new_dataset.test_layouts import labels, odd, written
@@ -58,6 +60,51 @@ def test_a_new_folder_is_a_new_class_after_the_others(
     text = files[0].read_text()
     assert text == before.replace("[cat, dog]", "[cat, dog, bird]")
     assert {label for path, label in labels(found).items() if "bird" in path} == {"bird"}
+
+
+def test_a_folder_with_another_name_is_another_class(
+    made: Path, new: New, files: tuple[Path, Path]
+) -> None:
+    (made / "cat").rename(made / "kitten")
+    found = new(made)
+    assert load("my-clips").classes == ("dog", "kitten")
+    assert found.notes == [
+        "New classes: kitten.",
+        "Classes that have no clips any more and are removed: cat.",
+    ]
+    # The number of a class must not change where a person wrote numbers.
+    text = files[1].read_text()
+    files[1].write_text(text.replace(",dog,", ",0,").replace(",kitten,", ",1,"))
+    (made / "dog").rename(made / "hound")
+    new(made)
+    assert load("my-clips").classes == ("dog", "kitten", "hound")
+
+
+def test_a_kill_between_the_two_files_is_mended_by_the_same_command(
+    made: Path, new: New, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [path.read_bytes() for path in files]
+    files[0].unlink()
+    new(made)
+    assert [path.read_bytes() for path in files] == whole
+    (made / "cat").rename(made / "kitten")
+    left = 0
+
+    def write(path: Path, content: bytes) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        write_if_changed(path, content)
+
+    monkeypatch.setattr(new_dataset, "write_if_changed", write)
+    for writes in range(3):
+        left = writes
+        with pytest.raises(KeyboardInterrupt):
+            new(made)
+        assert len(load("my-clips").clips) == 16
+    left = 3
+    assert set(labels(new(made)).values()) == {"dog", "kitten"}
 
 
 def test_what_a_person_corrected_stays(made: Path, new: New, files: tuple[Path, Path]) -> None:
@@ -126,6 +173,17 @@ def test_a_table_of_the_user_stays_the_source_of_classes(clips: Path, new: New) 
     assert written(found)["0.mp4"].columns == {"part": "test"}
 
 
+def test_a_clip_leaves_with_its_row_in_the_table_of_the_user(clips: Path, new: New) -> None:
+    put(clips, *(f"all/{i}.mp4" for i in range(5)))
+    rows = ["file,class", "0,a", "1,b", "2,a", "3,b", "4,a"]
+    (clips / "own.csv").write_text("\n".join(rows))
+    new(clips)
+    (clips / "own.csv").write_text("\n".join([*rows[:4], "3,"]))
+    found = new(clips)
+    assert found.gone == 2
+    assert labels(found) == {"all/0.mp4": "a", "all/1.mp4": "b", "all/2.mp4": "a"}
+
+
 def test_the_two_files_may_lie_beside_the_clips(
     clips: Path, new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +217,9 @@ def test_the_name_of_another_data_set_is_not_taken(
     made.rename(made.with_name("moved"))
     with pytest.raises(UserError, match=r"write 'folder: .*/moved' into my-clips.yaml, or else"):
         new(made.with_name("moved"), name="my-clips")
-    with pytest.raises(UserError, match="such as my-name"):
-        new(other, name="My Name")
+    for wrong, right in {"My Name": "my-name", "-x": "x", "y" * 300: "y" * 64}.items():
+        with pytest.raises(UserError, match=f"such as {right}\\."):
+            new(other, name=wrong)
 
 
 def test_a_yaml_that_cannot_be_edited_is_refused_with_the_line_to_write(

@@ -62,11 +62,15 @@ def test_any_bytes_are_a_text_or_one_sentence(content: bytes) -> None:
     try:
         decode_table(content, "t")
     except UserError as error:
-        assert "save the file as UTF-8" in str(error)  # noqa: PT017
+        assert "; save the " in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize(
-    "value", ["clips/{}.mp4", "./clips/{}.mp4", "C:\\data\\clips\\{}.mp4", "{}.mp4", "{}", "/x/{}"]
+    "value",
+    [
+        *("clips/{}.mp4", "./clips/{}.mp4", "C:\\data\\clips\\{}.mp4", "{}.mp4", "{}", "/x/{}"),
+        *("Clips/{}.MP4", "{}.avi"),
+    ],
 )
 def test_files_are_found_by_path_or_name(tmp_path: Path, value: str) -> None:
     rows = "".join(f"{value.format(name)},{'xy'[i % 2]}\n" for i, name in enumerate("abcd"))
@@ -109,6 +113,27 @@ def test_a_table_without_a_sure_class_is_refused_with_the_columns(tmp_path: Path
     rows = "".join(f"{name}.mp4,{i % 2},{i // 2}\n" for i, name in enumerate("abcd"))
     with pytest.raises(UserError, match=r"could be: one, two\); name the column .* 'class'"):
         read(tmp_path, f"file,one,two\n{rows}")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("file,class\na.mp4,x\nb.mp4,x\n", "'class' holds 1 value in 2 rows; a data set needs"),
+        ("file,class\na.mp4,0.1\nb.mp4,0.2\n", "'class' holds 2 different values, or measures"),
+        ("PK\x03\x04", "my table.csv is a workbook of a spreadsheet; save the sheet as CSV"),
+    ],
+)
+def test_a_table_without_classes_is_refused_with_the_reason(
+    tmp_path: Path, content: str, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path, content)
+
+
+def test_the_line_by_which_excel_learns_the_separator_is_no_header(tmp_path: Path) -> None:
+    found = read(tmp_path, "sep=;\r\nfile;class\r\na.mp4;x\r\nb.mp4;y\r\n")
+    assert found is not None
+    assert found.notes == ["Columns of my table.csv: file = file, class = class."]
 
 
 def test_rows_that_cannot_be_used_are_odd(tmp_path: Path) -> None:
