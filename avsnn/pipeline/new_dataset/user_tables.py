@@ -18,14 +18,15 @@ from avsnn.pipeline.new_dataset.found_files import (
 from avsnn.pipeline.new_dataset.oddities import Oddities
 from avsnn.pipeline.prediction.find_clips import SOUND_SUFFIXES
 
-# Words in the names of columns, the surest words first.
+# Words in the names of columns, the surest words first; the last words are of Excel in German,
+# French, Spanish and Italian.
 LABEL_WORDS = (
     *("class", "label", "category", "emotion", "target", "gesture", "action", "word", "digit"),
-    *("event", "tag", "annotation", "y"),
+    *("event", "tag", "annotation", "y", "klasse", "classe", "clase", "etikett"),
 )
 GROUP_WORDS = (
     *("group", "speaker", "actor", "subject", "person", "participant", "patient", "singer"),
-    *("recording", "session", "user", "source", "movie"),
+    *("recording", "session", "user", "source", "movie", "sprecher", "locuteur", "hablante"),
 )
 PART_WORDS = ("part", "split", "subset", "partition", "set", "usage", "fold")
 # The first bytes of workbooks: of a zip, as Excel and LibreOffice write it, and of older Excel.
@@ -69,7 +70,10 @@ class _Roles:
         taken = [f"{word} = {column.name}" for word, column in words.items() if column]
         unused = [column.name for column in columns if column not in words.values()]
         sentences = [f"Columns of {table}: {', '.join(taken)}."]
-        return sentences + [f"Columns that are not used: {', '.join(unused)}."] * bool(unused)
+        if unused:
+            advice = "" if self.group else " If one of them holds the speaker, name it 'speaker'."
+            sentences.append(f"Columns that are not used: {', '.join(unused)}.{advice}")
+        return sentences
 
 
 def arrange_table(tables: Sequence[Path], found: FoundFiles, odd: Oddities) -> Arrangement | None:

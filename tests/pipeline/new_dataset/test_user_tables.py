@@ -98,6 +98,21 @@ id,label,Emotion,speakerID,age,Usage,clip
     ]
 
 
+def test_german_columns_are_recognised_and_an_unknown_column_may_be_the_speaker(
+    tmp_path: Path,
+) -> None:
+    rows = "Datei;Klasse;Sprecher\na.mp4;laut;s1\nb.mp4;leise;s1\nc.mp4;laut;s2\nd.mp4;leise;s2\n"
+    found = read(tmp_path, rows)
+    assert labels(found) == dict(zip(VIDEOS[:4], ["laut", "leise"] * 2, strict=True))
+    assert found is not None
+    assert [draft.group for draft in found.drafts] == ["s1", "s1", "s2", "s2"]
+    found = read(tmp_path, rows.replace("Sprecher", "Wer"))
+    assert found is not None
+    assert found.notes[-1].endswith(
+        "not used: Wer. If one of them holds the speaker, name it 'speaker'."
+    )
+
+
 def test_a_table_may_have_no_header(tmp_path: Path) -> None:
     found = read(tmp_path, "a.mp4,x\nb.mp4,y\nc.mp4,x\nd.mp4,y\n")
     assert labels(found) == dict(zip(VIDEOS[:4], "xyxy", strict=True))
