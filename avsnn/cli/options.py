@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.completion import complete_dataset, complete_run
+from avsnn.cli.completion import complete_dataset, complete_preset, complete_run
 
 Dataset = Annotated[
     str,
@@ -37,11 +37,11 @@ Datasets = Annotated[
         metavar="DIR",
         envvar="AVSNN_DATASETS",
         callback=_remember_folder_of_datasets,
-        help="Folder with YAML and CSV files of your own data sets, besides "
+        help="Folder with the descriptions (YAML and CSV) of your own data sets, besides "
         "~/.config/avsnn/datasets, which avsnn always searches.",
     ),
 ]
-Root = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]
+Root = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the prepared data.")]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the run folders.")]
 Source = Annotated[
     Path | None,
@@ -85,6 +85,17 @@ Plugins = Annotated[
         envvar="AVSNN_PLUGIN",
         help="Python file of your own with fusion methods, which avsnn runs; repeat --plugin for "
         "more.",
+    ),
+]
+Presets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE",
+        autocompletion=complete_preset,
+        help="Preset to lay over the settings of the data set (and under the rows of a table), "
+        "such as 'healthy', or a YAML file of settings; repeat --preset for more. 'avsnn presets' "
+        "lists all presets.",
     ),
 ]
 SaveEvery = Annotated[

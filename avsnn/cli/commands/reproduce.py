@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from avsnn.cli.completion import complete_dataset, complete_preset, complete_table
+from avsnn.cli.completion import complete_dataset, complete_table
 from avsnn.cli.options import (
     AsJson,
     Assignments,
@@ -14,6 +14,7 @@ from avsnn.cli.options import (
     Device,
     LoaderWorkers,
     Plugins,
+    Presets,
     Root,
     Runs,
     SaveEvery,
@@ -50,16 +51,6 @@ RowNames = Annotated[
         "--rows",
         metavar="ROW,ROW,…",
         help="Rows to train, by their names or their presets; by default all rows.",
-    ),
-]
-Presets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME|FILE",
-        autocompletion=complete_preset,
-        help="Preset, or YAML file with settings, to lay under every row; repeat --preset for "
-        "more.",
     ),
 ]
 Jobs = Annotated[

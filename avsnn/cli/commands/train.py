@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from avsnn.cli.completion import complete_preset
 from avsnn.cli.options import (
     Assignments,
     Dataset,
@@ -13,20 +12,11 @@ from avsnn.cli.options import (
     Device,
     LoaderWorkers,
     Plugins,
+    Presets,
     Root,
     SaveEvery,
 )
 
-Presets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME|FILE",
-        autocompletion=complete_preset,
-        help="Preset to lay over the settings of the data set, such as 'healthy', or a YAML file "
-        "of settings; repeat --preset for more. 'avsnn presets' lists all presets.",
-    ),
-]
 Config = Annotated[
     Path | None,
     typer.Option(
