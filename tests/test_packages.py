@@ -54,7 +54,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, folder / "tree")
     (folder / "out").mkdir()
     with tarfile.open(build("sdist", folder / "tree", folder / "out")) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+        # Python 3.11.2 knows no filters, and the archive is our own.
+        archive.extractall(folder / "unpacked")  # noqa: S202
     (unpacked,) = (folder / "unpacked").iterdir()
     return unpacked
 

@@ -17,7 +17,7 @@ from tests.warm import Warm
 # Blocks of commands that are not run page by page, each with the reason, by their first words; an
 # empty text stands for all blocks of a page.
 NOT_RUN = {
-    ("README.md", "python3 -m venv .venv && source"): "installs avsnn from a registry",
+    ("README.md", "python3 -m venv .venv && . "): "installs avsnn from a registry",
     ("README.md", "python3 -m venv .venv && .venv"): "installs avsnn and runs the tests: .ci/run",
     ("README.md", "avsnn datasets new clips"): "tests/docs/test_own_data.py runs the commands",
     ("README.md", "avsnn reproduce methods"): "18 trainings; tests/e2e/test_reproduce.py has fewer",

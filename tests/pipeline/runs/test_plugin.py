@@ -89,7 +89,7 @@ def test_a_fault_of_the_file_is_one_sentence_with_its_line(
         ("other.py", "there is no such file; a plugin is a Python file with METHODS"),
         ("", "is a folder; give one Python file."),
         ("empty.txt", "registers no method: a plugin is a Python file with METHODS"),
-        ("picture.png", "SyntaxError: source code string cannot contain null bytes."),
+        ("picture.png", "Error: source code string cannot contain null bytes."),
     ],
 )
 def test_a_file_that_is_no_plugin_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
