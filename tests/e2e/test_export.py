@@ -108,8 +108,11 @@ def test_a_folder_of_other_files_is_refused(avsnn: Command, run: Path, tmp_path:
 def test_without_a_format_the_sentence_names_all_formats(avsnn: Command, run: Path) -> None:
     done = avsnn("export", run)
     assert done.returncode == 2
-    for name in ("onnx", "torchscript", "safetensors", "nir", "huggingface"):
-        assert f"{name} for " in done.stderr
+    assert done.stderr == (
+        "avsnn: export needs --format: onnx for onnxruntime; torchscript for torch.jit.load; "
+        "safetensors for avsnn; nir for neuromorphic tools; huggingface for a folder with a model "
+        "card.\n"
+    )
     assert "\\" not in done.stderr
 
 

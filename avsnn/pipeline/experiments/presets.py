@@ -65,6 +65,11 @@ def describe_preset(name: str) -> Preset:
     return Preset(name, summary, yaml.safe_load(text), text)
 
 
+def is_yaml_name(word: str) -> bool:
+    """Return whether a word is the name of a file of one's own, and no name of avsnn."""
+    return word.endswith((".yaml", ".yml"))
+
+
 def load_preset(name_or_path: str) -> dict[str, Any]:
     """Return the settings of a preset, or of a YAML file of settings.
 
@@ -74,7 +79,7 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such preset or file, or the file holds no settings.
     """
-    if name_or_path not in preset_names() and name_or_path.endswith((".yaml", ".yml")):
+    if name_or_path not in preset_names() and is_yaml_name(name_or_path):
         return _read_settings(Path(name_or_path))
     return describe_preset(name_or_path).settings
 

@@ -16,13 +16,12 @@ import yaml
 from pydantic import ValidationError
 
 from avsnn.errors import UserError
-from avsnn.pipeline.experiments.presets import preset_names
+from avsnn.pipeline.experiments.presets import is_yaml_name, preset_names
 from avsnn.pipeline.experiments.tables import Table, TableRow
 from avsnn.pipeline.settings_overrides import first_mistake, parse_yaml
 from avsnn.suggestions import did_you_mean, there_are
 
 FOLDER = Path(__file__).parent / "tables"
-SUFFIXES = (".yaml", ".yml")
 
 # The file has some 100 lines; a larger file is no table, and would take minutes to parse.
 MAX_BYTES = 1_000_000
@@ -56,7 +55,7 @@ def load_table(name_or_path: str | None) -> Table:
         path = FOLDER / f"{name_or_path}.yaml"
         return _make_table(path, yaml.safe_load(path.read_text()))
     path = Path(name_or_path)
-    if path.suffix not in SUFFIXES:
+    if not is_yaml_name(path.name):
         raise UserError(
             f"there is no table {name_or_path!r}; {did_you_mean(name_or_path, known)}there are: "
             f"{', '.join(known)}, or a YAML file of your own."
@@ -72,7 +71,7 @@ def load_table(name_or_path: str | None) -> Table:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         return _make_table(path, parse_yaml(content))
     except FileNotFoundError:
-        here = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES]
+        here = [file.name for file in path.parent.glob("*") if is_yaml_name(file.name)]
         near = did_you_mean(path.name, here).strip()
         raise UserError(f"there is no table file {path}{f'; {near}' if near else '.'}") from None
     except OSError as error:
@@ -181,7 +180,7 @@ def _preset(folder: Path, preset: Any, row: str) -> str:
     """Return the name of a preset, or the path of a preset file beside the table."""
     if isinstance(preset, str) and preset in preset_names():
         return preset
-    if isinstance(preset, str) and Path(preset).suffix in SUFFIXES:
+    if isinstance(preset, str) and is_yaml_name(preset):
         return str(folder / preset)
     known = preset_names()
     raise ValueError(
