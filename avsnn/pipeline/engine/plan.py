@@ -52,7 +52,7 @@ def plan(stage: Stage, *, retry_failed: bool = False, redo: Mapping[str, str] = 
         redo: units to run in any case, each with its reason, by the unit's name.
     """
     last_records = records(stage)
-    units = stage.units()
+    units = list(stage.units())
     redo = {**stage.changed_sources(), **redo}
     reasons = {}
     for unit in units:

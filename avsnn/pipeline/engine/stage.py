@@ -9,6 +9,7 @@ bytes.
 
 import errno
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,7 +81,7 @@ class Stage(ABC):
         """Return the settings that change the outputs, as JSON values."""
 
     @abstractmethod
-    def units(self) -> list[Unit]:
+    def units(self) -> Iterable[Unit]:
         """Return all units in a fixed order; the method reads what earlier stages published."""
 
     @abstractmethod

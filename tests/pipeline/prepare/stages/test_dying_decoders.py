@@ -30,7 +30,7 @@ def crash_always(*words: Any) -> Any:
 def test_a_clip_on_which_the_decoder_crashes_is_a_failure_and_the_next_is_read(
     stage: extract.Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit_of_shard = stage.units()[0]
+    unit_of_shard = next(iter(stage.units()))
     first, second = (
         replace(unit_of_shard, inputs={key: row})
         for key, row in [*unit_of_shard.inputs.items()][:2]
