@@ -49,12 +49,15 @@ class Outcome:
             failed.
         failures: the inputs that could not be used.
         tallies: what else a person should know, by name, such as events outside of a crop.
+        digests: SHA-256 of the outputs whose bytes the unit has read anyway, by path; the engine
+            reads the other outputs.
     """
 
     written: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
     tallies: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 class Stage(ABC):
