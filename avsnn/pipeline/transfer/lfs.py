@@ -107,7 +107,10 @@ class LfsServer:
             raise TransferError("offers no basic transfer")
         answers = {item.oid: self._answer_of(item) for item in batch.objects}
         no_answer = _Answer(TransferError("says nothing of the file"), float("inf"))
-        self._answers |= {digest: answers.get(digest, no_answer) for digest in sizes}
+        for digest in sizes:
+            # The place of an answer tells its age.
+            self._answers.pop(digest, None)
+            self._answers[digest] = answers.get(digest, no_answer)
         # The files come in order, so the oldest answers are those of files that are here by now.
         for digest in list(self._answers)[:-MAX_ANSWERS]:
             del self._answers[digest]
