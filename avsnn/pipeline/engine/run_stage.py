@@ -11,7 +11,7 @@ from tempfile import mkdtemp
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, publish
 from avsnn.pipeline.engine.carry import carry_units
-from avsnn.pipeline.engine.executor import DaskExecutor
+from avsnn.pipeline.engine.executor import require_workers, tasks_in_flight
 from avsnn.pipeline.engine.is_done import input_digests
 from avsnn.pipeline.engine.journal import Record, StageSummary, append_records
 from avsnn.pipeline.engine.plan import NO_UNITS, plan
@@ -128,19 +128,14 @@ def _as_completed(
     ended: SimpleQueue[Future[Record]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
-    for _ in futures:
+    for number in range(len(futures)):
         while True:
-            if isinstance(executor, DaskExecutor):
-                executor.start_workers_that_pay()
+            tasks_in_flight(executor, len(futures) - number)
             try:
-                future = ended.get(timeout=WORKERS_CHECK_S)
+                yield ended.get(timeout=WORKERS_CHECK_S)
                 break
             except Empty:
-                if isinstance(executor, DaskExecutor):
-                    executor.require_workers()
-        if future.cancelled() and isinstance(executor, DaskExecutor):
-            executor.require_workers()
-        yield future
+                require_workers(executor)
 
 
 def run_unit(stage: Stage, unit: Unit) -> Record:
