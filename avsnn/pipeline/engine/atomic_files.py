@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -182,15 +182,21 @@ def publish_again(
     return replace(output, path=name, mtime_ns=target.stat().st_mtime_ns)
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write a small file, whole or not at all."""
+def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        target: the file.
+        data: the content, or its pieces, which are written one by one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Processes of two machines that share a folder may have the same number, so the name holds the
     # machine and a random part too.
     writer = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = target.with_name(f".{target.name}.{writer}.partial")
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         publish(partial, target.parent, target.name)
     finally:
         partial.unlink(missing_ok=True)

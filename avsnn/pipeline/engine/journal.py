@@ -88,9 +88,9 @@ class Record:
             KeyError, TypeError, ValueError, RecursionError: the line is torn, or is no record of
                 this version, or names an output outside the stage's folder.
         """
-        raw = json.loads(_without_checksum(line))
-        raw["outputs"] = tuple(Output(**output) for output in raw.get("outputs", ()))
-        raw["failures"] = tuple(Failure(**failure) for failure in raw.get("failures", ()))
+        raw = {"outputs": (), "failures": (), **json.loads(_without_checksum(line))}
+        raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
+        raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
         record = cls(**raw)
         _require_types(record, _RECORD_TYPES)
         for output in record.outputs:
