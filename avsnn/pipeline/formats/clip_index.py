@@ -5,6 +5,9 @@
 parses a million lines to read one, and nobody holds an object for each clip.
 """
 
+import hashlib
+import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest.clips import NO_PART, PARTS
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.formats.column_files import ColumnFile, pack_texts, write_columns
+from avsnn.pipeline.formats.column_files import ColumnFile, TextPacker, unpack_texts, write_columns
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.membership import key_hashes
 
@@ -182,6 +185,9 @@ class ClipIndex:
             raise damaged_error(self._columns.path, "it has parts that no split has")
         return dict(zip(splits, codes, strict=True))
 
+    def _read(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
+        return self._columns.read(name, dtype, (len(self), *shape))
+
     def row(self, number: int) -> IndexRow:
         """Return the clip of a line.
 
@@ -226,21 +232,79 @@ class ClipIndex:
         value is `fingerprint` of a list of ``[key, label, name, part]``, in the order of the keys.
         """
         codes = self.parts.get(split)
-        parts = (None,) if codes is None else PART_OF_CODE
-        # Few ends of an item differ, so a million items need no JSON encoder for all their values.
-        ends = {
-            (label, code): canonical_json([label, name, part])[1:]
+        if codes is None:
+            parts, codes = (None,), np.zeros(len(self), np.uint8)
+        else:
+            parts = PART_OF_CODE
+        # A million items have few different ends, so the JSON encoder makes each end once.
+        ends = [
+            [json.dumps([label, name, part], separators=(",", ":"))[1:] for part in parts]
             for label, name in enumerate(self.label_names)
-            for code, part in enumerate(parts)
-        }
-        digest, separator = hashlib.sha256(), "["
-        for number in np.argsort(self.keys, kind="stable"):
-            ...
+        ]
+        digest, before = hashlib.sha256(), "["
+        for number in np.argsort(self.keys, kind="stable").tolist():
+            item = f"{before}[{json.dumps(self.keys[number])},"
+            digest.update(f"{item}{ends[self.labels[number]][codes[number]]}".encode())
+            before = ","
+        digest.update(b"]" if len(self) else b"[]")
+        return digest.hexdigest()
 
 
-def find_hashes(
-    known: NDArray[np.uint64], wanted: NDArray[np.uint64]
-) -> NDArray[np.int64]:
+class _ColumnWriter:
+    """Collects the columns of an index.
+
+    Args:
+        classes: names of the classes, in the order of their labels.
+        splits: names of the splits.
+    """
+
+    def __init__(self, classes: Sequence[str], splits: Iterable[str]) -> None:
+        self._classes, self._splits = classes, tuple(splits)
+        self._offsets, self._sizes, self._labels = array("q"), array("q"), array("i")
+        self._parts = [bytearray() for _ in self._splits]
+        self._keys, self._groups, self._sources = TextPacker(), TextPacker(), bytearray()
+
+    def add(self, row: IndexRow, size: int, offset: int) -> None:
+        """Add a row whose line starts at ``offset``."""
+        self._offsets.append(offset)
+        self._sizes.append(size)
+        self._labels.append(row.label)
+        self._keys.append(row.key)
+        self._groups.append(row.group)
+        self._sources += bytes.fromhex(row.source[:32])
+        for split, codes in zip(self._splits, self._parts, strict=True):
+            codes.append(PART_OF_CODE.index(row.splits[split]))
+
+    def write(self, path: Path, *, end: int) -> int:
+        """Write the columns, and return the number of rows.
+
+        Args:
+            path: the file.
+            end: where the last line ends.
+        """
+        count = len(self._offsets)
+        self._offsets.append(end)
+        keys = self._keys.columns("keys")
+        parts = np.frombuffer(b"".join(self._parts), np.uint8)
+        write_columns(
+            path,
+            {
+                "offsets": np.array(self._offsets, np.int64),
+                "hashes": key_hashes(unpack_texts(keys["keys_utf8"], keys["keys_ends"])),
+                **keys,
+                "labels": np.array(self._labels, np.int32),
+                **TextPacker(self._classes).columns("label_names"),
+                **self._groups.columns("groups"),
+                **TextPacker(self._splits).columns("splits"),
+                "parts": parts.reshape(len(self._splits), count),
+                "sizes": np.array(self._sizes, np.int64),
+                "sources": np.frombuffer(self._sources, ">u8").astype(np.uint64).reshape(-1, 2),
+            },
+        )
+        return count
+
+
+def find_hashes(known: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return the row of each hash among hashes in order, -1 where there is no such hash.
 
     Args:
