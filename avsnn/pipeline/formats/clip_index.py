@@ -17,16 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from avsnn.datasets_manifest.clips import NO_PART, PARTS
+from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.column_files import ColumnFile, TextPacker, unpack_texts, write_columns
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.membership import key_hashes
 
 ROWS, COLUMNS = "clips.jsonl", "clips.npz"
-
-# The parts by their code in a column of parts.
-PART_OF_CODE = (*PARTS, NO_PART)
 
 
 class IndexRow(BaseModel):
