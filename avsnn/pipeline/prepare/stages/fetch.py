@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
@@ -121,9 +121,9 @@ class Fetch(Stage):
         return self.manifest.folder is not None and self.manifest.take == "link"
 
     @property
-    def files(self) -> Iterable[MediaFile]:
+    def files(self) -> PublishedFiles:
         """The files that are wanted; a file that several clips share is there once."""
-        return self.manifest.files_of(self.clips).values()
+        return self.manifest.files_of(self.clips)
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: the bytes of a file are the publisher's, whatever the source is."""
@@ -149,15 +149,12 @@ class Fetch(Stage):
             yield from (replace(work, near=near) for work in block)
 
     def _work_of_files(self) -> Iterator[_Work]:
-        if self.manifest.recording_files:
-            for file in self.files:
+        for clip, file in self.files.with_clips():
+            if clip is None:
                 # A file of many recordings is no clip, so its path stands for a key.
                 yield _Work(file, file.path)
-            return
-        clips = {file.path: clip for clip in self.clips for file in clip.files}
-        for file in self.files:
-            clip = clips[file.path]
-            yield _Work(file, clip.key, clip if self.manifest.generated else None)
+            else:
+                yield _Work(file, clip.key, clip if self.manifest.generated else None)
 
     def why_source_changed(self, unit: Unit, record: Record) -> str:
         """Return why a file must be brought again: the source folder has changed.
