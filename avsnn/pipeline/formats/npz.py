@@ -1,4 +1,4 @@
-"""Arrays of numbers and short texts in one .npz file, which plain `numpy.load` reads.
+"""Arrays of numbers, short texts and records in one .npz file, which plain `numpy.load` reads.
 
 The arrays are not compressed. So the bytes depend neither on the version of zlib nor on the machine
 nor on the day, and a file can be read without trust in a size that the file declares.
@@ -7,6 +7,7 @@ nor on the day, and a file can be read without trust in a size that the file dec
 from __future__ import annotations
 
 import io
+import math
 import re
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -18,21 +19,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The start of an .npy file of version 1.0, and the text of its header for an array of one axis or
-# of two axes.
+# The start of an .npy file of version 1.0, the text of its header for an array of one axis or of
+# two axes, and the text of a type of plain numbers or bytes.
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_HEADER = re.compile(
-    rb"\{'descr': '([<|][iuf][1248]|\|S\d{1,6})', 'fortran_order': False, "
-    rb"'shape': \((\d{1,18}),(?: (\d{1,18}))?\), \} *\n"
+    r"\{'descr': (.+), 'fortran_order': False, "
+    r"'shape': \((\d{1,18}),(?: (\d{1,18}))?\), \} *\n"
 )
+_PLAIN_TYPE = re.compile(r"'([<|][iuf][1248]|\|S\d{1,6})'")
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return the bytes of an .npz file.
 
     Args:
-        arrays: arrays of one or two axes, of little-endian numbers or of bytes, by name. The same
-            arrays in the same order give the same bytes.
+        arrays: arrays of one or two axes, of little-endian numbers, bytes or records, by name. The
+            same arrays in the same order give the same bytes.
     """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -47,7 +49,9 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return file.getvalue()
 
 
-def read_npz(data: bytes, names: Collection[str]) -> dict[str, NDArray[Any]]:
+def read_npz(
+    data: bytes, names: Collection[str], records: Mapping[str, np.dtype[Any]] | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file that :func:`npz_bytes` wrote, by name; the arrays are read-only.
 
     Nothing is allocated from a size that the file declares: every array is a view of bytes that the
@@ -56,12 +60,16 @@ def read_npz(data: bytes, names: Collection[str]) -> dict[str, NDArray[Any]]:
     Args:
         data: the bytes of the file.
         names: the names of the arrays that the file must hold.
+        records: the types of the arrays of records, by name.
 
     Raises:
         ValueError: the file is damaged, or holds other arrays; the message is the end of a sentence
             about the file, such as "has compressed arrays".
     """
-    return {name: _read_npy(name, content) for name, content in _members(data, names).items()}
+    return {
+        name: _read_npy(name, content, (records or {}).get(name))
+        for name, content in _members(data, names).items()
+    }
 
 
 def _members(data: bytes, names: Collection[str]) -> dict[str, bytes]:
@@ -90,27 +98,29 @@ class _OtherContentError(ValueError):
     """A file does not hold what was asked for."""
 
 
-def _read_npy(name: str, content: bytes) -> NDArray[Any]:
+def _read_npy(name: str, content: bytes, record: np.dtype[Any] | None) -> NDArray[Any]:
     """Return the array in an .npy file as a read-only view of its bytes."""
     start = len(_NPY_MAGIC) + 2
     length = int.from_bytes(content[start - 2 : start], "little")
-    header = _NPY_HEADER.fullmatch(content[start : start + length])
+    header = _NPY_HEADER.fullmatch(content[start : start + length].decode("latin-1"))
     if not content.startswith(_NPY_MAGIC) or header is None:
         raise _OtherContentError(f"has an array {name} that is not one row of plain numbers")
-    dtype = _dtype(name, header[1].decode())
+    dtype = record or _plain_type(name, header[1])
+    if record and header[1] != repr(np.lib.format.dtype_to_descr(record)):
+        raise _OtherContentError(f"has an array {name} of other records than were written")
     shape = tuple(int(size) for size in header.groups()[1:] if size is not None)
-    declared, held = dtype.itemsize, len(content) - start - length
-    for size in shape:
-        declared *= size
+    declared, held = math.prod(shape) * dtype.itemsize, len(content) - start - length
     if declared != held or not dtype.itemsize:
         raise _OtherContentError(f"declares {declared:,} bytes of {name}, and holds {held:,}")
     return np.frombuffer(content, dtype, offset=start + length).reshape(shape)
 
 
-def _dtype(name: str, text: str) -> np.dtype[Any]:
+def _plain_type(name: str, text: str) -> np.dtype[Any]:
+    if (plain := _PLAIN_TYPE.fullmatch(text)) is None:
+        raise _OtherContentError(f"has an array {name} that is not one row of plain numbers")
     try:
-        return np.dtype(text)
+        return np.dtype(plain[1])
     except TypeError:  # A float of one byte.
         raise _OtherContentError(
-            f"has an array {name} of the type {text}, which no array has"
+            f"has an array {name} of the type {plain[1]}, which no array has"
         ) from None
