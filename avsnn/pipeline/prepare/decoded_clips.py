@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.engine.journal import Record, read_journal
+from avsnn.pipeline.engine.journal import Record
+from avsnn.pipeline.engine.records import read_journal
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.clip_index import IndexRow, find_hashes
 from avsnn.pipeline.formats.membership import hash_order
