@@ -5,9 +5,7 @@ memory. `Records` keeps three numbers for each line, and reads a line when its r
 """
 
 import json
-import os
 import re
-import sys
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
@@ -26,7 +24,10 @@ _UNIT = re.compile(rb'\{"unit": "((?:[^"\\]|\\.)*)"')
 # What a line raises that a kill has torn, or that is no record of this version.
 _NO_RECORD = (KeyError, TypeError, ValueError, RecursionError)
 
-# The records of so many journals stay open: several stages ask for the same journal.
+# So many bytes of a journal are read at once. Units are asked for in about the order of the file.
+BLOCK = 1 << 16
+
+# The records of so many journals stay in memory: several stages ask for the same journal.
 _MOST_OPEN = 16
 
 _open: OrderedDict[Path, tuple[tuple[int, int], "Records"]] = OrderedDict()
@@ -45,8 +46,7 @@ class Records(Mapping[str, Record]):
     def __init__(self, journal: Path | None = None) -> None:
         self._journal = journal
         hashes, offsets, lengths = array("q"), array("q"), array("q")
-        # Windows refuses to delete a file that is open, so the file is opened there for each line.
-        self._file = None
+        self._block = 0, b""
         if journal is not None:
             with journal.open("rb") as lines:
                 offset = 0
@@ -56,8 +56,6 @@ class Records(Mapping[str, Record]):
                         offsets.append(offset)
                         lengths.append(len(line))
                     offset += len(line)
-            if sys.platform != "win32":
-                self._file = journal.open("rb", buffering=0)
         # Lines of one unit stay in the order of the file, because the sort is stable.
         order = np.argsort(np.array(hashes, np.int64), kind="stable")
         self._hashes, self._offsets, self._lengths = (
@@ -133,11 +131,15 @@ class Records(Mapping[str, Record]):
     def _read(self, number: int) -> bytes:
         assert self._journal is not None  # noqa: S101 - a journal of no records has no lines
         offset, length = self._offsets[number], self._lengths[number]
-        if self._file is not None:
-            return os.pread(self._file.fileno(), length, offset)
-        with self._journal.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+        start, block = self._block
+        if offset < start or offset + length > start + len(block):
+            start = max(0, offset - BLOCK // 4)
+            # The file does not stay open: an open file keeps a disk from being unmounted.
+            with self._journal.open("rb", buffering=0) as file:
+                file.seek(start)
+                block = file.read(offset - start + max(length, BLOCK))
+            self._block = start, block
+        return block[offset - start : offset - start + length]
 
 
 class _RecordValues(ValuesView[Record]):
@@ -176,7 +178,7 @@ def _unit_of(line: bytes) -> str | None:
 def read_journal(journal: Path, mtime_ns: int, size: int) -> Records:
     """Return the records of a journal.
 
-    The records stay open, because several stages ask for the same journal.
+    The records stay in memory, because several stages ask for the same journal.
 
     Args:
         journal: the file.

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error
 from avsnn.pipeline.engine.carry import carry_units
+from avsnn.pipeline.engine.dask_executor import WorkerDiedError
 from avsnn.pipeline.engine.executor import require_workers, tasks_in_flight
 from avsnn.pipeline.engine.journal import Record, StageSummary, append_records, summarise
 from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
@@ -106,6 +107,10 @@ class _UnitsRun:
         self._running: dict[Future[list[Record | UnitError]], list[Unit]] = {}
         # Units that came back without a result.
         self._returned: list[Unit] = []
+        # Units of tasks whose workers died. Dask blames every task on a worker, so each unit runs
+        # again at the end, while nothing else runs.
+        self._suspects: list[Unit] = []
+        self._is_one_at_a_time = False
         self._unrecorded: list[Record] = []
         self._errors = _Errors()
         self._failed = self._written_bytes = 0
@@ -158,11 +163,16 @@ class _UnitsRun:
         """Yield tasks until the workers have enough to do."""
         # Where the disk has no room for a record, no unit can be done.
         while not self._unrecorded:
-            tasks_left = -(-self._units_left // self._batch_size)
-            if len(self._running) >= tasks_in_flight(self._executor, tasks_left):
+            most = tasks_in_flight(self._executor, -(-self._units_left // self._batch_size))
+            # The last tasks are smaller, so that all workers end at the same time.
+            size = min(self._batch_size, -(-self._units_left // most))
+            if len(self._running) >= most:
                 return
-            units = self._returned[: self._batch_size] or [*islice(self._units, self._batch_size)]
-            del self._returned[: self._batch_size]
+            units = self._returned[:size] or [*islice(self._units, size)]
+            del self._returned[:size]
+            if not units and self._suspects and not self._running:
+                self._is_one_at_a_time = True
+                units = [self._suspects.pop()]
             if not units:
                 return
             yield units
@@ -174,7 +184,11 @@ class _UnitsRun:
         append: Callable[[Record], None],
     ) -> None:
         """Record the units of a task that has ended."""
-        if error := future.exception():
+        error = future.exception()
+        if isinstance(error, WorkerDiedError) and not self._is_one_at_a_time:
+            self._suspects += units
+            return
+        if error:
             for unit in units:
                 self._errors.add(unit.name, error)
         results = [] if error else future.result()

@@ -38,6 +38,7 @@ def prepare(
     retry_failed: bool = False,
     redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     on_stage: Callable[[StageSummary], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Run every unit that is not done.
 
@@ -50,6 +51,7 @@ def prepare(
         retry_failed: try again the units that recorded failures.
         redo: units to do again in any case, ``{stage: {unit: reason}}``.
         on_stage: called with the summary of each stage as the stage ends.
+        say: told where the work of the workers is shown.
 
     Raises:
         RunError: a stage failed, more clips failed than allowed, the disk is full or too small, or
@@ -60,7 +62,7 @@ def prepare(
     # the threads of these downloads can end too.
     with (
         lock_folder(stages.folder),
-        open_worker_pools(workers, scheduler) as pools,
+        open_worker_pools(workers, scheduler, say=say) as pools,
         stages.fetch.http,
     ):
         run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
