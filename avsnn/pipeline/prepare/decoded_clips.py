@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.engine.journal import read_journal
+from avsnn.pipeline.engine.records import read_journal
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.formats.clips_jsonl import IndexRow
 from avsnn.pipeline.formats.shards import (

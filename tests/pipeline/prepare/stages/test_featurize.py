@@ -51,4 +51,4 @@ def test_a_changed_setting_makes_only_the_stage_that_uses_it_stale(
         "demo", PrepareRequest(settings=build_settings(PrepareSettings, (), words)), root=small_demo
     )
     planned = plan_stages(stages)
-    assert {stage.name for stage, plan in planned if plan.todo} == stale
+    assert {stage.name for stage, plan in planned if plan.todo_count} == stale
