@@ -190,7 +190,6 @@ class PublishedFiles(Sequence[MediaFile]):
     def find(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of the file with each path, -1 where no file has the path."""
 
-
     @abstractmethod
     def numbers_of(self, clips: ClipTable) -> NDArray[np.int32]:
         """Return the number of the audio file and of the visual file of each clip, ``[N, 2]``."""

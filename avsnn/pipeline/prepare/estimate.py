@@ -163,33 +163,61 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     changed = ~has_row
     if before is not None:
         changed |= _differs(facts, hashes, sources, before)
-    # TODO shards
-    parts = facts.parts[manifest.default_split][facts.order]
-    capacity = stages.extract.chosen.largest_shard(len(hashes))
-    nothing = np.empty((0, 2), np.uint64)
-    shards = 0
-    for part in range(len(PARTS)):
-        of_part = parts == part
-        then = nothing if before is None else before.hashes[before.part == part]
-        shards += _count_in_new_groups(hashes[of_part], then, changed[of_part], capacity)
-    then = nothing if before is None else before.hashes
     caches = (
         _count_in_new_groups(
-            hashes,
-            then if cache.earlier or any_corrected else nothing,
+            _divide(hashes, CLIPS_PER_GROUP),
+            _divide(
+                before.hashes
+                if before is not None and (cache.earlier or any_corrected)
+                else hashes[:0],
+                CLIPS_PER_GROUP,
+            ),
             is_undecoded,
-            CLIPS_PER_GROUP,
         )
         for cache in (stages.frames, stages.audio)
     )
     written: Iterable[int] = (
-        sum(record.written + record.skipped + len(record.failures) for record in found.values())
-        for found in map(records, (stages.extract, stages.frames, stages.audio))
+        summarise(stage.name, records(stage).values()).inputs
+        for stage in (stages.extract, stages.frames, stages.audio)
     )
     if any_corrected:
         written = (0, 0, 0)
+    shards = _clips_of_new_shards(stages, hashes, before, changed)
     numbers = (max(0, n - w) for n, w in zip((shards, *caches), written, strict=True))
     return _Work(int(is_undecoded.sum()), *numbers)
+
+
+def _clips_of_new_shards(
+    stages: DatasetStages,
+    hashes: NDArray[np.uint64],
+    before: ClipIndex | None,
+    changed: NDArray[np.bool_],
+) -> int:
+    """Count the clips of shards that hold other clips than before, or a clip that has changed.
+
+    Args:
+        stages: the stages of the data set.
+        hashes: the hashes of the clips, in order.
+        before: the earlier index; None where there is none.
+        changed: whether each clip has changed.
+    """
+    facts, chosen = stages.index.clips, stages.extract.chosen
+    parts = facts.parts[stages.manifest.default_split][facts.order]
+    sizes, limit = facts.clip_sizes[facts.order], chosen.largest_shard(len(facts))
+    count = 0
+    for part in range(len(PARTS)):
+        now, then = parts == part, _Groups(hashes[:0], [])
+        if before is not None:
+            of_part = before.part == part
+            then = _divide(
+                before.hashes[of_part],
+                chosen.largest_shard(len(before)),
+                before.sizes[of_part],
+                chosen.shard_bytes,
+            )
+        groups = _divide(hashes[now], limit, sizes[now], chosen.shard_bytes)
+        count += _count_in_new_groups(groups, then, changed[now])
+    return count
 
 
 def _corrected_clips(stages: DatasetStages) -> NDArray[np.bool_]:
@@ -251,26 +279,40 @@ def _expected_clips(stages: DatasetStages) -> int:
     return min(pairs.clips, stages.request.settings.limit or pairs.clips)
 
 
-def _count_in_new_groups(
+class _Groups(NamedTuple):
+    """Clips in groups.
+
+    Attributes:
+        hashes: the hashes of the clips, in order.
+        places: the number of each group, and which clips are the group.
+    """
+
+    hashes: NDArray[np.uint64]
+    places: list[tuple[int, slice]]
+
+
+def _divide(
     hashes: NDArray[np.uint64],
-    before: NDArray[np.uint64],
-    changed: NDArray[np.bool_],
     capacity: int,
-) -> int:
+    sizes: NDArray[np.int64] | None = None,
+    max_size: int | None = None,
+) -> _Groups:
+    return _Groups(hashes, [*group_by_hash(hashes, capacity, sizes, max_size)])
+
+
+def _count_in_new_groups(groups: _Groups, before: _Groups, changed: NDArray[np.bool_]) -> int:
     """Count the clips in groups that have other clips than before, or a clip that has changed.
 
     Args:
-        hashes: the hashes of the clips, in order.
-        before: the hashes of the clips before, in order.
+        groups: the groups now.
+        before: the groups before.
         changed: whether each clip has changed.
-        capacity: number of clips in a group, at most.
     """
-    earlier = dict(group_by_hash(before, capacity))
-    count = 0
-    for number, group in group_by_hash(hashes, capacity):
-        then = before[earlier.get(number, slice(0, 0))]
-        if changed[group].any() or not np.array_equal(hashes[group], then):
-            count += group.stop - group.start
+    earlier, count = dict(before.places), 0
+    for number, place in groups.places:
+        then = before.hashes[earlier.get(number, slice(0, 0))]
+        if changed[place].any() or not np.array_equal(groups.hashes[place], then):
+            count += place.stop - place.start
     return count
 
 
