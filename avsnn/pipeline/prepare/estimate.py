@@ -13,7 +13,7 @@ from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.stage import Stage, records
 from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
-from avsnn.pipeline.formats.membership import group_by_hash
+from avsnn.pipeline.formats.membership import group_by_hash, hash_order, key_hashes
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.decoded_clips import decoded_sources
 
@@ -185,12 +185,21 @@ def _count_in_new_groups(
     keys: Iterable[str], before: Iterable[str], changed: set[str], capacity: int
 ) -> int:
     """Count the keys in groups that have other keys than before, or a key that has changed."""
-    earlier = group_by_hash(before, capacity)
+    earlier = _group_keys(before, capacity)
     return sum(
         len(group)
-        for number, group in group_by_hash(keys, capacity).items()
+        for number, group in _group_keys(keys, capacity).items()
         if group != earlier.get(number) or not changed.isdisjoint(group)
     )
+
+
+def _group_keys(keys: Iterable[str], capacity: int) -> dict[int, list[str]]:
+    """Return the keys of each group, by the number of the group."""
+    listed = list(keys)
+    hashes = key_hashes(listed)
+    order = hash_order(hashes)
+    groups = group_by_hash(hashes[order], capacity)
+    return {number: [listed[row] for row in order[rows]] for number, rows in groups}
 
 
 def _first_rows(folders: Iterable[Folder]) -> list[IndexRow]:

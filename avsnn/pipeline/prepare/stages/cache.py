@@ -22,7 +22,7 @@ from avsnn.pipeline.formats.cache_layout import (
     shard_file,
     small_array_files,
 )
-from avsnn.pipeline.formats.membership import group_by_hash
+from avsnn.pipeline.formats.membership import group_by_hash, key_hashes
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.shards import Sample, index_files, read_shards
 from avsnn.pipeline.prepare.generations import earlier_generations
@@ -143,7 +143,8 @@ class Cache(Stage):
         if not found:
             return []
         shape = self.row_shape([sample for _, sample in found.values()])
-        groups = group_by_hash(found, CLIPS_PER_GROUP)
+        keys, hashes = list(found), key_hashes(found)
+        groups = {n: keys[rows] for n, rows in group_by_hash(hashes, CLIPS_PER_GROUP)}
         rows_per_shard = self.rows_per_shard(shape)
         spans, end = self._spans(found, groups, rows_per_shard)
         small = self.small_arrays(found, spans)

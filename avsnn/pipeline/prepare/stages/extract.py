@@ -12,7 +12,7 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
-from avsnn.pipeline.formats.membership import group_by_hash
+from avsnn.pipeline.formats.membership import group_by_hash, key_hashes
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.shards import (
     AUDIO_EVENTS_MEMBER,
@@ -80,10 +80,10 @@ class Extract(Stage):
             Unit(
                 name=name,
                 outputs=(f"{name}.tar", f"{name}.json"),
-                inputs={key: rows[key].model_dump() for key in keys},
+                inputs={row.key: row.model_dump() for row in list(rows.values())[group]},
             )
             for part, rows in sorted(rows_of_part.items())
-            for number, keys in group_by_hash(rows, self.chosen.clips_per_shard).items()
+            for number, group in group_by_hash(key_hashes(rows), self.chosen.clips_per_shard)
             for name in [f"{part}-{number:06d}"]
         ]
 
