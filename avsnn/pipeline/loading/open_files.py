@@ -35,7 +35,7 @@ FILES_OF_MAIN_PROCESS, FILES_OF_WORKER = 64, 16
 MOST_KEPT = 32_768
 
 # The fewest files that are kept open, whatever the limit of open files is.
-FEWEST_KEPT = 8
+FEWEST_KEPT = 4
 
 T = TypeVar("T")
 
