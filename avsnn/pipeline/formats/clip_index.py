@@ -17,16 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from avsnn.datasets_manifest.clips import NO_PART, PARTS
+from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.column_files import ColumnFile, TextPacker, unpack_texts, write_columns
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.membership import key_hashes
 
 ROWS, COLUMNS = "clips.jsonl", "clips.npz"
-
-# The parts by their code in a column of parts.
-PART_OF_CODE = (*PARTS, NO_PART)
 
 
 class IndexRow(BaseModel):
@@ -107,6 +104,44 @@ def open_index(folder: Path) -> "ClipIndex":
     return ClipIndex(folder)
 
 
+def read_lines(folder: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    """Yield lines of ``clips.jsonl``, each with its line break.
+
+    Args:
+        folder: the folder of ``clips.jsonl``.
+        offsets: where the lines start.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with (folder / ROWS).open("rb") as file:
+            for offset in offsets:
+                # A seek would throw away what was read ahead.
+                if file.tell() != offset:
+                    file.seek(offset)
+                yield file.readline()
+    except OSError as error:
+        raise unreadable_error(folder / ROWS, error) from None
+
+
+def read_rows(folder: Path, offsets: Iterable[int]) -> Iterator[IndexRow]:
+    """Yield the clips of lines of ``clips.jsonl``.
+
+    Args:
+        folder: the folder of ``clips.jsonl``.
+        offsets: where the lines start.
+
+    Raises:
+        UserError: the file cannot be read or is damaged.
+    """
+    for line in read_lines(folder, offsets):
+        try:
+            yield IndexRow.model_validate_json(line)
+        except ValidationError:
+            raise damaged_error(folder / ROWS) from None
+
+
 class ClipIndex:
     """The clips of a prepared data set, in the order of `hash_order`.
 
@@ -115,6 +150,8 @@ class ClipIndex:
 
     Attributes:
         folder: the folder of ``clips.jsonl`` and ``clips.npz``.
+        offsets: where each line of ``clips.jsonl`` starts, and where the last line ends,
+            ``int64 [N + 1]``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,8 +161,8 @@ class ClipIndex:
             size = (folder / ROWS).stat().st_size
         except OSError as error:
             raise unreadable_error(folder / ROWS, error) from None
-        self._offsets = self._columns.read("offsets", np.int64, (None,))
-        starts = self._offsets
+        self.offsets = self._columns.read("offsets", np.int64, (None,))
+        starts = self.offsets
         if not len(starts) or starts[0] != 0 or np.any(np.diff(starts) <= 0):
             raise damaged_error(folder / COLUMNS, "its lines start in impossible places")
         if starts[-1] != size:
@@ -133,7 +170,7 @@ class ClipIndex:
             raise damaged_error(folder / ROWS, why)
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self.offsets) - 1
 
     @cached_property
     def keys(self) -> NDArray[Any]:
@@ -205,21 +242,13 @@ class ClipIndex:
         Raises:
             UserError: a line cannot be read or is damaged.
         """
-        path = self.folder / ROWS
-        try:
-            with path.open("rb") as file:
-                for number in range(len(self)) if numbers is None else numbers:
-                    start, end = self._offsets[number : number + 2].tolist()
-                    if file.tell() != start:
-                        file.seek(start)
-                    row = IndexRow.model_validate_json(file.read(end - start))
-                    if row.key != self.keys[number]:
-                        raise damaged_error(path, f"line {number + 1} is not {self.keys[number]}")
-                    yield row
-        except OSError as error:
-            raise unreadable_error(path, error) from None
-        except ValidationError:
-            raise damaged_error(path) from None
+        chosen = np.arange(len(self)) if numbers is None else np.array([*numbers], np.int64)
+        rows = read_rows(self.folder, self.offsets[:-1][chosen].tolist())
+        for number, row in zip(chosen.tolist(), rows, strict=True):
+            if row.key != self.keys[number]:
+                why = f"line {number + 1} is not {self.keys[number]}"
+                raise damaged_error(self.folder / ROWS, why)
+            yield row
 
     def find(self, keys: Iterable[str]) -> NDArray[np.int64]:
         """Return the number of the line of each key, -1 where the index has no such key."""

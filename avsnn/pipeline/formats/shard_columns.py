@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 from upath import UPath
 
@@ -29,8 +30,26 @@ if TYPE_CHECKING:
 
     from avsnn.pipeline.engine.atomic_files import Folder
 
-# Where the members of a clip are: the number of the shard, and the row of the first member.
-PLACE = np.dtype([("shard", "<i4"), ("first_member", "<i8")])
+# Where a clip is: the number of the shard, the row in the index of the shard, and the row of the
+# clip's first member in `ShardColumns.members`.
+PLACE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("first_member", "<i8")])
+
+
+class Shard(NamedTuple):
+    """A shard whose index was read.
+
+    Attributes:
+        tar: the shard.
+        index_crc32c: the CRC-32C of the index.
+    """
+
+    tar: Folder
+    index_crc32c: int
+
+    @property
+    def index(self) -> Folder:
+        """The index beside the shard."""
+        return self.tar.with_suffix(INDEX_SUFFIX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +74,7 @@ class ShardColumns:
         members: `MEMBER` ``[M]``; the members of a clip follow each other.
     """
 
-    shards: tuple[Folder, ...]
+    shards: tuple[Shard, ...]
     splits: tuple[str, ...]
     names: tuple[str, ...]
     keys: NDArray[Any]
@@ -87,7 +106,7 @@ class ShardColumns:
 
     def shard(self, row: int) -> Folder:
         """Return the shard that holds a clip."""
-        return self.shards[self.places["shard"][row]]
+        return self.shards[self.places["shard"][row]].tar
 
     def member(self, row: int, name: str) -> Member:
         """Return a member of a clip.
@@ -158,21 +177,28 @@ def open_shards(folder: Folder, *, digests: bool = False) -> ShardColumns:
     Raises:
         UserError: the index of a shard is damaged.
     """
-    read = [_read_index(path, data, digests) for path, data in _contents(index_files(folder))]
+    read = [
+        read_shard_index(path, data, digests=digests)
+        for path, data in _contents(index_files(folder))
+    ]
     found = _join(read)
     return found.take(hash_order(found.clips["hash"]))
 
 
-def open_shard(index: Folder) -> ShardColumns:
-    """Return the clips of one shard, with their digests, in the order of the tar.
+@lru_cache(maxsize=8)
+def open_shard(shard: Shard) -> ShardColumns:
+    """Return the clips of one shard in the order of the tar, with their digests.
 
-    Args:
-        index: the index beside the shard.
+    The indexes of the last few shards stay in memory, because the next clips are mostly in the
+    shards of the clips before.
 
     Raises:
-        UserError: the index is damaged.
+        UserError: the index is damaged, or is no longer the index that was read.
     """
-    return _read_index(index, index.read_bytes(), digests=True)
+    data = shard.index.read_bytes()
+    if google_crc32c.value(data) != shard.index_crc32c:
+        raise damaged_error(shard.index, "it holds other bytes than were written")
+    return read_shard_index(shard.index, data, digests=True)
 
 
 def index_files(folder: Folder) -> list[Folder]:
@@ -192,7 +218,17 @@ def _contents(paths: list[Folder]) -> Iterator[tuple[Folder, bytes]]:
             yield path, path.read_bytes()
 
 
-def _read_index(path: Folder, data: bytes, digests: bool) -> ShardColumns:
+def read_shard_index(path: Folder, data: bytes, *, digests: bool) -> ShardColumns:
+    """Return the clips of one shard in the order of the tar.
+
+    Args:
+        path: the index beside the shard.
+        data: the bytes of the index.
+        digests: keep the digests too.
+
+    Raises:
+        UserError: the index is damaged.
+    """
     try:
         arrays = read_index_arrays(data)
         keys, splits, names = (
@@ -203,9 +239,10 @@ def _read_index(path: Folder, data: bytes, digests: bool) -> ShardColumns:
         raise damaged_error(path) from None
     clips = arrays.clips
     places = np.zeros(len(clips), PLACE)
+    places["row"] = np.arange(len(clips))
     places["first_member"] = np.cumsum(clips["members"], dtype=np.int64) - clips["members"]
     return ShardColumns(
-        shards=(path.with_suffix(".tar"),),
+        shards=(Shard(path.with_suffix(".tar"), google_crc32c.value(data)),),
         splits=tuple(splits.tolist()),
         names=tuple(names.tolist()),
         keys=keys,
@@ -231,7 +268,7 @@ def _join(read: list[ShardColumns]) -> ShardColumns:
     places, members, first = [], [], 0
     for shard, one in enumerate(read):
         if one.splits != read[0].splits or bool(len(one.sensors)) != bool(len(read[0].sensors)):
-            raise damaged_error(one.shards[0].with_suffix(INDEX_SUFFIX))
+            raise damaged_error(one.shards[0].index)
         moved, placed = one.members.copy(), one.places.copy()
         new = np.array([numbers.setdefault(name, len(numbers)) for name in one.names], np.int32)
         moved["name"] = new[one.members["name"]]

@@ -3,7 +3,7 @@
 An index is an .npz file of eight arrays, for N clips with M members in S splits:
 
 - ``clips`` `CLIP` ``[N]``, in the order of the tar, which is the order of `hash_order`;
-- ``digests`` `DIGESTS` ``[N]``: from which files a clip was decoded, and the SHA-256 of its content;
+- ``digests`` `DIGESTS` ``[N]``: digests of the files of each clip, and of the content of the clip;
 - ``key`` ``[N]``: the key of each clip, in UTF-8;
 - ``parts`` uint8 ``[N, S]``: the part of each clip in each split, as an index of `PART_OF_CODE`;
 - ``splits`` ``[S]``: the names of the splits;
@@ -98,12 +98,16 @@ class ShardWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         with self._tar:
-            # The end of a tar: two empty blocks, filled up to a record.
-            self._tar.write(bytes(2 * tarfile.BLOCKSIZE))
-            self._tar.write(bytes(-self._tar.tell() % tarfile.RECORDSIZE))
+            if error is None:
+                # The end of a tar: two empty blocks, filled up to a record.
+                self._tar.write(bytes(2 * tarfile.BLOCKSIZE))
+                self._tar.write(bytes(-self._tar.tell() % tarfile.RECORDSIZE))
         if error is None:
             self._index.write_bytes(npz_bytes(self._arrays()._asdict()))
 

@@ -17,9 +17,10 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.formats.shards import Member, read_shards, require_written_bytes
+from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shards import Member, require_written_bytes
 from avsnn.pipeline.loading.open_files import Descriptor, KeptOpen
-from avsnn.pipeline.loading.shard_rows import rows_of_samples
+from avsnn.pipeline.loading.shard_rows import rows_of_clips
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
@@ -41,23 +42,23 @@ class ShardSource:
     """
 
     def __init__(self, *, shards: Folder, settings: PrepareSettings) -> None:
-        found = read_shards(shards)
-        if not found:
+        found = open_shards(shards)
+        if not len(found):
             raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
-        outliers = find_outliers([sample for _, sample in found])
-        self._found = [(shard, sample) for shard, sample in found if sample.key not in outliers]
-        samples = [sample for _, sample in self._found]
-        self.keys = [sample.key for sample in samples]
-        self.labels = torch.tensor([sample.label for sample in samples])
-        self._frame_counts = np.array([sample.frames for sample in samples])
-        self._rows = rows_of_samples(samples, settings)
+        is_kept = np.ones(len(found), bool)
+        is_kept[list(find_outliers(found.clips))] = False
+        self._found = found.take(is_kept)
+        self.keys = self._found.keys
+        self.labels = torch.from_numpy(self._found.clips["label"].astype(np.int64))
+        self._frame_counts = self._found.clips["frames"].astype(np.int64)
+        self._rows = rows_of_clips(self._found, settings)
         self.shapes = self._rows.shapes
         self.note = ""
         self._open_shards = KeptOpen()
         self._store: AbstractFileSystem | None = None
         if isinstance(shards, UPath):
             self._store = shards.fs
-            shard, sample = self._found[0]
+            shard, sample = self._found.sample(0)
             if not _reads_ranges(shards.fs, shard, next(iter(sample.members.values()))):
                 self._store = SimpleCacheFileSystem(fs=shards.fs, cache_storage="TMP")
                 self.note = (
@@ -69,9 +70,9 @@ class ShardSource:
         """Return the samples of some rows, as `Source` says."""
         frame_numbers = requested_frames(frame_positions, self._frame_counts[rows])
         wanted = [
-            (self._found[row][0], member)
+            (self._found.shard(row), member)
             for row, frame in zip(rows, frame_numbers, strict=True)
-            for member in self._members(row, frame)
+            for member in self._rows.members(self._found, row, frame)
         ]
         data = self._read_members(wanted)
         decoded = [
@@ -90,21 +91,14 @@ class ShardSource:
         Raises:
             UserError: a shard is missing, cut, damaged or cannot be opened.
         """
-        wanted = [(self._found[row][0], self._members(row, 0)[1]) for row in rows]
+        wanted = [
+            (self._found.shard(row), self._rows.members(self._found, row, 0)[1]) for row in rows
+        ]
         return self._read_members(wanted)
 
     def shard_of(self, row: int) -> Folder:
         """Return the shard that holds the clip of a row."""
-        return self._found[row][0]
-
-    def _members(self, row: int, frame: int) -> tuple[Member, Member]:
-        """Return the members of the tar that hold a frame and the sound of a clip."""
-        shard, sample = self._found[row]
-        try:
-            image, sound = self._rows.members(sample, frame)
-            return sample.members[image], sample.members[sound]
-        except (KeyError, StopIteration):
-            raise damaged_error(shard.with_suffix(".json")) from None
+        return self._found.shard(row)
 
     def _read_members(self, wanted: list[tuple[Folder, Member]]) -> list[bytes]:
         """Read members of shards; from a store, all members in one call.
@@ -144,11 +138,11 @@ class ShardSource:
         self, row: int, image: bytes, sound: bytes
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return the row of the frame cache and the row of the audio cache."""
-        shard, sample = self._found[row]
+        key = str(self.keys[row])
         try:
-            return self._rows.frames(image), self._rows.audio(sound, sample.key)
+            return self._rows.frames(image), self._rows.audio(sound, key)
         except MediaError as error:
-            raise damaged_error(shard, f"clip {sample.key} {error}") from None
+            raise damaged_error(self._found.shard(row), f"clip {key} {error}") from None
 
 
 def _reads_ranges(store: AbstractFileSystem, shard: Folder, member: Member) -> bool:

@@ -135,7 +135,7 @@ def _remaining_work(stages: DatasetStages) -> _Work:
         # The files say which clips there are, and the files are not here yet.
         return _Work(*[_expected_clips(stages)] * 4)
     rows = {row.key: row for row in stages.index.rows()}
-    decoded = decoded_sources(stages.extract)
+    decoded = {high << 64 | low for high, low in decoded_sources(stages.extract).tolist()}
     # A clip without a row is still to be fetched; a file that was corrected is fetched again, and
     # makes another generation, in which nothing is written yet.
     corrected = set(stages.fetch.changed_sources())
@@ -144,7 +144,9 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     for clip in stages.fetch.clips:
         if not corrected.isdisjoint(file.path for file in clip.files):
             rows.pop(clip.key, None)
-    undecoded = {key for key in clips if key not in rows or rows[key].source not in decoded}
+    undecoded = {
+        key for key in clips if key not in rows or int(rows[key].source[:32], 16) not in decoded
+    }
     failures = (f for record in records(stages.extract).values() for f in record.failures)
     undecoded -= {failure.key for failure in failures}
     changed = {key for key in clips if key not in rows or rows[key] != before.get(key)}
@@ -153,7 +155,7 @@ def _remaining_work(stages: DatasetStages) -> _Work:
             [key for key in clips if clips[key]["splits"][manifest.default_split] == part],
             [key for key, row in before.items() if row.part == part],
             changed,
-            stages.extract.chosen.clips_per_shard,
+            stages.extract.chosen.largest_shard(len(rows)),
         )
         for part in PARTS
     )
