@@ -167,6 +167,7 @@ def extract(fake: FakeCremaD, work: Path, executor: Executor, clips_per_shard: i
         folder / "state",
         raw=fake.folder,
         index=folder / "index",
+        split="published",
         visual="video",
         audio="sound",
         chosen=ExtractSettings(clips_per_shard=clips_per_shard),

@@ -97,6 +97,7 @@ def extract(rows: list[IndexRow], work: Path, executor: Executor) -> None:
         folder / "state",
         raw=work / "raw",
         index=folder / "index",
+        split="published",
         visual="video",
         audio="sound",
         chosen=ExtractSettings(),

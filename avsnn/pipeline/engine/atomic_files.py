@@ -8,9 +8,10 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -27,6 +28,9 @@ DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 # Names of unfinished files: .NAME.WRITER.partial. The first versions wrote a process number alone.
 PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
+
+# The flag SYNC_FILE_RANGE_WRITE of Linux.
+_START_WRITING = 2
 
 # Error numbers that tell about the machine at this moment and nothing about the file. A unit that
 # meets such an error stays undone, so that the next run does the unit.
@@ -71,15 +75,63 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
         upload(source, target)
         return Output(name, source.stat().st_size, digest, mtime_ns=0)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
-    if not source.is_symlink():
-        # Windows syncs only files that are open for writing.
-        with source.open("r+b" if sys.platform == "win32" else "rb") as file:
-            os.fsync(file.fileno())
+    output = flush_file(source, name, digest)
     source.replace(target)
-    _sync_folder(target.parent)
-    stat = target.stat()
-    return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
+    sync_folder(target.parent)
+    return output
+
+
+def start_writing(source: Path) -> None:
+    """Ask the system to write the bytes of a file to the disk, and do not wait.
+
+    Without this, `flush_file` for each of many files writes one file after another, and waits for
+    each. (The faster ``syncfs`` would wait for what all other programs have written too, and some
+    file systems ignore ``syncfs``.)
+    """
+    sync_file_range = _sync_file_range()
+    if sync_file_range is None or source.is_symlink():
+        return
+    handle = os.open(source, os.O_RDONLY)
+    try:
+        # A system that refuses has lost nothing: `flush_file` does the whole work.
+        sync_file_range(handle, 0, 0, _START_WRITING)
+    finally:
+        os.close(handle)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Return the function of that name of Linux, which Python does not offer; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
+
+
+def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
+    """Wait until the bytes of a file are on the disk, and describe the file under its final name.
+
+    Args:
+        source: the file, or a link to a file of the user.
+        name: final path of the file.
+        digest: SHA-256 of the file's bytes, in hexadecimal; None reads the file.
+    """
+    # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
+    if source.is_symlink():
+        stat = source.stat()
+    else:
+        # Windows syncs only files that are open for writing.
+        handle = os.open(source, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+            stat = os.fstat(handle)
+        finally:
+            os.close(handle)
+    return Output(name, stat.st_size, digest or sha256(source), stat.st_mtime_ns)
 
 
 class DamagedFileError(Exception):
@@ -125,19 +177,25 @@ def publish_again(
     scratch.replace(target)
     # If both names are the same file already, the rename does nothing.
     scratch.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     return replace(output, path=name, mtime_ns=target.stat().st_mtime_ns)
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write a small file, whole or not at all."""
+def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        target: the file.
+        data: the content, or its pieces, which are written one by one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Processes of two machines that share a folder may have the same number, so the name holds the
     # machine and a random part too.
     writer = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = target.with_name(f".{target.name}.{writer}.partial")
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         publish(partial, target.parent, target.name)
     finally:
         partial.unlink(missing_ok=True)
@@ -289,7 +347,7 @@ def not_written_error(
     return UserError(f"{target} cannot be written: {error.strerror}; {advice}.")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the entries of a folder to the disk, so that a rename survives power loss."""
     if sys.platform == "win32":
         # Windows opens no folder as a file.

@@ -10,11 +10,14 @@ from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, locate
 from avsnn.pipeline.engine.lock import hold_for_reading
+from avsnn.pipeline.formats.clip_index import find_hashes
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
+from avsnn.pipeline.formats.membership import key_hashes
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
-from avsnn.pipeline.formats.shards import Sample, index_files, read_member, read_shard_index
+from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shards import Sample, read_member
 from avsnn.pipeline.prepare.final_files import read_failures
 from avsnn.suggestions import did_you_mean, there_are
 
@@ -108,13 +111,10 @@ def _find_row(
 def _find_sample(shards: Folder, row: IndexRow) -> tuple[Folder, Sample]:
     """Return the shard that holds a clip, and the clip in the shard."""
     with _reading(shards):
-        paths = index_files(shards)
-    for path in paths:
-        with _reading(path):
-            samples = read_shard_index(path)
-        for sample in samples:
-            if sample.key == row.key:
-                return path.with_suffix(".tar"), sample
+        columns = open_shards(shards)
+    (found,) = find_hashes(columns.clips["hash"], key_hashes([row.key]))
+    if found >= 0:
+        return columns.sample(found)
     raise damaged_error(shards, f"no shard holds the clip {row.key}")
 
 

@@ -73,13 +73,13 @@ def _stages_of(name: str, root: Path) -> list[dict[str, Any]]:
     rows = []
     for stage in build_as_requested(name, root=root).in_order:
         current = plan(stage)
-        summary = current.up_to_date(stage)
+        summary = current.up_to_date()
         rows.append(
             {
                 "dataset": name,
                 "stage": stage.name,
-                "units": len(current.units),
-                "done": len(summary.records),
+                "units": current.unit_count,
+                "done": summary.units,
                 "written": summary.written,
                 "skipped": summary.skipped,
                 "failed": summary.failed,

@@ -199,6 +199,7 @@ def _stages_of_clips(
         state,
         raw=fetch.folder,
         index=index.folder,
+        split=manifest.default_split,
         visual=manifest.visual,
         audio=manifest.audio,
         chosen=settings.extract,

@@ -13,7 +13,7 @@ from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.stage import Stage, records
 from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
-from avsnn.pipeline.formats.membership import group_by_hash
+from avsnn.pipeline.formats.membership import group_by_hash, hash_order, key_hashes
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.decoded_clips import decoded_sources
 
@@ -135,7 +135,7 @@ def _remaining_work(stages: DatasetStages) -> _Work:
         # The files say which clips there are, and the files are not here yet.
         return _Work(*[_expected_clips(stages)] * 4)
     rows = {row.key: row for row in stages.index.rows()}
-    decoded = decoded_sources(stages.extract)
+    decoded = {high << 64 | low for high, low in decoded_sources(stages.extract).tolist()}
     # A clip without a row is still to be fetched; a file that was corrected is fetched again, and
     # makes another generation, in which nothing is written yet.
     corrected = set(stages.fetch.changed_sources())
@@ -144,7 +144,9 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     for clip in stages.fetch.clips:
         if not corrected.isdisjoint(file.path for file in clip.files):
             rows.pop(clip.key, None)
-    undecoded = {key for key in clips if key not in rows or rows[key].source not in decoded}
+    undecoded = {
+        key for key in clips if key not in rows or int(rows[key].source[:32], 16) not in decoded
+    }
     failures = (f for record in records(stages.extract).values() for f in record.failures)
     undecoded -= {failure.key for failure in failures}
     changed = {key for key in clips if key not in rows or rows[key] != before.get(key)}
@@ -153,7 +155,7 @@ def _remaining_work(stages: DatasetStages) -> _Work:
             [key for key in clips if clips[key]["splits"][manifest.default_split] == part],
             [key for key, row in before.items() if row.part == part],
             changed,
-            stages.extract.chosen.clips_per_shard,
+            stages.extract.chosen.largest_shard(len(rows)),
         )
         for part in PARTS
     )
@@ -185,12 +187,21 @@ def _count_in_new_groups(
     keys: Iterable[str], before: Iterable[str], changed: set[str], capacity: int
 ) -> int:
     """Count the keys in groups that have other keys than before, or a key that has changed."""
-    earlier = group_by_hash(before, capacity)
+    earlier = _group_keys(before, capacity)
     return sum(
         len(group)
-        for number, group in group_by_hash(keys, capacity).items()
+        for number, group in _group_keys(keys, capacity).items()
         if group != earlier.get(number) or not changed.isdisjoint(group)
     )
+
+
+def _group_keys(keys: Iterable[str], capacity: int) -> dict[int, list[str]]:
+    """Return the keys of each group, by the number of the group."""
+    listed = list(keys)
+    hashes = key_hashes(listed)
+    order = hash_order(hashes)
+    groups = group_by_hash(hashes[order], capacity)
+    return {number: [listed[row] for row in order[rows]] for number, rows in groups}
 
 
 def _first_rows(folders: Iterable[Folder]) -> list[IndexRow]:

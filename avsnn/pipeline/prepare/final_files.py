@@ -10,6 +10,7 @@ from avsnn.datasets_manifest.clips import NO_PART, PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
+from avsnn.pipeline.engine.stage import outputs_of
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.stages.fetch import COPIED
@@ -51,10 +52,9 @@ def read_failures(folder: Path) -> dict[str, list[str]]:
 def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepared:
     """Return the content of ``prepared.json``, once every stage is done."""
     outputs = [
-        (summary.stage, output.path, output.sha256)
-        for summary in summaries
-        if summary.stage in (stages.frames.name, stages.audio.name)
-        for output in summary.outputs
+        (stage.name, output.path, output.sha256)
+        for stage in (stages.frames, stages.audio)
+        for output in outputs_of(stage)
     ]
     return Prepared(
         dataset=stages.manifest.name,

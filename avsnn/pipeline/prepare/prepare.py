@@ -7,12 +7,12 @@ from types import MappingProxyType
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
-from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.engine.journal import StageSummary, summarise
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.engine.stage import Stage
+from avsnn.pipeline.engine.stage import Stage, records_of_units
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
 from avsnn.pipeline.prepare.estimate import estimate
@@ -38,6 +38,7 @@ def prepare(
     retry_failed: bool = False,
     redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     on_stage: Callable[[StageSummary], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Run every unit that is not done.
 
@@ -50,6 +51,7 @@ def prepare(
         retry_failed: try again the units that recorded failures.
         redo: units to do again in any case, ``{stage: {unit: reason}}``.
         on_stage: called with the summary of each stage as the stage ends.
+        say: told where the work of the workers is shown.
 
     Raises:
         RunError: a stage failed, more clips failed than allowed, the disk is full or too small, or
@@ -60,7 +62,7 @@ def prepare(
     # the threads of these downloads can end too.
     with (
         lock_folder(stages.folder),
-        open_worker_pools(workers, scheduler) as pools,
+        open_worker_pools(workers, scheduler, say=say) as pools,
         stages.fetch.http,
     ):
         run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
@@ -171,10 +173,10 @@ class _PrepareRun:
     def write_failures(self) -> None:
         """Write ``failures.jsonl``, also with the recorded failures of stages that did not run."""
         rest = self.stages.in_order[len(self.summaries) :]
-        summaries = [*self.summaries, *(plan(stage).recorded(stage) for stage in rest)]
+        recorded = (summarise(stage.name, records_of_units(stage)) for stage in rest)
         write_if_changed(
             self.stages.folder / "failures.jsonl",
-            failure_lines(summaries, self.stages.manifest.known_bad),
+            failure_lines([*self.summaries, *recorded], self.stages.manifest.known_bad),
         )
 
     def finish(self) -> Prepared:
@@ -206,7 +208,8 @@ class _PrepareRun:
         handle = stages.manifest.kaggle
         if handle is None or stages.fetch.source is not None:
             return
-        if any(plan(stage, retry_failed=self.retry_failed).todo for stage in stages.before_index):
+        planned = (plan(stage, retry_failed=self.retry_failed) for stage in stages.before_index)
+        if any(current.todo_count for current in planned):
             self.stages = rebuild_with_source(stages, download_from_kaggle(handle))
 
     def _require_disk_space(self) -> None:

@@ -1,13 +1,18 @@
 """Files in a folder on this machine: found under each spelling of a name, then linked or copied."""
 
+import hashlib
 import os
 import shutil
 import unicodedata
 from pathlib import Path, PurePosixPath
 
+from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.transfer.errors import TransferError
 
 MISSING = "is missing from the source folder"
+
+# A file of at most this number of bytes is read, hashed and written as a whole.
+SMALL_BYTES = 2**16
 
 # Number of bytes that the system copies with one call.
 COPY_BYTES = 2**30
@@ -36,7 +41,7 @@ def find_file(folder: Path, path: str) -> Path:
     return place
 
 
-def take_file(found: Path, target: Path, *, link: bool) -> None:
+def take_file(found: Path, target: Path, *, link: bool) -> str:
     """Make ``target`` a symbolic link to a file, or a copy of the file.
 
     The file itself is never written to. A system without links gets a copy.
@@ -46,6 +51,9 @@ def take_file(found: Path, target: Path, *, link: bool) -> None:
         target: the path of the link or of the copy; nothing is there yet.
         link: whether a link is wanted.
 
+    Returns:
+        the SHA-256 of the bytes, in hexadecimal.
+
     Raises:
         TransferError: the file is missing, or nobody may read the file.
     """
@@ -53,11 +61,11 @@ def take_file(found: Path, target: Path, *, link: bool) -> None:
         if not found.is_file():
             raise TransferError(MISSING)
         if link:
-            with found.open("rb"):
-                # A file that nobody may read must fail here and not in a later stage.
-                pass
-        if not link or not _link(found, target):
-            _copy(found, target)
+            # A file that nobody may read must fail here and not in a later stage.
+            digest = sha256(found)
+            if _link(found, target):
+                return digest
+        return _copy(found, target)
     except PermissionError as error:
         raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
 
@@ -71,13 +79,23 @@ def _link(found: Path, target: Path) -> bool:
     return True
 
 
-def _copy(found: Path, target: Path) -> None:
-    """Copy a file; the copy shares the blocks of the file where the file system can do that."""
-    if not _copy_in_system(found, target):
-        shutil.copyfile(found, target)
-    # The copy keeps the time of the file, so that a file that is corrected later is noticed.
+def _copy(found: Path, target: Path) -> str:
+    """Copy a file; return the SHA-256 of the copy.
+
+    The copy shares the blocks of a large file where the file system can do that.
+    """
     stat = found.stat()
+    if stat.st_size <= SMALL_BYTES:
+        data = found.read_bytes()
+        target.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+    else:
+        if not _copy_in_system(found, target):
+            shutil.copyfile(found, target)
+        digest = sha256(target)
+    # The copy keeps the time of the file, so that a file that is corrected later is noticed.
     os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return digest
 
 
 def _copy_in_system(found: Path, target: Path) -> bool:

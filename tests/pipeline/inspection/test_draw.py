@@ -46,7 +46,6 @@ def make_clip(
         key="key-1",
         label=0,
         splits=row.splits,
-        source="",
         members={name: Member(0, len(data), 0) for name, data in members.items()},
         **{"frames": 0, "height": 24, "width": 32, "audio_seconds": 1, "audio_rate": RATE, **facts},
     )

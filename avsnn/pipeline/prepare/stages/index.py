@@ -8,7 +8,7 @@ from avsnn.datasets_manifest import Manifest
 from avsnn.datasets_manifest.split_rules import Split
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
+from avsnn.pipeline.formats.clip_index import COLUMNS, ROWS, IndexRow, SizedRow, write_index
 from avsnn.pipeline.formats.membership import hash_rank
 from avsnn.pipeline.prepare.generations import earlier_generations
 from avsnn.pipeline.prepare.splits import assign_parts
@@ -30,7 +30,7 @@ class Index(Stage):
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     folder: Path
     state: Path
@@ -48,14 +48,14 @@ class Index(Stage):
 
     def units(self) -> list[Unit]:
         """Return the whole index as one unit. A corrected label or part makes the index again."""
-        return [Unit(name="clips", outputs=("clips.jsonl",), inputs=self.clips)]
+        return [Unit(name="clips", outputs=(ROWS, COLUMNS), inputs=self.clips)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Write ``clips.jsonl``, in an order that mixes the classes."""
-        rows = self.rows()
-        lines = (f"{row.model_dump_json()}\n" for row in rows)
-        (scratch / "clips.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
-        return Outcome(written=len(rows), skipped=len(self.clips) - len(rows))
+        """Write the rows of the index, in an order that mixes the classes."""
+        rows = (SizedRow(row, 0) for row in self.rows())
+        classes, splits = self.manifest.classes, self.manifest.splits
+        written = write_index(scratch, rows, classes=classes, splits=splits)
+        return Outcome(written=written, skipped=len(self.clips) - written)
 
     def rows(self) -> list[IndexRow]:
         """Return the rows of ``clips.jsonl``: the clips whose files are here."""

@@ -96,6 +96,7 @@ def test_a_unit_whose_file_cannot_be_read_stays_undone_and_the_next_run_does_it(
         state=tmp_path / "state",
         raw=tmp_path / "raw",
         index=index,
+        split="published",
         visual="video",
         audio="sound",
         chosen=ExtractSettings(clips_per_shard=36),
