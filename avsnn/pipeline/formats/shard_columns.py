@@ -10,6 +10,7 @@ import google_crc32c
 import numpy as np
 from upath import UPath
 
+from avsnn.pipeline.engine.stores import read_files
 from avsnn.pipeline.formats.clip_index import PART_OF_CODE
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.membership import hash_order
@@ -209,9 +210,7 @@ def _contents(paths: list[Folder]) -> Iterator[tuple[Folder, bytes]]:
     """Yield files with their bytes; files in a store are read in one call."""
     if paths and isinstance(first := paths[0], UPath):
         names = [str(path.path) for path in paths if isinstance(path, UPath)]
-        # With a list of one name, `cat` would give bytes instead of a dictionary.
-        found = first.fs.cat_ranges(names, None, None, on_error="raise")
-        yield from zip(paths, found, strict=True)
+        yield from zip(paths, read_files(first, names), strict=True)
     else:
         for path in paths:
             yield path, path.read_bytes()
@@ -230,12 +229,11 @@ def read_shard_index(path: Folder, data: bytes, *, digests: bool) -> ShardColumn
     """
     try:
         arrays = read_index_arrays(data)
-        keys, splits, names = (
-            array.astype(np.dtypes.StringDType())
-            for array in (arrays.key, arrays.splits, arrays.names)
-        )
     except ValueError:
         raise damaged_error(path) from None
+    keys, splits, names = (
+        array.astype(np.dtypes.StringDType()) for array in (arrays.key, arrays.splits, arrays.names)
+    )
     clips = arrays.clips
     places = np.zeros(len(clips), PLACE)
     places["row"] = np.arange(len(clips))
