@@ -9,15 +9,17 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
+from stat import S_ISLNK
 
 from upath import UPath
 
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.stores import copy_inside, open_url, store_errors, upload
 
 #: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
@@ -71,7 +73,8 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     target = folder / name
     digest = sha256(source)
     if isinstance(target, UPath):
-        return _upload(source, target, Output(name, source.stat().st_size, digest, mtime_ns=0))
+        upload(source, target)
+        return Output(name, source.stat().st_size, digest, mtime_ns=0)
     target.parent.mkdir(parents=True, exist_ok=True)
     output = flush_file(source, name, digest)
     source.replace(target)
@@ -79,22 +82,19 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     return output
 
 
-def start_writing(source: Path) -> None:
-    """Ask the system to write the bytes of a file to the disk, and do not wait.
+def start_writing(handle: int) -> None:
+    """Ask the system to write the bytes of an open file to the disk, and do not wait.
 
     Without this, `flush_file` for each of many files writes one file after another, and waits for
     each. (The faster ``syncfs`` would wait for what all other programs have written too, and some
     file systems ignore ``syncfs``.)
+
+    Args:
+        handle: descriptor of the file.
     """
-    sync_file_range = _sync_file_range()
-    if sync_file_range is None or source.is_symlink():
-        return
-    handle = os.open(source, os.O_RDONLY)
-    try:
+    if sync_file_range := _sync_file_range():
         # A system that refuses has lost nothing: `flush_file` does the whole work.
         sync_file_range(handle, 0, 0, _START_WRITING)
-    finally:
-        os.close(handle)
 
 
 @cache
@@ -110,7 +110,7 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
     return function
 
 
-def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
+def flush_file(source: Path | str, name: str, digest: str | None = None) -> Output:
     """Wait until the bytes of a file are on the disk, and describe the file under its final name.
 
     Args:
@@ -119,8 +119,8 @@ def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
         digest: SHA-256 of the file's bytes, in hexadecimal; None reads the file.
     """
     # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
-    if source.is_symlink():
-        stat = source.stat()
+    if S_ISLNK(os.lstat(source).st_mode):
+        stat = Path(source).stat()
     else:
         # Windows syncs only files that are open for writing.
         handle = os.open(source, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
@@ -129,7 +129,7 @@ def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
             stat = os.fstat(handle)
         finally:
             os.close(handle)
-    return Output(name, stat.st_size, digest or sha256(source), stat.st_mtime_ns)
+    return Output(name, stat.st_size, digest or sha256(Path(source)), stat.st_mtime_ns)
 
 
 class DamagedFileError(Exception):
@@ -158,10 +158,7 @@ def publish_again(
     """
     target = folder / name
     if isinstance(target, UPath):
-        target.fs.makedirs(target.parent.path, exist_ok=True)
-        partial = f"{target.path}.partial"
-        target.fs.cp_file(UPath(source).path, partial)
-        target.fs.mv(partial, target.path)
+        copy_inside(UPath(source), target)
         return replace(output, path=name)
     target.parent.mkdir(parents=True, exist_ok=True)
     local = Path(str(source))
@@ -291,7 +288,8 @@ def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
             has changed; a file behind a URL is then checked by its size alone.
     """
     try:
-        stat = path.stat()
+        with store_errors(path) if isinstance(path, UPath) else nullcontext():
+            stat = path.stat()
     except OSError:
         return "is missing"
     if stat.st_size != output.size:
@@ -317,7 +315,7 @@ def name_in(folder: Path, place: Folder) -> str:
 
 def locate(folder: Path, name: str) -> Folder:
     """Return the place that :func:`name_in` named."""
-    return UPath(name) if "://" in name else folder / name
+    return open_url(name) if "://" in name else folder / name
 
 
 class DiskFullError(RunError):
@@ -345,20 +343,6 @@ def not_written_error(
     if error.errno in DISK_FULL_ERRNOS:
         return disk_full_error(target if target.is_dir() else target.parent)
     return UserError(f"{target} cannot be written: {error.strerror}; {advice}.")
-
-
-def _upload(source: Path, target: UPath, output: Output) -> Output:
-    """Move a whole file to a URL, and return ``output``.
-
-    The upload goes to another name first, because not every store writes files whole or not at all.
-    """
-    partial = f"{target.path}.partial"
-    target.fs.makedirs(target.parent.path, exist_ok=True)
-    target.fs.put_file(str(source), partial)
-    if target.fs.size(partial) != output.size:
-        raise OSError(errno.EIO, "the store kept another size than was sent", str(target))
-    target.fs.mv(partial, target.path)
-    return output
 
 
 def sync_folder(folder: Path) -> None:

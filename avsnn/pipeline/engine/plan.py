@@ -85,6 +85,8 @@ class Plan:
         if reason := self._redo.get(unit.name):
             return RUN, reason
         last_record = self._records.get(unit.name)
+        if last_record and (reason := self.stage.why_source_changed(unit, last_record)):
+            return RUN, reason
         reason = why_run(self.stage, unit, last_record, self._retry_failed)
         if last_record is None and self._earlier:
             if carried := self.carried_from(unit):
@@ -113,4 +115,4 @@ def plan(stage: Stage, *, retry_failed: bool = False, redo: Mapping[str, str] = 
         retry_failed: run the units that recorded failures too.
         redo: units to run in any case, each with its reason, by the unit's name.
     """
-    return Plan(stage, retry_failed=retry_failed, redo={**stage.changed_sources(), **redo})
+    return Plan(stage, retry_failed=retry_failed, redo=redo)

@@ -102,12 +102,17 @@ class Stage(ABC):
         """Return the fingerprint of a unit, which changes exactly when the outputs would change."""
         return fingerprint([self.name, self.version, self.settings(), unit.name, unit.inputs])
 
-    def changed_sources(self) -> dict[str, str]:
-        """Return the units whose source has changed since, each with the reason.
+    def why_source_changed(self, unit: Unit, record: Record) -> str:
+        """Return why the source of a unit has changed since its record; empty if it has not.
 
         Only a stage that brings files from outside has such units.
         """
-        return {}
+        return ""
+
+    @property
+    def runs_on_cluster(self) -> bool:
+        """Whether the workers of a cluster run the units, if a cluster is given."""
+        return self.decodes
 
     @property
     def batch_size(self) -> int:
