@@ -2,7 +2,7 @@
 
 import os
 import sys
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.shard_columns import open_shards
 from avsnn.pipeline.formats.shards import Member, require_written_bytes
+from avsnn.pipeline.loading.open_files import Descriptor, KeptOpen
 from avsnn.pipeline.loading.shard_rows import rows_of_clips
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
@@ -47,12 +48,13 @@ class ShardSource:
         is_kept = np.ones(len(found), bool)
         is_kept[list(find_outliers(found.clips))] = False
         self._found = found.take(is_kept)
-        self.keys: list[str] = self._found.keys.tolist()
+        self.keys = self._found.keys
         self.labels = torch.from_numpy(self._found.clips["label"].astype(np.int64))
         self._frame_counts = self._found.clips["frames"].astype(np.int64)
         self._rows = rows_of_clips(self._found, settings)
         self.shapes = self._rows.shapes
         self.note = ""
+        self._open_shards = KeptOpen()
         self._store: AbstractFileSystem | None = None
         if isinstance(shards, UPath):
             self._store = shards.fs
@@ -72,7 +74,7 @@ class ShardSource:
             for row, frame in zip(rows, frame_numbers, strict=True)
             for member in self._rows.members(self._found, row, frame)
         ]
-        data = _read_members(wanted, self._store)
+        data = self._read_members(wanted)
         decoded = [
             self._decode(row, image, sound)
             for row, image, sound in zip(rows, data[::2], data[1::2], strict=True)
@@ -92,17 +94,51 @@ class ShardSource:
         wanted = [
             (self._found.shard(row), self._rows.members(self._found, row, 0)[1]) for row in rows
         ]
-        return _read_members(wanted, self._store)
+        return self._read_members(wanted)
 
     def shard_of(self, row: int) -> Folder:
         """Return the shard that holds the clip of a row."""
         return self._found.shard(row)
 
+    def _read_members(self, wanted: list[tuple[Folder, Member]]) -> list[bytes]:
+        """Read members of shards; from a store, all members in one call.
+
+        Raises:
+            UserError: a shard is missing, cut, damaged or cannot be opened.
+        """
+        if self._store is None:
+            found = [self._read_member(shard, member) for shard, member in wanted]
+        else:
+            found = self._store.cat_ranges(
+                [_path_in_store(shard) for shard, _ in wanted],
+                [member.offset for _, member in wanted],
+                [member.offset + member.size for _, member in wanted],
+                on_error="raise",
+            )
+        for (shard, member), data in zip(wanted, found, strict=True):
+            require_written_bytes(shard, member, data)
+        return found
+
+    def _read_member(self, shard: Folder, member: Member) -> bytes:
+        try:
+            if sys.platform == "win32":
+                # Windows has no `pread`, and threads that share a descriptor would move its
+                # position.
+                with shard.open("rb") as file:
+                    file.seek(member.offset)
+                    data: bytes = file.read(member.size)
+                return data
+            path = str(shard)
+            file = self._open_shards.get(path, partial(Descriptor, path))
+            return os.pread(file.number, member.size, member.offset)
+        except OSError as error:
+            raise unreadable_error(shard, error) from None
+
     def _decode(
         self, row: int, image: bytes, sound: bytes
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return the row of the frame cache and the row of the audio cache."""
-        key = self.keys[row]
+        key = str(self.keys[row])
         try:
             return self._rows.frames(image), self._rows.audio(sound, key)
         except MediaError as error:
@@ -122,44 +158,3 @@ def _reads_ranges(store: AbstractFileSystem, shard: Folder, member: Member) -> b
 def _path_in_store(shard: Folder) -> str:
     """Return the path of a shard as its store names the shard."""
     return str(shard.path) if isinstance(shard, UPath) else str(shard)
-
-
-def _read_members(
-    wanted: list[tuple[Folder, Member]], store: AbstractFileSystem | None
-) -> list[bytes]:
-    """Read members of shards; from a store, all members in one call.
-
-    Raises:
-        UserError: a shard is missing, cut, damaged or cannot be opened.
-    """
-    if store is None:
-        found = [_read_member(shard, member.offset, member.size) for shard, member in wanted]
-    else:
-        found = store.cat_ranges(
-            [_path_in_store(shard) for shard, _ in wanted],
-            [member.offset for _, member in wanted],
-            [member.offset + member.size for _, member in wanted],
-            on_error="raise",
-        )
-    for (shard, member), data in zip(wanted, found, strict=True):
-        require_written_bytes(shard, member, data)
-    return found
-
-
-def _read_member(shard: Folder, offset: int, size: int) -> bytes:
-    try:
-        if sys.platform == "win32":
-            # Windows has no `pread`, and threads that share a descriptor would move its position.
-            with shard.open("rb") as file:
-                file.seek(offset)
-                data: bytes = file.read(size)
-            return data
-        return os.pread(_descriptor(str(shard)), size, offset)
-    except OSError as error:
-        raise unreadable_error(shard, error) from None
-
-
-@cache
-def _descriptor(path: str) -> int:
-    """Return an open file descriptor of a shard; the shard stays open until the process ends."""
-    return os.open(path, os.O_RDONLY)

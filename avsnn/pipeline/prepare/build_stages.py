@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from upath import UPath
-
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.datasets_manifest.clip_table import ClipTable
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
+from avsnn.pipeline.engine.stores import open_store
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
 from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
@@ -105,7 +104,7 @@ def build_stages(
                 "folder that holds the files as --source."
             )
     folder = root / dataset
-    store = folder if request.store is None else _open_store(request.store) / dataset
+    store = folder if request.store is None else open_store(request.store) / dataset
     state = folder / "state"
     if manifest.layout is not None and source is not None:
         source = find_layout_folder(manifest.layout, source)
@@ -221,17 +220,3 @@ def _stages_of_clips(
         frames = cache(FrameCache, settings.frames)
         audio = cache(AudioCache, settings.audio)
     return index, extract, frames, audio
-
-
-def _open_store(url: str) -> UPath:
-    try:
-        store = UPath(url)
-        store.fs  # noqa: B018 - the access loads the library for this kind of URL
-        store / "folder"
-    # The errors come from the libraries of all kinds of URLs and have no common base class.
-    except Exception as error:
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise UserError(f"--store {url} cannot be used: {reason}.") from None
-    if "://" not in url:
-        raise UserError(f"--store {url} is no URL, such as s3://bucket/folder; --root takes paths.")
-    return store

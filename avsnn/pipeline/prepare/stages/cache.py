@@ -38,11 +38,15 @@ if TYPE_CHECKING:
     from avsnn.pydantic_base import StrictModel
 
 # Names of inputs of a unit: fingerprints, except the shape and the count.
-CLIPS, ROW_SHAPE, ROW_COUNT, OUTLIERS = "clips", "shape of a row", "count of rows", "clips left out"
+CLIPS, OUTLIERS = "list of clips", "clips left out"
+ROW_SHAPE, ROW_COUNT = "shape of a row", "count of rows"
 
 # Members that are read from the shards together are at most this large, unless a single one is
 # larger, because a worker holds these members in memory.
 READ_BYTES = 2**26
+
+# Texts that are Python objects at one time.
+TEXTS_AT_ONCE = 65_536
 
 
 class _Layout(NamedTuple):
@@ -310,8 +314,9 @@ def _fingerprint(*columns: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for values in columns:
         if values.dtype.kind == "T":
-            # No key holds a space.
-            digest.update(" ".join(values.tolist()).encode())
+            for first in range(0, len(values), TEXTS_AT_ONCE):
+                # No key holds a space.
+                digest.update(" ".join((*values[first : first + TEXTS_AT_ONCE], "")).encode())
         else:
             digest.update(np.ascontiguousarray(values))
     return digest.hexdigest()
