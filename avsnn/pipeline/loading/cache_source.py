@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.cache_layout import CODECS, shard_file, small_array_files
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
-from avsnn.pipeline.loading.mapped_array import MappedArray
+from avsnn.pipeline.loading.mapped_array import MappedArray, has_right_crc
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
 
@@ -42,18 +42,20 @@ class CacheSource:
         for path in (frames, audio):
             if not (path / "zarr.json").exists():
                 raise UserError(f"{path} is not a cache; run 'avsnn prepare' again.")
-        self.keys: list[str] = _read_small(frames, "key").tolist()
+        self._frames = frames
         self.labels = torch.from_numpy(_read_small(frames, "label", np.int64))
         spans, sound_spans = (_read_small(cache, "rows", np.int64, 2) for cache in (frames, audio))
-        if self.keys != _read_small(audio, "key").tolist():
+        if _key_bytes(frames) != _key_bytes(audio):
             raise UserError(
                 f"{frames} and {audio} hold different clips; run 'avsnn prepare' again."
             )
         images, sounds = _open_array(frames, "frames"), _open_array(audio, "audio")
-        counts = {len(self.keys), len(self.labels), len(spans), len(sound_spans)}
+        clips = int(np.prod(_open_array(frames, "key").shape))
+        counts = {clips, len(self.labels), len(spans), len(sound_spans)}
         if len(counts) != 1 or not (spans[:, 1] >= 1).all() or not (sound_spans[:, 1] == 1).all():
             raise damaged_error(frames, "its arrays do not hold the same number of clips")
-        self._spans, self._sound_rows = spans, sound_spans[:, 0]
+        # A view would keep the numbers of rows in memory, too.
+        self._spans, self._sound_rows = spans, sound_spans[:, 0].copy()
         for folder, array, rows in ((frames, images, spans), (audio, sounds, sound_spans)):
             if (rows[:, 0] < 0).any() or (rows.sum(1) > array.shape[0]).any():
                 raise damaged_error(folder / "rows", "it names rows that there are not")
@@ -67,8 +69,19 @@ class CacheSource:
                 f"{frames} and {audio} hold event frames of different numbers of time steps; run "
                 "'avsnn prepare' again."
             )
+        self._rows_per_shard = images.shards[0] if images.shards else 1
         self._read_frames = _row_reader(frames / "frames", images)
         self._read_audio = _row_reader(audio / "audio", sounds)
+
+    @cached_property
+    def keys(self) -> NDArray[Any]:
+        """Key of each clip, ``StringDType [N]``; a process that reads samples needs no keys."""
+        return _read_small(self._frames, "key").astype(np.dtypes.StringDType())
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """Number of the shard of the frame cache that holds each clip, ``[N]``."""
+        return self._spans[:, 0] // self._rows_per_shard
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""
@@ -135,15 +148,30 @@ def _read_small(folder: Folder, name: str, dtype: Any = None, dimensions: int = 
     Raises:
         UserError: the array is damaged, or has another type or other dimensions.
     """
-    array = _open_array(folder, name)
+    array, chunk = _open_array(folder, name), folder / small_array_files(name, dimensions)[1]
     # Zarr reads a chunk without a file as zeros.
-    chunk = folder / small_array_files(name, dimensions)[1]
     if not chunk.exists():
         raise unreadable_error(chunk, FileNotFoundError())
     if array.ndim != dimensions or array.chunks != array.shape or (dtype and array.dtype != dtype):
         raise damaged_error(folder / name / "zarr.json")
     with _damage_is_one_sentence(chunk):
         return np.asarray(array[:])
+
+
+def _key_bytes(folder: Folder) -> bytes:
+    """Return the bytes of the keys of a cache; the same keys have the same bytes.
+
+    Raises:
+        UserError: the bytes are not the bytes that were written.
+    """
+    chunk = folder / small_array_files("key", 1)[1]
+    try:
+        data = chunk.read_bytes()
+    except OSError as error:
+        raise unreadable_error(chunk, error) from None
+    if not has_right_crc(data):
+        raise damaged_error(chunk)
+    return data
 
 
 def _row_reader(

@@ -102,7 +102,7 @@ class MappedArray:
         # checksum of this table.
         size = 16 * chunks + CRC_BYTES
         table = data[-size:]
-        if len(table) < size or not _has_right_crc(table):
+        if len(table) < size or not has_right_crc(table):
             raise damaged_error(path)
         spans = np.frombuffer(table, "<u8", 2 * chunks).reshape(chunks, 2)
         return _Shard(data, spans[:, 0], np.zeros(chunks, np.bool_))
@@ -115,7 +115,7 @@ class MappedArray:
         """
         start = int(shard.offsets[chunk])
         end = start + self._rows_per_chunk * self._row_bytes + CRC_BYTES
-        if end > len(shard.data) or not _has_right_crc(shard.data[start:end]):
+        if end > len(shard.data) or not has_right_crc(shard.data[start:end]):
             raise damaged_error(self._path(number))
         shard.is_checked[chunk] = True
 
@@ -125,7 +125,7 @@ class MappedArray:
         return self._folder.joinpath("c", str(number), *("0" for _ in self._row_shape))
 
 
-def _has_right_crc(data: bytes) -> bool:
+def has_right_crc(data: bytes) -> bool:
     """Return whether the last four bytes are the crc32c of the bytes before."""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     return int(google_crc32c.value(body)) == int.from_bytes(crc, "little")
