@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
@@ -18,6 +18,7 @@ from pathlib import Path
 from upath import UPath
 
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.stores import copy_inside, open_url, store_errors, upload
 
 #: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
@@ -71,7 +72,8 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     target = folder / name
     digest = sha256(source)
     if isinstance(target, UPath):
-        return _upload(source, target, Output(name, source.stat().st_size, digest, mtime_ns=0))
+        upload(source, target)
+        return Output(name, source.stat().st_size, digest, mtime_ns=0)
     target.parent.mkdir(parents=True, exist_ok=True)
     output = flush_file(source, name, digest)
     source.replace(target)
@@ -158,10 +160,7 @@ def publish_again(
     """
     target = folder / name
     if isinstance(target, UPath):
-        target.fs.makedirs(target.parent.path, exist_ok=True)
-        partial = f"{target.path}.partial"
-        target.fs.cp_file(UPath(source).path, partial)
-        target.fs.mv(partial, target.path)
+        copy_inside(UPath(source), target)
         return replace(output, path=name)
     target.parent.mkdir(parents=True, exist_ok=True)
     local = Path(str(source))
@@ -291,7 +290,8 @@ def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
             has changed; a file behind a URL is then checked by its size alone.
     """
     try:
-        stat = path.stat()
+        with store_errors(path) if isinstance(path, UPath) else nullcontext():
+            stat = path.stat()
     except OSError:
         return "is missing"
     if stat.st_size != output.size:
@@ -317,7 +317,7 @@ def name_in(folder: Path, place: Folder) -> str:
 
 def locate(folder: Path, name: str) -> Folder:
     """Return the place that :func:`name_in` named."""
-    return UPath(name) if "://" in name else folder / name
+    return open_url(name) if "://" in name else folder / name
 
 
 class DiskFullError(RunError):
@@ -345,20 +345,6 @@ def not_written_error(
     if error.errno in DISK_FULL_ERRNOS:
         return disk_full_error(target if target.is_dir() else target.parent)
     return UserError(f"{target} cannot be written: {error.strerror}; {advice}.")
-
-
-def _upload(source: Path, target: UPath, output: Output) -> Output:
-    """Move a whole file to a URL, and return ``output``.
-
-    The upload goes to another name first, because not every store writes files whole or not at all.
-    """
-    partial = f"{target.path}.partial"
-    target.fs.makedirs(target.parent.path, exist_ok=True)
-    target.fs.put_file(str(source), partial)
-    if target.fs.size(partial) != output.size:
-        raise OSError(errno.EIO, "the store kept another size than was sent", str(target))
-    target.fs.mv(partial, target.path)
-    return output
 
 
 def sync_folder(folder: Path) -> None:
