@@ -16,6 +16,7 @@ import google_crc32c
 from upath import UPath
 
 from avsnn.pipeline.engine.atomic_files import Folder
+from avsnn.pipeline.engine.stores import read_ranges
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.media.events import Sensor
 
@@ -105,11 +106,11 @@ def read_members(wanted: Sequence[tuple[Folder, Member]]) -> list[bytes]:
         UserError: the bytes of a member are not the bytes that were written.
     """
     if wanted and isinstance(first := wanted[0][0], UPath):
-        found: list[bytes] = first.fs.cat_ranges(
+        found = read_ranges(
+            first,
             [str(shard.path) for shard, _ in wanted if isinstance(shard, UPath)],
             [member.offset for _, member in wanted],
             [member.offset + member.size for _, member in wanted],
-            on_error="raise",
         )
     else:
         found = []
