@@ -190,14 +190,15 @@ class PublishedFiles(Sequence[MediaFile]):
     def find(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of the file with each path, -1 where no file has the path."""
 
+    @abstractmethod
+    def numbers_of(self, clips: ClipTable) -> NDArray[np.int32]:
+        """Return the number of the audio file and of the visual file of each clip, ``[N, 2]``."""
+
 
 class FilesOfClips(PublishedFiles):
     """The files of some clips. The order is that of the clips, the audio file first.
 
     Where two rows of a table say different things of one path, the first row counts.
-
-    Attributes:
-        of_clips: number of the audio file and of the visual file of each clip, ``[N, 2]``.
     """
 
     def __init__(self, clips: ClipTable) -> None:
@@ -208,7 +209,7 @@ class FilesOfClips(PublishedFiles):
         self._search = TextSearch(hashes.reshape(-1), self._paths_at)
         # A place is twice the row of the clip, and one more for the visual file.
         numbers, self._places = self._search.distinct()
-        self.of_clips = numbers.astype(np.int32).reshape(-1, 2)
+        self._numbers = numbers.astype(np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -246,7 +247,13 @@ class FilesOfClips(PublishedFiles):
         """Return the number of the file with each path, -1 where no file has the path."""
         places = self._search.find(paths)
         # The last -1 is what the place -1 stands for.
-        return np.append(self.of_clips, -1)[places]
+        return np.append(self._numbers, -1)[places]
+
+    def numbers_of(self, clips: ClipTable) -> NDArray[np.int32]:
+        """Return the number of the audio file and of the visual file of each clip, ``[N, 2]``."""
+        if clips is not self._clips:
+            raise ValueError("these are the files of other clips")
+        return self._numbers
 
     def _paths_at(self, places: NDArray[np.int64]) -> Texts:
         paths = empty_texts(len(places))
@@ -285,3 +292,8 @@ class FilesOfRecordings(PublishedFiles):
     def find(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of the file with each path, -1 where no file has the path."""
         return TextSearch.of(texts_of(file.path for file in self)).find(paths)
+
+    def numbers_of(self, clips: ClipTable) -> NDArray[np.int32]:
+        """Return the number of the audio file and of the visual file of each clip, ``[N, 2]``."""
+        numbers = [self.find(files.paths.tolist()) for files in (clips.audio, clips.visual)]
+        return np.stack(numbers, axis=1).astype(np.int32)

@@ -9,7 +9,7 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -316,12 +316,6 @@ class Manifest(StrictModel):
         # `clips` is cached, and the copy has the cache of the old table.
         other.__dict__.pop("clips", None)
         return other
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """Return what is sent to a worker process, which reads the table if it needs the clips."""
-        state = super().__getstate__()
-        facts = {name: value for name, value in state["__dict__"].items() if name != "clips"}
-        return state | {"__dict__": facts}
 
     @contextmanager
     def open_table(self) -> Iterator[BinaryIO]:

@@ -88,7 +88,7 @@ class Record:
             KeyError, TypeError, ValueError, RecursionError: the line is torn, or is no record of
                 this version, or names an output outside the stage's folder.
         """
-        raw = {"outputs": (), "failures": (), **json.loads(_without_checksum(line))}
+        raw = {"outputs": (), "failures": (), **json.loads(_without_checksum(line).decode())}
         raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
         raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
         record = cls(**raw)

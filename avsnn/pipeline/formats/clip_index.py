@@ -218,9 +218,19 @@ class ClipIndex:
         """
         splits = self._columns.read_texts("splits", None).tolist()
         codes = self._columns.read("parts", np.uint8, (len(splits), len(self)))
+        self._require_parts(codes)
+        return dict(zip(splits, codes, strict=True))
+
+    @cached_property
+    def part(self) -> NDArray[np.uint8]:
+        """The part of each clip in the split that was the default split, ``[N]``; see `parts`."""
+        codes: NDArray[np.uint8] = self._read("part", np.uint8)
+        self._require_parts(codes)
+        return codes
+
+    def _require_parts(self, codes: NDArray[np.uint8]) -> None:
         if codes.size and codes.max() >= len(PART_OF_CODE):
             raise damaged_error(self._columns.path, "it has parts that no split has")
-        return dict(zip(splits, codes, strict=True))
 
     def _read(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         return self._columns.read(name, dtype, (len(self), *shape))
@@ -291,6 +301,7 @@ class _ColumnWriter:
         self._classes, self._splits = classes, tuple(splits)
         self._offsets, self._sizes, self._labels = array("q"), array("q"), array("i")
         self._parts = [bytearray() for _ in self._splits]
+        self._part = bytearray()
         self._keys, self._groups, self._sources = TextPacker(), TextPacker(), bytearray()
 
     def add(self, row: IndexRow, size: int, offset: int) -> None:
@@ -301,6 +312,7 @@ class _ColumnWriter:
         self._keys.append(row.key)
         self._groups.append(row.group)
         self._sources += bytes.fromhex(row.source[:32])
+        self._part.append(PART_OF_CODE.index(row.part))
         for split, codes in zip(self._splits, self._parts, strict=True):
             codes.append(PART_OF_CODE.index(row.splits[split]))
 
@@ -326,6 +338,7 @@ class _ColumnWriter:
                 **self._groups.columns("groups"),
                 **TextPacker(self._splits).columns("splits"),
                 "parts": parts.reshape(len(self._splits), count),
+                "part": np.frombuffer(self._part, np.uint8),
                 "sizes": np.array(self._sizes, np.int64),
                 "sources": np.frombuffer(self._sources, ">u8").astype(np.uint64).reshape(-1, 2),
             },

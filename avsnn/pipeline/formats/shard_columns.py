@@ -10,6 +10,7 @@ import google_crc32c
 import numpy as np
 from upath import UPath
 
+from avsnn.pipeline.engine.stores import read_files
 from avsnn.pipeline.formats.clip_index import PART_OF_CODE
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.membership import hash_order
@@ -181,8 +182,7 @@ def open_shards(folder: Folder, *, digests: bool = False) -> ShardColumns:
         read_shard_index(path, data, digests=digests)
         for path, data in _contents(index_files(folder))
     ]
-    found = _join(read)
-    return found.take(hash_order(found.clips["hash"]))
+    return _join(read) if read else _NO_SHARDS
 
 
 @lru_cache(maxsize=8)
@@ -210,9 +210,7 @@ def _contents(paths: list[Folder]) -> Iterator[tuple[Folder, bytes]]:
     """Yield files with their bytes; files in a store are read in one call."""
     if paths and isinstance(first := paths[0], UPath):
         names = [str(path.path) for path in paths if isinstance(path, UPath)]
-        # With a list of one name, `cat` would give bytes instead of a dictionary.
-        found = first.fs.cat_ranges(names, None, None, on_error="raise")
-        yield from zip(paths, found, strict=True)
+        yield from zip(paths, read_files(first, names), strict=True)
     else:
         for path in paths:
             yield path, path.read_bytes()
@@ -231,12 +229,11 @@ def read_shard_index(path: Folder, data: bytes, *, digests: bool) -> ShardColumn
     """
     try:
         arrays = read_index_arrays(data)
-        keys, splits, names = (
-            array.astype(np.dtypes.StringDType())
-            for array in (arrays.key, arrays.splits, arrays.names)
-        )
     except ValueError:
         raise damaged_error(path) from None
+    keys, splits, names = (
+        array.astype(np.dtypes.StringDType()) for array in (arrays.key, arrays.splits, arrays.names)
+    )
     clips = arrays.clips
     places = np.zeros(len(clips), PLACE)
     places["row"] = np.arange(len(clips))
@@ -248,8 +245,7 @@ def read_shard_index(path: Folder, data: bytes, *, digests: bool) -> ShardColumn
         keys=keys,
         clips=clips,
         parts=arrays.parts,
-        # A view would keep the bytes of the whole file in memory.
-        digests=arrays.digests.copy() if digests else None,
+        digests=arrays.digests if digests else None,
         sensors=arrays.sensors,
         places=places,
         members=arrays.members,
@@ -257,39 +253,42 @@ def read_shard_index(path: Folder, data: bytes, *, digests: bool) -> ShardColumn
 
 
 def _join(read: list[ShardColumns]) -> ShardColumns:
-    """Return the clips of several shards, one shard after the other.
+    """Return the clips of several shards in the order of `hash_order`.
 
     Raises:
         UserError: the shards were not written together.
     """
-    if not read:
-        return _NO_SHARDS
     numbers: dict[str, int] = {}
-    places, members, first = [], [], 0
+    places, first = [], 0
+    members = np.empty(sum(len(one.members) for one in read), MEMBER)
     for shard, one in enumerate(read):
         if one.splits != read[0].splits or bool(len(one.sensors)) != bool(len(read[0].sensors)):
             raise damaged_error(one.shards[0].index)
-        moved, placed = one.members.copy(), one.places.copy()
+        moved = members[first : first + len(one.members)]
+        moved[:] = one.members
         new = np.array([numbers.setdefault(name, len(numbers)) for name in one.names], np.int32)
         moved["name"] = new[one.members["name"]]
+        placed = one.places.copy()
         placed["shard"] = shard
         placed["first_member"] += first
-        first += len(moved)
         places.append(placed)
-        members.append(moved)
+        first += len(moved)
+    order = hash_order(np.concatenate([one.clips["hash"] for one in read]))
+    digests = [one.digests for one in read if one.digests is not None]
+    sensors = np.concatenate([one.sensors for one in read])
+    # Each column is put in order before the next column is joined, so only one column is in memory
+    # twice.
     return ShardColumns(
         shards=tuple(one.shards[0] for one in read),
         splits=read[0].splits,
         names=tuple(numbers),
-        keys=np.concatenate([one.keys for one in read]),
-        clips=np.concatenate([one.clips for one in read]),
-        parts=np.concatenate([one.parts for one in read]),
-        digests=None
-        if read[0].digests is None
-        else np.concatenate([one.digests for one in read if one.digests is not None]),
-        sensors=np.concatenate([one.sensors for one in read]),
-        places=np.concatenate(places),
-        members=np.concatenate(members),
+        keys=np.concatenate([one.keys for one in read])[order],
+        clips=np.concatenate([one.clips for one in read])[order],
+        parts=np.concatenate([one.parts for one in read])[order],
+        digests=np.concatenate(digests)[order] if digests else None,
+        sensors=sensors[order] if len(sensors) else sensors,
+        places=np.concatenate(places)[order],
+        members=members,
     )
 
 

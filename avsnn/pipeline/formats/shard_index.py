@@ -214,6 +214,10 @@ def read_index_arrays(data: bytes) -> IndexArrays:
         or _is_outside(members["size"], 0)
     ):
         raise ValueError("describes members that there are not")
+    for array in texts:
+        # A byte of zero follows every text here, so a text that ends inside a character is found.
+        # The error is a ValueError.
+        array.astype(f"S{array.itemsize + 1}").tobytes().decode()
     return arrays
 
 

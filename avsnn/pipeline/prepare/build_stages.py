@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avsnn.datasets_manifest import Manifest, load
+from avsnn.datasets_manifest.clip_table import ClipTable
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.engine.stores import open_store
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
+from avsnn.pipeline.prepare.clip_facts import describe_clips
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
@@ -20,7 +22,7 @@ from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, EventFrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_of_splits
+from avsnn.pipeline.prepare.stages.index import Index, identity_of_splits
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.prepare.written_table import require_undamaged_table
 from avsnn.pydantic_base import StrictModel
@@ -142,7 +144,7 @@ def _table_stage(manifest: Manifest, folder: Path, source: Path | None) -> Disco
     if manifest.layout is not None:
         return Discover(folder / "table", state, manifest, source)
     if manifest.pairs is not None:
-        fetch = Fetch(folder / "raw", state, manifest, (), source)
+        fetch = Fetch(folder / "raw", state, manifest, ClipTable.empty(), source)
         return Pair(folder / "table", state, manifest, fetch)
     return None
 
@@ -183,7 +185,8 @@ def _stages_of_clips(
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
     manifest = fetch.manifest
-    facts: list[object] = [versions, manifest.visual, identity_of_splits(manifest), clips]
+    facts: list[object] = [versions, manifest.visual, identity_of_splits(manifest)]
+    facts.append(clips.fingerprint)
     if manifest.has_events:
         facts += [manifest.audio, EventFrameCache.version, EventAudioCache.version]
     identity = fingerprint(facts)

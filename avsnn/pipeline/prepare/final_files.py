@@ -6,11 +6,14 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from avsnn.datasets_manifest.clips import NO_PART, PARTS
+import numpy as np
+
+from avsnn.datasets_manifest.clips import PART_OF_CODE, PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.engine.stage import outputs_of
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.stages.fetch import COPIED
@@ -108,16 +111,17 @@ def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
         stages: the stages of the data set.
         failed: keys of the clips that cannot be used.
     """
-    rows = [row for row in stages.index.rows() if row.key not in failed]
+    index, classes = open_index(stages.index.folder), stages.manifest.classes
+    is_usable = np.ones(len(index), np.bool_)
+    numbers = index.find(failed)
+    is_usable[numbers[numbers >= 0]] = False
     notes = []
     for split in stages.manifest.splits:
-        found: dict[str, set[str]] = {part: set() for part in PARTS}
-        for row in rows:
-            if row.splits[split] != NO_PART:
-                found[row.splits[split]].add(row.label_name)
-        for part, classes in found.items():
-            missing = [name for name in stages.manifest.classes if name not in classes]
-            if not classes:
+        for part in PARTS:
+            chosen = is_usable & (index.parts[split] == PART_OF_CODE.index(part))
+            counts = np.bincount(index.labels[chosen], minlength=len(classes))
+            missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+            if not counts.any():
                 notes.append(f"the part {part} of the split {split!r} has no clips")
             elif missing:
                 what = missing[0]

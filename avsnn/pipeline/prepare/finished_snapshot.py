@@ -163,10 +163,15 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
             manifest.model_dump(
                 mode="json", exclude={"title", "description", "homepage", "licence", "preset"}
             ),
-            manifest.table and hashlib.sha256(manifest.table_bytes).hexdigest(),
+            manifest.table and _sha256_of_table(manifest),
             request.model_dump(mode="json"),
         ]
     )
+
+
+def _sha256_of_table(manifest: Manifest) -> str:
+    with manifest.open_table() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_and_time(path: bytes) -> bytes:

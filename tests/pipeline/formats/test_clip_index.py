@@ -56,6 +56,7 @@ def test_the_columns_say_of_each_clip_what_its_line_says(folder: Path) -> None:
     assert index.parts.keys() == {"random", "speaker"}
     for split, codes in index.parts.items():
         assert [PART_OF_CODE[code] for code in codes] == [row.splits[split] for row in wanted]
+    assert [PART_OF_CODE[code] for code in index.part] == [row.part for row in wanted]
     assert index.sizes.tolist() == [1000 * number for number in range(len(KEYS))]
     assert (index.hashes == key_hashes(KEYS)).all()
     assert (hash_order(index.hashes) == np.arange(len(KEYS))).all()
@@ -138,7 +139,7 @@ def impossible_values(path: Path) -> None:
 def read_everything(folder: Path) -> None:
     index = open_index(folder)
     _ = index.keys, index.groups, index.hashes, index.sources, index.sizes, index.labels
-    _ = index.parts, list(index.rows())
+    _ = index.parts, index.part, list(index.rows())
 
 
 @pytest.mark.parametrize(

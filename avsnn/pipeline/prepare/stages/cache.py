@@ -44,6 +44,9 @@ CLIPS, ROW_SHAPE, ROW_COUNT, OUTLIERS = "clips", "shape of a row", "count of row
 # larger, because a worker holds these members in memory.
 READ_BYTES = 2**26
 
+# Texts that are Python objects at one time.
+TEXTS_AT_ONCE = 65_536
+
 
 class _Layout(NamedTuple):
     """Where the rows of all clips are.
@@ -310,8 +313,9 @@ def _fingerprint(*columns: NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for values in columns:
         if values.dtype.kind == "T":
-            # No key holds a space.
-            digest.update(" ".join(values.tolist()).encode())
+            for first in range(0, len(values), TEXTS_AT_ONCE):
+                # No key holds a space.
+                digest.update(" ".join((*values[first : first + TEXTS_AT_ONCE], "")).encode())
         else:
             digest.update(np.ascontiguousarray(values))
     return digest.hexdigest()

@@ -1,17 +1,16 @@
 """3. Media to frames and sound, or recordings to events, in WebDataset shards."""
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from avsnn.datasets_manifest.clips import split_recording
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS
-from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.clip_index import (
@@ -23,7 +22,6 @@ from avsnn.pipeline.formats.clip_index import (
     read_rows,
 )
 from avsnn.pipeline.formats.membership import group_by_hash
-from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.shard_index import INDEX_SUFFIX, ShardWriter
 from avsnn.pipeline.formats.shards import (
     AUDIO_EVENTS_MEMBER,
@@ -43,7 +41,36 @@ from avsnn.pipeline.prepare.decoded_clips import DecodedClip, find_decoded_clips
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from avsnn.pipeline.engine.atomic_files import Folder
+    from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.media.events import Events
+
+
+def divide_into_shards(
+    hashes: NDArray[np.uint64],
+    parts: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+    settings: ExtractSettings,
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield the name of each shard, and the rows of its clips; the clips are of one part.
+
+    Args:
+        hashes: the hashes of the clips in the order of `hash_order`, ``[N, 2]``.
+        parts: the part of each clip, as an index of `PART_OF_CODE`, ``[N]``.
+        sizes: the bytes of the files of each clip, ``[N]``.
+        settings: how large a shard is.
+    """
+    largest = settings.largest_shard(len(hashes))
+    for part in sorted(PART_OF_CODE):
+        rows = np.flatnonzero(parts == PART_OF_CODE.index(part))
+        groups = group_by_hash(hashes[rows], largest, sizes[rows], settings.shard_bytes)
+        for number, group in groups:
+            yield f"{part}-{number:06d}", rows[group]
 
 
 @dataclass(frozen=True)
@@ -88,25 +115,18 @@ class Extract(Stage):
         if not (self.index / ROWS).exists():
             return
         index = open_index(self.index)
-        largest = self.chosen.largest_shard(len(index))
-        codes = index.parts[self.split]
-        for part in sorted(PART_OF_CODE):
-            rows = np.flatnonzero(codes == PART_OF_CODE.index(part))
-            groups = group_by_hash(
-                index.hashes[rows], largest, index.sizes[rows], self.chosen.shard_bytes
+        shards = divide_into_shards(index.hashes, index.parts[self.split], index.sizes, self.chosen)
+        for name, rows in shards:
+            offsets = index.offsets[rows]
+            lines = hashlib.sha256()
+            for line in read_lines(self.index, offsets.tolist()):
+                lines.update(line)
+            yield Unit(
+                name=name,
+                outputs=(f"{name}.tar", f"{name}{INDEX_SUFFIX}"),
+                inputs={"clips": lines.hexdigest()},
+                work=offsets,
             )
-            for number, group in groups:
-                name = f"{part}-{number:06d}"
-                offsets = index.offsets[rows[group]]
-                lines = hashlib.sha256()
-                for line in read_lines(self.index, offsets.tolist()):
-                    lines.update(line)
-                yield Unit(
-                    name=name,
-                    outputs=(f"{name}.tar", f"{name}{INDEX_SUFFIX}"),
-                    inputs={"clips": lines.hexdigest()},
-                    work=offsets,
-                )
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Decode the clips of a shard one by one; memory grows with the index of the shard alone.
@@ -199,7 +219,7 @@ def _read_events(
     )
 
 
-def _read_recording(raw: Path, recording: str, form: Any) -> tuple["Events", bytes]:
+def _read_recording(raw: Path, recording: str, form: Any) -> tuple[Events, bytes]:
     """Return the events of a recording, and the events as a member of a shard."""
     file, member = split_recording(recording)
     with failures_of(f"recording {recording}"):

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
+from avsnn.datasets_manifest.clip_table import ClipTable, PublishedFiles
 from avsnn.datasets_manifest.clips import composed
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Output, sha256
@@ -74,7 +75,7 @@ class Fetch(Stage):
     folder: Path
     state: Path
     manifest: Manifest
-    clips: Sequence[Clip]
+    clips: ClipTable
     source: Path | None
     http: HttpClient = field(default_factory=HttpClient, repr=False, compare=False)
     link: bool | None = None
@@ -85,7 +86,7 @@ class Fetch(Stage):
         # Pydantic keeps the clips that the manifest has read beside its fields.
         vars(manifest).pop("clips", None)
         state = {one.name: vars(self)[one.name] for one in fields(self)}
-        return state | {"manifest": manifest, "clips": ()}
+        return state | {"manifest": manifest, "clips": ClipTable.empty()}
 
     @cached_property
     def download_sources(self) -> tuple[DownloadSource, ...]:
@@ -121,9 +122,9 @@ class Fetch(Stage):
         return self.manifest.folder is not None and self.manifest.take == "link"
 
     @property
-    def files(self) -> Iterable[MediaFile]:
+    def files(self) -> PublishedFiles:
         """The files that are wanted; a file that several clips share is there once."""
-        return self.manifest.files_of(self.clips).values()
+        return self.manifest.files_of(self.clips)
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: the bytes of a file are the publisher's, whatever the source is."""
@@ -149,15 +150,10 @@ class Fetch(Stage):
             yield from (replace(work, near=near) for work in block)
 
     def _work_of_files(self) -> Iterator[_Work]:
-        if self.manifest.recording_files:
-            for file in self.files:
-                # A file of many recordings is no clip, so its path stands for a key.
-                yield _Work(file, file.path)
-            return
-        clips = {file.path: clip for clip in self.clips for file in clip.files}
-        for file in self.files:
-            clip = clips[file.path]
-            yield _Work(file, clip.key, clip if self.manifest.generated else None)
+        for clip, file in self.files.with_clips():
+            # A file of many recordings is no clip, so its path stands for a key.
+            key = clip.key if clip else file.path
+            yield _Work(file, key, clip if self.manifest.generated else None)
 
     def why_source_changed(self, unit: Unit, record: Record) -> str:
         """Return why a file must be brought again: the source folder has changed.
