@@ -22,7 +22,7 @@ import psutil
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
+from avsnn.pipeline.formats.clip_index import IndexRow
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media.frames import FrameRule, spread_evenly
 from avsnn.pipeline.media.video import decode_video

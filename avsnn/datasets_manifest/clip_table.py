@@ -146,6 +146,14 @@ class ClipTable(Sequence[Clip]):
         )
 
     @cached_property
+    def _search(self) -> TextSearch:
+        return TextSearch.of(self.keys)
+
+    def find(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each key, -1 where no clip has the key."""
+        return self._search.find(keys)
+
+    @cached_property
     def files(self) -> "FilesOfClips":
         """The files of the clips, each once."""
         return FilesOfClips(self)

@@ -29,7 +29,6 @@ from avsnn.datasets_manifest.split_rules import (
     Split,
 )
 from avsnn.datasets_manifest.table_reader import read_table
-from avsnn.datasets_manifest.text_columns import TextSearch
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
 
@@ -374,7 +373,7 @@ class Manifest(StrictModel):
                 if not path.startswith(prefixes):
                     raise UserError(f"{self.name}: no source in its manifest holds {path}.")
         known_bad = sorted(self.known_bad)
-        rows = TextSearch.of(clips.keys).find(known_bad) if known_bad else ()
+        rows = clips.find(known_bad) if known_bad else ()
         unknown = [key for key, row in zip(known_bad, rows, strict=True) if row < 0]
         # The table of a layout holds the clips that were found so far.
         if unknown and self.layout is None and self.pairs is None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.shard_columns import open_shards
 from tests.conftest import Command, flip_a_bit
 from tests.pipeline.conftest import prepared_demo
@@ -21,7 +21,7 @@ TERMINAL_VARIABLES = ("COLORTERM", "TERM_PROGRAM", "LC_TERMINAL", "NO_COLOR", "F
 
 
 def keys(root: Path) -> list[str]:
-    return sorted(row.key for row in read_index(root / "demo" / prepared_demo(root).index))
+    return sorted(open_index(root / "demo" / prepared_demo(root).index).keys)
 
 
 def require_picture(data: bytes) -> None:

@@ -35,7 +35,7 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
         "licence": manifest.licence,
         "homepage": manifest.homepage,
         "clips": len(manifest.clips),
-        "bytes": sum(file.size or 0 for file in manifest.files_of(manifest.clips).values()),
+        "bytes": int(manifest.files_of(manifest.clips).sizes.clip(min=0).sum()),
         "generated": manifest.generated,
         "published_clips": manifest.pairs.clips if manifest.pairs else None,
         "classes": list(manifest.classes),

@@ -11,7 +11,7 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.engine.stores import open_store
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
-from avsnn.pipeline.prepare.clip_facts import describe_clips
+from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request

@@ -20,8 +20,8 @@ from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.clip_index import ClipIndex, find_hashes, open_index
 from avsnn.pipeline.formats.membership import group_by_hash, key_hashes
 from avsnn.pipeline.prepare.build_stages import DatasetStages
-from avsnn.pipeline.prepare.clip_facts import AT_ONCE, ClipFacts
 from avsnn.pipeline.prepare.decoded_clips import decoded_sources
+from avsnn.pipeline.prepare.described_clips import AT_ONCE, DescribedClips
 from avsnn.pipeline.prepare.splits import hashes_of
 
 # The estimate assumes a common internet connection of about 100 Mbit/s.
@@ -230,7 +230,7 @@ def _corrected_clips(stages: DatasetStages) -> NDArray[np.bool_]:
     return is_corrected[facts.files].any(axis=1)
 
 
-def _sources(facts: ClipFacts) -> NDArray[np.uint64]:
+def _sources(facts: DescribedClips) -> NDArray[np.uint64]:
     """Return the first 128 bits of `IndexRow.source` of each clip whose files are here."""
     digests = bytearray()
     for row, _ in facts.rows():
@@ -239,7 +239,7 @@ def _sources(facts: ClipFacts) -> NDArray[np.uint64]:
 
 
 def _differs(
-    facts: ClipFacts,
+    facts: DescribedClips,
     hashes: NDArray[np.uint64],
     sources: NDArray[np.uint64],
     before: ClipIndex,

@@ -1,6 +1,6 @@
 """Runs the stages from discover to featurize: from a name to training's caches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage, records_of_units
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
-from avsnn.pipeline.prepare.clip_facts import describe_clips
+from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.estimate import estimate
 from avsnn.pipeline.prepare.failure_advice import failures_error
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
@@ -148,7 +148,7 @@ class _PrepareRun:
         """
         summary = self._run(table)
         if isinstance(table, Pair):
-            self._require_few_broken_files(summary, table.fetch.files)
+            self._require_few_broken_files(summary, {file.path for file in table.fetch.files})
         if summary.units_done_now:
             self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
         if not self.stages.manifest.clips:
@@ -229,7 +229,7 @@ class _PrepareRun:
             return
         raise failures_error(self.stages, summary, summary.failures, summary.inputs, "inputs")
 
-    def _require_few_broken_files(self, summary: StageSummary, files: Mapping[str, object]) -> None:
+    def _require_few_broken_files(self, summary: StageSummary, files: Collection[str]) -> None:
         """Refuse files of many recordings that cannot be read.
 
         Such a file counts as one of all files, because nobody knows how many recordings are inside.

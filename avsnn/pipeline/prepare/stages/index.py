@@ -9,7 +9,7 @@ from avsnn.datasets_manifest.split_rules import Split
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.clip_index import COLUMNS, ROWS, write_index
-from avsnn.pipeline.prepare.clip_facts import ClipFacts
+from avsnn.pipeline.prepare.described_clips import DescribedClips
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 
@@ -33,7 +33,7 @@ class Index(Stage):
     folder: Path
     state: Path
     manifest: Manifest
-    clips: ClipFacts
+    clips: DescribedClips
 
     def settings(self) -> dict[str, Any]:
         """Return what every row depends on: the classes, and the rules of the splits."""

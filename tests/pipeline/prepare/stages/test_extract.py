@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
-from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.shard_columns import read_shard_index
 from avsnn.pipeline.formats.shards import read_member
 from avsnn.pipeline.media import audio
@@ -23,7 +23,7 @@ def index_of(root: Path) -> Path:
 def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path) -> None:
     urls = [str(path) for path in shards_of(small_demo)]
     read = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
-    rows = {row.key: row for row in read_index(index_of(small_demo))}
+    rows = {row.key: row for row in open_index(index_of(small_demo)).rows()}
     assert sorted(sample["__key__"] for sample in read) == sorted(rows)
     for sample in read:
         described = json.loads(sample["json"])
@@ -34,7 +34,7 @@ def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path
 
 
 def test_the_audio_of_a_shard_holds_the_samples_of_the_recording(small_demo: Path) -> None:
-    rows = {row.key: row for row in read_index(index_of(small_demo))}
+    rows = {row.key: row for row in open_index(index_of(small_demo)).rows()}
     url = str(shards_of(small_demo)[0])
     for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
         published = small_demo / "demo" / "raw" / rows[sample["__key__"]].audio

@@ -13,7 +13,6 @@ from avsnn.datasets_manifest import Manifest
 from avsnn.datasets_manifest.clip_table import ClipTable
 from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.datasets_manifest.table_reader import SHA256
-from avsnn.datasets_manifest.text_columns import TextSearch
 from avsnn.pipeline.engine.journal import Record
 from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.clip_index import IndexRow, SizedRow
@@ -26,7 +25,7 @@ AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class ClipFacts:
+class DescribedClips:
     """The clips of a data set with their parts, and what fetch has brought of their files.
 
     Attributes:
@@ -80,17 +79,16 @@ class ClipFacts:
         digest = hashlib.sha256()
         for rows in self._blocks(self.order):
             clips = self.clips.take(rows)
-            texts = [clips.keys, clips.groups]
-            for files in (clips.audio, clips.visual):
-                texts.append(files.recordings(slice(None)))
-            for column in texts:
+            files = (clips.audio, clips.visual)
+            recordings = (columns.recordings(slice(None)) for columns in files)
+            for column in (clips.keys, clips.groups, *recordings):
                 # No text of a table holds the character NUL.
                 digest.update("\0".join(column).encode() + b"\0\0")
             digest.update(clips.labels.astype("<i4").tobytes())
             for split in sorted(self.parts):
                 digest.update(self.parts[split][rows].tobytes())
-            files = self.files[rows]
-            digest.update((self.sizes[files] >= 0).tobytes() + self.sha256[files].tobytes())
+            numbers = self.files[rows]
+            digest.update((self.sizes[numbers] >= 0).tobytes() + self.sha256[numbers].tobytes())
         return digest.hexdigest()
 
     def rows(self) -> Iterator[SizedRow]:
@@ -124,12 +122,12 @@ class ClipFacts:
         return (rows[first : first + AT_ONCE] for first in range(0, len(rows), AT_ONCE))
 
 
-def describe_clips(fetch: Fetch) -> ClipFacts:
+def describe_clips(fetch: Fetch) -> DescribedClips:
     """Return what the clips of a data set are, and which files fetch has brought."""
     manifest, clips = fetch.manifest, fetch.clips
     rows: slice | NDArray[np.int64] = slice(None)
     if clips is not manifest.clips:
-        rows = TextSearch.of(manifest.clips.keys).find(clips.keys.tolist())
+        rows = manifest.clips.find(clips.keys.tolist())
     files = fetch.files
     sha256, sizes = np.zeros((len(files), 32), np.uint8), np.full(len(files), -1)
     has_record = np.zeros(len(files), np.bool_)
@@ -140,7 +138,7 @@ def describe_clips(fetch: Fetch) -> ClipFacts:
         is_here = (numbers >= 0) & (outputs["size"] >= 0)
         sha256[numbers[is_here]] = outputs["sha256"][is_here]
         sizes[numbers[is_here]] = outputs["size"][is_here]
-    return ClipFacts(
+    return DescribedClips(
         manifest=manifest,
         clips=clips,
         parts={split: assign_parts(manifest, split)[rows] for split in manifest.splits},
