@@ -11,6 +11,7 @@ from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.local_cache import open_local_cache
 from avsnn.pipeline.loading.open_files import allow_many_open_files
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
@@ -32,13 +33,15 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     folder = config.root / config.dataset
     _hold(folder / prepared.index / "clips.jsonl")
     allow_many_open_files()
+    # Another content under the same URLs must not be taken for what was copied before.
+    copies = open_local_cache(version=prepared.fingerprint)
     source: Source
     if shards:
         place = locate(folder, prepared.shards)
-        source = ShardSource(shards=place, settings=prepared.settings)
+        source = ShardSource(shards=place, settings=prepared.settings, copies=copies)
     else:
-        place = locate(folder, prepared.frames)
-        source = CacheSource(frames=place, audio=locate(folder, prepared.audio))
+        place, audio = locate(folder, prepared.frames), locate(folder, prepared.audio)
+        source = CacheSource(frames=place, audio=audio, copies=copies)
     if len(source.labels) != prepared.clips:
         why = f"it holds {len(source.labels):,} clips, {prepared.clips:,} were written"
         raise damaged_error(place, why)
