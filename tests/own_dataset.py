@@ -89,9 +89,7 @@ def other_default_split(own: OwnDataset) -> None:
 def part_of_keys(manifest: Manifest, split: str) -> dict[str, str]:
     """Return the part of every clip, by its key."""
     codes = assign_parts(manifest, split)
-    return {
-        clip.key: PART_OF_CODE[code] for clip, code in zip(manifest.clips, codes, strict=True)
-    }
+    return {clip.key: PART_OF_CODE[code] for clip, code in zip(manifest.clips, codes, strict=True)}
 
 
 Edit = Callable[[OwnDataset], None]
