@@ -4,6 +4,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from io import StringIO, TextIOWrapper
 from itertools import chain, islice
 from operator import itemgetter
@@ -83,19 +84,20 @@ def read_table(
             a row is cut off or too long, a value is not allowed, a path leaves the data set's
             folder, or a key occurs twice.
     """
-    rows = _rows_of_file(file, name)
-    header = [column.strip() for column in next(rows, [])]
-    required = (*REQUIRED_COLUMNS, *(["group"] * needs_groups), *part_columns)
-    if missing := [column for column in required if column not in header]:
-        near = did_you_mean(missing[0], [_short(column) for column in header])
-        raise UserError(f"{name}: has no column {missing[0]!r}; {near}add the column.")
-    place, texts, count = header.index("label"), set(), 0
-    for row in rows:
-        texts.update(row[place : place + 1])
-        count += 1
+    with closing(_rows_of_file(file, name)) as rows:
+        header = [column.strip() for column in next(rows, [])]
+        required = (*REQUIRED_COLUMNS, *(["group"] * needs_groups), *part_columns)
+        if missing := [column for column in required if column not in header]:
+            near = did_you_mean(missing[0], [_short(column) for column in header])
+            raise UserError(f"{name}: has no column {missing[0]!r}; {near}add the column.")
+        place, texts, count = header.index("label"), set(), 0
+        for row in rows:
+            texts.update(row[place : place + 1])
+            count += 1
     labels = _labels_of(texts, () if labels_are_numbers else classes, len(classes))
     reader = _TableReader(name, header, part_columns, classes, labels)
-    clips = reader.clips(islice(_rows_of_file(file, name), 1, None), count, holds_recordings)
+    with closing(_rows_of_file(file, name)) as rows:
+        clips = reader.clips(islice(rows, 1, None), count, holds_recordings)
     if not clips:
         raise UserError(f"{name}: has no clips; add a row for each clip.")
     _, first_rows = TextSearch.of(clips.keys).distinct()
@@ -222,13 +224,14 @@ class _TableReader:
         self._table, self._classes, self._labels = table, classes, labels
         self._fields = len(header)
         self._has_groups = "group" in header
-        self._part_columns = part_columns
+        # Several splits may name one column.
+        self._part_columns = [*dict.fromkeys(part_columns)]
         # Values by position are read faster than values by name. Every row gets an empty field in
         # front, which is the value of a column that the table does not have.
         places = ["", *header]
         self._values_of = itemgetter(
             *(places.index(column if column in places else "") for column in COLUMNS),
-            *(places.index(column) for column in part_columns),
+            *(places.index(column) for column in self._part_columns),
         )
 
     def clips(self, rows: Iterator[list[str]], count: int, holds_recordings: bool) -> ClipTable:

@@ -142,4 +142,4 @@ class MappedArray:
 def has_right_crc(data: bytes) -> bool:
     """Return whether the last four bytes are the crc32c of the bytes before."""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    return int(google_crc32c.value(body)) == int.from_bytes(crc, "little")
+    return len(crc) == CRC_BYTES and google_crc32c.value(body) == int.from_bytes(crc, "little")

@@ -16,7 +16,6 @@ from avsnn.pipeline.loading.parts import Rows
 from avsnn.pipeline.loading.permutation import Order, random_order
 from avsnn.pipeline.loading.shard_windows import ShardWindows
 
-
 # Number of rows that are computed together.
 ROWS_AT_ONCE = 4096
 

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from avsnn.datasets_manifest import load
+from avsnn.pipeline.formats.clip_index import SizedRow, open_index, write_index
 from avsnn.pipeline.prepare.split_check import check_split
 from tests.conftest import Command
 
@@ -52,13 +54,16 @@ def test_checksums_of_generated_files_are_taken_from_the_prepared_files(
 
 
 def test_clips_prepared_under_another_part_are_counted(tmp_path: Path, small_demo: Path) -> None:
-    (index,) = (small_demo / "demo").glob("index/*/clips.jsonl")
-    for name in ("prepared.json", "failures.jsonl", index.relative_to(small_demo / "demo")):
-        (tmp_path / "demo" / name).parent.mkdir(parents=True, exist_ok=True)
-        text = (small_demo / "demo" / name).read_text()
-        (tmp_path / "demo" / name).write_text(
-            text.replace('{"published":"val"}', '{"published":"test"}')
-        )
+    (lines,) = (small_demo / "demo").glob("index/*/clips.jsonl")
+    folder = tmp_path / "demo" / lines.parent.relative_to(small_demo / "demo")
+    folder.mkdir(parents=True)
+    for name in ("prepared.json", "failures.jsonl"):
+        shutil.copyfile(small_demo / "demo" / name, tmp_path / "demo" / name)
+    rows = [SizedRow(row, 0) for row in open_index(lines.parent).rows()]
+    for row, _ in rows:
+        if row.splits == {"published": "val"}:
+            row.splits = {"published": "test"}
+    write_index(folder, rows, classes=load("demo").classes, splits=["published"])
     assert check_split("demo", None, root=tmp_path).disagreeing == 6
 
 
