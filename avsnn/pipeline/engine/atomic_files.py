@@ -187,10 +187,7 @@ def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
         data: the content, or its pieces, which are written one by one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of two machines that share a folder may have the same number, so the name holds the
-    # machine and a random part too.
-    writer = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-    partial = target.with_name(f".{target.name}.{writer}.partial")
+    partial = new_partial(target)
     try:
         with partial.open("wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
@@ -199,8 +196,16 @@ def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def new_partial(target: Path) -> Path:
+    """Return a name for a file until the file is whole; no other process uses the same name."""
+    # Processes of two machines that share a folder may have the same number, so the name holds the
+    # machine and a random part too.
+    writer = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(f".{target.name}.{writer}.partial")
+
+
 def is_partial(path: Path) -> bool:
-    """Return whether a file has a name that `write_atomically` gives to unfinished files."""
+    """Return whether a file has a name that `new_partial` gives to unfinished files."""
     return PARTIAL.fullmatch(path.name) is not None
 
 

@@ -5,6 +5,7 @@ sentence why a store does not answer. The libraries of the stores try a failed r
 themselves, several times and with growing pauses.
 """
 
+import errno
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,17 +141,25 @@ def store_errors(place: UPath) -> Iterator[None]:
         yield
     except (UserError, RunError, FileNotFoundError, MemoryError):
         raise
+    except OSError as error:
+        # A full disk of this machine, not the store.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _error_of(place, error) from error
     except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
-            raise UserError(
-                f"{place} may not be used with these credentials ({reason}); give the right "
-                "credentials in the environment or in the profile of the store's library."
-            ) from error
-        raise StoreError(
-            f"{place} cannot be reached ({reason[:200]}). What is done is safe: run the same "
-            "command again."
-        ) from error
+        raise _error_of(place, error) from error
+
+
+def _error_of(place: UPath, error: Exception) -> UserError | StoreError:
+    reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+    if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
+        return UserError(
+            f"{place} may not be used with these credentials ({reason}); give the right "
+            "credentials in the environment or in the profile of the store's library."
+        )
+    return StoreError(
+        f"{place} cannot be reached ({reason}). What is done is safe: run the same command again."
+    )
 
 
 def upload(source: Path, target: UPath) -> None:
@@ -233,16 +242,20 @@ def read_ranges(
     return [cut(*one) for one in wanted]
 
 
-def read_files(store: UPath, paths: Sequence[str]) -> list[bytes]:
+def read_files(store: UPath, paths: Sequence[str]) -> dict[str, bytes]:
     """Read whole files of a store, all in one call.
 
+    Returns:
+        the bytes of each file by its path; a file that does not exist is left out.
+
     Raises:
-        FileNotFoundError: one of the files does not exist.
         UserError: the credentials are missing or wrong.
         StoreError: the store does not answer, or answers with errors.
     """
-    if not paths:
-        return []
     with store_errors(store):
-        found = store.fs.cat(list(paths), on_error="raise")
-    return [found[path] for path in paths]
+        # One path alone would give bytes in place of a dictionary.
+        found = store.fs.cat(list(paths), on_error="return") if paths else {}
+        for data in found.values():
+            if isinstance(data, BaseException) and not isinstance(data, FileNotFoundError):
+                raise data
+    return {path: data for path, data in found.items() if isinstance(data, bytes)}

@@ -210,7 +210,9 @@ def _contents(paths: list[Folder]) -> Iterator[tuple[Folder, bytes]]:
     """Yield files with their bytes; files in a store are read in one call."""
     if paths and isinstance(first := paths[0], UPath):
         names = [str(path.path) for path in paths if isinstance(path, UPath)]
-        yield from zip(paths, read_files(first, names), strict=True)
+        found = read_files(first, names)
+        # A file that went away meanwhile counts as damaged.
+        yield from zip(paths, (found.get(name, b"") for name in names), strict=True)
     else:
         for path in paths:
             yield path, path.read_bytes()
