@@ -1,8 +1,9 @@
 """Runs a command in a process of its own, and measures what the command costs.
 
 Processor time covers the command and all its descendants: this process adopts the orphans of the
-command (Linux, ``PR_SET_CHILD_SUBREAPER``) and waits for the orphans, so none is lost. Memory is the
-peak of resident memory (``VmHWM``), which the kernel keeps and which is read many times a second.
+command (Linux, ``PR_SET_CHILD_SUBREAPER``) and waits for the orphans, so none is lost. Memory is
+the peak of resident memory (``VmHWM``), which the kernel keeps and which is read many times a
+second.
 """
 
 import ctypes
@@ -155,7 +156,8 @@ class _Watch:
                 before = self.peaks.get(pid, _Peak(0, 0))
                 self.peaks[pid] = _Peak(whole * 1024, max(before.private, private * 1024))
                 if whole_tree:
-                    self.open_files = max(self.open_files, len(os.listdir(f"/proc/{pid}/fd")))
+                    open_files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+                    self.open_files = max(self.open_files, open_files)
 
 
 def _adopt_orphans() -> None:

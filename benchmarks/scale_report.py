@@ -1,4 +1,4 @@
-"""Prints what ``benchmarks.scale`` measured: a table, lines through the figures, and where they end.
+"""Prints what ``benchmarks.scale`` measured: a table, lines through the figures, and their ends.
 
 A line is ``a + b * clips``, by least squares of the relative errors, so that a small size counts as
 much as a large size.
