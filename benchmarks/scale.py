@@ -135,12 +135,18 @@ def measure(place: Place, results: Path) -> None:
             shutil.rmtree(place.folder, ignore_errors=True)
             place.folder.mkdir(parents=True)
             place.make()
-        cost = run(
-            task.words,
-            environment=place.environment,
-            log=place.folder / "log.txt",
-            until=task.until,
-        )
+        try:
+            cost = run(
+                task.words,
+                environment=place.environment,
+                log=place.folder / "log.txt",
+                until=task.until,
+            )
+        except FailedError as error:
+            print(f"{place.clips:,} clips, {task.name}: {error}", flush=True)
+            if task.name == "prepare":
+                return
+            continue
         facts["costs"][task.name] = _facts_of(cost)
         if task.name == "prepare":
             (place.folder / "done").touch()
@@ -199,10 +205,7 @@ def main() -> None:
             small_audio=args.small_audio or args.simulate,
         )
         results = args.out / f"{kind}-{clips}.json"
-        try:
-            measure(place, results)
-        except FailedError as error:
-            print(f"{clips:,} clips: {error}", flush=True)
+        measure(place, results)
         if not args.keep:
             shutil.rmtree(place.folder, ignore_errors=True)
         paths.append(results)
