@@ -22,7 +22,7 @@ import psutil
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
+from avsnn.pipeline.formats.clip_index import IndexRow
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media.frames import FrameRule, spread_evenly
 from avsnn.pipeline.media.video import decode_video
@@ -167,6 +167,7 @@ def extract(fake: FakeCremaD, work: Path, executor: Executor, clips_per_shard: i
         folder / "state",
         raw=fake.folder,
         index=folder / "index",
+        split="published",
         visual="video",
         audio="sound",
         chosen=ExtractSettings(clips_per_shard=clips_per_shard),

@@ -20,7 +20,7 @@ import torch
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.clip_index import IndexRow, open_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.prepared_json import require_prepared
 from avsnn.pipeline.prediction.predict import predict_files
@@ -72,7 +72,7 @@ def prepare_and_train(work: Path) -> StoredRun:
 def copy_clips(work: Path, count: int) -> list[IndexRow]:
     """Copy clips of the demo under names of their own, and return a row of the index for each."""
     folder = work / "data" / "demo"
-    known = list(read_index(folder / require_prepared(work / "data", "demo").index))
+    known = list(open_index(folder / require_prepared(work / "data", "demo").index).rows())
     rows = []
     for number in range(count):
         row = known[number % len(known)]
@@ -97,6 +97,7 @@ def extract(rows: list[IndexRow], work: Path, executor: Executor) -> None:
         folder / "state",
         raw=work / "raw",
         index=folder / "index",
+        split="published",
         visual="video",
         audio="sound",
         chosen=ExtractSettings(),

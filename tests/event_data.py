@@ -7,7 +7,8 @@ import zarr
 
 from avsnn.datasets_manifest import load
 from avsnn.pipeline.formats.cache_layout import create_row_array, create_small_array
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
+from avsnn.pipeline.formats.clip_index import IndexRow, SizedRow, write_index
+from avsnn.pipeline.formats.membership import hash_rank
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 
@@ -47,21 +48,23 @@ def write_event_data(
             place[:, label * width : (label + 1) * width] += 3
         write_cache(folder / "cache" / name, name, rows, keys, labels)
     (folder / "index").mkdir()
-    with (folder / "index" / "clips.jsonl").open("w") as file:
-        for number, (key, label) in enumerate(zip(keys, labels, strict=True)):
-            part = PARTS[number // len(manifest.classes) % len(PARTS)]
-            row = IndexRow(
-                key=key,
-                label=int(label),
-                label_name=manifest.classes[label],
-                group=key,
-                part=part,
-                splits=dict.fromkeys(manifest.splits, part),
-                audio=f"{key}.a",
-                visual=f"{key}.v",
-                sha256={},
-            )
-            file.write(row.model_dump_json() + "\n")
+    rows = []
+    for number, (key, label) in enumerate(zip(keys, labels, strict=True)):
+        part = PARTS[number // len(manifest.classes) % len(PARTS)]
+        row = IndexRow(
+            key=key,
+            label=int(label),
+            label_name=manifest.classes[label],
+            group=key,
+            part=part,
+            splits=dict.fromkeys(manifest.splits, part),
+            audio=f"{key}.a",
+            visual=f"{key}.v",
+            sha256={},
+        )
+        rows.append(SizedRow(row, 0))
+    rows.sort(key=lambda sized: hash_rank(sized.row.key))
+    write_index(folder / "index", rows, classes=manifest.classes, splits=manifest.splits)
     prepared = Prepared(
         dataset=dataset,
         settings=PrepareSettings(),

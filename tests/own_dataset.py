@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from avsnn.datasets_manifest import load
-from avsnn.datasets_manifest.clips import COLUMNS
-from avsnn.pipeline.formats.clips_jsonl import read_index
-from avsnn.pipeline.prepare.splits import select
+from avsnn.datasets_manifest import Manifest, load
+from avsnn.datasets_manifest.clips import COLUMNS, PART_OF_CODE
+from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.prepare.splits import assign_parts, select
 from tests.conftest import hashes
 
 
@@ -86,13 +86,21 @@ def other_default_split(own: OwnDataset) -> None:
     own.facts["default_split"] = "speaker"
 
 
+def part_of_keys(manifest: Manifest, split: str) -> dict[str, str]:
+    """Return the part of every clip, by its key."""
+    codes = assign_parts(manifest, split)
+    return {
+        clip.key: PART_OF_CODE[code] for clip, code in zip(manifest.clips, codes, strict=True)
+    }
+
+
 Edit = Callable[[OwnDataset], None]
 EDITS: list[Edit] = [relabel, regroup, repart, other_test_groups, rename_class, other_default_split]
 
 
 def prepared_index(folder: Path) -> dict[str, tuple[int, str, str, str]]:
     prepared = json.loads((folder / "prepared.json").read_text())
-    rows = read_index(folder / prepared["index"])
+    rows = open_index(folder / prepared["index"]).rows()
     return {row.key: (row.label, row.label_name, row.group, row.splits["speaker"]) for row in rows}
 
 

@@ -3,15 +3,22 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from avsnn.datasets_manifest.clips import Clip, MediaFile, read_table
+from avsnn.datasets_manifest.clip_table import (
+    ClipTable,
+    FilesOfRecordings,
+    PublishedFiles,
+)
+from avsnn.datasets_manifest.clips import MediaFile
 from avsnn.datasets_manifest.patterns import Pattern
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS, PART_COLUMN, Pairs
 from avsnn.datasets_manifest.sources import Source
@@ -21,6 +28,7 @@ from avsnn.datasets_manifest.split_rules import (
     GroupSplit,
     Split,
 )
+from avsnn.datasets_manifest.table_reader import read_table
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
 
@@ -263,13 +271,12 @@ class Manifest(StrictModel):
         """Whether the clips are recordings of event sensors, and not pictures and sound."""
         return self.visual in EVENT_FORMATS
 
-    def files_of(self, clips: Iterable[Clip]) -> dict[str, MediaFile]:
-        """Return the published files of some clips by path, each once.
+    def files_of(self, clips: ClipTable) -> PublishedFiles:
+        """Return the published files of some clips, each once.
 
         Files that hold many recordings are needed whole, whatever the clips are.
         """
-        held = {file.path: file for file in self.recording_files}
-        return held or {file.path: file for clip in clips for file in clip.files}
+        return FilesOfRecordings(self.recording_files) if self.pairs else clips.files
 
     @property
     def recording_files(self) -> tuple[MediaFile, ...]:
@@ -309,9 +316,9 @@ class Manifest(StrictModel):
         other.__dict__.pop("clips", None)
         return other
 
-    @property
-    def table_bytes(self) -> bytes:
-        """The content of the table.
+    @contextmanager
+    def open_table(self) -> Iterator[BinaryIO]:
+        """Open the table.
 
         Raises:
             UserError: the table does not exist or cannot be read.
@@ -323,12 +330,23 @@ class Manifest(StrictModel):
                 f"{self.name}.yaml: the table {self.table} is not beside it; move the table there."
             )
         try:
-            return table.read_bytes()
+            with table.open("rb") as file:
+                yield file
         except OSError as error:
             raise UserError(f"{table} cannot be read: {error.strerror}.") from None
 
+    @property
+    def table_bytes(self) -> bytes:
+        """The content of the table.
+
+        Raises:
+            UserError: the table does not exist or cannot be read.
+        """
+        with self.open_table() as file:
+            return file.read()
+
     @cached_property
-    def clips(self) -> tuple[Clip, ...]:
+    def clips(self) -> ClipTable:
         """All clips, in the order of the table; no clips where no table is written yet.
 
         Raises:
@@ -336,27 +354,30 @@ class Manifest(StrictModel):
                 of ``known_bad`` is not in the table.
         """
         if self.table is None:
-            return ()
-        clips = read_table(
-            self.table_bytes,
-            name=self.table,
-            classes=self.classes,
-            labels_are_numbers=self.layout is not None or self.pairs is not None,
-            part_columns=[
-                rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)
-            ],
-            needs_groups=any(isinstance(rule, GroupSplit) for rule in self.splits.values()),
-            holds_recordings=self.has_events,
-        )
+            return ClipTable.empty()
+        with self.open_table() as file:
+            clips = read_table(
+                file,
+                name=self.table,
+                classes=self.classes,
+                labels_are_numbers=self.layout is not None or self.pairs is not None,
+                part_columns=[
+                    rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)
+                ],
+                needs_groups=any(isinstance(rule, GroupSplit) for rule in self.splits.values()),
+                holds_recordings=self.has_events,
+            )
         prefixes = tuple(source.prefix for source in self.sources)
-        for file in (file for clip in clips for file in clip.files):
-            if self.sources and not self.pairs and not file.path.startswith(prefixes):
-                raise UserError(f"{self.name}: no source in its manifest holds {file.path}.")
-        unknown = self.known_bad.keys() - {clip.key for clip in clips}
+        if self.sources and not self.pairs and "" not in prefixes:
+            for path in chain(*zip(clips.audio.paths, clips.visual.paths, strict=True)):
+                if not path.startswith(prefixes):
+                    raise UserError(f"{self.name}: no source in its manifest holds {path}.")
+        known_bad = sorted(self.known_bad)
+        rows = clips.find(known_bad) if known_bad else ()
+        unknown = [key for key, row in zip(known_bad, rows, strict=True) if row < 0]
         # The table of a layout holds the clips that were found so far.
         if unknown and self.layout is None and self.pairs is None:
             raise UserError(
-                f"{self.name}.yaml: known_bad: no clip of {self.table} has the key "
-                f"{min(unknown)!r}."
+                f"{self.name}.yaml: known_bad: no clip of {self.table} has the key {unknown[0]!r}."
             )
         return clips

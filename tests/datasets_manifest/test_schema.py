@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from avsnn.datasets_manifest import catalogue, load, names, schema
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
-from avsnn.datasets_manifest.clips import _require_path_inside
 from avsnn.datasets_manifest.schema import Manifest
+from avsnn.datasets_manifest.table_reader import _require_path_inside
 from avsnn.errors import UserError
 
 PUBLISHED = [name for name in names() if load(name).table]

@@ -3,11 +3,13 @@
 import codecs
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from avsnn.datasets_manifest.clips import COLUMNS, Clip, read_table
+from avsnn.datasets_manifest.clips import COLUMNS, Clip
+from avsnn.datasets_manifest.table_reader import read_table
 from avsnn.errors import UserError
 from tests.conftest import SHARED, Command
 
@@ -17,7 +19,8 @@ TABLE = f"{HEADER}\n{ROW}\nc1,1,Ana,val,good.wav,,12,plain.png,,34\n"
 
 
 def read(content: bytes) -> tuple[Clip, ...]:
-    return read_table(content, name="mine.csv", classes=["cat", "dog"], part_columns=["split"])
+    file = BytesIO(content)
+    return tuple(read_table(file, name="mine.csv", classes=["cat", "dog"], part_columns=["split"]))
 
 
 EXPECTED = read(TABLE.encode())
@@ -88,7 +91,9 @@ SHORT = "key,label,audio_path,visual_path\nc0,dog,a.mp4,a.mp4\nc1,cat,b.mp4,b.mp
 
 
 def test_names_of_classes_and_four_columns_are_enough() -> None:
-    clips = read_table(SHORT.encode(), name="mine.csv", classes=["cat", "dog"], part_columns=[])
+    clips = read_table(
+        BytesIO(SHORT.encode()), name="mine.csv", classes=["cat", "dog"], part_columns=[]
+    )
     assert [(clip.key, clip.label, clip.group) for clip in clips] == [
         ("c0", 1, "c0"),
         ("c1", 0, "c1"),
@@ -112,15 +117,18 @@ def test_a_label_is_the_name_of_a_class_or_its_number(
     classes: list[str], labels: list[str], expected: list[int]
 ) -> None:
     table = SHORT.replace("c0,dog", f"c0,{labels[0]}").replace("c1,cat", f"c1,{labels[1]}")
-    clips = read_table(table.encode(), name="mine.csv", classes=classes, part_columns=[])
+    clips = read_table(BytesIO(table.encode()), name="mine.csv", classes=classes, part_columns=[])
     assert [clip.label for clip in clips] == expected
 
 
 def test_the_tables_that_avsnn_writes_hold_numbers_whatever_the_classes_are_called() -> None:
-    table = SHORT.replace("dog", "1").replace("cat", "2").encode()
+    file = BytesIO(SHORT.replace("dog", "1").replace("cat", "2").encode())
     of = {"name": "mine.csv", "classes": ["0", "2", "1"], "part_columns": []}
-    assert [clip.label for clip in read_table(table, **of)] == [2, 1]
-    assert [clip.label for clip in read_table(table, **of, labels_are_numbers=True)] == [1, 2]
+    assert [clip.label for clip in read_table(file, **of)] == [2, 1]
+    assert [clip.label for clip in read_table(file, **of, labels_are_numbers=True)] == [
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ def test_a_mistake_in_a_short_table_is_said_with_the_right_word(
 ) -> None:
     table = SHORT.replace(old, new).encode()
     with pytest.raises(UserError, match=part_of_message):
-        read_table(table, name="mine.csv", classes=["cat", "dog"], part_columns=[])
+        read_table(BytesIO(table), name="mine.csv", classes=["cat", "dog"], part_columns=[])
 
 
 MANIFEST = """\

@@ -111,7 +111,7 @@ def test_the_finished_prepare_is_verified_after_another_one_was_interrupted(
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-@pytest.mark.parametrize("name", ["prepared.json", "state/request.json", "state/seal.json"])
+@pytest.mark.parametrize("name", ["prepared.json", "state/request.json", "state/snapshot.txt"])
 @pytest.mark.parametrize("content", [b"", b"\xff"])
 def test_a_damaged_file_of_prepare_is_written_again_by_prepare(
     avsnn: Command, small_demo: Path, tmp_path: Path, name: str, content: bytes

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from avsnn.pipeline.formats.clips_jsonl import read_index
-from avsnn.pipeline.formats.shards import read_shards
+from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.formats.shard_columns import open_shards
 from tests.conftest import Command, flip_a_bit
 from tests.pipeline.conftest import prepared_demo
 from tests.warm import Warm
@@ -21,7 +21,7 @@ TERMINAL_VARIABLES = ("COLORTERM", "TERM_PROGRAM", "LC_TERMINAL", "NO_COLOR", "F
 
 
 def keys(root: Path) -> list[str]:
-    return sorted(row.key for row in read_index(root / "demo" / prepared_demo(root).index))
+    return sorted(open_index(root / "demo" / prepared_demo(root).index).keys)
 
 
 def require_picture(data: bytes) -> None:
@@ -121,8 +121,8 @@ def test_a_damaged_shard_is_one_sentence(
     avsnn: Command, demo_copy: Path, tmp_path: Path, damage: str
 ) -> None:
     folder = demo_copy / "demo" / prepared_demo(demo_copy).shards
-    shard, sample = read_shards(folder)[0]
-    index = shard.with_suffix(".json")
+    shard, sample = open_shards(folder).sample(0)
+    index = shard.with_suffix(".npz")
     if damage == "bit":
         flip_a_bit(shard, at=sample.members["flac"].offset + 100)
     elif damage == "cut":

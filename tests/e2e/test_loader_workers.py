@@ -144,11 +144,12 @@ def test_a_limit_of_open_files_that_is_too_low_for_workers_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("limit", ["-S -n 18", "-n 18"])
 def test_a_data_set_of_more_shards_than_a_process_may_open_files_is_read(
-    avsnn_path: str, small_demo: Path, tmp_path: Path
+    avsnn_path: str, small_demo: Path, tmp_path: Path, limit: str
 ) -> None:
     words = [avsnn_path, "train", "demo", "--root", str(small_demo), *SETTINGS]
-    command = f"ulimit -S -n 22; exec {shlex.join([*words, '--read', 'shards'])}"
+    command = f"ulimit {limit}; exec {shlex.join([*words, '--read', 'shards'])}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.datasets_manifest import load
-from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.clip_index import IndexRow, open_index
 from avsnn.pipeline.media.demo_events_synthesis import write_recording, write_sound
 from tests.conftest import ALONE, Command
 from tests.event_pairs import published_files
@@ -31,7 +31,7 @@ def prepared(avsnn: Command, folder: Path, name: str) -> dict[str, IndexRow]:
     assert done.returncode == 0, done.stderr
     facts = json.loads((folder / "data" / name / "prepared.json").read_text())
     assert facts["failed"] == 0
-    return {row.visual: row for row in read_index(folder / "data" / name / facts["index"])}
+    return {row.visual: row for row in open_index(folder / "data" / name / facts["index"]).rows()}
 
 
 def test_videos_in_class_folders_become_a_data_set(avsnn: Command, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def prepare_command(
     extract.clips_per_shard, frames.shorter_side, audio.kind (log-stft or log-mel), audio.n_mels,
     audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr (dB).
     """
+    from avsnn.cli.screen.console import say
     from avsnn.cli.screen.prepare import print_prepared, print_stage_counts
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.formats.prepare_settings import PrepareSettings
@@ -145,6 +146,7 @@ def prepare_command(
         scheduler=scheduler,
         progress=make_progress(),
         retry_failed=retry_failed,
+        say=say,
     )
     _run_and_print(run, stages)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -34,8 +35,8 @@ def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: E
         if waiting:
             table.add_row(stage.name, "", "", "known later", "")
             continue
-        todo = len(plan.todo)
-        counts = (len(plan.units), len(plan.units) - todo, todo, plan.up_to_date(stage).failed)
+        todo = plan.todo_count
+        counts = (plan.unit_count, plan.unit_count - todo, todo, plan.up_to_date().failed)
         table.add_row(stage.name, *(f"{count:,}" for count in counts))
         # The units of a stage follow from the files that the stage before it writes.
         waiting = todo > 0
@@ -70,17 +71,20 @@ def print_reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None
     for change in changed:
         out.print(f"changed since the last prepare: {change}")
     for stage, plan in planned:
-        units: dict[str, list[str]] = {}
-        for name, reason in plan.reasons.items():
-            units.setdefault(reason, []).append(name)
-        for reason, names in units.items():
-            hidden = len(names) - UNITS_PER_REASON
-            more = f" and {hidden:,} more" if hidden > 0 else ""
-            out.print(f"{stage.name}: {', '.join(names[:UNITS_PER_REASON])}{more}: {reason}")
-        if plan.todo:
+        first: dict[str, list[str]] = {}
+        counts: Counter[str] = Counter()
+        for name, reason in plan.reasons():
+            counts[reason] += 1
+            if counts[reason] <= UNITS_PER_REASON:
+                first.setdefault(reason, []).append(name)
+        for reason, names in first.items():
+            hidden = counts[reason] - len(names)
+            more = f" and {hidden:,} more" if hidden else ""
+            out.print(f"{stage.name}: {', '.join(names)}{more}: {reason}")
+        if plan.todo_count:
             # Later stages are planned from the files of this stage, which are not written yet.
             return
-    if not any(plan.todo for _, plan in planned):
+    if not any(plan.todo_count for _, plan in planned):
         out.print("nothing to do.")
 
 

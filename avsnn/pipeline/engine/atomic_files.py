@@ -8,15 +8,18 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from pathlib import Path
+from stat import S_ISLNK
 
 from upath import UPath
 
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.stores import copy_inside, open_url, store_errors, upload
 
 #: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
@@ -26,6 +29,9 @@ DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 # Names of unfinished files: .NAME.WRITER.partial. The first versions wrote a process number alone.
 PARTIAL = re.compile(r"\..+\.[\w-]+\.partial")
+
+# The flag SYNC_FILE_RANGE_WRITE of Linux.
+_START_WRITING = 2
 
 # Error numbers that tell about the machine at this moment and nothing about the file. A unit that
 # meets such an error stays undone, so that the next run does the unit.
@@ -67,17 +73,63 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     target = folder / name
     digest = sha256(source)
     if isinstance(target, UPath):
-        return _upload(source, target, Output(name, source.stat().st_size, digest, mtime_ns=0))
+        upload(source, target)
+        return Output(name, source.stat().st_size, digest, mtime_ns=0)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
-    if not source.is_symlink():
-        # Windows syncs only files that are open for writing.
-        with source.open("r+b" if sys.platform == "win32" else "rb") as file:
-            os.fsync(file.fileno())
+    output = flush_file(source, name, digest)
     source.replace(target)
-    _sync_folder(target.parent)
-    stat = target.stat()
-    return Output(path=name, size=stat.st_size, sha256=digest, mtime_ns=stat.st_mtime_ns)
+    sync_folder(target.parent)
+    return output
+
+
+def start_writing(handle: int) -> None:
+    """Ask the system to write the bytes of an open file to the disk, and do not wait.
+
+    Without this, `flush_file` for each of many files writes one file after another, and waits for
+    each. (The faster ``syncfs`` would wait for what all other programs have written too, and some
+    file systems ignore ``syncfs``.)
+
+    Args:
+        handle: descriptor of the file.
+    """
+    if sync_file_range := _sync_file_range():
+        # A system that refuses has lost nothing: `flush_file` does the whole work.
+        sync_file_range(handle, 0, 0, _START_WRITING)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Return the function of that name of Linux, which Python does not offer; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
+
+
+def flush_file(source: Path | str, name: str, digest: str | None = None) -> Output:
+    """Wait until the bytes of a file are on the disk, and describe the file under its final name.
+
+    Args:
+        source: the file, or a link to a file of the user.
+        name: final path of the file.
+        digest: SHA-256 of the file's bytes, in hexadecimal; None reads the file.
+    """
+    # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
+    if S_ISLNK(os.lstat(source).st_mode):
+        stat = Path(source).stat()
+    else:
+        # Windows syncs only files that are open for writing.
+        handle = os.open(source, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+            stat = os.fstat(handle)
+        finally:
+            os.close(handle)
+    return Output(name, stat.st_size, digest or sha256(Path(source)), stat.st_mtime_ns)
 
 
 class DamagedFileError(Exception):
@@ -106,10 +158,7 @@ def publish_again(
     """
     target = folder / name
     if isinstance(target, UPath):
-        target.fs.makedirs(target.parent.path, exist_ok=True)
-        partial = f"{target.path}.partial"
-        target.fs.cp_file(UPath(source).path, partial)
-        target.fs.mv(partial, target.path)
+        copy_inside(UPath(source), target)
         return replace(output, path=name)
     target.parent.mkdir(parents=True, exist_ok=True)
     local = Path(str(source))
@@ -126,19 +175,25 @@ def publish_again(
     scratch.replace(target)
     # If both names are the same file already, the rename does nothing.
     scratch.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     return replace(output, path=name, mtime_ns=target.stat().st_mtime_ns)
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write a small file, whole or not at all."""
+def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        target: the file.
+        data: the content, or its pieces, which are written one by one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Processes of two machines that share a folder may have the same number, so the name holds the
     # machine and a random part too.
     writer = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     partial = target.with_name(f".{target.name}.{writer}.partial")
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         publish(partial, target.parent, target.name)
     finally:
         partial.unlink(missing_ok=True)
@@ -233,7 +288,8 @@ def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
             has changed; a file behind a URL is then checked by its size alone.
     """
     try:
-        stat = path.stat()
+        with store_errors(path) if isinstance(path, UPath) else nullcontext():
+            stat = path.stat()
     except OSError:
         return "is missing"
     if stat.st_size != output.size:
@@ -259,7 +315,7 @@ def name_in(folder: Path, place: Folder) -> str:
 
 def locate(folder: Path, name: str) -> Folder:
     """Return the place that :func:`name_in` named."""
-    return UPath(name) if "://" in name else folder / name
+    return open_url(name) if "://" in name else folder / name
 
 
 class DiskFullError(RunError):
@@ -289,21 +345,7 @@ def not_written_error(
     return UserError(f"{target} cannot be written: {error.strerror}; {advice}.")
 
 
-def _upload(source: Path, target: UPath, output: Output) -> Output:
-    """Move a whole file to a URL, and return ``output``.
-
-    The upload goes to another name first, because not every store writes files whole or not at all.
-    """
-    partial = f"{target.path}.partial"
-    target.fs.makedirs(target.parent.path, exist_ok=True)
-    target.fs.put_file(str(source), partial)
-    if target.fs.size(partial) != output.size:
-        raise OSError(errno.EIO, "the store kept another size than was sent", str(target))
-    target.fs.mv(partial, target.path)
-    return output
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the entries of a folder to the disk, so that a rename survives power loss."""
     if sys.platform == "win32":
         # Windows opens no folder as a file.

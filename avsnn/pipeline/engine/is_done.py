@@ -9,7 +9,7 @@ from avsnn.pipeline.engine.stage import Stage, Unit
 
 # Ends of the names of small files without checksums inside. Later stages are planned from what
 # these files say.
-PLANNED_FROM = (".json", ".jsonl", ".csv")
+PLANNED_FROM = (".json", ".jsonl", ".csv", ".npz")
 
 
 def why_run(

@@ -6,10 +6,9 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from avsnn.pipeline.engine.atomic_files import Output
 SYNC_INTERVAL_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A clip or file that could not be used.
 
@@ -48,27 +47,38 @@ class Record:
         unit: name of the unit.
         fingerprint: fingerprint of the unit when the unit was done.
         version: version of the stage's code.
+        seconds: how long the unit took, in s.
         settings: the stage's settings, as JSON values.
         inputs: a short digest of each input, by the name of the input.
         outputs: the files that the unit published.
         written: number of inputs that are in the outputs.
         skipped: number of inputs that an earlier stage counted as failed.
         failures: the inputs that could not be used.
-        seconds: how long the unit took, in s.
         tallies: what else a person should know; see `Outcome.tallies`.
     """
 
     unit: str
     fingerprint: str
     version: int
-    settings: dict[str, Any]
-    inputs: dict[str, str]
-    outputs: tuple[Output, ...]
-    written: int
-    skipped: int
-    failures: tuple[Failure, ...]
     seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    written: int = 0
+    skipped: int = 0
+    failures: tuple[Failure, ...] = ()
     tallies: dict[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> bytes:
+        """Return the line of the journal, without the fields that are empty or zero.
+
+        The name of the unit comes first: `Records` looks for the name there.
+        """
+        facts = {name: value for name, value in vars(self).items() if value}
+        for name in ("outputs", "failures"):
+            if name in facts:
+                facts[name] = [asdict(one) for one in facts[name]]
+        return _with_checksum(json.dumps({"unit": self.unit, "seconds": 0.0} | facts).encode())
 
     @classmethod
     def from_json(cls, line: bytes) -> "Record":
@@ -78,7 +88,7 @@ class Record:
             KeyError, TypeError, ValueError, RecursionError: the line is torn, or is no record of
                 this version, or names an output outside the stage's folder.
         """
-        raw = json.loads(_without_checksum(line))
+        raw = {"outputs": (), "failures": (), **json.loads(_without_checksum(line).decode())}
         raw["outputs"] = tuple(Output(**output) for output in raw["outputs"])
         raw["failures"] = tuple(Failure(**failure) for failure in raw["failures"])
         record = cls(**raw)
@@ -175,39 +185,37 @@ class StageCounts:
 
 @dataclass(frozen=True)
 class StageSummary:
-    """The records of a stage's units, and what this run did to get them.
+    """The numbers of a stage's records, and what this run did to get them.
 
     Attributes:
         stage: name of the stage.
-        records: the record of each unit.
+        units: number of records.
+        written: number of inputs that are in the outputs.
+        skipped: number of inputs that were left out because an earlier stage counted them as
+            failed.
+        failures: the inputs that could not be used.
+        files: number of published files.
+        bytes: size of all published files in bytes.
+        tallies: the sum of the tallies of all units, by name.
         units_done_now: number of units that this run did.
         seconds: how long this run worked on the stage, in s.
     """
 
     stage: str
-    records: tuple[Record, ...]
+    units: int
+    written: int
+    skipped: int
+    failures: list[Failure]
+    files: int
+    bytes: int
+    tallies: Counter[str]
     units_done_now: int = 0
     seconds: float = 0.0
 
     @property
-    def written(self) -> int:
-        """Number of inputs that are in the outputs."""
-        return sum(record.written for record in self.records)
-
-    @property
-    def skipped(self) -> int:
-        """Number of inputs that were left out because an earlier stage counted them as failed."""
-        return sum(record.skipped for record in self.records)
-
-    @property
-    def failures(self) -> list[Failure]:
-        """The inputs that could not be used."""
-        return [failure for record in self.records for failure in record.failures]
-
-    @property
     def failed(self) -> int:
         """Number of inputs that could not be used."""
-        return sum(len(record.failures) for record in self.records)
+        return len(self.failures)
 
     @property
     def inputs(self) -> int:
@@ -215,26 +223,8 @@ class StageSummary:
         return self.written + self.skipped + self.failed
 
     @property
-    def outputs(self) -> list[Output]:
-        """All published files."""
-        return [output for record in self.records for output in record.outputs]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all published files in bytes."""
-        return sum(output.size for record in self.records for output in record.outputs)
-
-    @property
-    def tallies(self) -> Counter[str]:
-        """The sum of the tallies of all units, by name."""
-        total: Counter[str] = Counter()
-        for record in self.records:
-            total.update(record.tallies)
-        return total
-
-    @property
     def counts(self) -> StageCounts:
-        """The numbers of this summary, without the records."""
+        """The numbers of this summary, without the failures."""
         return StageCounts(
             stage=self.stage,
             inputs=self.inputs,
@@ -247,25 +237,26 @@ class StageSummary:
         )
 
 
-@lru_cache(maxsize=32)
-def read_journal(journal: Path, mtime_ns: int, size: int) -> dict[str, Record]:
-    """Return the last record of each unit, by the unit's name.
-
-    A line that a kill has torn, or that is no record of this version, counts as never written. The
-    result is cached, because several stages ask for the same journal, and the journal has a line
-    for each file of a data set.
+def summarise(stage: str, records: Iterable[Record]) -> StageSummary:
+    """Return the summary of some records of a stage; no record is kept.
 
     Args:
-        journal: the file.
-        mtime_ns: time of the file's last change in ns; a changed file is read again.
-        size: size of the file in bytes, for the same purpose.
+        stage: name of the stage.
+        records: the records, in the order in which the summary lists the failures.
     """
-    found: dict[str, Record] = {}
-    for line in journal.read_bytes().splitlines():
-        with suppress(KeyError, TypeError, ValueError, RecursionError):
-            record = Record.from_json(line)
-            found[record.unit] = record
-    return found
+    units = written = skipped = files = size = 0
+    failures: list[Failure] = []
+    tallies: Counter[str] = Counter()
+    for record in records:
+        units += 1
+        written += record.written
+        skipped += record.skipped
+        failures += record.failures
+        files += len(record.outputs)
+        size += sum(output.size for output in record.outputs)
+        if record.tallies:
+            tallies.update(record.tallies)
+    return StageSummary(stage, units, written, skipped, failures, files, size, tallies)
 
 
 @contextmanager
@@ -286,11 +277,7 @@ def append_records(journal: Path) -> Iterator[Callable[[Record], None]]:
         def append(record: Record) -> None:
             nonlocal last_sync
             size = file.seek(0, os.SEEK_END)
-            facts = asdict(record)
-            if not record.tallies:
-                # Most stages tally nothing, and a line stays as earlier versions wrote it.
-                del facts["tallies"]
-            line = _with_checksum(json.dumps(facts).encode()) + b"\n"
+            line = record.as_json() + b"\n"
             if file.write(line) != len(line):
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal))

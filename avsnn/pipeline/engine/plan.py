@@ -1,46 +1,110 @@
 """The plan of a stage: which of its units have to run, and why."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from types import MappingProxyType
 
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.is_done import why_run, why_stale
-from avsnn.pipeline.engine.journal import Record, StageSummary
+from avsnn.pipeline.engine.journal import Record, StageSummary, summarise
+from avsnn.pipeline.engine.records import Records
 from avsnn.pipeline.engine.stage import Stage, Unit, records
 
 # The value of `redo` where no unit has to be done again in any case.
 NO_UNITS: Mapping[str, str] = MappingProxyType({})
 
+# The marks of units. A carried unit is not done, and its files are in an earlier folder of the
+# stage, so the unit need not run.
+DONE, RUN, CARRY = range(3)
 
-@dataclass(frozen=True)
+
 class Plan:
-    """What a stage has done and has to do, in the order of the stage's units.
+    """What a stage has done and has to do.
+
+    A plan keeps one byte for each unit. Units, records and reasons are made again when they are
+    asked for.
+
+    Args:
+        stage: the stage.
+        retry_failed: run the units that recorded failures too.
+        redo: units to run in any case, each with its reason, by the unit's name.
 
     Attributes:
-        units: all units.
-        todo: the units that are not done.
-        reasons: why each unit of ``todo`` is not done, by the unit's name.
-        carried: for each unit of ``todo`` whose files are in an earlier folder of the stage, this
-            folder and the record there, by the unit's name; such a unit need not run.
-        last_records: the last record of each unit that has a record, by the unit's name.
+        stage: the stage.
+        marks: `DONE`, `RUN` or `CARRY` for each unit, in the order of the stage's units.
     """
 
-    units: list[Unit]
-    todo: list[Unit]
-    reasons: dict[str, str]
-    carried: dict[str, tuple[Folder, Record]]
-    last_records: dict[str, Record]
+    def __init__(self, stage: Stage, *, retry_failed: bool, redo: Mapping[str, str]) -> None:
+        self.stage = stage
+        self._retry_failed = retry_failed
+        self._redo = redo
+        self._records = records(stage)
+        self.marks = bytearray(self._look_at(unit)[0] for unit in stage.units())
 
-    def up_to_date(self, stage: Stage) -> StageSummary:
+    @property
+    def unit_count(self) -> int:
+        """Number of all units."""
+        return len(self.marks)
+
+    @property
+    def todo_count(self) -> int:
+        """Number of units that are not done."""
+        return len(self.marks) - self.marks.count(DONE)
+
+    @property
+    def carried_count(self) -> int:
+        """Number of units that are not done, and whose files are in an earlier folder."""
+        return self.marks.count(CARRY)
+
+    def todo(self) -> Iterator[Unit]:
+        """Yield the units that are not done."""
+        return (unit for unit, mark in self.marked_units() if mark != DONE)
+
+    def marked_units(self) -> Iterator[tuple[Unit, int]]:
+        """Yield every unit with its mark."""
+        return zip(self.stage.units(), self.marks, strict=True)
+
+    def reasons(self) -> Iterator[tuple[str, str]]:
+        """Yield the name of each unit that is not done, and why the unit is not done."""
+        return ((unit.name, self._look_at(unit)[1]) for unit in self.todo())
+
+    def up_to_date(self) -> StageSummary:
         """Return the summary of the units that are done and need not run again."""
-        names = (unit.name for unit in self.units if unit.name not in self.reasons)
-        return StageSummary(stage.name, tuple(self.last_records[name] for name in names))
+        done = (unit for unit, mark in self.marked_units() if mark == DONE)
+        return summarise(self.stage.name, (self._records[unit.name] for unit in done))
 
-    def recorded(self, stage: Stage) -> StageSummary:
-        """Return the summary of all units that have a record, whether or not it still holds."""
-        names = (unit.name for unit in self.units if unit.name in self.last_records)
-        return StageSummary(stage.name, tuple(self.last_records[name] for name in names))
+    def carried_from(self, unit: Unit) -> tuple[Folder, Record] | None:
+        """Return the earlier folder that holds the files of a unit, and the record there."""
+        for folder, record in self._records_in_earlier(unit):
+            if not why_run(self.stage, unit, record, self._retry_failed, folder):
+                return folder, record
+        return None
+
+    def _look_at(self, unit: Unit) -> tuple[int, str]:
+        """Return the mark of a unit, and why the unit is not done."""
+        if reason := self._redo.get(unit.name):
+            return RUN, reason
+        last_record = self._records.get(unit.name)
+        if last_record and (reason := self.stage.why_source_changed(unit, last_record)):
+            return RUN, reason
+        reason = why_run(self.stage, unit, last_record, self._retry_failed)
+        if last_record is None and self._earlier:
+            if carried := self.carried_from(unit):
+                return CARRY, f"is in {carried[0].name} already"
+            if found := next(self._records_in_earlier(unit), None):
+                reason = why_stale(self.stage, unit, found[1]) or reason
+        return (RUN if reason else DONE), reason
+
+    @cached_property
+    def _earlier(self) -> list[tuple[Folder, Records]]:
+        """The earlier folders of the stage with their records, the latest first."""
+        return [(folder, records(self.stage, folder)) for folder in self.stage.earlier]
+
+    def _records_in_earlier(self, unit: Unit) -> Iterator[tuple[Folder, Record]]:
+        """Yield the earlier folders that have a record of a unit, with the record."""
+        for folder, recorded in self._earlier:
+            if record := recorded.get(unit.name):
+                yield folder, record
 
 
 def plan(stage: Stage, *, retry_failed: bool = False, redo: Mapping[str, str] = NO_UNITS) -> Plan:
@@ -51,48 +115,4 @@ def plan(stage: Stage, *, retry_failed: bool = False, redo: Mapping[str, str] = 
         retry_failed: run the units that recorded failures too.
         redo: units to run in any case, each with its reason, by the unit's name.
     """
-    last_records = records(stage)
-    units = list(stage.units())
-    redo = {**stage.changed_sources(), **redo}
-    reasons = {}
-    for unit in units:
-        last_record = last_records.get(unit.name)
-        reason = redo.get(unit.name) or why_run(stage, unit, last_record, retry_failed)
-        if reason:
-            reasons[unit.name] = reason
-    todo = [unit for unit in units if unit.name in reasons]
-    carried: dict[str, tuple[Folder, Record]] = {}
-    if todo:
-        earlier = [(folder, records(stage, folder)) for folder in stage.earlier]
-        for unit in todo:
-            if unit.name not in last_records and unit.name not in redo:
-                _look_in_earlier(stage, unit, earlier, retry_failed, reasons, carried)
-    return Plan(units, todo, reasons, carried, last_records)
-
-
-def _look_in_earlier(
-    stage: Stage,
-    unit: Unit,
-    earlier: list[tuple[Folder, dict[str, Record]]],
-    retry_failed: bool,
-    reasons: dict[str, str],
-    carried: dict[str, tuple[Folder, Record]],
-) -> None:
-    """Look for a unit in the earlier folders, and note what the unit was there.
-
-    Args:
-        stage: the stage of the unit.
-        unit: a unit without a record in the present folder.
-        earlier: the earlier folders with their records, the latest first.
-        retry_failed: do not take a unit whose record has failures.
-        reasons: gets why the unit is not the same as in the latest folder that has the unit.
-        carried: gets the folder that has the same unit.
-    """
-    found = [(folder, recorded[unit.name]) for folder, recorded in earlier if unit.name in recorded]
-    for folder, record in found:
-        if not why_run(stage, unit, record, retry_failed, folder):
-            carried[unit.name] = folder, record
-            reasons[unit.name] = f"is in {folder.name} already"
-            return
-    if found:
-        reasons[unit.name] = why_stale(stage, unit, found[0][1]) or reasons[unit.name]
+    return Plan(stage, retry_failed=retry_failed, redo=redo)

@@ -4,19 +4,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from pathlib import Path
+from dataclasses import dataclass, replace
+from itertools import islice
 from queue import Empty, SimpleQueue
-from tempfile import mkdtemp
 
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error, publish
+from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS, disk_full_error
 from avsnn.pipeline.engine.carry import carry_units
-from avsnn.pipeline.engine.executor import DaskExecutor
-from avsnn.pipeline.engine.is_done import input_digests
-from avsnn.pipeline.engine.journal import Record, StageSummary, append_records
-from avsnn.pipeline.engine.plan import NO_UNITS, plan
+from avsnn.pipeline.engine.dask_executor import WorkerDiedError
+from avsnn.pipeline.engine.executor import require_workers, tasks_in_flight
+from avsnn.pipeline.engine.journal import Record, StageSummary, append_records, summarise
+from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
-from avsnn.pipeline.engine.stage import Stage, Unit, records
+from avsnn.pipeline.engine.run_units import UnitError, run_units
+from avsnn.pipeline.engine.stage import Stage, Unit, outputs_of, records, records_of_units
 
 # A disk with less free space than this counts as full: a library that finds no room may raise an
 # error of its own, from which a full disk cannot be told.
@@ -52,150 +53,185 @@ def run_stage(
     """
     began = time.monotonic()
     current = plan(stage, retry_failed=retry_failed, redo=redo)
-    last_records = current.last_records
-    to_run = current.todo
-    if current.todo:
+    if current.todo_count:
         stage.state.mkdir(parents=True, exist_ok=True)
-        if current.carried:
-            to_run = carry_units(stage, current)
-        errors = _run_units(stage, to_run, executor(), progress) if to_run else {}
-        if errors:
-            raise _error_of_stage(stage, errors, len(current.units))
-        last_records = records(stage)
+    if current.carried_count:
+        carry_units(current)
+    to_run = current.todo_count
+    if to_run:
+        errors = _UnitsRun(current, executor(), progress).run()
+        if errors.count:
+            raise _error_of_stage(stage, errors, current.unit_count)
     if stage.prunes:
-        _prune(stage, last_records, {unit.name for unit in current.units})
-    return StageSummary(
-        stage.name,
-        tuple(last_records[unit.name] for unit in current.units),
-        units_done_now=len(to_run),
-        seconds=time.monotonic() - began,
-    )
+        _prune(stage)
+    summary = summarise(stage.name, records_of_units(stage))
+    return replace(summary, units_done_now=to_run, seconds=time.monotonic() - began)
 
 
-def _run_units(
-    stage: Stage, todo: list[Unit], executor: Executor, progress: Progress
-) -> dict[str, BaseException]:
-    """Run units and record each unit that ends; return the errors, by the unit's name."""
-    errors: dict[str, BaseException] = {}
-    failed = written_bytes = 0
-    began = time.monotonic()
-    progress.start(stage.name, len(todo), "units")
-    futures: dict[Future[Record], Unit] = {}
-    unrecorded: list[Record] = []
-    try:
-        with append_records(stage.journal) as append:
-            for unit in todo:
-                futures[executor.submit(run_unit, stage, unit)] = unit
-            for future in _as_completed(futures, executor):
-                error = future.exception()
-                if error is None:
-                    record = future.result()
+@dataclass
+class _Errors:
+    """The errors of units; only the first one is kept.
+
+    Attributes:
+        count: number of units with an error.
+        first: name of the first such unit, and its error.
+        is_disk_full: whether an error was about a full disk.
+    """
+
+    count: int = 0
+    first: tuple[str, BaseException] | None = None
+    is_disk_full: bool = False
+
+    def add(self, unit: str, error: BaseException) -> None:
+        """Count the error of a unit."""
+        self.count += 1
+        self.first = self.first or (unit, error)
+        self.is_disk_full |= isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS
+
+
+class _UnitsRun:
+    """Runs the units of a plan, and records each unit that ends.
+
+    A worker gets a task of some units at a time. Only a few tasks for each worker are submitted at
+    a time, and the results of a task are dropped once they are in the journal, so the memory holds
+    as many units as are running.
+    """
+
+    def __init__(self, plan: Plan, executor: Executor, progress: Progress) -> None:
+        self._stage = plan.stage
+        self._executor = executor
+        self._progress = progress
+        self._units = plan.todo()
+        self._unit_count = self._units_left = plan.todo_count
+        self._batch_size = plan.stage.batch_size
+        self._running: dict[Future[list[Record | UnitError]], list[Unit]] = {}
+        # Units that came back without a result.
+        self._returned: list[Unit] = []
+        # Units of tasks whose workers died. Dask blames every task on a worker, so each unit runs
+        # again at the end, while nothing else runs.
+        self._suspects: list[Unit] = []
+        self._is_one_at_a_time = False
+        self._unrecorded: list[Record] = []
+        self._errors = _Errors()
+        self._failed = self._written_bytes = 0
+        self._began = time.monotonic()
+
+    def run(self) -> _Errors:
+        """Run the units, and return the errors."""
+        self._progress.start(self._stage.name, self._unit_count, "units")
+        try:
+            with append_records(self._stage.journal) as append:
+                for units, future in self._ended_tasks():
+                    self._note_results(units, future, append)
+                # The unit that filled the disk has deleted its scratch files by now, so a second
+                # try can succeed.
+                for record in self._unrecorded:
                     try:
                         append(record)
-                    except OSError:
-                        unrecorded.append(record)
-                    failed += len(record.failures)
-                    written_bytes += sum(output.size for output in record.outputs)
-                else:
-                    errors[futures[future].name] = error
-                rate = written_bytes / 1e6 / max(1e-9, time.monotonic() - began)
-                note = f"{written_bytes / 1e6:,.1f} MB, {rate:,.1f} MB/s"
-                progress.advance(note=f"{note}, {failed:,} failed" if failed else note)
-            # The unit that filled the disk has deleted its scratch files by now, so a second try
-            # can succeed.
-            for record in unrecorded:
-                try:
-                    append(record)
-                except OSError as error:
-                    errors[record.unit] = error
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
-    finally:
-        progress.stop()
-    return errors
+                    except OSError as error:
+                        self._errors.add(record.unit, error)
+        except BaseException:
+            for future in self._running:
+                future.cancel()
+            raise
+        finally:
+            self._progress.stop()
+        return self._errors
 
+    def _ended_tasks(self) -> Iterator[tuple[list[Unit], Future[list[Record | UnitError]]]]:
+        """Submit tasks, and yield the tasks as they end.
 
-def _as_completed(
-    futures: Mapping[Future[Record], Unit], executor: Executor
-) -> Iterator[Future[Record]]:
-    """Yield the futures as they end.
-
-    Raises:
-        RunError: the workers of the executor are gone.
-    """
-    ended: SimpleQueue[Future[Record]] = SimpleQueue()
-    for future in futures:
-        future.add_done_callback(ended.put)
-    for _ in futures:
+        Raises:
+            RunError: the workers of the executor are gone.
+        """
+        ended: SimpleQueue[Future[list[Record | UnitError]]] = SimpleQueue()
         while True:
-            if isinstance(executor, DaskExecutor):
-                executor.start_workers_that_pay()
+            for units in self._tasks_to_submit():
+                future = self._executor.submit(run_units, self._stage, units)
+                self._running[future] = units
+                future.add_done_callback(ended.put)
+            if not self._running:
+                return
             try:
                 future = ended.get(timeout=WORKERS_CHECK_S)
-                break
             except Empty:
-                if isinstance(executor, DaskExecutor):
-                    executor.require_workers()
-        if future.cancelled() and isinstance(executor, DaskExecutor):
-            executor.require_workers()
-        yield future
+                require_workers(self._executor)
+                continue
+            yield self._running.pop(future), future
+
+    def _tasks_to_submit(self) -> Iterator[list[Unit]]:
+        """Yield tasks until the workers have enough to do."""
+        # Where the disk has no room for a record, no unit can be done.
+        while not self._unrecorded:
+            most = tasks_in_flight(self._executor, -(-self._units_left // self._batch_size))
+            # The last tasks are smaller, so that all workers end at the same time.
+            size = min(self._batch_size, -(-self._units_left // most))
+            if len(self._running) >= most:
+                return
+            units = self._returned[:size] or [*islice(self._units, size)]
+            del self._returned[:size]
+            if not units and self._suspects and not self._running:
+                self._is_one_at_a_time = True
+                units = [self._suspects.pop()]
+            if not units:
+                return
+            yield units
+
+    def _note_results(
+        self,
+        units: list[Unit],
+        future: Future[list[Record | UnitError]],
+        append: Callable[[Record], None],
+    ) -> None:
+        """Record the units of a task that has ended."""
+        error = future.exception()
+        if isinstance(error, WorkerDiedError) and not self._is_one_at_a_time:
+            self._suspects += units
+            return
+        if error:
+            for unit in units:
+                self._errors.add(unit.name, error)
+        results = [] if error else future.result()
+        for result in results:
+            if isinstance(result, UnitError):
+                self._errors.add(result.unit, result.error)
+                continue
+            try:
+                append(result)
+            except OSError:
+                self._unrecorded.append(result)
+            self._failed += len(result.failures)
+            self._written_bytes += sum(output.size for output in result.outputs)
+        ended = len(units) if error else len(results)
+        # A task that has worked for long comes back before it has begun all of its units.
+        self._returned += units[ended:]
+        self._units_left -= ended
+        rate = self._written_bytes / 1e6 / max(1e-9, time.monotonic() - self._began)
+        note = f"{self._written_bytes / 1e6:,.1f} MB, {rate:,.1f} MB/s"
+        if self._failed:
+            note = f"{note}, {self._failed:,} failed"
+        self._progress.advance(ended, note=note)
 
 
-def run_unit(stage: Stage, unit: Unit) -> Record:
-    """Run one unit in a worker and publish its outputs: all outputs, or none.
-
-    No output is published if the unit raises, or if inputs failed and none was written.
-    """
-    began = time.monotonic()
-    partial = stage.state / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    # FFmpeg takes a relative path with a colon for an address.
-    scratch = Path(mkdtemp(dir=partial)).absolute()
-    try:
-        outcome = stage.run(unit, scratch)
-        outputs = unit.outputs if outcome.written or not outcome.failures else ()
-        published = tuple(publish(scratch / name, stage.folder, name) for name in outputs)
-        for name in set(unit.outputs) - set(outputs):
-            # An earlier run may have published the file from inputs that fail now.
-            (stage.folder / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return Record(
-        unit=unit.name,
-        fingerprint=stage.fingerprint(unit),
-        version=stage.version,
-        settings=stage.settings(),
-        inputs=input_digests(unit),
-        outputs=published,
-        written=outcome.written,
-        skipped=outcome.skipped,
-        failures=tuple(outcome.failures),
-        seconds=round(time.monotonic() - began, 3),
-        tallies=outcome.tallies,
-    )
-
-
-def _error_of_stage(stage: Stage, errors: dict[str, BaseException], units: int) -> Exception:
+def _error_of_stage(stage: Stage, errors: _Errors, units: int) -> Exception:
     """Return the one error that stands for the errors of all units."""
     is_full = shutil.disk_usage(stage.state).free < FULL_DISK_FREE_BYTES
-    os_errors = (error for error in errors.values() if isinstance(error, OSError))
-    if is_full or any(error.errno in DISK_FULL_ERRNOS for error in os_errors):
+    if is_full or errors.is_disk_full:
         return disk_full_error(stage.folder)
-    name, error = next(iter(errors.items()))
+    assert errors.first is not None  # noqa: S101 - narrows the type
+    name, error = errors.first
     kind = "" if isinstance(error, RunError | UserError) else f"{type(error).__name__}: "
     return RunError(
-        f"{stage.name}: {len(errors):,} of {units:,} units could not be done (first: {name}: "
+        f"{stage.name}: {errors.count:,} of {units:,} units could not be done (first: {name}: "
         f"{kind}{error}). The rest is safe: run the same command again."
     )
 
 
-def _prune(stage: Stage, last_records: dict[str, Record], planned: set[str]) -> None:
+def _prune(stage: Stage) -> None:
     """Remove the files that only units of an earlier plan wrote."""
-    wanted = {output.path for name in planned for output in last_records[name].outputs}
-    for name, record in last_records.items():
-        if name not in planned:
-            for output in record.outputs:
-                if output.path not in wanted:
-                    (stage.folder / output.path).unlink(missing_ok=True)
+    gone = records(stage).of_other_units(unit.name for unit in stage.units())
+    unwanted = {output.path for record in gone for output in record.outputs}
+    if unwanted:
+        unwanted.difference_update(output.path for output in outputs_of(stage))
+    for path in unwanted:
+        (stage.folder / path).unlink(missing_ok=True)

@@ -9,15 +9,16 @@ bytes.
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import Folder
+from avsnn.pipeline.engine.atomic_files import Folder, Output
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.engine.journal import Failure, Record, read_journal
+from avsnn.pipeline.engine.journal import Failure, Record
+from avsnn.pipeline.engine.records import Records, read_journal
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,15 @@ class Outcome:
             failed.
         failures: the inputs that could not be used.
         tallies: what else a person should know, by name, such as events outside of a crop.
+        digests: SHA-256 of the outputs whose bytes the unit has read anyway, by path; the engine
+            reads the other outputs.
     """
 
     written: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
     tallies: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 class Stage(ABC):
@@ -82,7 +86,10 @@ class Stage(ABC):
 
     @abstractmethod
     def units(self) -> Iterable[Unit]:
-        """Return all units in a fixed order; the method reads what earlier stages published."""
+        """Yield all units in a fixed order; the method reads what earlier stages published.
+
+        The method is called several times, and nobody holds all units at once.
+        """
 
     @abstractmethod
     def run(self, unit: Unit, scratch: Path) -> Outcome:
@@ -95,12 +102,22 @@ class Stage(ABC):
         """Return the fingerprint of a unit, which changes exactly when the outputs would change."""
         return fingerprint([self.name, self.version, self.settings(), unit.name, unit.inputs])
 
-    def changed_sources(self) -> dict[str, str]:
-        """Return the units whose source has changed since, each with the reason.
+    def why_source_changed(self, unit: Unit, record: Record) -> str:
+        """Return why the source of a unit has changed since its record; empty if it has not.
 
         Only a stage that brings files from outside has such units.
         """
-        return {}
+        return ""
+
+    @property
+    def runs_on_cluster(self) -> bool:
+        """Whether the workers of a cluster run the units, if a cluster is given."""
+        return self.decodes
+
+    @property
+    def batch_size(self) -> int:
+        """How many units a worker gets at once at most; small units come in large batches."""
+        return 1
 
     @property
     def earlier(self) -> tuple[Folder, ...]:
@@ -117,7 +134,7 @@ class Stage(ABC):
         return self.state / f"{folder.name}.jsonl"
 
 
-def records(stage: Stage, folder: Folder | None = None) -> dict[str, Record]:
+def records(stage: Stage, folder: Folder | None = None) -> Records:
     """Return the last record of each unit, by the unit's name, from the journal of a stage.
 
     Args:
@@ -130,9 +147,21 @@ def records(stage: Stage, folder: Folder | None = None) -> dict[str, Record]:
     journal = stage.journal_of(folder or stage.folder)
     try:
         stat = journal.stat()
-        return dict(read_journal(journal, stat.st_mtime_ns, stat.st_size))
+        return read_journal(journal, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
         # A path that leads nowhere has no journal; a command that writes there says what is wrong.
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            return {}
+            return Records()
         raise UserError(f"{journal} cannot be read: {error.strerror}.") from None
+
+
+def records_of_units(stage: Stage) -> Iterator[Record]:
+    """Yield the records of the units of a stage, whether or not the records still hold."""
+    recorded = records(stage)
+    found = (recorded.get(unit.name) for unit in stage.units())
+    return (record for record in found if record)
+
+
+def outputs_of(stage: Stage) -> Iterator[Output]:
+    """Yield the published files of the units of a stage that have a record."""
+    return (output for record in records_of_units(stage) for output in record.outputs)

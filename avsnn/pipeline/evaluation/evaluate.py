@@ -34,7 +34,7 @@ from avsnn.pipeline.evaluation.records import R, read_record, write_beside, writ
 from avsnn.pipeline.evaluation.results import RunResults
 from avsnn.pipeline.evaluation.robustness.measure import measure_robustness
 from avsnn.pipeline.evaluation.robustness.record import Robustness
-from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.inference.memory import EVALUATION_ADVICE, lack_of_memory_said
 from avsnn.pipeline.inference.open_part import OpenPart, open_part
@@ -192,9 +192,9 @@ class _Work:
     @cached_property
     def _groups(self) -> list[str]:
         config = self._run.config
-        index = read_index(config.root / config.dataset / config.data.index)
-        group_of = {row.key: row.group for row in index}
-        return [group_of[key] for key in self._opened.keys]
+        index = open_index(config.root / config.dataset / config.data.index)
+        groups: list[str] = index.groups[index.find(self._opened.keys)].tolist()
+        return groups
 
     @cached_property
     def _resampling(self) -> Resampling:

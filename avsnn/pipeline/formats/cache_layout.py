@@ -66,7 +66,7 @@ def create_small_array(group: zarr.Group, name: str, values: NDArray[Any]) -> No
     """Create and write an array that is a single chunk."""
     from zarr.codecs import Crc32cCodec
 
-    dtype: Any = str if values.dtype.kind == "U" else values.dtype
+    dtype: Any = str if values.dtype.kind in "TU" else values.dtype
     array = group.create_array(
         name,
         shape=values.shape,

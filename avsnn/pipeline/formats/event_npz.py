@@ -6,13 +6,11 @@ The file holds five arrays: ``t``, ``x``, ``y`` and ``p`` of `Events` (each ``[E
 
 from __future__ import annotations
 
-import io
-import re
-import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avsnn.pipeline.formats.npz import npz_bytes, read_npz
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.events import Events, Sensor
 
@@ -23,12 +21,6 @@ ARRAYS = Events._fields
 
 # No event sensor has as many pixels or channels. The limit keeps false sizes out of memory.
 MAX_ADDRESSES = 2**24
-
-# The start of an .npy file of version 1.0, and the text of its header for an array of one axis.
-_NPY_MAGIC = b"\x93NUMPY\x01\x00"
-_NPY_HEADER = re.compile(
-    rb"\{'descr': '([<|][iuf][1248])', 'fortran_order': False, 'shape': \((\d{1,18}),\), \} *\n"
-)
 
 
 def event_npz(events: Events) -> bytes:
@@ -55,17 +47,7 @@ def event_npz(events: Events) -> bytes:
         "p": events.p.astype(_address_type(polarities), copy=False),
         "sensor": np.array(sensor, "<i8"),
     }
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name in ARRAYS:
-            array = io.BytesIO()
-            np.lib.format.write_array(array, arrays[name], version=(1, 0), allow_pickle=False)
-            # `ZipInfo` without a date has the date 1980-01-01, so the bytes do not depend on the
-            # day. The system is set, because Windows would have another number.
-            member = zipfile.ZipInfo(f"{name}.npy")
-            member.create_system = 3
-            archive.writestr(member, array.getvalue())
-    return file.getvalue()
+    return npz_bytes({name: arrays[name] for name in ARRAYS})
 
 
 def read_event_npz(data: bytes) -> Events:
@@ -79,7 +61,13 @@ def read_event_npz(data: bytes) -> Events:
             that are inconsistent: lengths that differ, addresses outside the sensor, or times that
             are not finite.
     """
-    arrays = {name: _read_npy(name, content) for name, content in _read_members(data).items()}
+    try:
+        arrays = read_npz(data, ARRAYS)
+    except ValueError as error:
+        raise MediaError(str(error)) from error
+    for name, array in arrays.items():
+        if array.ndim != 1:
+            raise MediaError(f"has an array {name} that is not one row of plain numbers")
     sensor = arrays["sensor"]
     if sensor.dtype != np.int64 or len(sensor) != 3:
         raise MediaError("has a sensor that is not three integers: polarities, height, width")
@@ -92,51 +80,6 @@ def read_event_npz(data: bytes) -> Events:
     )
     _require_consistent(events)
     return events
-
-
-def _read_members(data: bytes) -> dict[str, bytes]:
-    """Return the content of every array's member in an .npz file, by the name of the array."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
-            if sorted(names) != sorted(ARRAYS):
-                shown = ", ".join(names[:8]) or "none"
-                raise MediaError(f"has the arrays {shown!a}, and needs {', '.join(ARRAYS)}")
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                # The size of a compressed member is a promise, which a false file does not keep.
-                raise MediaError("has compressed arrays, and an event file has none")
-            return {
-                name: archive.read(member)
-                for name, member in zip(names, archive.infolist(), strict=True)
-            }
-    except MediaError:
-        raise
-    except Exception as error:
-        # `zipfile` raises errors of many types for damaged bytes, such as BadZipFile, EOFError,
-        # NotImplementedError, RuntimeError and struct.error.
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MediaError(f"is no whole .npz file: {words}") from error
-
-
-def _read_npy(name: str, content: bytes) -> NDArray[Any]:
-    """Return the array of one axis in an .npy file as a read-only view of its bytes."""
-    start = len(_NPY_MAGIC) + 2
-    length = int.from_bytes(content[start - 2 : start], "little")
-    header = _NPY_HEADER.fullmatch(content[start : start + length])
-    if not content.startswith(_NPY_MAGIC) or header is None:
-        raise MediaError(f"has an array {name} that is not one row of plain numbers")
-    dtype = _dtype(name, header[1].decode())
-    declared, held = int(header[2]) * dtype.itemsize, len(content) - start - length
-    if declared != held:
-        raise MediaError(f"declares {declared:,} bytes of {name}, and holds {held:,}")
-    return np.frombuffer(content, dtype, offset=start + length)
-
-
-def _dtype(name: str, text: str) -> np.dtype[Any]:
-    try:
-        return np.dtype(text)
-    except TypeError:  # A float of one byte.
-        raise MediaError(f"has an array {name} of the type {text}, which no array has") from None
 
 
 def _require_consistent(events: Events) -> None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from avsnn.pipeline.formats.prepare_settings import FrameSettings
-    from avsnn.pipeline.formats.shards import Sample
 
 
-def frame_shape(samples: list[Sample], settings: FrameSettings) -> tuple[int, ...]:
+def frame_shape(clips: NDArray[Any], settings: FrameSettings) -> tuple[int, ...]:
     """Return the shape ``(3, H, W)`` of every row of the frame cache.
 
     If all clips have frames of one size, the shape is that size, shrunk to ``shorter_side``.
     Otherwise the shape is a square whose side is the shortest side of all frames, but at most
     ``shorter_side``. The caller has left out the clips that `outliers.find_outliers` names, so the
     side is not much smaller than most frames.
+
+    Args:
+        clips: `ShardColumns.clips`, whose ``height`` and ``width`` are read; at least one clip.
+        settings: the settings of the frame cache.
     """
-    sizes = {(sample.height, sample.width) for sample in samples}
-    if len(sizes) == 1:
-        return (3, *_shrunk_size(*sizes.pop(), settings))
-    side = min(settings.shorter_side, *(min(size) for size in sizes))
+    heights, widths = clips["height"], clips["width"]
+    height, width = int(heights[0]), int(widths[0])
+    if (heights == height).all() and (widths == width).all():
+        return (3, *_shrunk_size(height, width, settings))
+    side = min(settings.shorter_side, int(heights.min()), int(widths.min()))
     return (3, side, side)
 
 

@@ -8,6 +8,10 @@ from avsnn.pydantic_base import StrictModel
 
 MAX_FRAMES = 100_000
 
+# Where nobody chose `clips_per_shard`: the number of clips in a shard is between these numbers, and
+# a data set has at least so many shards that all workers of a large machine have work.
+FEWEST_CLIPS, MOST_CLIPS, SHARDS_FOR_WORKERS = 128, 16_384, 64
+
 
 class ExtractSettings(StrictModel):
     """What a shard holds of each clip."""
@@ -24,8 +28,18 @@ class ExtractSettings(StrictModel):
         description="Quality of the JPEG files of video frames, from 1 to 100; images stay as "
         "published",
     )
-    clips_per_shard: int = Field(
-        default=128, ge=1, le=1_000_000, description="Number of clips in a shard"
+    shard_bytes: int = Field(
+        default=256_000_000,
+        ge=1,
+        le=10**15,
+        description="Bytes of the files, as published, whose clips are one shard, at most",
+    )
+    clips_per_shard: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Number of clips in a shard, at most; unset takes 128, or more where the data "
+        "set is so large that it has at least 64 shards all the same",
     )
 
     @field_validator("frames")
@@ -36,6 +50,19 @@ class ExtractSettings(StrictModel):
                 f"the value must be 1fps or a number of frames, from 1 to {MAX_FRAMES:,}"
             )
         return value
+
+    def largest_shard(self, clips: int) -> int:
+        """Return the number of clips in a shard, at most.
+
+        Args:
+            clips: number of clips of the data set.
+        """
+        if self.clips_per_shard is not None:
+            return self.clips_per_shard
+        largest = FEWEST_CLIPS
+        while 2 * largest <= MOST_CLIPS and clips >= SHARDS_FOR_WORKERS * 2 * largest:
+            largest *= 2
+        return largest
 
 
 class FrameSettings(StrictModel):

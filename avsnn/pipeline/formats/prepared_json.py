@@ -11,7 +11,7 @@ from avsnn.errors import UserError
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 
 # Raise this number by hand when shards or caches get another layout, which older code cannot read.
-LAYOUT = 2
+LAYOUT = 3
 
 M = TypeVar("M", bound=BaseModel)
 

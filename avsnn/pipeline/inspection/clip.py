@@ -5,16 +5,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from avsnn.datasets_manifest import load
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, locate
 from avsnn.pipeline.engine.lock import hold_for_reading
-from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.clip_index import IndexRow, find_hashes, open_index
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
+from avsnn.pipeline.formats.membership import key_hashes
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
-from avsnn.pipeline.formats.shards import Sample, index_files, read_member, read_shard_index
+from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shards import Sample, read_member
 from avsnn.pipeline.prepare.final_files import read_failures
 from avsnn.suggestions import did_you_mean, there_are
 
@@ -89,32 +93,33 @@ def _find_row(
             f"the clip {key} of {prepared.dataset} could not be prepared: "
             f"{'; '.join(failures[key])}."
         )
-    with _reading(index):
-        rows = {row.key: row for row in read_index(index.parent) if row.key not in failures}
-    if not rows:
+    found = open_index(index.parent)
+    is_ready = np.ones(len(found), np.bool_)
+    rows = found.find(failures)
+    is_ready[rows[rows >= 0]] = False
+    keys = found.keys[is_ready]
+    if not len(keys):
         raise UserError(
             f"no clip of {prepared.dataset} in {root} is ready; run 'avsnn prepare "
             f"{prepared.dataset} --root {root}' again."
         )
-    key = min(rows) if key is None else key
-    if key not in rows:
+    key = min(keys) if key is None else key
+    (row,) = found.find([key])
+    if row < 0:
         raise UserError(
             f"no prepared clip of {prepared.dataset} in {root} has the key {key!r}; "
-            f"{did_you_mean(key, rows)}{index} lists the keys of all {len(rows):,} clips."
+            f"{did_you_mean(key, keys)}{index} lists the keys of all {len(keys):,} clips."
         )
-    return rows[key], len(rows)
+    return found.row(row), len(keys)
 
 
 def _find_sample(shards: Folder, row: IndexRow) -> tuple[Folder, Sample]:
     """Return the shard that holds a clip, and the clip in the shard."""
     with _reading(shards):
-        paths = index_files(shards)
-    for path in paths:
-        with _reading(path):
-            samples = read_shard_index(path)
-        for sample in samples:
-            if sample.key == row.key:
-                return path.with_suffix(".tar"), sample
+        columns = open_shards(shards)
+    (found,) = find_hashes(columns.clips["hash"], key_hashes([row.key]))
+    if found >= 0:
+        return columns.sample(found)
     raise damaged_error(shards, f"no shard holds the clip {row.key}")
 
 

@@ -35,7 +35,7 @@ def _facts(name: str, root: Path) -> dict[str, Any]:
         "licence": manifest.licence,
         "homepage": manifest.homepage,
         "clips": len(manifest.clips),
-        "bytes": sum(file.size or 0 for file in manifest.files_of(manifest.clips).values()),
+        "bytes": int(manifest.files_of(manifest.clips).sizes.clip(min=0).sum()),
         "generated": manifest.generated,
         "published_clips": manifest.pairs.clips if manifest.pairs else None,
         "classes": list(manifest.classes),
@@ -73,13 +73,13 @@ def _stages_of(name: str, root: Path) -> list[dict[str, Any]]:
     rows = []
     for stage in build_as_requested(name, root=root).in_order:
         current = plan(stage)
-        summary = current.up_to_date(stage)
+        summary = current.up_to_date()
         rows.append(
             {
                 "dataset": name,
                 "stage": stage.name,
-                "units": len(current.units),
-                "done": len(summary.records),
+                "units": current.unit_count,
+                "done": summary.units,
                 "written": summary.written,
                 "skipped": summary.skipped,
                 "failed": summary.failed,

@@ -6,17 +6,19 @@ of the operating system is the only cache. Opening an array costs nothing, whate
 array, and all loader processes share the page cache.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
+from avsnn.pipeline.loading.open_files import KeptOpen
 
 if TYPE_CHECKING:
     import zarr
@@ -24,26 +26,47 @@ if TYPE_CHECKING:
 CRC_BYTES = 4
 
 
+class _Shard(NamedTuple):
+    """An open shard.
+
+    Attributes:
+        data: the bytes of the shard.
+        offsets: byte offset of every chunk.
+        is_checked: whether a chunk was compared with its checksum. One check is enough: the checked
+            bytes do not change while the shard is open.
+    """
+
+    data: mmap
+    offsets: NDArray[np.uint64]
+    is_checked: NDArray[np.bool_]
+
+
 class MappedArray:
     """An array as ``formats/cache_layout.py`` describes the large array of a cache.
 
-    The array is sharded along its rows. Every chunk has a crc32c and no compression.
+    The array is sharded along its rows. Every chunk has a crc32c and no compression. The shards
+    that were read last stay open, as `OpenFiles` says.
 
     Args:
         folder: the folder of the array.
         array: the array, opened by Zarr, which knows the shape.
+        local: gives the file of the shard with a number, where the file is a copy of a shard in a
+            store; None takes the file in `folder`.
     """
 
-    def __init__(self, folder: Path, array: "zarr.Array[Any]") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        array: "zarr.Array[Any]",
+        local: Callable[[int], Path] | None = None,
+    ) -> None:
         assert array.shards is not None  # noqa: S101 - narrows the type
-        self._folder = folder
+        self._folder, self._local = folder, local
         self._dtype = array.dtype
         self._row_shape = array.shape[1:]
         self._rows_per_shard, self._rows_per_chunk = array.shards[0], array.chunks[0]
         self._row_bytes = prod(self._row_shape) * self._dtype.itemsize
-        self._checked_chunks: set[tuple[int, int]] = set()
-        # A shard that was opened stays open.
-        self._shard = lru_cache(maxsize=None)(self._open_shard)
+        self._open_shards = KeptOpen()
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the rows with these numbers, in the same order, ``[B, ...]``.
@@ -53,20 +76,19 @@ class MappedArray:
         """
         out = np.empty((len(rows), *self._row_shape), self._dtype)
         for i, row in enumerate(rows):
-            shard, row_in_shard = divmod(int(row), self._rows_per_shard)
+            number, row_in_shard = divmod(int(row), self._rows_per_shard)
             chunk, row_in_chunk = divmod(row_in_shard, self._rows_per_chunk)
-            data, offsets = self._shard(shard)
-            start = int(offsets[chunk])
-            if (shard, chunk) not in self._checked_chunks:
-                self._check_chunk(data, start, shard, chunk)
-            out[i] = np.frombuffer(
-                data, self._dtype, prod(self._row_shape), start + row_in_chunk * self._row_bytes
-            ).reshape(self._row_shape)
+            shard = self._open_shards.get(number, partial(self._open_shard, number))
+            if not shard.is_checked[chunk]:
+                self._check_chunk(shard, number, chunk)
+            start = int(shard.offsets[chunk]) + row_in_chunk * self._row_bytes
+            out[i] = np.frombuffer(shard.data, self._dtype, prod(self._row_shape), start).reshape(
+                self._row_shape
+            )
         return out
 
-    def _open_shard(self, shard: int) -> tuple[mmap, NDArray[np.uint64]]:
-        """Return the bytes of a shard, and the byte offset of every chunk in the shard."""
-        path = self._path(shard)
+    def _open_shard(self, number: int) -> _Shard:
+        path = self._path(number)
         try:
             with path.open("rb") as file:
                 data = mmap(file.fileno(), 0, access=ACCESS_READ)
@@ -81,26 +103,26 @@ class MappedArray:
         size = 16 * chunks + CRC_BYTES
         table = data[-size:]
         if len(table) < size or not _has_right_crc(table):
-            raise damaged_error(self._path(shard))
+            raise damaged_error(path)
         spans = np.frombuffer(table, "<u8", 2 * chunks).reshape(chunks, 2)
-        return data, spans[:, 0]
+        return _Shard(data, spans[:, 0], np.zeros(chunks, np.bool_))
 
-    def _check_chunk(self, data: mmap, start: int, shard: int, chunk: int) -> None:
+    def _check_chunk(self, shard: _Shard, number: int, chunk: int) -> None:
         """Compare a chunk with its checksum.
-
-        One check of each chunk is enough: the checked bytes are in the page cache then, and do not
-        change there.
 
         Raises:
             UserError: the chunk is cut or holds other bytes than were written.
         """
-        size = self._rows_per_chunk * self._row_bytes + CRC_BYTES
-        if start + size > len(data) or not _has_right_crc(data[start : start + size]):
-            raise damaged_error(self._path(shard))
-        self._checked_chunks.add((shard, chunk))
+        start = int(shard.offsets[chunk])
+        end = start + self._rows_per_chunk * self._row_bytes + CRC_BYTES
+        if end > len(shard.data) or not _has_right_crc(shard.data[start:end]):
+            raise damaged_error(self._path(number))
+        shard.is_checked[chunk] = True
 
-    def _path(self, shard: int) -> Path:
-        return self._folder.joinpath("c", str(shard), *("0" for _ in self._row_shape))
+    def _path(self, number: int) -> Path:
+        if self._local is not None:
+            return self._local(number)
+        return self._folder.joinpath("c", str(number), *("0" for _ in self._row_shape))
 
 
 def _has_right_crc(data: bytes) -> bool:

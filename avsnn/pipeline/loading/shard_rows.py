@@ -10,11 +10,12 @@ from avsnn.pipeline.formats.event_npz import read_event_npz
 from avsnn.pipeline.formats.event_rows import event_row, event_row_shape
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.formats.shard_columns import ShardColumns
 from avsnn.pipeline.formats.shards import (
     AUDIO_EVENTS_MEMBER,
     AUDIO_MEMBER,
     VISUAL_EVENTS_MEMBER,
-    Sample,
+    Member,
 )
 from avsnn.pipeline.media.events import Sensor
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
@@ -29,8 +30,12 @@ class ShardRows(Protocol):
 
     shapes: SampleShapes
 
-    def members(self, sample: Sample, frame: int) -> tuple[str, str]:
-        """Return the names of the members that hold a frame and the sound of a clip."""
+    def members(self, columns: ShardColumns, row: int, frame: int) -> tuple[Member, Member]:
+        """Return the members that hold a frame and the sound of a clip.
+
+        Raises:
+            UserError: the clip has no such frame or sound.
+        """
 
     def frames(self, data: bytes) -> NDArray[np.uint8]:
         """Return the row of the frame cache.
@@ -47,11 +52,13 @@ class ShardRows(Protocol):
         """
 
 
-def rows_of_samples(samples: list[Sample], settings: PrepareSettings) -> ShardRows:
-    """Return what computes the rows of the clips of a prepared data set."""
-    if (sensors := samples[0].events) is not None:
-        return EventRows(event_shapes(sensors.visual, sensors.audio, settings), settings)
-    shapes = SampleShapes(frame_shape(samples, settings.frames), audio_image_shape(settings))
+def rows_of_clips(columns: ShardColumns, settings: PrepareSettings) -> ShardRows:
+    """Return what computes the rows of the clips of a prepared data set, of at least one clip."""
+    if len(columns.sensors):
+        sensors = columns.sensors[0].tolist()
+        shapes = event_shapes(Sensor(*sensors[:3]), Sensor(*sensors[3:6]), settings)
+        return EventRows(shapes, settings)
+    shapes = SampleShapes(frame_shape(columns.clips, settings.frames), audio_image_shape(settings))
     return MediaRows(shapes, settings)
 
 
@@ -74,9 +81,9 @@ class MediaRows:
         self._settings = settings
         self.shapes = shapes
 
-    def members(self, sample: Sample, frame: int) -> tuple[str, str]:
-        """Return the names of the image and of the sound."""
-        return sample.frame_member(frame), AUDIO_MEMBER
+    def members(self, columns: ShardColumns, row: int, frame: int) -> tuple[Member, Member]:
+        """Return the image and the sound."""
+        return columns.frame(row, frame), columns.member(row, AUDIO_MEMBER)
 
     def frames(self, data: bytes) -> NDArray[np.uint8]:
         """Return the pixels of an image ``[3, H, W]``."""
@@ -94,9 +101,10 @@ class EventRows:
         self._settings = settings.events
         self.shapes = shapes
 
-    def members(self, sample: Sample, frame: int) -> tuple[str, str]:
-        """Return the names of the two recordings, whatever the frame is."""
-        return VISUAL_EVENTS_MEMBER, AUDIO_EVENTS_MEMBER
+    def members(self, columns: ShardColumns, row: int, frame: int) -> tuple[Member, Member]:
+        """Return the two recordings, whatever the frame is."""
+        camera = columns.member(row, VISUAL_EVENTS_MEMBER)
+        return camera, columns.member(row, AUDIO_EVENTS_MEMBER)
 
     def frames(self, data: bytes) -> NDArray[np.uint8]:
         """Return the event frames ``[T, 2, H, W]`` of an event camera."""

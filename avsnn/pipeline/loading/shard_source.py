@@ -2,7 +2,7 @@
 
 import os
 import sys
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.formats.shards import Member, read_shards, require_written_bytes
-from avsnn.pipeline.loading.shard_rows import rows_of_samples
+from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shards import Member, require_written_bytes
+from avsnn.pipeline.loading.open_files import Descriptor, KeptOpen
+from avsnn.pipeline.loading.shard_rows import rows_of_clips
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.media.errors import MediaError
 
@@ -40,22 +42,23 @@ class ShardSource:
     """
 
     def __init__(self, *, shards: Folder, settings: PrepareSettings) -> None:
-        found = read_shards(shards)
-        if not found:
+        found = open_shards(shards)
+        if not len(found):
             raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
-        outliers = find_outliers([sample for _, sample in found])
-        self._found = [(shard, sample) for shard, sample in found if sample.key not in outliers]
-        samples = [sample for _, sample in self._found]
-        self.keys = [sample.key for sample in samples]
-        self.labels = torch.tensor([sample.label for sample in samples])
-        self._frame_counts = np.array([sample.frames for sample in samples])
-        self._rows = rows_of_samples(samples, settings)
+        is_kept = np.ones(len(found), bool)
+        is_kept[list(find_outliers(found.clips))] = False
+        self._found = found.take(is_kept)
+        self.keys = self._found.keys
+        self.labels = torch.from_numpy(self._found.clips["label"].astype(np.int64))
+        self._frame_counts = self._found.clips["frames"].astype(np.int64)
+        self._rows = rows_of_clips(self._found, settings)
         self.shapes = self._rows.shapes
         self.note = ""
+        self._open_shards = KeptOpen()
         self._store: AbstractFileSystem | None = None
         if isinstance(shards, UPath):
             self._store = shards.fs
-            shard, sample = self._found[0]
+            shard, sample = self._found.sample(0)
             if not _reads_ranges(shards.fs, shard, next(iter(sample.members.values()))):
                 self._store = SimpleCacheFileSystem(fs=shards.fs, cache_storage="TMP")
                 self.note = (
@@ -67,11 +70,11 @@ class ShardSource:
         """Return the samples of some rows, as `Source` says."""
         frame_numbers = requested_frames(frame_positions, self._frame_counts[rows])
         wanted = [
-            (self._found[row][0], member)
+            (self._found.shard(row), member)
             for row, frame in zip(rows, frame_numbers, strict=True)
-            for member in self._members(row, frame)
+            for member in self._rows.members(self._found, row, frame)
         ]
-        data = _read_members(wanted, self._store)
+        data = self._read_members(wanted)
         decoded = [
             self._decode(row, image, sound)
             for row, image, sound in zip(rows, data[::2], data[1::2], strict=True)
@@ -88,31 +91,58 @@ class ShardSource:
         Raises:
             UserError: a shard is missing, cut, damaged or cannot be opened.
         """
-        wanted = [(self._found[row][0], self._members(row, 0)[1]) for row in rows]
-        return _read_members(wanted, self._store)
+        wanted = [
+            (self._found.shard(row), self._rows.members(self._found, row, 0)[1]) for row in rows
+        ]
+        return self._read_members(wanted)
 
     def shard_of(self, row: int) -> Folder:
         """Return the shard that holds the clip of a row."""
-        return self._found[row][0]
+        return self._found.shard(row)
 
-    def _members(self, row: int, frame: int) -> tuple[Member, Member]:
-        """Return the members of the tar that hold a frame and the sound of a clip."""
-        shard, sample = self._found[row]
+    def _read_members(self, wanted: list[tuple[Folder, Member]]) -> list[bytes]:
+        """Read members of shards; from a store, all members in one call.
+
+        Raises:
+            UserError: a shard is missing, cut, damaged or cannot be opened.
+        """
+        if self._store is None:
+            found = [self._read_member(shard, member) for shard, member in wanted]
+        else:
+            found = self._store.cat_ranges(
+                [_path_in_store(shard) for shard, _ in wanted],
+                [member.offset for _, member in wanted],
+                [member.offset + member.size for _, member in wanted],
+                on_error="raise",
+            )
+        for (shard, member), data in zip(wanted, found, strict=True):
+            require_written_bytes(shard, member, data)
+        return found
+
+    def _read_member(self, shard: Folder, member: Member) -> bytes:
         try:
-            image, sound = self._rows.members(sample, frame)
-            return sample.members[image], sample.members[sound]
-        except (KeyError, StopIteration):
-            raise damaged_error(shard.with_suffix(".json")) from None
+            if sys.platform == "win32":
+                # Windows has no `pread`, and threads that share a descriptor would move its
+                # position.
+                with shard.open("rb") as file:
+                    file.seek(member.offset)
+                    data: bytes = file.read(member.size)
+                return data
+            path = str(shard)
+            file = self._open_shards.get(path, partial(Descriptor, path))
+            return os.pread(file.number, member.size, member.offset)
+        except OSError as error:
+            raise unreadable_error(shard, error) from None
 
     def _decode(
         self, row: int, image: bytes, sound: bytes
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return the row of the frame cache and the row of the audio cache."""
-        shard, sample = self._found[row]
+        key = str(self.keys[row])
         try:
-            return self._rows.frames(image), self._rows.audio(sound, sample.key)
+            return self._rows.frames(image), self._rows.audio(sound, key)
         except MediaError as error:
-            raise damaged_error(shard, f"clip {sample.key} {error}") from None
+            raise damaged_error(self._found.shard(row), f"clip {key} {error}") from None
 
 
 def _reads_ranges(store: AbstractFileSystem, shard: Folder, member: Member) -> bool:
@@ -128,44 +158,3 @@ def _reads_ranges(store: AbstractFileSystem, shard: Folder, member: Member) -> b
 def _path_in_store(shard: Folder) -> str:
     """Return the path of a shard as its store names the shard."""
     return str(shard.path) if isinstance(shard, UPath) else str(shard)
-
-
-def _read_members(
-    wanted: list[tuple[Folder, Member]], store: AbstractFileSystem | None
-) -> list[bytes]:
-    """Read members of shards; from a store, all members in one call.
-
-    Raises:
-        UserError: a shard is missing, cut, damaged or cannot be opened.
-    """
-    if store is None:
-        found = [_read_member(shard, member.offset, member.size) for shard, member in wanted]
-    else:
-        found = store.cat_ranges(
-            [_path_in_store(shard) for shard, _ in wanted],
-            [member.offset for _, member in wanted],
-            [member.offset + member.size for _, member in wanted],
-            on_error="raise",
-        )
-    for (shard, member), data in zip(wanted, found, strict=True):
-        require_written_bytes(shard, member, data)
-    return found
-
-
-def _read_member(shard: Folder, offset: int, size: int) -> bytes:
-    try:
-        if sys.platform == "win32":
-            # Windows has no `pread`, and threads that share a descriptor would move its position.
-            with shard.open("rb") as file:
-                file.seek(offset)
-                data: bytes = file.read(size)
-            return data
-        return os.pread(_descriptor(str(shard)), size, offset)
-    except OSError as error:
-        raise unreadable_error(shard, error) from None
-
-
-@cache
-def _descriptor(path: str) -> int:
-    """Return an open file descriptor of a shard; the shard stays open until the process ends."""
-    return os.open(path, os.O_RDONLY)

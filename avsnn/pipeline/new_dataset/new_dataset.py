@@ -1,14 +1,17 @@
 """Looks at a folder and writes the YAML and the table of a data set: `avsnn datasets new`."""
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from avsnn.datasets_manifest import Manifest
 from avsnn.datasets_manifest.clips import composed
+from avsnn.datasets_manifest.text_columns import TextSearch
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import not_written_error, write_if_changed
 from avsnn.pipeline.engine.progress import Progress
@@ -292,7 +295,7 @@ def _write(
         found_by=arrangement.found_by,
         notes=[*arrangement.notes, *texts.notes, *_shared_groups(manifest)],
         group_word=manifest.group,
-        groups=len({clip.group for clip in manifest.clips}) if has_groups else 0,
+        groups=len(set(manifest.clips.groups)) if has_groups else 0,
         guess=guess,
         classes=classes,
         split=manifest.default_split,
@@ -337,13 +340,14 @@ def _shared_groups(manifest: Manifest) -> list[str]:
     if manifest.group == NO_GROUPS:
         return []
     parts = assign_parts(manifest, manifest.default_split)
-    parts_of = defaultdict(set)
-    for clip in manifest.clips:
-        parts_of[clip.group].add(parts[clip.key])
-    shared = sum(len(found) > 1 for found in parts_of.values())
+    groups, first = TextSearch.of(manifest.clips.groups).distinct()
+    # One bit for each part that a group is in.
+    bits = np.zeros(len(first), np.uint8)
+    np.bitwise_or.at(bits, groups, np.uint8(1) << parts)
+    shared = int((np.bitwise_count(bits) > 1).sum())
     if not shared:
         return []
     return [
-        f"{shared:,} of {len(parts_of):,} {manifest.group}s are in more than one part; 'avsnn "
+        f"{shared:,} of {len(first):,} {manifest.group}s are in more than one part; 'avsnn "
         f"datasets check {manifest.name}' counts their clips."
     ]

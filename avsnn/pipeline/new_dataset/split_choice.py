@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from avsnn.datasets_manifest import Manifest
-from avsnn.datasets_manifest.clips import PARTS
+from avsnn.datasets_manifest.clips import PART_OF_CODE, PARTS
 from avsnn.datasets_manifest.split_rules import GroupShareSplit
 from avsnn.pipeline.new_dataset.draft import Draft
 from avsnn.pipeline.prepare.splits import assign_parts
@@ -71,5 +73,7 @@ def choose_shares(manifest: Manifest) -> dict[str, Any]:
 
 def count_parts(manifest: Manifest, split: str) -> Counter[tuple[str, str]]:
     """Return the number of clips of every part and class."""
-    parts = assign_parts(manifest, split)
-    return Counter((parts[clip.key], manifest.classes[clip.label]) for clip in manifest.clips)
+    parts, labels = assign_parts(manifest, split), manifest.clips.labels
+    pairs, counts = np.unique(np.stack([parts, labels], axis=1), axis=0, return_counts=True)
+    found = zip(pairs.tolist(), counts.tolist(), strict=True)
+    return Counter({(PART_OF_CODE[p], manifest.classes[c]): count for (p, c), count in found})

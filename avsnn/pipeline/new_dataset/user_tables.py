@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from avsnn.datasets_manifest.clips import ENCODINGS, composed, read_rows
+from avsnn.datasets_manifest.clips import composed
+from avsnn.datasets_manifest.table_reader import ENCODINGS, read_rows
 from avsnn.errors import UserError
 from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft
 from avsnn.pipeline.new_dataset.found_files import (

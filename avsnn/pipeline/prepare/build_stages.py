@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from upath import UPath
-
 from avsnn.datasets_manifest import Manifest, load
+from avsnn.datasets_manifest.clip_table import ClipTable
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
+from avsnn.pipeline.engine.stores import open_store
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
+from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
@@ -21,7 +22,7 @@ from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, EventFrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_of_splits
+from avsnn.pipeline.prepare.stages.index import Index, identity_of_splits
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.prepare.written_table import require_undamaged_table
 from avsnn.pydantic_base import StrictModel
@@ -103,7 +104,7 @@ def build_stages(
                 "folder that holds the files as --source."
             )
     folder = root / dataset
-    store = folder if request.store is None else _open_store(request.store) / dataset
+    store = folder if request.store is None else open_store(request.store) / dataset
     state = folder / "state"
     if manifest.layout is not None and source is not None:
         source = find_layout_folder(manifest.layout, source)
@@ -143,7 +144,7 @@ def _table_stage(manifest: Manifest, folder: Path, source: Path | None) -> Disco
     if manifest.layout is not None:
         return Discover(folder / "table", state, manifest, source)
     if manifest.pairs is not None:
-        fetch = Fetch(folder / "raw", state, manifest, (), source)
+        fetch = Fetch(folder / "raw", state, manifest, ClipTable.empty(), source)
         return Pair(folder / "table", state, manifest, fetch)
     return None
 
@@ -184,7 +185,8 @@ def _stages_of_clips(
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
     manifest = fetch.manifest
-    facts: list[object] = [versions, manifest.visual, identity_of_splits(manifest), clips]
+    facts: list[object] = [versions, manifest.visual, identity_of_splits(manifest)]
+    facts.append(clips.fingerprint)
     if manifest.has_events:
         facts += [manifest.audio, EventFrameCache.version, EventAudioCache.version]
     identity = fingerprint(facts)
@@ -200,6 +202,7 @@ def _stages_of_clips(
         state,
         raw=fetch.folder,
         index=index.folder,
+        split=manifest.default_split,
         visual=manifest.visual,
         audio=manifest.audio,
         chosen=settings.extract,
@@ -216,17 +219,3 @@ def _stages_of_clips(
         frames = cache(FrameCache, settings.frames)
         audio = cache(AudioCache, settings.audio)
     return index, extract, frames, audio
-
-
-def _open_store(url: str) -> UPath:
-    try:
-        store = UPath(url)
-        store.fs  # noqa: B018 - the access loads the library for this kind of URL
-        store / "folder"
-    # The errors come from the libraries of all kinds of URLs and have no common base class.
-    except Exception as error:
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise UserError(f"--store {url} cannot be used: {reason}.") from None
-    if "://" not in url:
-        raise UserError(f"--store {url} is no URL, such as s3://bucket/folder; --root takes paths.")
-    return store

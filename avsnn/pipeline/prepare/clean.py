@@ -232,8 +232,10 @@ def _scratch(
     state = stages.fetch.state
     if not _is_own_folder(state):
         return
-    wanted = {stages.fetch.partial(file).data.stem for file in stages.fetch.files.values()}
     downloads, partial = state / "downloads", state / "partial"
+    wanted: set[str] = set()
+    if downloads.exists():
+        wanted = {stages.fetch.partial(file).data.stem for file in stages.fetch.files}
     yield (
         "state/downloads",
         "partial downloads of files that the last prepare does not want",

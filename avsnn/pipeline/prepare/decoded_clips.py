@@ -1,23 +1,25 @@
 """Clips that shards of an earlier generation hold already, so that nothing decodes them again."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.engine.journal import read_journal
+from avsnn.pipeline.engine.journal import Record
+from avsnn.pipeline.engine.records import read_journal
 from avsnn.pipeline.engine.stage import Stage
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
-from avsnn.pipeline.formats.shards import (
-    METADATA_MEMBER,
-    Sample,
-    read_member,
-    read_shard_index,
-)
+from avsnn.pipeline.formats.clip_index import IndexRow, find_hashes
+from avsnn.pipeline.formats.membership import hash_order
+from avsnn.pipeline.formats.shard_columns import Shard, ShardColumns, open_shard, read_shard_index
+from avsnn.pipeline.formats.shards import METADATA_MEMBER, read_members
 
 
 class DecodedClip(NamedTuple):
@@ -37,39 +39,63 @@ class DecodedClip(NamedTuple):
 FACTS = ("frames", "height", "width", "audio_seconds", "audio_rate", "events")
 
 
+class _Decoded(NamedTuple):
+    """The clips of some shards, by the files from which the clips were decoded.
+
+    Attributes:
+        sources: the first 128 bits of `IndexRow.source` of each clip, in the order of `hash_order`,
+            ``[N, 2]``.
+        places: the number of the shard, and the row in the index of the shard, ``[N, 2]``.
+        shards: the shards.
+    """
+
+    sources: NDArray[np.uint64]
+    places: NDArray[np.int32]
+    shards: tuple[Shard, ...]
+
+
 def find_decoded_clips(extract: Stage) -> Callable[[IndexRow], DecodedClip | None]:
     """Return a function that takes a clip from the earlier shards of a stage, or returns None.
 
     A clip is taken if it was decoded from the same files with the same settings, and if its bytes
     are the bytes that were written.
     """
-    samples = _samples_in(extract, extract.earlier)
+    decoded = _decoded_in(extract, extract.earlier)
 
     def take(row: IndexRow) -> DecodedClip | None:
-        if row.source not in samples:
+        source = np.frombuffer(bytes.fromhex(row.source), np.uint8)
+        (found,) = find_hashes(decoded.sources, _first_bits(source[None]))
+        if found < 0:
             return None
-        shard, sample = samples[row.source]
+        number, place = decoded.places[found]
         with suppress(UserError, OSError):
-            files = {
-                name: read_member(shard, member)
-                for name, member in sample.members.items()
-                if name != METADATA_MEMBER
-            }
-            return DecodedClip(files, {name: getattr(sample, name) for name in FACTS})
+            shard = open_shard(decoded.shards[number])
+            if shard.digests is None or (shard.digests["source"][place] != source).any():
+                return None
+            tar, sample = shard.sample(place)
+            names = [name for name in sample.members if name != METADATA_MEMBER]
+            data = read_members([(tar, sample.members[name]) for name in names])
+            facts = {name: getattr(sample, name) for name in FACTS}
+            return DecodedClip(dict(zip(names, data, strict=True)), facts)
         return None
 
     return take
 
 
-def decoded_sources(extract: Stage) -> set[str]:
-    """Return `Sample.source` of every clip that is in the present or the earlier shards."""
-    return set(_samples_in(extract, (extract.folder, *extract.earlier)))
+def decoded_sources(extract: Stage) -> NDArray[np.uint64]:
+    """Return which files the clips of the present and the earlier shards were decoded from.
+
+    Returns:
+        the first 128 bits of `IndexRow.source` of each clip, in the order of `hash_order`,
+        ``[N, 2]``.
+    """
+    return _decoded_in(extract, (extract.folder, *extract.earlier)).sources
 
 
-def _samples_in(extract: Stage, folders: tuple[Folder, ...]) -> Mapping[str, tuple[Folder, Sample]]:
+def _decoded_in(extract: Stage, folders: tuple[Folder, ...]) -> _Decoded:
     journals = [(folder, extract.journal_of(folder)) for folder in folders]
     stats = [(*pair, pair[1].stat()) for pair in journals if pair[1].exists()]
-    return _find_samples(
+    return _find_decoded(
         extract.version,
         fingerprint(extract.settings()),
         tuple((folder, path, stat.st_mtime_ns, stat.st_size) for folder, path, stat in stats),
@@ -77,10 +103,10 @@ def _samples_in(extract: Stage, folders: tuple[Folder, ...]) -> Mapping[str, tup
 
 
 @lru_cache(maxsize=1)
-def _find_samples(
+def _find_decoded(
     version: int, settings: str, folders: tuple[tuple[Folder, Path, int, int], ...]
-) -> dict[str, tuple[Folder, Sample]]:
-    """Return the samples of shards of this version and these settings, by `Sample.source`.
+) -> _Decoded:
+    """Return the clips of shards of this version and these settings.
 
     Args:
         version: version of the stage that decodes.
@@ -88,19 +114,36 @@ def _find_samples(
         folders: each folder of shards, with its journal, and time and size of the journal; a
             changed journal makes the cached answer unused.
     """
-    found: dict[str, tuple[Folder, Sample]] = {}
+    shards: list[Shard] = []
+    sources, places = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.int32)]
     for folder, *journal in folders:
         for record in read_journal(*journal).values():
             if record.version != version or fingerprint(record.settings) != settings:
                 continue
-            # The index has no checksums of its own, unlike the members of the tar.
-            if any(
-                why_damaged(folder / output.path, output, rehash=output.path.endswith(".json"))
-                for output in record.outputs
-            ):
+            for columns in _undamaged_shards(folder, record):
+                if columns.digests is None:
+                    continue
+                sources.append(_first_bits(columns.digests["source"]))
+                numbers = np.full(len(columns), len(shards), np.int32)
+                places.append(np.stack([numbers, columns.places["row"]], axis=1))
+                shards.extend(columns.shards)
+    found = np.concatenate(sources)
+    order = hash_order(found)
+    return _Decoded(found[order], np.concatenate(places)[order], tuple(shards))
+
+
+def _undamaged_shards(folder: Folder, record: Record) -> Iterator[ShardColumns]:
+    """Yield the clips of the shard of a record, if its files are as they were written."""
+    for tar, index in zip(record.outputs[::2], record.outputs[1::2], strict=False):
+        with suppress(UserError, OSError):
+            if why_damaged(folder / tar.path, tar):
                 continue
-            for index in (folder / output.path for output in record.outputs[1:]):
-                with suppress(UserError):
-                    for sample in read_shard_index(index):
-                        found.setdefault(sample.source, (index.with_suffix(".tar"), sample))
-    return found
+            # The index has no checksums of its own, unlike the members of the tar.
+            data = (folder / index.path).read_bytes()
+            if hashlib.sha256(data).hexdigest() == index.sha256:
+                yield read_shard_index(folder / index.path, data, digests=True)
+
+
+def _first_bits(sources: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the first 128 bits of SHA-256 values ``[N, 32]``, as ``[N, 2]``."""
+    return np.ascontiguousarray(sources[:, :16]).view(">u8").astype(np.uint64)

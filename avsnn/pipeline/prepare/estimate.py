@@ -3,19 +3,26 @@
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from avsnn.datasets_manifest.clips import PARTS
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.children import usable_cores
+from avsnn.pipeline.engine.journal import summarise
 from avsnn.pipeline.engine.stage import Stage, records
 from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
-from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
-from avsnn.pipeline.formats.membership import group_by_hash
+from avsnn.pipeline.formats.clip_index import ClipIndex, find_hashes, open_index
+from avsnn.pipeline.formats.membership import group_by_hash, key_hashes
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.decoded_clips import decoded_sources
+from avsnn.pipeline.prepare.described_clips import AT_ONCE, DescribedClips
+from avsnn.pipeline.prepare.splits import hashes_of
 
 # The estimate assumes a common internet connection of about 100 Mbit/s.
 BYTES_PER_S = 10e6
@@ -68,12 +75,15 @@ def missing_bytes(stages: DatasetStages, *, unknown: int = 0) -> int:
         stages: the stages of the data set.
         unknown: bytes that a file counts whose size the manifest does not know.
     """
-    fetched = records(stages.fetch)
-    return sum(
-        max(0, (file.size or unknown) - stages.fetch.partial(file).size)
-        for file in stages.fetch.files.values()
-        if file.path not in fetched
-    )
+    files = stages.fetch.files
+    is_missing, sizes = ~stages.index.clips.has_record, files.sizes
+    total = int(np.where(sizes > 0, sizes, unknown)[is_missing].sum())
+    if not (stages.fetch.state / "downloads").exists():
+        return total
+    for number in np.flatnonzero(is_missing).tolist():
+        file = files[number]
+        total -= min(file.size or unknown, stages.fetch.partial(file).size)
+    return total
 
 
 def free_disk_bytes(folder: Path) -> int:
@@ -130,47 +140,135 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     The comparison looks at clips and not at units, because the units of later stages are not known
     before the index is written.
     """
-    clips, manifest = stages.index.clips, stages.manifest
-    if not clips and manifest.pairs is not None:
+    facts, manifest = stages.index.clips, stages.manifest
+    if not len(facts) and manifest.pairs is not None:
         # The files say which clips there are, and the files are not here yet.
         return _Work(*[_expected_clips(stages)] * 4)
-    rows = {row.key: row for row in stages.index.rows()}
-    decoded = decoded_sources(stages.extract)
-    # A clip without a row is still to be fetched; a file that was corrected is fetched again, and
-    # makes another generation, in which nothing is written yet.
-    corrected = set(stages.fetch.changed_sources())
-    earlier = (stages.index.folder, *stages.index.earlier) if corrected else stages.index.earlier
-    before = {row.key: row for row in _first_rows(earlier)}
-    for clip in stages.fetch.clips:
-        if not corrected.isdisjoint(file.path for file in clip.files):
-            rows.pop(clip.key, None)
-    undecoded = {key for key in clips if key not in rows or rows[key].source not in decoded}
-    failures = (f for record in records(stages.extract).values() for f in record.failures)
-    undecoded -= {failure.key for failure in failures}
-    changed = {key for key in clips if key not in rows or rows[key] != before.get(key)}
-    shards = sum(
-        _count_in_new_groups(
-            [key for key in clips if clips[key]["splits"][manifest.default_split] == part],
-            [key for key, row in before.items() if row.part == part],
-            changed,
-            stages.extract.chosen.clips_per_shard,
-        )
-        for part in PARTS
-    )
+    hashes = hashes_of(facts.clips)[facts.order]
+    # A clip with a file that is not fetched is still to be decoded; a file that was corrected is
+    # fetched again, and makes another generation, in which nothing is written yet.
+    is_corrected = _corrected_clips(stages)[facts.order]
+    any_corrected = bool(is_corrected.any())
+    has_row = facts.is_complete[facts.order]
+    sources = np.zeros_like(hashes)
+    sources[has_row] = _sources(facts)
+    has_row &= ~is_corrected
+    decoded = find_hashes(decoded_sources(stages.extract), sources) >= 0
+    is_undecoded = ~(has_row & decoded)
+    failed = [f.key for record in records(stages.extract).values() for f in record.failures]
+    found = find_hashes(hashes, key_hashes(failed))
+    is_undecoded[found[found >= 0]] = False
+    earlier = (stages.index.folder, *stages.index.earlier)
+    before = _first_index(earlier if any_corrected else earlier[1:])
+    changed = ~has_row
+    if before is not None:
+        changed |= _differs(facts, hashes, sources, before)
     caches = (
         _count_in_new_groups(
-            clips, before if cache.earlier or corrected else (), undecoded, CLIPS_PER_GROUP
+            _divide(hashes, CLIPS_PER_GROUP),
+            _divide(
+                before.hashes
+                if before is not None and (cache.earlier or any_corrected)
+                else hashes[:0],
+                CLIPS_PER_GROUP,
+            ),
+            is_undecoded,
         )
         for cache in (stages.frames, stages.audio)
     )
     written: Iterable[int] = (
-        sum(record.written + record.skipped + len(record.failures) for record in found.values())
-        for found in map(records, (stages.extract, stages.frames, stages.audio))
+        summarise(stage.name, records(stage).values()).inputs
+        for stage in (stages.extract, stages.frames, stages.audio)
     )
-    if corrected:
+    if any_corrected:
         written = (0, 0, 0)
+    shards = _clips_of_new_shards(stages, hashes, before, changed)
     numbers = (max(0, n - w) for n, w in zip((shards, *caches), written, strict=True))
-    return _Work(len(undecoded), *numbers)
+    return _Work(int(is_undecoded.sum()), *numbers)
+
+
+def _clips_of_new_shards(
+    stages: DatasetStages,
+    hashes: NDArray[np.uint64],
+    before: ClipIndex | None,
+    changed: NDArray[np.bool_],
+) -> int:
+    """Count the clips of shards that hold other clips than before, or a clip that has changed.
+
+    Args:
+        stages: the stages of the data set.
+        hashes: the hashes of the clips, in order.
+        before: the earlier index; None where there is none.
+        changed: whether each clip has changed.
+    """
+    facts, chosen = stages.index.clips, stages.extract.chosen
+    parts = facts.parts[stages.manifest.default_split][facts.order]
+    sizes, limit = facts.clip_sizes[facts.order], chosen.largest_shard(len(facts))
+    count = 0
+    for part in range(len(PARTS)):
+        now, then = parts == part, _Groups(hashes[:0], [])
+        if before is not None:
+            of_part = before.part == part
+            then = _divide(
+                before.hashes[of_part],
+                chosen.largest_shard(len(before)),
+                before.sizes[of_part],
+                chosen.shard_bytes,
+            )
+        groups = _divide(hashes[now], limit, sizes[now], chosen.shard_bytes)
+        count += _count_in_new_groups(groups, then, changed[now])
+    return count
+
+
+def _corrected_clips(stages: DatasetStages) -> NDArray[np.bool_]:
+    """Return whether a file of each clip must be brought again, ``[N]``."""
+    files, facts = stages.fetch.files, stages.index.clips
+    is_corrected = np.zeros(len(files), np.bool_)
+    corrected = (path for path, _ in stages.fetch.changed_sources())
+    while some := list(islice(corrected, AT_ONCE)):
+        is_corrected[files.find(some)] = True
+    return is_corrected[facts.files].any(axis=1)
+
+
+def _sources(facts: DescribedClips) -> NDArray[np.uint64]:
+    """Return the first 128 bits of `IndexRow.source` of each clip whose files are here."""
+    digests = bytearray()
+    for row, _ in facts.rows():
+        digests += bytes.fromhex(row.source[:32])
+    return np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _differs(
+    facts: DescribedClips,
+    hashes: NDArray[np.uint64],
+    sources: NDArray[np.uint64],
+    before: ClipIndex,
+) -> NDArray[np.bool_]:
+    """Return whether the row of each clip will be another row than in an earlier index.
+
+    Args:
+        facts: the clips.
+        hashes: the hashes of the clips, in order, ``[N, 2]``.
+        sources: `IndexRow.source` of the clips in the same order, ``[N, 2]``.
+        before: the earlier index.
+    """
+    found = find_hashes(before.hashes, hashes)
+    differs = found < 0
+    now, then = facts.order[~differs], found[~differs]
+    if facts.parts.keys() != before.parts.keys():
+        return np.ones_like(differs)
+    classes = np.array(facts.manifest.classes, np.dtypes.StringDType())
+    names = np.array(before.label_names, np.dtypes.StringDType())
+    labels, labels_then = facts.clips.labels[now], before.labels[then]
+    differs[~differs] = (
+        (sources[~differs] != before.sources[then]).any(axis=1)
+        | (labels != labels_then)
+        | (classes[labels] != names[labels_then])
+        | (facts.clips.groups[now] != before.groups[then])
+        | (facts.parts[facts.manifest.default_split][now] != before.part[then])
+        | np.any([c[now] != before.parts[s][then] for s, c in facts.parts.items()], axis=0)
+    )
+    return differs
 
 
 def _expected_clips(stages: DatasetStages) -> int:
@@ -181,32 +279,56 @@ def _expected_clips(stages: DatasetStages) -> int:
     return min(pairs.clips, stages.request.settings.limit or pairs.clips)
 
 
-def _count_in_new_groups(
-    keys: Iterable[str], before: Iterable[str], changed: set[str], capacity: int
-) -> int:
-    """Count the keys in groups that have other keys than before, or a key that has changed."""
-    earlier = group_by_hash(before, capacity)
-    return sum(
-        len(group)
-        for number, group in group_by_hash(keys, capacity).items()
-        if group != earlier.get(number) or not changed.isdisjoint(group)
-    )
+class _Groups(NamedTuple):
+    """Clips in groups.
+
+    Attributes:
+        hashes: the hashes of the clips, in order.
+        places: the number of each group, and which clips are the group.
+    """
+
+    hashes: NDArray[np.uint64]
+    places: list[tuple[int, slice]]
 
 
-def _first_rows(folders: Iterable[Folder]) -> list[IndexRow]:
-    """Return the rows of the first index in some folders; no rows where there is none."""
+def _divide(
+    hashes: NDArray[np.uint64],
+    capacity: int,
+    sizes: NDArray[np.int64] | None = None,
+    max_size: int | None = None,
+) -> _Groups:
+    return _Groups(hashes, [*group_by_hash(hashes, capacity, sizes, max_size)])
+
+
+def _count_in_new_groups(groups: _Groups, before: _Groups, changed: NDArray[np.bool_]) -> int:
+    """Count the clips in groups that have other clips than before, or a clip that has changed.
+
+    Args:
+        groups: the groups now.
+        before: the groups before.
+        changed: whether each clip has changed.
+    """
+    earlier, count = dict(before.places), 0
+    for number, place in groups.places:
+        then = before.hashes[earlier.get(number, slice(0, 0))]
+        if changed[place].any() or not np.array_equal(groups.hashes[place], then):
+            count += place.stop - place.start
+    return count
+
+
+def _first_index(folders: Iterable[Folder]) -> ClipIndex | None:
+    """Return the first index in some folders, if it is whole."""
     with suppress(UserError, OSError):
         for folder in folders:
-            return read_index(Path(str(folder)))
-    return []
+            return open_index(Path(str(folder)))
+    return None
 
 
 def _bytes_to_write(stages: DatasetStages, work: _Work) -> int:
     """Return the bytes of files, shards and caches that are still to be written to this disk."""
-    fetched = records(stages.fetch)
-    sizes = {path: record.outputs[0].size for path, record in fetched.items() if record.outputs}
-    files = stages.fetch.files.values()
-    total = sum(sizes.get(file.path, file.size or UNKNOWN_FILE_BYTES) for file in files)
+    published, fetched = stages.fetch.files.sizes, stages.index.clips.sizes
+    sizes = np.where(published > 0, published, UNKNOWN_FILE_BYTES)
+    total = int(np.where(fetched >= 0, fetched, sizes).sum())
     # A link needs no room.
     missing = 0 if stages.fetch.makes_links else missing_bytes(stages, unknown=UNKNOWN_FILE_BYTES)
     if stages.request.store is not None:
@@ -235,15 +357,13 @@ def _cache_bytes_of_a_clip(stages: DatasetStages, of_a_clip: float) -> tuple[flo
 
 
 def _has_file_of_unknown_size(stages: DatasetStages) -> bool:
-    fetched = records(stages.fetch)
-    files = stages.fetch.files.values()
-    return any(not file.size and file.path not in fetched for file in files)
+    return bool(np.any((stages.fetch.files.sizes <= 0) & ~stages.index.clips.has_record))
 
 
 def _mean_bytes(stage: Stage, default: float) -> float:
     """Return the mean size in bytes of what a stage wrote for a clip, in its latest folder."""
     for folder in (stage.folder, *stage.earlier):
-        found = records(stage, folder).values()
-        if clips := sum(record.written for record in found):
-            return sum(output.size for record in found for output in record.outputs) / clips
+        found = summarise(stage.name, records(stage, folder).values())
+        if found.written:
+            return found.bytes / found.written
     return default

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from avsnn.datasets_manifest.clips import composed
+from avsnn.datasets_manifest.clips import Clip, composed
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.prepare.build_stages import DatasetStages
@@ -68,20 +68,22 @@ def failures_error(
 def _kind_of(stages: DatasetStages, failure: Failure) -> str:
     """Return the reason of a failure without the names and numbers of its clip."""
     reason = failure.reason
-    for clip in stages.fetch.clips if not failure.path else ():
-        if clip.key == failure.key:
-            for file in clip.files:
-                reason = reason.replace(file.recording, "")
+    if not failure.path and (clip := _clip_of(stages, failure)):
+        for file in clip.files:
+            reason = reason.replace(file.recording, "")
     return re.sub(r"\d+", "N", reason)
 
 
 def _file_of(stages: DatasetStages, failure: Failure) -> str:
     """Return the path of a file of a failed clip."""
-    if not failure.path:
-        for clip in stages.fetch.clips:
-            if clip.key == failure.key:
-                return str(stages.fetch.folder / clip.visual.path)
+    if not failure.path and (clip := _clip_of(stages, failure)):
+        return str(stages.fetch.folder / clip.visual.path)
     return failure.path or failure.key
+
+
+def _clip_of(stages: DatasetStages, failure: Failure) -> Clip | None:
+    (row,) = stages.fetch.clips.find([failure.key])
+    return stages.fetch.clips[row] if row >= 0 else None
 
 
 def _found_mistake(stages: DatasetStages, failures: Sequence[Failure]) -> str:

@@ -6,10 +6,13 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from avsnn.datasets_manifest.clips import NO_PART, PARTS
+import numpy as np
+
+from avsnn.datasets_manifest.clips import PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
+from avsnn.pipeline.engine.stage import outputs_of
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.stages.fetch import COPIED
@@ -51,10 +54,9 @@ def read_failures(folder: Path) -> dict[str, list[str]]:
 def make_prepared(stages: DatasetStages, summaries: list[StageSummary]) -> Prepared:
     """Return the content of ``prepared.json``, once every stage is done."""
     outputs = [
-        (summary.stage, output.path, output.sha256)
-        for summary in summaries
-        if summary.stage in (stages.frames.name, stages.audio.name)
-        for output in summary.outputs
+        (stage.name, output.path, output.sha256)
+        for stage in (stages.frames, stages.audio)
+        for output in outputs_of(stage)
     ]
     return Prepared(
         dataset=stages.manifest.name,
@@ -108,16 +110,17 @@ def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
         stages: the stages of the data set.
         failed: keys of the clips that cannot be used.
     """
-    rows = [row for row in stages.index.rows() if row.key not in failed]
+    facts, names = stages.index.clips, stages.manifest.classes
+    is_usable = facts.is_complete.copy()
+    rows = facts.clips.find(list(failed))
+    is_usable[rows[rows >= 0]] = False
     notes = []
-    for split in stages.manifest.splits:
-        found: dict[str, set[str]] = {part: set() for part in PARTS}
-        for row in rows:
-            if row.splits[split] != NO_PART:
-                found[row.splits[split]].add(row.label_name)
-        for part, classes in found.items():
-            missing = [name for name in stages.manifest.classes if name not in classes]
-            if not classes:
+    for split, codes in facts.parts.items():
+        for code, part in enumerate(PARTS):
+            of_part = facts.clips.labels[is_usable & (codes == code)]
+            counts = np.bincount(of_part, minlength=len(names))
+            missing = [name for name, count in zip(names, counts, strict=True) if not count]
+            if not len(of_part):
                 notes.append(f"the part {part} of the split {split!r} has no clips")
             elif missing:
                 what = missing[0]

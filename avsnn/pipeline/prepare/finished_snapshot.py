@@ -3,22 +3,25 @@
 The snapshot holds the fingerprint of everything that a plan is made of (request, manifest, code),
 the counts of every stage, and size and time of every file that the stages wrote, the journals among
 them. While all of this is unchanged, a plan would find nothing to do, so a rerun need not plan:
-planning looks at every unit, the snapshot is a single file.
+planning computes the fingerprint of every unit, the snapshot is a list of files.
 """
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from avsnn.datasets_manifest import Manifest, load
-from avsnn.pipeline.engine.atomic_files import name_in, write_if_changed
+from avsnn.pipeline.engine.atomic_files import name_in, why_damaged, write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import StageCounts, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
+from avsnn.pipeline.engine.stage import outputs_of
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared, load_prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.request import PrepareRequest, last_request, save_request
@@ -31,12 +34,16 @@ from avsnn.pipeline.prepare.stages.index import Index
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.version import VERSION
 
-# The first version called the snapshot a seal; the file keeps its name, so that a data set has one
-# such file and not two.
-SNAPSHOT = Path("state", "seal.json")
+SNAPSHOT = Path("state", "snapshot.txt")
 
-# Size and time that stand for a file that is not there.
-ABSENT = (-1, 0)
+# The snapshot of earlier versions, which held all files in one value of JSON.
+FORMER_SNAPSHOT = Path("state", "seal.json")
+
+# The last line of a whole snapshot.
+END = b"end\n"
+
+# What stands in place of size and time for a file that is not there.
+ABSENT = b"-1 0"
 
 # The stages whose code decides what a plan is; `discover` has no snapshot.
 KINDS = (
@@ -45,20 +52,20 @@ KINDS = (
 )
 
 
-class Snapshot(BaseModel):
-    """The content of the snapshot file.
+class Header(BaseModel):
+    """The first line of the snapshot file.
+
+    Every further line is about one file: size in bytes, time in ns, and path. The path of a file of
+    the source folder is absolute, every other path starts at the data set's folder. The last line
+    is `END`.
 
     Attributes:
-        mark: fingerprint of everything that the plan was made of (the file keeps this name from the
-            first version).
+        mark: fingerprint of everything that the plan was made of.
         stages: what each stage counted.
-        files: size in bytes and time in ns of every file, by its path below the data set's folder;
-            a file of the source folder is named by its whole path.
     """
 
     mark: str
     stages: list[StageCounts]
-    files: dict[str, tuple[int, int]]
 
 
 def finished_before(
@@ -92,12 +99,18 @@ def read_unchanged_snapshot(folder: Path, *, mark: str) -> list[StageCounts] | N
         folder: the folder of the data set.
         mark: fingerprint of everything that a plan would be made of now.
     """
-    with suppress(OSError, ValidationError):
-        snapshot = Snapshot.model_validate_json((folder / SNAPSHOT).read_bytes())
-        if snapshot.mark == mark and all(
-            _is_unchanged(folder, name, *stat) for name, stat in snapshot.files.items()
-        ):
-            return snapshot.stages
+    with suppress(OSError, ValueError), (folder / SNAPSHOT).open("rb") as lines:
+        header = Header.model_validate_json(next(lines, b""))
+        start = os.fsencode(folder)
+        if header.mark != mark:
+            return None
+        for line in lines:
+            if line == END:
+                return header.stages
+            # Bytes, because making a `pathlib` object costs more than the look at the file.
+            size, time, path = line.rstrip(b"\n").split(b" ", 2)
+            if _size_and_time(os.path.join(start, path)) != b"%b %b" % (size, time):  # noqa: PTH118
+                return None
     return None
 
 
@@ -107,31 +120,36 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
     There is no snapshot where a plan looks at more than local files: where shards and caches are in
     a store, or where a source folder is searched for new files.
     """
+    (stages.folder / FORMER_SNAPSHOT).unlink(missing_ok=True)
     if isinstance(stages.table, Discover) or stages.request.store:
         return
-    files = {
-        f"{name_in(stages.folder, stage.folder)}/{output.path}": (output.size, output.mtime_ns)
-        for stage, summary in zip(stages.in_order, summaries, strict=True)
-        for output in summary.outputs
-    }
-    # A file without a published checksum may be corrected in the source folder, or may arrive.
-    for path in stages.fetch.watched_sources():
-        files[str(path)] = ABSENT
-        if path.exists():
-            stat = path.stat()
-            files[str(path)] = (stat.st_size, stat.st_mtime_ns)
-    results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
-    journals = [stage.journal for stage in stages.in_order if stage.journal.exists()]
-    for path in (*results, *journals):
-        stat = path.stat()
-        files[str(path.relative_to(stages.folder))] = (stat.st_size, stat.st_mtime_ns)
-    snapshot = Snapshot(
+    header = Header(
         # The manifest as published: the table that `pair` writes is one of the files.
         mark=_plan_fingerprint(load(stages.manifest.name), stages.request),
         stages=[replace(summary.counts, units_done_now=0, seconds=0.0) for summary in summaries],
-        files=files,
     )
-    write_if_changed(stages.folder / SNAPSHOT, snapshot.model_dump_json().encode())
+    lines = (b"%b %b\n" % (state, os.fsencode(name)) for name, state in _files(stages))
+    first = header.model_dump_json().encode() + b"\n"
+    write_atomically(stages.folder / SNAPSHOT, chain([first], lines, [END]))
+
+
+def _files(stages: DatasetStages) -> Iterator[tuple[str, bytes]]:
+    """Yield every file that a plan looks at, with size and time as the plan has found the file."""
+    for stage in stages.in_order:
+        folder = name_in(stages.folder, stage.folder)
+        for output in outputs_of(stage):
+            state = _size_and_time(os.fsencode(stage.folder / output.path))
+            written = b"%d %d" % (output.size, output.mtime_ns)
+            # A file whose time alone has changed is done, but a file may change at any moment.
+            is_done = state == written or not why_damaged(stage.folder / output.path, output)
+            yield f"{folder}/{output.path}", state if is_done else written
+    # A file without a published checksum may be corrected in the source folder, or may arrive.
+    for path in stages.fetch.watched_sources():
+        yield str(path), _size_and_time(os.fsencode(path))
+    results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
+    journals = [stage.journal for stage in stages.in_order if stage.journal.exists()]
+    for path in (*results, *journals):
+        yield str(path.relative_to(stages.folder)), _size_and_time(os.fsencode(path))
 
 
 def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
@@ -145,16 +163,21 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
             manifest.model_dump(
                 mode="json", exclude={"title", "description", "homepage", "licence", "preset"}
             ),
-            manifest.table and hashlib.sha256(manifest.table_bytes).hexdigest(),
+            manifest.table and _sha256_of_table(manifest),
             request.model_dump(mode="json"),
         ]
     )
 
 
-def _is_unchanged(folder: Path, name: str, size: int, mtime_ns: int) -> bool:
-    # Text, because making a `pathlib` object costs more than the look at the file.
+def _sha256_of_table(manifest: Manifest) -> str:
+    with manifest.open_table() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size_and_time(path: bytes) -> bytes:
+    """Return size and time of a file, as a line of the snapshot holds both."""
     try:
-        stat = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
+        stat = os.stat(path)  # noqa: PTH116
     except FileNotFoundError:
-        return (size, mtime_ns) == ABSENT
-    return (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)
+        return ABSENT
+    return b"%d %d" % (stat.st_size, stat.st_mtime_ns)

@@ -1,20 +1,21 @@
 """Runs the stages from discover to featurize: from a name to training's caches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.engine.executor import WorkerPools, open_worker_pools
-from avsnn.pipeline.engine.journal import StageSummary
+from avsnn.pipeline.engine.journal import StageSummary, summarise
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import NO_UNITS, Plan, plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.engine.stage import Stage
+from avsnn.pipeline.engine.stage import Stage, records_of_units
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
+from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.estimate import estimate
 from avsnn.pipeline.prepare.failure_advice import failures_error
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
@@ -23,7 +24,6 @@ from avsnn.pipeline.prepare.generations import remove_earlier_generations
 from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.prepare.stages.index import describe_clips
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.settings_overrides import flatten
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle
@@ -38,6 +38,7 @@ def prepare(
     retry_failed: bool = False,
     redo: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     on_stage: Callable[[StageSummary], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Run every unit that is not done.
 
@@ -50,6 +51,7 @@ def prepare(
         retry_failed: try again the units that recorded failures.
         redo: units to do again in any case, ``{stage: {unit: reason}}``.
         on_stage: called with the summary of each stage as the stage ends.
+        say: told where the work of the workers is shown.
 
     Raises:
         RunError: a stage failed, more clips failed than allowed, the disk is full or too small, or
@@ -60,7 +62,7 @@ def prepare(
     # the threads of these downloads can end too.
     with (
         lock_folder(stages.folder),
-        open_worker_pools(workers, scheduler) as pools,
+        open_worker_pools(workers, scheduler, say=say) as pools,
         stages.fetch.http,
     ):
         run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
@@ -146,7 +148,7 @@ class _PrepareRun:
         """
         summary = self._run(table)
         if isinstance(table, Pair):
-            self._require_few_broken_files(summary, table.fetch.files)
+            self._require_few_broken_files(summary, {file.path for file in table.fetch.files})
         if summary.units_done_now:
             self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
         if not self.stages.manifest.clips:
@@ -164,17 +166,17 @@ class _PrepareRun:
         # The request as it was given: the stages may have found the files in a folder inside.
         save_request(self.stages.folder, self.request)
         self._run(self.stages.fetch)
-        if describe_clips(self.stages.fetch) != self.stages.index.clips:
+        if describe_clips(self.stages.fetch).fingerprint != self.stages.index.clips.fingerprint:
             # The folders of the later stages are named by the content of the files.
             self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
 
     def write_failures(self) -> None:
         """Write ``failures.jsonl``, also with the recorded failures of stages that did not run."""
         rest = self.stages.in_order[len(self.summaries) :]
-        summaries = [*self.summaries, *(plan(stage).recorded(stage) for stage in rest)]
+        recorded = (summarise(stage.name, records_of_units(stage)) for stage in rest)
         write_if_changed(
             self.stages.folder / "failures.jsonl",
-            failure_lines(summaries, self.stages.manifest.known_bad),
+            failure_lines([*self.summaries, *recorded], self.stages.manifest.known_bad),
         )
 
     def finish(self) -> Prepared:
@@ -206,7 +208,8 @@ class _PrepareRun:
         handle = stages.manifest.kaggle
         if handle is None or stages.fetch.source is not None:
             return
-        if any(plan(stage, retry_failed=self.retry_failed).todo for stage in stages.before_index):
+        planned = (plan(stage, retry_failed=self.retry_failed) for stage in stages.before_index)
+        if any(current.todo_count for current in planned):
             self.stages = rebuild_with_source(stages, download_from_kaggle(handle))
 
     def _require_disk_space(self) -> None:
@@ -226,7 +229,7 @@ class _PrepareRun:
             return
         raise failures_error(self.stages, summary, summary.failures, summary.inputs, "inputs")
 
-    def _require_few_broken_files(self, summary: StageSummary, files: Mapping[str, object]) -> None:
+    def _require_few_broken_files(self, summary: StageSummary, files: Collection[str]) -> None:
         """Refuse files of many recordings that cannot be read.
 
         Such a file counts as one of all files, because nobody knows how many recordings are inside.

@@ -1,22 +1,26 @@
 """Checks a split: what do its parts share, and do the prepared data agree? Reads, never writes."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from avsnn.datasets_manifest import Clip, Manifest
-from avsnn.datasets_manifest.clips import PARTS
+import numpy as np
+from numpy.typing import NDArray
+
+from avsnn.datasets_manifest import Manifest
+from avsnn.datasets_manifest.clips import PART_OF_CODE, PARTS
+from avsnn.datasets_manifest.text_columns import TextSearch, texts_of
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.stage import records
-from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.formats.membership import hash_order, key_hashes
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import load_prepared
 from avsnn.pipeline.prepare.build_stages import build_stages, load_with_clips
+from avsnn.pipeline.prepare.described_clips import AT_ONCE
 from avsnn.pipeline.prepare.final_files import read_failures
 from avsnn.pipeline.prepare.request import PrepareRequest
-from avsnn.pipeline.prepare.splits import assign_parts
+from avsnn.pipeline.prepare.splits import Parts, assign_parts
 from avsnn.suggestions import did_you_mean, there_are
 
 # The parts that a network is measured on, each with the parts that the network has seen before:
@@ -123,122 +127,194 @@ def check_split(dataset: str, split: str | None, *, root: Path) -> SplitCheck:
             f"the clips of {dataset} are not known before its files are found; "
             f"run 'avsnn prepare {dataset} --root {root}' first."
         )
-    parts = assign_parts(manifest, name)
-    members = {part: [clip for clip in manifest.clips if parts[clip.key] == part] for part in PARTS}
-    groups = {part: len({clip.group for clip in clips}) for part, clips in members.items()}
-    digests = _known_digests(manifest, root)
-    placed = {
-        clip.key: PlacedClip(clip.key, manifest.classes[clip.label], parts[clip.key])
-        for clip in manifest.clips
-    }
-    prepared, disagreeing = _compare_with_prepared(manifest, name, placed, root)
+    parts, clips = assign_parts(manifest, name), manifest.clips
+    groups, _ = TextSearch.of(clips.groups).distinct()
+    contents = _contents(manifest, root)
+    traits = _Traits(groups[:, None], _twins(manifest), contents)
+    bad = [*zip(clips.find([*manifest.known_bad]), manifest.known_bad.values(), strict=True)]
+    prepared, disagreeing = _compare_with_prepared(manifest, name, parts, root)
     return SplitCheck(
         dataset=dataset,
         split=name,
         group=manifest.group,
         twins=manifest.twins.what if manifest.twins else None,
         clips={
-            part: _count_by_class(manifest, [clip.label for clip in clips])
-            for part, clips in members.items()
+            part: _count_by_class(manifest, clips.labels[parts == code])
+            for code, part in enumerate(PARTS)
         },
-        groups=groups if _has_groups(manifest) else None,
-        shared=[_find_shared(manifest, part, members, digests) for part in SEEN_BEFORE],
-        identical=_find_identical(manifest, placed, digests),
-        unchecked=sum(
-            file.recording not in digests for clip in manifest.clips for file in clip.files
-        ),
-        known_bad=[(placed[key], why) for key, why in manifest.known_bad.items() if key in placed],
+        groups={part: len(np.unique(groups[parts == code])) for code, part in enumerate(PARTS)}
+        if _has_groups(manifest)
+        else None,
+        shared=[_find_shared(manifest, part, parts, traits) for part in SEEN_BEFORE],
+        identical=_find_identical(manifest, parts, contents),
+        unchecked=int((contents < 0).sum()),
+        known_bad=[(_placed(manifest, parts, row), why) for row, why in bad if row >= 0],
         prepared=prepared,
         disagreeing=disagreeing,
     )
 
 
-def _count_by_class(manifest: Manifest, labels: list[int]) -> dict[str, int]:
-    return {name: labels.count(label) for label, name in enumerate(manifest.classes)}
+def _count_by_class(manifest: Manifest, labels: NDArray[np.int32]) -> dict[str, int]:
+    counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
+    return dict(zip(manifest.classes, counts, strict=True))
 
 
 def _has_groups(manifest: Manifest) -> bool:
     return manifest.group != "none"
 
 
-def _known_digests(manifest: Manifest, root: Path) -> dict[str, str]:
-    """Return SHA-256 by path: the published SHA-256, or the SHA-256 of the fetched file."""
-    files = [file for clip in manifest.clips for file in clip.files]
-    # A file of many recordings has one checksum, so a recording there is known by its path.
-    digests = {file.recording: file.recording for file in files if file.member}
-    digests |= {file.path: file.sha256 for file in files if file.sha256 and not file.member}
-    if len(digests) < len(files) and not manifest.pairs:
+def _placed(manifest: Manifest, parts: Parts, row: int) -> PlacedClip:
+    """Return the clip of a row with its place in the split."""
+    clips = manifest.clips
+    label = manifest.classes[clips.labels[row]]
+    return PlacedClip(clips.keys[row], label, PART_OF_CODE[parts[row]])
+
+
+class _Traits(NamedTuple):
+    """What clips may have in common, each as numbers ``[N, ...]``; -1 is no trait.
+
+    Attributes:
+        groups: the group.
+        twins: what the rule for twins finds in the key.
+        contents: the content of the audio file and of the visual file.
+    """
+
+    groups: NDArray[np.int64]
+    twins: NDArray[np.int64]
+    contents: NDArray[np.int64]
+
+
+def _twins(manifest: Manifest) -> NDArray[np.int64]:
+    """Return a number for what the rule for twins finds in each key, ``[N, 1]``; -1 for nothing."""
+    count = len(manifest.clips)
+    if manifest.twins is None:
+        return np.full((count, 1), -1)
+    found = map(re.compile(manifest.twins.pattern).search, manifest.clips.keys)
+    # A pattern with groups finds what its groups match.
+    texts = texts_of("\0".join(one.groups("") or [one[0]]) if one else "\0\0" for one in found)
+    numbers, _ = TextSearch.of(texts).distinct()
+    return np.where(texts == "\0\0", -1, numbers)[:, None]
+
+
+def _contents(manifest: Manifest, root: Path) -> NDArray[np.int64]:
+    """Return a number for the content of each file of the clips, ``[N, 2]``; -1 if not known.
+
+    Files of one SHA-256 have one number. The SHA-256 is the published one, or that of the fetched
+    file. A file of many recordings has one checksum, so a recording there is known by its path.
+    """
+    clips = manifest.clips
+    sides = (clips.audio, clips.visual)
+    # The first 128 bits of a SHA-256 tell files apart.
+    digests = np.zeros((len(clips), 2, 16), np.uint8)
+    is_known = np.stack([files.has_sha256 for files in sides], axis=1)
+    for side, files in enumerate(sides):
+        if files.sha256 is not None:
+            digests[:, side] = files.sha256[:, :16]
+    is_member = np.zeros_like(is_known)
+    for side, files in enumerate(sides):
+        if files.members is not None:
+            is_member[:, side] = files.members != ""
+    if not (is_known | is_member).all() and not manifest.pairs:
         request = PrepareRequest(settings=PrepareSettings())
-        fetch = build_stages(manifest.name, request, root=root, brings_files=False).fetch
-        for record in records(fetch).values():
-            digests = {output.path: output.sha256 for output in record.outputs} | digests
-    return digests
+        stages = build_stages(manifest.name, request, root=root, brings_files=False)
+        facts = stages.index.clips
+        is_fetched = (facts.sizes >= 0)[facts.files] & ~is_known
+        digests[is_fetched] = facts.sha256[facts.files[is_fetched], :16]
+        is_known |= is_fetched
+    for side, files in enumerate(sides):
+        for row in np.flatnonzero(is_member[:, side]).tolist():
+            (recording,) = files.recordings(slice(row, row + 1))
+            digests[row, side] = key_hashes([recording]).view(np.uint8)
+    is_known |= is_member
+    words = digests[is_known].view(np.uint64)
+    order = hash_order(words)
+    is_new = (np.diff(words[order], axis=0, prepend=0) != 0).any(axis=1)
+    found = np.empty(len(order), np.int64)
+    found[order] = np.cumsum(is_new)
+    numbers = np.full(is_known.shape, -1)
+    numbers[is_known] = found
+    return numbers
 
 
-def _find_shared(
-    manifest: Manifest, part: str, members: dict[str, list[Clip]], digests: dict[str, str]
-) -> Shared:
+def _find_shared(manifest: Manifest, part: str, parts: Parts, traits: _Traits) -> Shared:
     """Return what a part shares with the parts seen before.
 
     Args:
         manifest: the facts about the data set.
         part: the part, val or test.
-        members: the clips of every part.
-        digests: SHA-256 of the files, by path.
+        parts: the part of every clip.
+        traits: what clips may have in common.
     """
     seen = SEEN_BEFORE[part]
-    clips_before = [clip for other in seen for clip in members[other]]
+    of_part = parts == PART_OF_CODE.index(part)
+    before = np.isin(parts, [PART_OF_CODE.index(other) for other in seen])
 
-    def count_sharing(traits: Callable[[Clip], set[str]]) -> int:
-        """Count the clips of the part that have a trait of a clip seen before."""
-        known = set[str]().union(*map(traits, clips_before))
-        return sum(not known.isdisjoint(traits(clip)) for clip in members[part])
+    def sharing(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether each clip of the part has a trait of a clip seen before."""
+        # The last place stands for -1, which is no trait.
+        is_known = np.zeros(numbers.max(initial=-1) + 2, np.bool_)
+        is_known[numbers[before]] = True
+        is_known[-1] = False
+        shares: NDArray[np.bool_] = is_known[numbers[of_part]].any(axis=1)
+        return shares
 
-    def twin_text(clip: Clip) -> set[str]:
-        return set(re.findall(manifest.twins.pattern, clip.key)[:1]) if manifest.twins else set()
-
-    def digests_of(clip: Clip) -> set[str]:
-        return {digests[file.recording] for file in clip.files if file.recording in digests}
-
-    groups = {clip.group for clip in members[part]} & {clip.group for clip in clips_before}
+    shares_group = sharing(traits.groups)
     has_groups = _has_groups(manifest)
+    groups = len(np.unique(traits.groups[of_part][shares_group]))
     return Shared(
         part=part,
         seen=seen,
-        groups=len(groups) if has_groups else None,
-        group_clips=count_sharing(lambda clip: {clip.group}) if has_groups else None,
-        twins=count_sharing(twin_text) if manifest.twins else None,
-        identical=count_sharing(digests_of),
+        groups=groups if has_groups else None,
+        group_clips=int(shares_group.sum()) if has_groups else None,
+        twins=int(sharing(traits.twins).sum()) if manifest.twins else None,
+        identical=int(sharing(traits.contents).sum()),
     )
 
 
 def _find_identical(
-    manifest: Manifest, placed: dict[str, PlacedClip], digests: dict[str, str]
+    manifest: Manifest, parts: Parts, contents: NDArray[np.int64]
 ) -> list[tuple[str, list[PlacedClip]]]:
     """Return sets of clips with an identical file, each with the kind of the file."""
-    clips_of_content: dict[tuple[str, str], list[PlacedClip]] = defaultdict(list)
-    for clip in manifest.clips:
-        for kind, file in (("audio", clip.audio), ("visual", clip.visual)):
-            if file.recording in digests:
-                clips_of_content[kind, digests[file.recording]].append(placed[clip.key])
-    return [(kind, clips) for (kind, _), clips in clips_of_content.items() if len(clips) > 1]
+    # Files of one content and one kind have one number; files of unknown content stand alone.
+    numbers = np.where(contents < 0, -1, 2 * contents + [0, 1]).reshape(-1)
+    places = np.argsort(numbers, kind="stable")
+    places = places[numbers[places] >= 0]
+    places = places[np.bincount(numbers[places])[numbers[places]] > 1]
+    sets = np.split(places, np.flatnonzero(np.diff(numbers[places])) + 1)
+    return [
+        (
+            ("audio", "visual")[int(found[0]) % 2],
+            [_placed(manifest, parts, row) for row in (found // 2).tolist()],
+        )
+        for found in sorted((found for found in sets if len(found)), key=lambda one: int(one[0]))
+    ]
 
 
 def _compare_with_prepared(
-    manifest: Manifest, split: str, placed: dict[str, PlacedClip], root: Path
+    manifest: Manifest, split: str, parts: Parts, root: Path
 ) -> tuple[dict[str, int] | None, int]:
     """Return how many clips are prepared, by part, and how many disagree with the manifest."""
     prepared = load_prepared(root, manifest.name)
     if prepared is None:
         return None, 0
-    folder = root / manifest.name
-    failed = read_failures(folder)
-    rows = [row for row in read_index(folder / prepared.index) if row.key not in failed]
-    groups = {clip.key: clip.group for clip in manifest.clips}
-    counts = Counter(row.splits.get(split, "") for row in rows)
-    disagreeing = sum(
-        placed.get(row.key) != PlacedClip(row.key, row.label_name, row.splits.get(split, ""))
-        or row.group != groups.get(row.key)
-        for row in rows
+    folder, clips = root / manifest.name, manifest.clips
+    index = open_index(folder / prepared.index)
+    is_ready = np.ones(len(index), np.bool_)
+    failed = index.find(read_failures(folder))
+    is_ready[failed[failed >= 0]] = False
+    codes = index.parts.get(split, np.full(len(index), len(PART_OF_CODE)))
+    counts = {part: int((codes[is_ready] == code).sum()) for code, part in enumerate(PARTS)}
+    rows = np.concatenate(
+        [
+            clips.find(index.keys[first : first + AT_ONCE].tolist())
+            for first in range(0, len(index) + 1, AT_ONCE)
+        ]
     )
-    return {part: counts[part] for part in PARTS}, disagreeing
+    classes = texts_of(manifest.classes)[clips.labels[rows]]
+    agrees = (
+        (rows >= 0)
+        & (classes == texts_of(index.label_names)[index.labels])
+        & (codes == parts[rows])
+        & (index.groups == clips.groups[rows])
+    )
+    return counts, int((is_ready & ~agrees).sum())

@@ -1,150 +1,183 @@
 """Assigns each clip to a part of a split: train, val, test, or no part."""
 
 import re
-from collections import Counter, defaultdict
+from functools import lru_cache
 
-from avsnn.datasets_manifest import Clip, Manifest
-from avsnn.datasets_manifest.clips import NO_PART, PARTS
+import numpy as np
+from numpy.typing import NDArray
+
+from avsnn.datasets_manifest import Manifest
+from avsnn.datasets_manifest.clip_table import ClipTable
+from avsnn.datasets_manifest.clips import NO_PART, PART_OF_CODE, PARTS
 from avsnn.datasets_manifest.split_rules import (
     ColumnSplit,
     GroupShareSplit,
     GroupSplit,
     OrderSplit,
 )
-from avsnn.pipeline.formats.membership import hash_rank
+from avsnn.datasets_manifest.text_columns import TextSearch, texts_of
+from avsnn.pipeline.formats.membership import hash_order, key_hashes
+
+# Parts of clips, `uint8 [N]`; a part is its index in `PART_OF_CODE`.
+Parts = NDArray[np.uint8]
+
+TRAIN, VAL, TEST, NONE = map(PART_OF_CODE.index, (*PARTS, NO_PART))
 
 
-def assign_parts(manifest: Manifest, split: str) -> dict[str, str]:
-    """Return the part of every clip of the data set, ``{key: "train" | "val" | "test" | "none"}``.
+def assign_parts(manifest: Manifest, split: str) -> Parts:
+    """Return the part of every clip of the data set, as an index in `PART_OF_CODE`, ``[N]``.
 
     Where the publisher gave no validation part, the validation part is taken from train: the same
     share of each class. Which clips are taken is a pure function of their keys.
     """
+    clips = manifest.clips
     match manifest.splits[split]:
         case ColumnSplit() as rule:
-            parts = {clip.key: _part_in_column(rule, clip) for clip in manifest.clips}
-            owner = _shared_recording(manifest) if rule.whole_recordings else {}
-            return _set_val_aside(manifest, parts, rule.val_fraction, owner)
+            parts = clips.parts[rule.column] if clips else np.empty(0, np.uint8)
+            if rule.keys is not None:
+                fits = re.compile(rule.keys).fullmatch
+                is_part = np.fromiter((bool(fits(key)) for key in clips.keys), bool, len(clips))
+                parts = np.where(is_part, parts, np.uint8(NONE))
+            owners = _shared_recordings(clips) if rule.whole_recordings else None
+            return _set_val_aside(clips, parts, rule.val_fraction, owners)
         case OrderSplit() as rule:
-            return _set_val_aside(manifest, _cut_by_order(manifest, rule), rule.val_fraction, {})
+            return _set_val_aside(clips, _cut_by_order(clips, rule), rule.val_fraction, None)
         case GroupSplit() as rule:
-            return {clip.key: _part_of_group(rule, clip.group) for clip in manifest.clips}
+            return _choose_groups(clips, rule)
         case GroupShareSplit() as rule:
-            parts_of_groups = _share_out_groups(manifest, rule)
-            return {clip.key: parts_of_groups[clip.group] for clip in manifest.clips}
+            return _share_out_groups(clips, rule)
 
 
-def select(manifest: Manifest, limit: int | None) -> tuple[Clip, ...]:
+@lru_cache(maxsize=1)
+def hashes_of(clips: ClipTable) -> NDArray[np.uint64]:
+    """Return the hash of the key of every clip, ``[N, 2]``, computed once for the same table."""
+    return key_hashes(clips.keys)
+
+
+def select(manifest: Manifest, limit: int | None) -> ClipTable:
     """Return ``limit`` clips; None returns all clips.
 
     The selection has the same share of every part and class as the whole data set.
     """
+    clips = manifest.clips
     if limit is None:
-        return manifest.clips
+        return clips
     parts = assign_parts(manifest, manifest.default_split)
+    hashes = hashes_of(clips)
+    rank = np.empty(len(clips))
     # Clip i of n clips of a part and class has the rank (i + 0.5) / n. So every part and class is
     # spread evenly over the ranks, and the lowest ranks hold the same share of each.
-    rank = {
-        clip.key: ((i + 0.5) / len(clips), hash_rank(clip.key))
-        for clips in _clips_by_part_and_class(manifest, parts).values()
-        for i, clip in enumerate(clips)
-    }
-    return tuple(sorted(manifest.clips, key=lambda clip: rank[clip.key])[:limit])
+    for rows in _by_part_and_class(clips, parts):
+        rank[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return clips.take(np.lexsort((hashes[:, 1], hashes[:, 0], rank))[:limit])
 
 
-def _clips_by_part_and_class(
-    manifest: Manifest, parts: dict[str, str]
-) -> dict[tuple[str, int], list[Clip]]:
-    found: dict[tuple[str, int], list[Clip]] = defaultdict(list)
-    for clip in sorted(manifest.clips, key=lambda clip: hash_rank(clip.key)):
-        found[parts[clip.key], clip.label].append(clip)
-    return found
+def _by_part_and_class(clips: ClipTable, parts: Parts) -> list[NDArray[np.int64]]:
+    """Return the rows of every part and class, each in the order of the hashes of the keys."""
+    order = hash_order(hashes_of(clips))
+    return _rows_by_value(parts * np.int64(clips.labels.max(initial=0) + 1) + clips.labels, order)
 
 
-def _part_in_column(rule: ColumnSplit, clip: Clip) -> str:
-    if rule.keys is not None and not re.fullmatch(rule.keys, clip.key):
-        return NO_PART
-    return clip.columns[rule.column]
+def _rows_by_value(
+    values: NDArray[np.integer], order: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Return the rows of each value, the lowest value first, with the rows in the given order."""
+    rows = order[np.argsort(values[order], kind="stable")]
+    starts = np.flatnonzero(np.diff(values[rows])) + 1
+    return np.split(rows, starts) if len(rows) else []
 
 
-def _shared_recording(manifest: Manifest) -> dict[str, str]:
-    """Return the recording of each clip that the most clips share, by the key of the clip."""
-    recordings = {clip.key: [file.recording for file in clip.files] for clip in manifest.clips}
-    uses = Counter(path for paths in recordings.values() for path in paths)
-    return {key: max(paths, key=lambda path: uses[path]) for key, paths in recordings.items()}
+def _shared_recordings(clips: ClipTable) -> NDArray[np.int64]:
+    """Return a number for each clip: that of its recording that the most clips share."""
+    every = slice(None)
+    audio, visual = (files.recordings(every) for files in (clips.audio, clips.visual))
+    numbers, _ = TextSearch.of(texts_of([*audio, *visual])).distinct()
+    heard, seen = numbers[: len(clips)], numbers[len(clips) :]
+    uses = np.bincount(numbers)
+    return np.where(uses[heard] >= uses[seen], heard, seen)
 
 
 def _set_val_aside(
-    manifest: Manifest, parts: dict[str, str], fraction: float, owner: dict[str, str]
-) -> dict[str, str]:
+    clips: ClipTable, parts: Parts, fraction: float, owners: NDArray[np.int64] | None
+) -> Parts:
     """Return the parts with a share of the train part made val, class by class.
 
     Args:
-        manifest: the facts about the data set.
-        parts: the part of every clip, by key.
+        clips: the clips.
+        parts: the part of every clip.
         fraction: the share of each class of the train part.
-        owner: what clips have in common that must stay together, by key; empty where clips stand
+        owners: number of what clips have in common that must stay together; None where clips stand
             alone.
     """
     if not fraction:
         return parts
-    changed = dict(parts)
-    for (part, _), clips in _clips_by_part_and_class(manifest, parts).items():
-        if part != "train":
+    changed = parts.copy()
+    for rows in _by_part_and_class(clips, parts):
+        if parts[rows[0]] != TRAIN:
             continue
-        together: dict[str, list[str]] = defaultdict(list)
-        for clip in clips:
-            together[owner.get(clip.key, clip.key)].append(clip.key)
-        wanted, taken = round(fraction * len(clips)), 0
-        for keys in together.values():
-            if taken + len(keys) > wanted:
-                break
-            changed |= dict.fromkeys(keys, "val")
-            taken += len(keys)
+        wanted = round(fraction * len(rows))
+        if owners is not None:
+            # Owners are taken in the order of their first clips, as long as all their clips fit.
+            _, first, owner, sizes = np.unique(
+                owners[rows], return_index=True, return_inverse=True, return_counts=True
+            )
+            in_order = np.argsort(first)
+            taken = in_order[np.cumsum(sizes[in_order]) <= wanted]
+            changed[rows[np.isin(owner, taken)]] = VAL
+        else:
+            changed[rows[:wanted]] = VAL
     return changed
 
 
-def _cut_by_order(manifest: Manifest, rule: OrderSplit) -> dict[str, str]:
+def _cut_by_order(clips: ClipTable, rule: OrderSplit) -> Parts:
     """Return the part of every clip: of each class, the first keys in order are train."""
-    keys_of_class: dict[int, list[str]] = defaultdict(list)
-    for clip in manifest.clips:
-        keys_of_class[clip.label].append(clip.key)
-    return {
-        key: "train" if number < int(rule.first_train * len(keys)) else "test"
-        for keys in keys_of_class.values()
-        for number, key in enumerate(sorted(keys))
-    }
+    parts = np.full(len(clips), TEST, np.uint8)
+    for rows in _rows_by_value(clips.labels, np.argsort(clips.keys, kind="stable")):
+        parts[rows[: int(rule.first_train * len(rows))]] = TRAIN
+    return parts
 
 
-def _part_of_group(rule: GroupSplit, group: str) -> str:
-    if group in rule.test_groups:
-        return "test"
-    return "val" if group in rule.val_groups else "train"
+def _choose_groups(clips: ClipTable, rule: GroupSplit) -> Parts:
+    """Return the part of every clip: the rule names the groups of test and of val."""
+    number, first = TextSearch.of(clips.groups).distinct()
+    test, val = set(rule.test_groups), set(rule.val_groups)
+    parts = [
+        TEST if group in test else VAL if group in val else TRAIN for group in clips.groups[first]
+    ]
+    return np.array(parts, np.uint8)[number]
 
 
-def _share_out_groups(manifest: Manifest, rule: GroupShareSplit) -> dict[str, str]:
-    """Return the part of every group, such that each part has its share of each class.
+def _share_out_groups(clips: ClipTable, rule: GroupShareSplit) -> Parts:
+    """Return the part of every clip, such that each part has its share of each class.
 
     The groups are placed one after the other, the largest first. Each group goes to the part that
     misses the clips of the group most, counted by class. If every group has a single class, then
     the number of clips of a class in a part differs from the part's share by at most twice the
     size of the largest group.
     """
-    shares = {"train": 1 - rule.val_share - rule.test_share}
-    shares |= {"val": rule.val_share, "test": rule.test_share}
-    groups: dict[str, Counter[int]] = defaultdict(Counter)
-    for clip in manifest.clips:
-        groups[clip.group][clip.label] += 1
-    class_sizes = Counter(clip.label for clip in manifest.clips)
-    missing = {part: {c: shares[part] * n for c, n in class_sizes.items()} for part in PARTS}
-    part_of_group = {}
-    for group in sorted(groups, key=lambda group: (-groups[group].total(), hash_rank(group))):
-        counts = groups[group].items()
+    classes = int(clips.labels.max(initial=0)) + 1
+    group, first = TextSearch.of(clips.groups).distinct()
+    # The number of clips of each class in each group, the classes in the order of the rows.
+    pairs, first_rows, sizes = np.unique(
+        group * classes + clips.labels, return_index=True, return_counts=True
+    )
+    by_group = np.lexsort((first_rows, pairs // classes))
+    pairs, sizes = pairs[by_group], sizes[by_group]
+    ends = np.searchsorted(pairs // classes, np.arange(len(first) + 1)).tolist()
+    hashes = key_hashes(clips.groups[first])
+    totals = np.bincount(group, minlength=len(first))
+    shares = (1 - rule.val_share - rule.test_share, rule.val_share, rule.test_share)
+    class_sizes = np.bincount(clips.labels, minlength=classes).tolist()
+    missing = [[share * size for size in class_sizes] for share in shares]
+    part_of_group = np.empty(len(first), np.uint8)
+    for number in np.lexsort((hashes[:, 1], hashes[:, 0], -totals)).tolist():
+        place = slice(ends[number], ends[number + 1])
+        labels = (pairs[place] % classes).tolist()
+        counts = [*zip(labels, sizes[place].tolist(), strict=True)]
         # Choose the part whose squared distance from its shares grows least with this group:
         # (missing - n)^2 - missing^2 = n (n - 2 missing), summed over the classes.
-        part = part_of_group[group] = min(
-            PARTS, key=lambda part: sum(n * (n - 2 * missing[part][c]) for c, n in counts)
-        )
+        growth = [sum(n * (n - 2 * of_part[c]) for c, n in counts) for of_part in missing]
+        part = part_of_group[number] = growth.index(min(growth))
         for c, n in counts:
             missing[part][c] -= n
-    return part_of_group
+    return part_of_group[group]

@@ -1,11 +1,19 @@
 """Compares everything that was prepared with what was written, byte for byte."""
 
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.atomic_files import (
@@ -17,14 +25,16 @@ from avsnn.pipeline.engine.atomic_files import (
 )
 from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.is_done import PLANNED_FROM, why_stale
-from avsnn.pipeline.engine.journal import Record, StageSummary
+from avsnn.pipeline.engine.journal import Record, StageSummary, summarise
 from avsnn.pipeline.engine.lock import require_no_writer
-from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, records
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
+
+# So many files for each worker wait to be read, or have been read and wait to be reported.
+FILES_PER_WORKER = 16
 
 IS_POINTER = "is a Git LFS pointer in place of the file"
 
@@ -92,26 +102,52 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
     verification = Verification()
     require_no_writer(stages.folder)
     summaries: list[StageSummary] = []
-    written: set[Folder] = set()
+    planned = set()
     for stage in stages.in_order:
-        recorded = records(stage)
         # A stage plans its units from the tables and JSON files that earlier stages wrote, so such
         # a file that is damaged makes every later plan wrong.
+        stale = None
         if not any(damage.path.endswith(PLANNED_FROM) for damage in verification.damages):
-            current = plan(stage)
-            summaries.append(current.up_to_date(stage))
-            for unit in current.todo:
-                if why := why_stale(stage, unit, current.last_records.get(unit.name)):
-                    verification.damages.append(Damage("not-done", stage.name, unit.name, "", why))
-                    recorded.pop(unit.name, None)
-            written |= {stage.folder / name for unit in current.units for name in unit.outputs}
-            planned = {unit.name for unit in current.units}
-            recorded = {name: record for name, record in recorded.items() if name in planned}
-        verification.damages += _check_files(stages, stage, recorded, verification, progress)
+            stale = _find_stale_units(stage, verification)
+            planned.add(stage.name)
+        holding = partial(_records_that_hold, stage, stale)
+        summaries.append(summarise(stage.name, holding()))
+        _check_files(stages, stage, holding(), summaries[-1].files, verification, progress)
     if not verification.damages:
         verification.damages += _check_results(stages, summaries)
-    verification.damages += _leftovers(stages, written)
+    verification.damages += _leftovers(stages, planned)
     return verification
+
+
+def _find_stale_units(stage: Stage, verification: Verification) -> bytes:
+    """Note the units of a stage that are not done, or were done from other inputs.
+
+    Returns:
+        1 for each such unit and 0 for each other unit, in the order of the units.
+    """
+    recorded, marks = records(stage), bytearray()
+    for unit in stage.units():
+        why = why_stale(stage, unit, recorded.get(unit.name))
+        marks.append(bool(why))
+        if why:
+            verification.damages.append(Damage("not-done", stage.name, unit.name, "", why))
+    return bytes(marks)
+
+
+def _records_that_hold(stage: Stage, stale: bytes | None) -> Iterator[Record]:
+    """Yield the records of the units that are not stale; all records where no unit can be planned.
+
+    Args:
+        stage: the stage.
+        stale: what `_find_stale_units` returns; None where the units cannot be planned.
+    """
+    recorded = records(stage)
+    if stale is None:
+        yield from recorded.values()
+        return
+    for unit, is_stale in zip(stage.units(), stale, strict=True):
+        if not is_stale:
+            yield recorded[unit.name]
 
 
 def describe(stages: DatasetStages, verification: Verification) -> dict[str, Any]:
@@ -159,40 +195,47 @@ def require_undamaged(stages: DatasetStages, verification: Verification) -> None
 def _check_files(
     stages: DatasetStages,
     stage: Stage,
-    recorded: dict[str, Record],
+    recorded: Iterable[Record],
+    count: int,
     verification: Verification,
     progress: Progress,
-) -> list[Damage]:
-    """Read the files of a stage and return the damaged files.
+) -> None:
+    """Read the files of a stage, and note the damaged files.
 
     Args:
         stages: all stages of the data set.
         stage: the stage whose files are read.
-        recorded: the record of every unit whose files are read.
-        verification: counts the files and bytes.
+        recorded: the records of the units whose files are read.
+        count: number of these files.
+        verification: counts the files and bytes, and gets the damages.
         progress: told of every file.
     """
-    files = [(unit, output) for unit, record in recorded.items() for output in record.outputs]
-    damages = []
-    progress.start(f"verify {stage.name}", len(files), "files")
+    workers = usable_cores()
+    checks: deque[tuple[str, Output, Future[str]]] = deque()
 
-    def check(output: Output) -> str:
-        return _why_damaged(stage.folder / output.path, output)
+    def take_first() -> None:
+        unit, output, check = checks.popleft()
+        if reason := check.result():
+            path = name_in(stages.folder, stage.folder / output.path)
+            kind = _kind(stage.folder / output.path, reason)
+            verification.damages.append(Damage(kind, stage.name, unit, path, reason))
+        verification.files += 1
+        verification.bytes += output.size
+        progress.advance()
 
+    progress.start(f"verify {stage.name}", count, "files")
     try:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            reasons = pool.map(check, (output for _, output in files))
-            for (unit, output), reason in zip(files, reasons, strict=True):
-                if reason:
-                    path = name_in(stages.folder, stage.folder / output.path)
-                    kind = _kind(stage.folder / output.path, reason)
-                    damages.append(Damage(kind, stage.name, unit, path, reason))
-                verification.files += 1
-                verification.bytes += output.size
-                progress.advance()
+        with ThreadPoolExecutor(workers) as pool:
+            for record in recorded:
+                for output in record.outputs:
+                    check = pool.submit(_why_damaged, stage.folder / output.path, output)
+                    checks.append((record.unit, output, check))
+                    if len(checks) > FILES_PER_WORKER * workers:
+                        take_first()
+            while checks:
+                take_first()
     finally:
         progress.stop()
-    return damages
 
 
 def _why_damaged(path: Folder, output: Output) -> str:
@@ -225,24 +268,58 @@ def _check_results(stages: DatasetStages, summaries: list[StageSummary]) -> list
     ]
 
 
-def _leftovers(stages: DatasetStages, planned: set[Folder]) -> Iterator[Damage]:
+def _leftovers(stages: DatasetStages, planned: Container[str]) -> list[Damage]:
     """Find the scratch files of a killed run, and the files among the outputs that nobody knows.
 
     Args:
         stages: all stages of the data set.
-        planned: the files that units write, also units that are not done yet.
+        planned: names of the stages whose units are known; the files that these units will write
+            are known too.
     """
-    scratch: set[Folder] = {*stages.folder.glob("state/partial/**/*")}
-    scratch |= {*filter(is_partial, stages.folder.rglob(".*.partial"))}
-    found: set[Folder] = {*scratch}
-    for stage in stages.in_order:
-        if stage.prunes:
-            outputs = (output for record in records(stage).values() for output in record.outputs)
-            recorded = {stage.folder / output.path for output in outputs}
-            found |= {*stage.folder.rglob("*")} - recorded - planned
-    for path in sorted(found, key=str):
-        if path.is_file():
-            kind: Kind = "left-over" if path in scratch else "unknown"
-            reason = "is left over" if path in scratch else "was not written by avsnn"
-            name = name_in(stages.folder, path)
-            yield Damage(kind, "", "", name, reason, path.stat().st_size)
+    pruned = [stage for stage in stages.in_order if stage.prunes]
+    outputs = chain.from_iterable(_outputs(stage, stage.name in planned) for stage in pruned)
+    # Hashes, because the paths of all files would fill the memory.
+    known = np.sort(np.fromiter(map(hash, outputs), np.int64))
+    scratch = f"{stages.folder / 'state' / 'partial'}{os.sep}"
+    folders = tuple(str(stage.folder / "_").removesuffix("_") for stage in pruned)
+    in_store = (stage.folder for stage in pruned if isinstance(stage.folder, UPath))
+    found = []
+    for path in chain.from_iterable(map(_files_below, [stages.folder, *in_store])):
+        kind: Kind = "unknown"
+        if str(path).startswith(scratch) or is_partial(path):
+            kind = "left-over"
+        elif not str(path).startswith(folders) or _is_in(known, hash(path)):
+            continue
+        reason = "is left over" if kind == "left-over" else "was not written by avsnn"
+        name, size = name_in(stages.folder, path), path.stat().st_size
+        found.append(Damage(kind, "", "", name, reason, size))
+    return sorted(found, key=lambda damage: damage.path)
+
+
+def _outputs(stage: Stage, is_planned: bool) -> Iterator[Folder]:
+    """Yield the place of every file that a stage has written; of a planned stage, or will write."""
+    for record in records(stage).values():
+        yield from (stage.folder / output.path for output in record.outputs)
+    for unit in stage.units() if is_planned else ():
+        yield from (stage.folder / name for name in unit.outputs)
+
+
+def _is_in(ascending: NDArray[np.int64], number: int) -> bool:
+    place = np.searchsorted(ascending, number)
+    return number in ascending[place : place + 1]
+
+
+def _files_below(folder: Folder) -> Iterator[Folder]:
+    """Yield every file in a folder and below, also links to files."""
+    if isinstance(folder, UPath):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+        return
+    waiting = [str(folder)]
+    while waiting:
+        # A folder can vanish at any moment.
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file():
+                    yield Path(entry.path)

@@ -11,7 +11,7 @@ from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.runs.plugin import PluginFacts, plugin_of, require_known_method
 from avsnn.pipeline.runs.provenance import provenance
@@ -99,7 +99,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     manifest = load(dataset)
     split = require_split(manifest, settings)
     prepared = require_prepared(root, dataset)
-    clips = clips_fingerprint(read_index(root / dataset / prepared.index), split)
+    clips = open_index(root / dataset / prepared.index).fingerprint(split)
     facts = identifying_settings(settings, manifest)
     plugin = plugin_of(settings.model.method)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from avsnn.pipeline.engine.atomic_files import DISK_FULL_ERRNOS
 from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
-from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
+from avsnn.pipeline.transfer.lfs_pointer import POINTER_BYTES, is_lfs_pointer
 from avsnn.version import VERSION
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def verify(file: MediaFile, path: Path, digest: str) -> None:
         TransferError: the file is a Git LFS pointer, or has another size or other bytes.
     """
     size = path.stat().st_size
-    if is_lfs_pointer(path):
+    if size < POINTER_BYTES and is_lfs_pointer(path):
         raise TransferError(f"is a Git LFS pointer, {size} bytes; 'git lfs pull' brings the file")
     if file.size is not None and size > file.size:
         raise TransferError(f"has more than the {file.size} bytes of the manifest")

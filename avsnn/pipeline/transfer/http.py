@@ -72,6 +72,10 @@ class HttpClient:
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
 
+    def __reduce__(self) -> tuple[type[HttpClient], tuple[()]]:
+        """Send no connections to another process, which makes its own."""
+        return HttpClient, ()
+
     def __enter__(self) -> HttpClient:
         self._stopped.clear()
         return self

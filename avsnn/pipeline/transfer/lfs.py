@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Number of files in one request to the batch API.
 FILES_PER_REQUEST = 100
 
+# Number of addresses that are kept: those of the blocks from which threads fetch at present.
+MAX_ANSWERS = 20 * FILES_PER_REQUEST
+
 # Media type of the requests and responses of the batch API.
 LFS_JSON = "application/vnd.git-lfs+json"
 
@@ -34,26 +37,28 @@ EXPIRY_MARGIN_S = 60.0
 class LfsServer:
     """The addresses that one Git LFS server gives.
 
-    The files form blocks of a hundred. The thread that misses the address of one file asks for all
-    missing addresses of the file's block, so that a data set takes one request per hundred files,
-    in whatever order the threads fetch the files.
+    The thread that misses the address of one file asks for all missing addresses of the files near
+    that file, so that a data set takes one request per hundred files, in whatever order the threads
+    fetch the files.
 
     Args:
         batch: address of the server's batch API.
         http: the connections.
-        files: all files that may be asked for, in the order in which the files are fetched.
     """
 
-    def __init__(self, batch: Address, http: HttpClient, files: Sequence[MediaFile]) -> None:
+    def __init__(self, batch: Address, http: HttpClient) -> None:
         self._batch = batch
         self._http = http
-        self._files = files
-        self._positions = {file.path: position for position, file in enumerate(files)}
         self._answers: dict[str, _Answer] = {}
         self._lock = threading.Lock()
 
-    def locate(self, file: MediaFile) -> Address:
+    def locate(self, file: MediaFile, near: Sequence[MediaFile]) -> Address:
         """Return the address from which a file can be downloaded now.
+
+        Args:
+            file: the file.
+            near: the block of at most a hundred files to which the file belongs; the same block
+                for each file of the block.
 
         Raises:
             ServerUnavailableError: the server does not answer at present.
@@ -63,7 +68,7 @@ class LfsServer:
             raise TransferError("can only be asked for files whose SHA-256 and size are known")
         with self._lock:
             if not self._has_answer(file.sha256):
-                self._request_addresses(self._missing_in_block(file))
+                self._request_addresses(self._missing_of((file, *near)))
             found = self._answers[file.sha256].address_or_error
             if isinstance(found, TransferError):
                 # The next attempt asks the server again.
@@ -74,14 +79,13 @@ class LfsServer:
     def _has_answer(self, digest: str) -> bool:
         return digest in self._answers and self._answers[digest].is_valid
 
-    def _missing_in_block(self, file: MediaFile) -> dict[str, int]:
-        """Return the size of each file without an answer in the block of ``file``, by SHA-256."""
-        first = self._positions[file.path] // FILES_PER_REQUEST * FILES_PER_REQUEST
+    def _missing_of(self, files: Sequence[MediaFile]) -> dict[str, int]:
+        """Return the size of each file that has no answer, by SHA-256."""
         return {
-            near.sha256: near.size
-            for near in self._files[first : first + FILES_PER_REQUEST]
-            if near.sha256 is not None and near.size is not None
-            if not self._has_answer(near.sha256)
+            file.sha256: file.size
+            for file in files
+            if file.sha256 is not None and file.size is not None
+            if not self._has_answer(file.sha256)
         }
 
     def _request_addresses(self, sizes: dict[str, int]) -> None:
@@ -103,7 +107,13 @@ class LfsServer:
             raise TransferError("offers no basic transfer")
         answers = {item.oid: self._answer_of(item) for item in batch.objects}
         no_answer = _Answer(TransferError("says nothing of the file"), float("inf"))
-        self._answers |= {digest: answers.get(digest, no_answer) for digest in sizes}
+        for digest in sizes:
+            # The place of an answer tells its age.
+            self._answers.pop(digest, None)
+            self._answers[digest] = answers.get(digest, no_answer)
+        # The files come in order, so the oldest answers are those of files that are here by now.
+        for digest in list(self._answers)[:-MAX_ANSWERS]:
+            del self._answers[digest]
 
     def _answer_of(self, item: _Object) -> _Answer:
         if item.error is not None:

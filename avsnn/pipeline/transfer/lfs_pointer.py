@@ -7,6 +7,9 @@ from upath import UPath
 # The first bytes of every Git LFS pointer.
 LFS_POINTER = b"version https://git-lfs"
 
+# A Git LFS pointer is smaller than this number of bytes.
+POINTER_BYTES = 1024
+
 
 def is_lfs_pointer(path: Path | UPath) -> bool:
     """Return whether a file is a Git LFS pointer, by the first bytes of the file."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from avsnn.pipeline.engine.journal import read_journal
+from avsnn.pipeline.engine.records import read_journal
 from tests.conftest import ALONE, SMALL_SHARDS, Command
 
 VICTIM = "victim.txt"

@@ -89,7 +89,7 @@ def test_only_the_unit_whose_input_changed_is_redone(tmp_path: Path) -> None:
 
 def test_a_changed_setting_makes_every_unit_stale(tmp_path: Path) -> None:
     run(stage_in(tmp_path, {"a": "1", "b": "2"}))
-    assert len(plan(stage_in(tmp_path, {"a": "1", "b": "2"}, suffix="!")).todo) == 2
+    assert plan(stage_in(tmp_path, {"a": "1", "b": "2"}, suffix="!")).todo_count == 2
 
 
 def test_a_unit_that_raises_publishes_nothing_and_the_rest_is_done(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_damaged_output_is_made_again(tmp_path: Path, damage: Any) -> None:
 def test_a_copied_folder_with_new_file_times_is_still_done(tmp_path: Path) -> None:
     run(stage_in(tmp_path, {"a": "1"}))
     os.utime(tmp_path / "out" / "a.txt", (1, 1))
-    assert not plan(stage_in(tmp_path, {"a": "1"})).todo
+    assert not plan(stage_in(tmp_path, {"a": "1"})).todo_count
 
 
 @given(cut=st.integers(min_value=0, max_value=400))
@@ -137,7 +137,7 @@ def test_a_journal_cut_anywhere_loses_only_the_units_that_were_cut_off(cut: int)
         second = stage_in(Path(folder), texts)
         run(second)
         assert len(second.ran) <= 3 - whole_lines
-        assert not plan(stage_in(Path(folder), texts)).todo
+        assert not plan(stage_in(Path(folder), texts)).todo_count
 
 
 def test_a_file_without_a_record_is_written_again(tmp_path: Path) -> None:

@@ -13,12 +13,8 @@ import pytest
 from distributed import Client
 
 from avsnn.errors import RunError
-from avsnn.pipeline.engine.executor import (
-    FIRST_WORKERS,
-    DaskExecutor,
-    open_worker_pools,
-    workers_that_pay,
-)
+from avsnn.pipeline.engine.dask_executor import FIRST_WORKERS, workers_that_pay
+from avsnn.pipeline.engine.executor import open_worker_pools, tasks_in_flight
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
@@ -53,11 +49,10 @@ def test_local_workers_listen_on_this_machine_alone_and_are_no_more_than_the_uni
 def test_few_short_units_start_no_more_workers_than_two() -> None:
     with open_worker_pools(16) as pools:
         executor = pools.processes()
-        assert isinstance(executor, DaskExecutor)
         futures = [executor.submit(os.getpid) for _ in range(40)]
         pids = set()
-        for future in futures:
-            executor.start_workers_that_pay()
+        for ended, future in enumerate(futures):
+            tasks_in_flight(executor, left=40 - ended)
             pids.add(future.result())
         assert len(pids) <= FIRST_WORKERS
 

@@ -8,13 +8,14 @@ import soundfile
 
 from avsnn.pipeline.formats.audio_rows import audio_image, audio_row
 from avsnn.pipeline.formats.prepare_settings import AudioSettings
-from avsnn.pipeline.formats.shards import read_member, read_shards
+from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shards import read_member
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.errors import MediaError
 
 
 def test_log_mel_is_the_logarithm_of_mel_power_as_librosa_computes_it(small_demo: Path) -> None:
-    shard, sample = read_shards(next((small_demo / "demo" / "shards").iterdir()))[0]
+    shard, sample = open_shards(next((small_demo / "demo" / "shards").iterdir())).sample(0)
     sound = audio.read(read_member(shard, sample.members["flac"]))
     settings = AudioSettings(kind="log-mel", n_mels=64)
     resampled = librosa.resample(sound.samples, orig_sr=sound.rate, target_sr=22050)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
+from avsnn.pipeline.formats.clip_index import IndexRow
 from avsnn.pipeline.formats.event_npz import event_npz
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, EventSettings, PrepareSettings
 from avsnn.pipeline.formats.shards import EventSensors, Member, Sample
@@ -46,7 +46,6 @@ def make_clip(
         key="key-1",
         label=0,
         splits=row.splits,
-        source="",
         members={name: Member(0, len(data), 0) for name, data in members.items()},
         **{"frames": 0, "height": 24, "width": 32, "audio_seconds": 1, "audio_rate": RATE, **facts},
     )

@@ -131,7 +131,7 @@ def test_a_failure_of_fetch_is_said_though_a_later_stage_cannot_be_planned(
 ) -> None:
     assert avsnn(*PREPARE, "--source", source, "--limit", "40").returncode == 0
     folder = tmp_path / "data" / "nmnist-shd"
-    flip_a_bit(next(folder.glob("shards/*/train-*.json")))
+    flip_a_bit(next(folder.glob("shards/*/train-*.npz")))
     flip_a_bit(folder / "raw" / "Train.zip")
     (source / "Train.zip").unlink()
     repaired = avsnn("repair", "nmnist-shd")

@@ -10,8 +10,8 @@ from avsnn.datasets_manifest import load
 from avsnn.datasets_manifest.clips import KEY, PARTS
 from avsnn.datasets_manifest.recordings import Pairs
 from avsnn.pipeline.prepare.pairing import pair_recordings, read_paths
-from avsnn.pipeline.prepare.splits import assign_parts
 from avsnn.pipeline.prepare.written_table import table_text
+from tests.own_dataset import part_of_keys
 
 
 def pairs_of(dataset: str) -> Pairs:
@@ -129,11 +129,11 @@ def test_splits_of_recordings_share_what_they_say_and_nothing_else(tmp_path: obj
     folder = tmp_path / "clips.csv"  # type: ignore[operator]
     folder.write_text(table_text(paired.clips, ("split",)))
     manifest = manifest.with_table(folder)
-    assert manifest.clips == tuple(paired.clips)
-    published = assign_parts(manifest, "published")
-    english = assign_parts(manifest, "english")
-    german = assign_parts(manifest, "german")
-    speaker = assign_parts(manifest, "speaker")
+    assert tuple(manifest.clips) == tuple(paired.clips)
+    published = part_of_keys(manifest, "published")
+    english = part_of_keys(manifest, "english")
+    german = part_of_keys(manifest, "german")
+    speaker = part_of_keys(manifest, "speaker")
     for clip in manifest.clips:
         label = int(clip.key.rsplit("-", 1)[1])
         assert label % 10 == clip.label
@@ -163,7 +163,7 @@ def test_no_recording_is_in_two_parts_of(split: str, tmp_path: object) -> None:
     table = tmp_path / "clips.csv"  # type: ignore[operator]
     table.write_text(table_text(clips, ("split",)))
     manifest = load("mnistdvs-ntidigits").with_table(table)
-    parts = assign_parts(manifest, split)
+    parts = part_of_keys(manifest, split)
     assert set(parts.values()) == set(PARTS)
     assert_no_recording_is_in_two_parts(manifest.clips, parts)
     if split == "speaker":
@@ -173,7 +173,7 @@ def test_no_recording_is_in_two_parts_of(split: str, tmp_path: object) -> None:
         # About a tenth of the train part is val, as in the published split.
         count = list(parts.values()).count("val")
         assert 20 <= count <= 50
-    published = assign_parts(manifest, "published")
+    published = part_of_keys(manifest, "published")
     with pytest.raises(AssertionError):
         assert_no_recording_is_in_two_parts(manifest.clips, published)
 

@@ -11,7 +11,8 @@ from avsnn.datasets_manifest import Manifest, load, names
 from avsnn.datasets_manifest.clips import COLUMNS, PARTS
 from avsnn.datasets_manifest.split_rules import GroupSplit
 from avsnn.pipeline.formats.membership import hash_rank
-from avsnn.pipeline.prepare.splits import assign_parts, select
+from avsnn.pipeline.prepare.splits import select
+from tests.own_dataset import part_of_keys
 
 CLASSES = 10
 
@@ -20,14 +21,14 @@ CLASSES = 10
 def test_every_clip_has_a_part_in_every_split(name: str) -> None:
     manifest = load(name)
     for split in manifest.splits:
-        parts = assign_parts(manifest, split)
+        parts = part_of_keys(manifest, split)
         assert parts.keys() == {clip.key for clip in manifest.clips}
         assert set(parts.values()) == {"train", "val", "test"}
 
 
 def test_val_is_the_same_share_of_each_class_of_the_published_train_part() -> None:
     manifest = load("av-digits")
-    parts = assign_parts(manifest, "published")
+    parts = part_of_keys(manifest, "published")
     for clip in manifest.clips:
         if parts[clip.key] == "val":
             assert clip.columns["split"] == "train"
@@ -42,7 +43,7 @@ def test_val_is_the_same_share_of_each_class_of_the_published_train_part() -> No
 @pytest.mark.parametrize("name", ["av-digits", "crema-d"])
 def test_the_speaker_split_shares_no_speaker(name: str) -> None:
     manifest = load(name)
-    _assert_no_group_is_shared(manifest, assign_parts(manifest, "speaker"))
+    _assert_no_group_is_shared(manifest, part_of_keys(manifest, "speaker"))
 
 
 def test_the_speakers_of_crema_d_are_held_out_in_the_order_of_their_hashes() -> None:
@@ -70,13 +71,13 @@ def test_the_part_of_a_clip_does_not_depend_on_the_order_of_the_table(
 ) -> None:
     rows = _rows(found)
     manifest = _discovered(rows)
-    parts = assign_parts(manifest, split)
+    parts = part_of_keys(manifest, split)
     assert parts.keys() == {clip.key for clip in manifest.clips}
     assert set(parts.values()) <= set(PARTS)
     if split == "recording":
         _assert_no_group_is_shared(manifest, parts)
     random.shuffle(rows)
-    assert assign_parts(_discovered(rows), split) == parts
+    assert part_of_keys(_discovered(rows), split) == parts
 
 
 @given(recordings)
@@ -84,7 +85,7 @@ def test_the_recording_split_comes_close_to_its_shares(
     found: list[tuple[int, int]],
 ) -> None:
     manifest = _discovered(_rows([{label: count} for label, count in found]))
-    parts = assign_parts(manifest, "recording")
+    parts = part_of_keys(manifest, "recording")
     for label in range(CLASSES):
         sizes = [count for other, count in found if other == label]
         counts = Counter(parts[clip.key] for clip in manifest.clips if clip.label == label)
@@ -97,7 +98,7 @@ def test_the_published_split_by_order_tests_on_the_last_30_percent_of_each_class
     found: list[dict[int, int]],
 ) -> None:
     manifest = _discovered(_rows(found))
-    parts = assign_parts(manifest, "published")
+    parts = part_of_keys(manifest, "published")
     for label in range(CLASSES):
         keys = sorted(clip.key for clip in manifest.clips if clip.label == label)
         first = int(0.7 * len(keys))
@@ -109,7 +110,7 @@ def test_the_published_split_by_order_tests_on_the_last_30_percent_of_each_class
 @given(limit=st.integers(min_value=30, max_value=3000))
 def test_a_limit_keeps_the_proportions_of_parts_and_classes(limit: int) -> None:
     manifest = load("av-digits")
-    parts = assign_parts(manifest, "published")
+    parts = part_of_keys(manifest, "published")
     chosen = select(manifest, limit)
     assert len(chosen) == len({clip.key for clip in chosen}) == limit
     for part, share in (("train", 0.81), ("val", 0.09), ("test", 0.1)):

@@ -47,7 +47,7 @@ RAW = first("raw/video/*.mp4")
 FAULTS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object], str, str]] = {
     "bit flipped in a shard": (SHARD, flip_a_bit, "extract", "other bytes"),
     "bit flipped in a shard's index": (
-        first("shards/*/train-008192.json"),
+        first("shards/*/train-008192.npz"),
         flip_a_bit,
         "extract",
         "other bytes",

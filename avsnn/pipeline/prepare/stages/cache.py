@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from avsnn.pipeline.engine.atomic_files import Folder, sha256
+from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.cache_layout import (
     CLIPS_PER_GROUP,
@@ -24,49 +24,48 @@ from avsnn.pipeline.formats.cache_layout import (
 )
 from avsnn.pipeline.formats.membership import group_by_hash
 from avsnn.pipeline.formats.outliers import find_outliers
-from avsnn.pipeline.formats.shards import Sample, index_files, read_shards
+from avsnn.pipeline.formats.shard_columns import Shard, ShardColumns, open_shard, open_shards
+from avsnn.pipeline.formats.shards import Member, read_members
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from avsnn.pipeline.engine.atomic_files import Folder
     from avsnn.pydantic_base import StrictModel
 
-# Names of inputs of a unit. Every other input is a clip, and a key holds no space.
-ROW_SHAPE, ROW_COUNT, OUTLIERS = "shape of a row", "count of rows", "clips left out"
+# Names of inputs of a unit: fingerprints, except the shape and the count.
+CLIPS, ROW_SHAPE, ROW_COUNT, OUTLIERS = "clips", "shape of a row", "count of rows", "clips left out"
+
+# Members that are read from the shards together are at most this large, unless a single one is
+# larger, because a worker holds these members in memory.
+READ_BYTES = 2**26
+
+# Texts that are Python objects at one time.
+TEXTS_AT_ONCE = 65_536
 
 
 class _Layout(NamedTuple):
-    """What the unit ``layout`` writes.
+    """Where the rows of all clips are.
 
     Attributes:
-        rows: number of rows of the large array.
+        columns: the clips that the cache holds.
+        outliers: the other clips, each with the reason, by key.
         shape: shape of a row.
-        small_arrays: the small arrays, by name.
-        outliers: clips that are left out, each with the reason, by key.
+        spans: the first row and the number of rows of every clip, ``[N, 2]``.
+        groups: the number of each group, and its slice of the clips.
+        rows: number of rows of the large array.
     """
 
-    rows: int
-    shape: tuple[int, ...]
-    small_arrays: dict[str, NDArray[Any]]
+    columns: ShardColumns
     outliers: dict[str, str]
-
-
-class RowSource(NamedTuple):
-    """What a row is computed from.
-
-    Attributes:
-        shard: the shard that holds the clip.
-        sample: the clip.
-        frame: number of the frame of the clip, from 0.
-    """
-
-    shard: Folder
-    sample: Sample
-    frame: int
+    shape: tuple[int, ...]
+    spans: NDArray[np.int64]
+    groups: list[tuple[int, slice]]
+    rows: int
 
 
 class _Block(NamedTuple):
@@ -76,13 +75,16 @@ class _Block(NamedTuple):
         number: number of the Zarr shard.
         rows: number of rows of the whole array.
         shape: shape of a row.
-        sources: what each row is computed from.
+        shards: the shards that hold the clips.
+        places: what each row is computed from: number of the shard in ``shards``, row in the index
+            of the shard, and number of the frame of the clip, ``[R, 3]``.
     """
 
     number: int
     rows: int
     shape: tuple[int, ...]
-    sources: list[RowSource]
+    shards: tuple[Shard, ...]
+    places: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -114,107 +116,126 @@ class Cache(Stage):
         return self.chosen.model_dump()
 
     @abstractmethod
-    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+    def row_shape(self, columns: ShardColumns) -> tuple[int, ...]:
         """Return the shape of one row of the large array."""
 
-    def rows_of(self, sample: Sample) -> int:
-        """Return the number of rows of a clip: one, except where a clip has a row per frame."""
-        return 1
+    def row_counts(self, columns: ShardColumns) -> NDArray[np.int64]:
+        """Return the number of rows of each clip: one, but a frame cache has a row per frame."""
+        return np.ones(len(columns), np.int64)
 
     def rows_per_shard(self, shape: tuple[int, ...]) -> int:
         """Return the number of rows of a Zarr shard, for rows of this shape."""
         return CLIPS_PER_GROUP
 
     @abstractmethod
-    def read(
-        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
+    def member(self, columns: ShardColumns, row: int, frame: int) -> Member:
+        """Return the member of a shard from which a row of the large array is computed.
+
+        Args:
+            columns: the clips of the shard.
+            row: the row of the clip in ``columns``.
+            frame: the number of the frame of the clip, from 0.
+        """
+
+    @abstractmethod
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
-        """Compute one row of this shape, and tally what a person should know."""
+        """Compute one row of this shape, and tally what a person should know.
+
+        Args:
+            data: the bytes of the member.
+            key: the key of the clip.
+            shape: shape of the row.
+            tallies: gets the tallies.
+        """
 
     @property
     def earlier(self) -> tuple[Folder, ...]:
         """The caches of other clips with the same settings."""
         return earlier_generations(self.folder, self.state)
 
-    def units(self) -> list[Unit]:
-        """Return the layout, then the shards of the large array."""
-        digests = tuple(sha256(path) for path in index_files(self.shards))
-        found, outliers = _read_shards_once(self.shards, digests)
-        if not found:
-            return []
-        shape = self.row_shape([sample for _, sample in found.values()])
-        groups = group_by_hash(found, CLIPS_PER_GROUP)
-        rows_per_shard = self.rows_per_shard(shape)
-        spans, end = self._spans(found, groups, rows_per_shard)
-        small = self.small_arrays(found, spans)
-        layout = Unit(
+    def units(self) -> Iterator[Unit]:
+        """Yield the layout, then the shards of the large array."""
+        if (layout := self._read_layout()) is None:
+            return
+        small = (*self._small_arrays(layout).items(),)
+        yield Unit(
             name="layout",
             outputs=(
                 *("zarr.json", f"{self.array}/zarr.json"),
-                *(file for name, a in small.items() for file in small_array_files(name, a.ndim)),
+                *(file for name, a in small for file in small_array_files(name, a.ndim)),
             ),
             inputs={
-                **{key: [found[key][1].label, *spans[key]] for key in found},
-                ROW_SHAPE: shape,
-                ROW_COUNT: end,
-                OUTLIERS: outliers,
+                CLIPS: _fingerprint(*(values for _, values in small)),
+                ROW_SHAPE: layout.shape,
+                ROW_COUNT: layout.rows,
+                OUTLIERS: fingerprint(layout.outliers),
             },
-            work=_Layout(end, shape, small, outliers),
         )
-        return [layout, *self._blocks(found, groups, spans, shape, end)]
+        del small
+        yield from self._blocks(layout)
 
-    def _spans(
-        self,
-        found: Mapping[str, tuple[Folder, Sample]],
-        groups: Mapping[int, list[str]],
-        rows_per_shard: int,
-    ) -> tuple[dict[str, tuple[int, int]], int]:
-        """Return the first row and the number of rows of every clip, and the number of all rows.
+    def _read_layout(self) -> _Layout | None:
+        """Return where the rows of all clips are, or None where there are no clips.
 
         A group begins at the first row of a Zarr shard.
         """
-        spans, row = {}, 0
-        for keys in groups.values():
-            row = -(-row // rows_per_shard) * rows_per_shard
-            for key in keys:
-                spans[key] = (row, self.rows_of(found[key][1]))
-                row += spans[key][1]
-        return spans, row
-
-    def _blocks(
-        self,
-        found: Mapping[str, tuple[Folder, Sample]],
-        groups: Mapping[int, list[str]],
-        spans: Mapping[str, tuple[int, int]],
-        shape: tuple[int, ...],
-        end: int,
-    ) -> Iterator[Unit]:
-        """Yield a unit for every Zarr shard that holds rows."""
+        columns = open_shards(self.shards, digests=True)
+        outliers = find_outliers(columns.clips)
+        reasons = {columns.keys[row]: why for row, why in outliers.items()}
+        if outliers:
+            is_kept = np.ones(len(columns), bool)
+            is_kept[list(outliers)] = False
+            columns = columns.take(is_kept)
+        if not len(columns):
+            return None
+        shape = self.row_shape(columns)
+        counts = self.row_counts(columns)
+        groups = list(group_by_hash(columns.clips["hash"], CLIPS_PER_GROUP))
         rows_per_shard = self.rows_per_shard(shape)
-        for group, keys in groups.items():
-            rows = [(key, frame) for key in keys for frame in range(spans[key][1])]
-            first_shard = spans[keys[0]][0] // rows_per_shard
-            for number, start in enumerate(range(0, len(rows), rows_per_shard)):
-                block = rows[start : start + rows_per_shard]
-                frames: dict[str, list[int]] = {}
-                for key, frame in block:
-                    frames.setdefault(key, []).append(frame)
+        starts, row = np.cumsum(counts) - counts, 0
+        for _, group in groups:
+            row = -(-row // rows_per_shard) * rows_per_shard
+            starts[group] += row - starts[group.start]
+            row = int(starts[group.stop - 1] + counts[group.stop - 1])
+        spans = np.stack([starts, counts], axis=1)
+        return _Layout(columns, reasons, shape, spans, groups, row)
+
+    def _blocks(self, layout: _Layout) -> Iterator[Unit]:
+        """Yield a unit for every Zarr shard that holds rows."""
+        columns, shape = layout.columns, layout.shape
+        rows_per_shard = self.rows_per_shard(shape)
+        for group, clips in layout.groups:
+            first_row = int(layout.spans[clips.start, 0])
+            counts = layout.spans[clips, 1]
+            # The clip of every row of the group, and the frame of the clip.
+            clip_of_row = np.repeat(np.arange(clips.start, clips.stop), counts)
+            frame_of_row = first_row + np.arange(len(clip_of_row)) - layout.spans[clip_of_row, 0]
+            for number, start in enumerate(range(0, len(clip_of_row), rows_per_shard)):
+                block = slice(start, start + rows_per_shard)
+                block_clips, frames = clip_of_row[block], frame_of_row[block]
+                places = columns.places[block_clips]
+                shards, shard_of_row = np.unique(places["shard"], return_inverse=True)
+                in_array = first_row // rows_per_shard + number
                 yield Unit(
                     # The name does not change when other groups are divided or joined.
                     name=f"{self.array}-{group:06d}.{number}",
-                    outputs=(shard_file(self.array, first_shard + number, len(shape)),),
+                    outputs=(shard_file(self.array, in_array, len(shape)),),
                     inputs={
-                        **{
-                            key: [found[key][1].sha256, numbers[0], len(numbers)]
-                            for key, numbers in frames.items()
-                        },
+                        CLIPS: _fingerprint(
+                            columns.keys[block_clips],
+                            columns.digests["sha256"][block_clips],
+                            frames,
+                        ),
                         ROW_SHAPE: shape,
                     },
                     work=_Block(
-                        first_shard + number,
-                        end,
+                        in_array,
+                        layout.rows,
                         shape,
-                        [RowSource(*found[key], frame) for key, frame in block],
+                        tuple(columns.shards[shard] for shard in shards),
+                        np.stack([shard_of_row, places["row"], frames], axis=1).astype(np.int32),
                     ),
                 )
 
@@ -223,14 +244,12 @@ class Cache(Stage):
         outcome.skipped += len(outliers)
         return outcome
 
-    def small_arrays(
-        self, found: Mapping[str, tuple[Folder, Sample]], spans: Mapping[str, tuple[int, int]]
-    ) -> dict[str, NDArray[Any]]:
+    def _small_arrays(self, layout: _Layout) -> dict[str, NDArray[Any]]:
         """Return the small arrays by name, ``[N]`` or ``[N, 2]``."""
         return {
-            "key": np.array(list(found)),
-            "label": np.array([sample.label for _, sample in found.values()], np.int64),
-            "rows": np.array([spans[key] for key in found], np.int64),
+            "key": layout.columns.keys,
+            "label": layout.columns.clips["label"].astype(np.int64),
+            "rows": layout.spans,
         }
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
@@ -241,7 +260,8 @@ class Cache(Stage):
         # Zarr writes to a folder through hard links, which exFAT does not know.
         files: dict[str, Any] = {}
         group = zarr.create_group(MemoryStore(files), zarr_format=3)
-        work: _Layout | _Block = unit.work
+        # The layout is as large as the data set, so a unit does not carry the layout to a worker.
+        work: _Layout | _Block = unit.work or self._read_layout()
         array = create_row_array(
             group,
             self.array,
@@ -251,13 +271,14 @@ class Cache(Stage):
             dtype=self.dtype,
         )
         if isinstance(work, _Layout):
-            for name, values in work.small_arrays.items():
+            for name, values in self._small_arrays(work).items():
                 create_small_array(group, name, values)
-            outcome = Outcome(written=len(work.small_arrays["key"]))
-            outcome = self.count_outliers(outcome, work.outliers)
+            outcome = self.count_outliers(Outcome(written=len(work.columns)), work.outliers)
         else:
             tallies: Counter[str] = Counter()
-            rows = [self.read(source, work.shape, tallies) for source in work.sources]
+            rows = [
+                self.compute(data, key, work.shape, tallies) for key, data in self._read_block(work)
+            ]
             start = work.number * self.rows_per_shard(work.shape)
             array[start : start + len(rows)] = np.stack(rows)
             outcome = Outcome(tallies=dict(tallies))
@@ -266,21 +287,35 @@ class Cache(Stage):
             (scratch / name).write_bytes(files[name].to_bytes())
         return outcome
 
+    def _read_block(self, block: _Block) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and the bytes of the member from which each row is computed."""
+        keys, wanted = [], []
+        for shard, row, frame in block.places.tolist():
+            columns = open_shard(block.shards[shard])
+            keys.append(columns.keys[row])
+            wanted.append((block.shards[shard].tar, self.member(columns, row, frame)))
+        yield from zip(keys, _read_in_pieces(wanted), strict=True)
 
-@lru_cache(maxsize=1)
-def _read_shards_once(
-    shards: Folder, digests: tuple[str, ...]
-) -> tuple[dict[str, tuple[Folder, Sample]], dict[str, str]]:
-    """Return the samples of all shards by key, without outliers, and the outliers with reasons.
 
-    The samples are read once for both caches.
+def _read_in_pieces(wanted: list[tuple[Folder, Member]]) -> Iterator[bytes]:
+    """Yield the bytes of members; the members that are in memory together are `READ_BYTES`."""
+    ends = np.cumsum([member.size for _, member in wanted])
+    first = 0
+    while first < len(wanted):
+        before = ends[first] - wanted[first][1].size
+        end = max(first + 1, int(np.searchsorted(ends, before + READ_BYTES, side="right")))
+        yield from read_members(wanted[first:end])
+        first = end
 
-    Args:
-        shards: the folder of the shards.
-        digests: SHA-256 of every index; a changed index makes the cached answer unused.
-    """
-    found = read_shards(shards)
-    outliers = find_outliers([sample for _, sample in found])
-    return {
-        sample.key: (shard, sample) for shard, sample in found if sample.key not in outliers
-    }, outliers
+
+def _fingerprint(*columns: NDArray[Any]) -> str:
+    """Return the SHA-256 of columns of texts or numbers."""
+    digest = hashlib.sha256()
+    for values in columns:
+        if values.dtype.kind == "T":
+            for first in range(0, len(values), TEXTS_AT_ONCE):
+                # No key holds a space.
+                digest.update(" ".join((*values[first : first + TEXTS_AT_ONCE], "")).encode())
+        else:
+            digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()

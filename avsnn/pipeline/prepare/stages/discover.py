@@ -13,7 +13,7 @@ from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.schema import FolderLayout
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import TRANSIENT_ERRNOS, sha256
-from avsnn.pipeline.engine.journal import Failure
+from avsnn.pipeline.engine.journal import Failure, Record
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.prepare.folder_layout import list_files, pair_files, read_path
 from avsnn.pipeline.prepare.written_table import (
@@ -81,11 +81,13 @@ class Discover(Stage):
             Unit(name=TABLE_UNIT, outputs=(TABLE, IGNORED), inputs=dict.fromkeys(sorted(paths), ""))
         ]
 
-    def changed_sources(self) -> dict[str, str]:
-        """Return the table, if a file in the source folder has other bytes than the table says."""
+    def why_source_changed(self, unit: Unit, record: Record) -> str:
+        """Say whether a file in the source folder has other bytes than the table says."""
         changed = sorted(self._changed_files())
+        if not changed:
+            return ""
         more = f" and {len(changed) - 1:,} more files have" if len(changed) > 1 else " has"
-        return {TABLE_UNIT: f"{changed[0]}{more} changed in the source folder"} if changed else {}
+        return f"{changed[0]}{more} changed in the source folder"
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Pair the files, and read the files of the clips that are new or have changed.

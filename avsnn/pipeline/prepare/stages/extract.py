@@ -1,19 +1,28 @@
 """3. Media to frames and sound, or recordings to events, in WebDataset shards."""
 
+from __future__ import annotations
+
+import hashlib
 import json
-from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from avsnn.datasets_manifest.clips import split_recording
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS
-from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
-from avsnn.pipeline.formats.clips_jsonl import IndexRow, read_index
+from avsnn.pipeline.formats.clip_index import (
+    PART_OF_CODE,
+    ROWS,
+    IndexRow,
+    open_index,
+    read_lines,
+    read_rows,
+)
 from avsnn.pipeline.formats.membership import group_by_hash
-from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+from avsnn.pipeline.formats.shard_index import INDEX_SUFFIX, ShardWriter
 from avsnn.pipeline.formats.shards import (
     AUDIO_EVENTS_MEMBER,
     AUDIO_MEMBER,
@@ -21,7 +30,6 @@ from avsnn.pipeline.formats.shards import (
     VISUAL_EVENTS_MEMBER,
     EventSensors,
     Sample,
-    write_shard_index,
 )
 from avsnn.pipeline.media.errors import MediaError, failures_of
 from avsnn.pipeline.prepare.clip_members import (
@@ -33,7 +41,36 @@ from avsnn.pipeline.prepare.decoded_clips import DecodedClip, find_decoded_clips
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from avsnn.pipeline.engine.atomic_files import Folder
+    from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.media.events import Events
+
+
+def divide_into_shards(
+    hashes: NDArray[np.uint64],
+    parts: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+    settings: ExtractSettings,
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield the name of each shard, and the rows of its clips; the clips are of one part.
+
+    Args:
+        hashes: the hashes of the clips in the order of `hash_order`, ``[N, 2]``.
+        parts: the part of each clip, as an index of `PART_OF_CODE`, ``[N]``.
+        sizes: the bytes of the files of each clip, ``[N]``.
+        settings: how large a shard is.
+    """
+    largest = settings.largest_shard(len(hashes))
+    for part in sorted(PART_OF_CODE):
+        rows = np.flatnonzero(parts == PART_OF_CODE.index(part))
+        groups = group_by_hash(hashes[rows], largest, sizes[rows], settings.shard_bytes)
+        for number, group in groups:
+            yield f"{part}-{number:06d}", rows[group]
 
 
 @dataclass(frozen=True)
@@ -43,19 +80,21 @@ class Extract(Stage):
     Attributes:
         raw: the folder of the files as published.
         index: the folder of ``clips.jsonl``.
+        split: the default split.
         visual: what the visual files are; see `Manifest.visual`.
         audio: what the audio files are; see `Manifest.audio`.
         chosen: the settings.
     """
 
     name: ClassVar[str] = "extract"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     decodes: ClassVar[bool] = True
 
     folder: Folder
     state: Path
     raw: Path
     index: Path
+    split: str
     visual: str
     audio: str
     chosen: ExtractSettings
@@ -71,48 +110,41 @@ class Extract(Stage):
         """The shards of other clips with the same settings."""
         return earlier_generations(self.folder, self.state)
 
-    def units(self) -> list[Unit]:
-        """Return the shards; a shard holds clips of one part of the default split."""
-        rows_of_part: dict[str, dict[str, IndexRow]] = defaultdict(dict)
-        for row in read_index(self.index):
-            rows_of_part[row.part][row.key] = row
-        return [
-            Unit(
+    def units(self) -> Iterator[Unit]:
+        """Yield the shards; a shard holds clips of one part of the default split."""
+        if not (self.index / ROWS).exists():
+            return
+        index = open_index(self.index)
+        shards = divide_into_shards(index.hashes, index.parts[self.split], index.sizes, self.chosen)
+        for name, rows in shards:
+            offsets = index.offsets[rows]
+            lines = hashlib.sha256()
+            for line in read_lines(self.index, offsets.tolist()):
+                lines.update(line)
+            yield Unit(
                 name=name,
-                outputs=(f"{name}.tar", f"{name}.json"),
-                inputs={key: rows[key].model_dump() for key in keys},
+                outputs=(f"{name}.tar", f"{name}{INDEX_SUFFIX}"),
+                inputs={"clips": lines.hexdigest()},
+                work=offsets,
             )
-            for part, rows in sorted(rows_of_part.items())
-            for number, keys in group_by_hash(rows, self.chosen.clips_per_shard).items()
-            for name in [f"{part}-{number:06d}"]
-        ]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Decode the clips of a shard one by one; memory does not grow with the shard.
+        """Decode the clips of a shard one by one; memory grows with the index of the shard alone.
 
         A clip that an earlier shard holds already is copied from there.
         """
-        from webdataset import TarWriter
-
         outcome = Outcome()
         decoded_before = find_decoded_clips(self)
-        samples: list[Sample] = []
-        tar = scratch / f"{unit.name}.tar"
-        # Owner and time are fixed, so that the same clips give the same bytes.
-        with (
-            tar.open("wb") as stream,
-            TarWriter(stream, encoder=False, user="avsnn", group="avsnn", mtime=0.0) as writer,
-        ):
-            for row in map(IndexRow.model_validate, unit.inputs.values()):
+        with ShardWriter(scratch / f"{unit.name}.tar") as writer:
+            for row in read_rows(self.index, unit.work.tolist()):
                 try:
                     clip = decoded_before(row) or self._decode(row)
                 except MediaError as error:
                     outcome.failures.append(Failure(self.name, row.key, str(error)))
                     continue
-                writer.write({"__key__": row.key, **_members(row, clip)})
-                samples.append(_sample(row, clip))
+                sample = Sample(key=row.key, label=row.label, splits=row.splits, **clip.facts)
+                writer.add(sample, row.source, _members(row, clip))
                 outcome.written += 1
-        write_shard_index(tar, samples)
         return outcome
 
     def _decode(self, row: IndexRow) -> DecodedClip:
@@ -128,16 +160,6 @@ class Extract(Stage):
             return sandbox.call(read, raw, row.audio, row.visual, form, self.chosen)
         except sandbox.DecoderDiedError as died:
             raise MediaError(f"{kinds[0]} {row.audio} or {kinds[1]} {row.visual} {died}") from None
-
-
-def _sample(row: IndexRow, clip: DecodedClip) -> Sample:
-    return Sample(
-        key=row.key,
-        label=row.label,
-        splits=row.splits,
-        source=row.source,
-        **clip.facts,
-    )
 
 
 def _members(row: IndexRow, clip: DecodedClip) -> dict[str, bytes]:
@@ -197,7 +219,7 @@ def _read_events(
     )
 
 
-def _read_recording(raw: Path, recording: str, form: Any) -> tuple["Events", bytes]:
+def _read_recording(raw: Path, recording: str, form: Any) -> tuple[Events, bytes]:
     """Return the events of a recording, and the events as a member of a shard."""
     file, member = split_recording(recording)
     with failures_of(f"recording {recording}"):

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.formats.audio_rows import audio_row
 from avsnn.pipeline.formats.frame_rows import frame_row, frame_shape
-from avsnn.pipeline.formats.shards import AUDIO_MEMBER, Sample, read_member
-from avsnn.pipeline.prepare.stages.cache import Cache, RowSource
+from avsnn.pipeline.formats.shards import AUDIO_MEMBER
+from avsnn.pipeline.prepare.stages.cache import Cache
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from avsnn.pipeline.engine.stage import Outcome
     from avsnn.pipeline.formats.prepare_settings import AudioSettings, FrameSettings
+    from avsnn.pipeline.formats.shard_columns import ShardColumns
+    from avsnn.pipeline.formats.shards import Member
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,13 @@ class FrameCache(Cache):
 
     chosen: FrameSettings
 
-    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+    def row_shape(self, columns: ShardColumns) -> tuple[int, ...]:
         """Return the shape of one frame, ``(3, H, W)``."""
-        return frame_shape(samples, self.chosen)
+        return frame_shape(columns.clips, self.chosen)
 
-    def rows_of(self, sample: Sample) -> int:
-        """Return the number of frames of a clip."""
-        return sample.frames
+    def row_counts(self, columns: ShardColumns) -> NDArray[np.int64]:
+        """Return the number of frames of each clip."""
+        return columns.clips["frames"].astype(np.int64)
 
     def rows_per_shard(self, shape: tuple[int, ...]) -> int:
         """Return 256, for frames of any size."""
@@ -56,13 +60,15 @@ class FrameCache(Cache):
         outcome.failures += [Failure(self.name, key, why) for key, why in outliers.items()]
         return outcome
 
-    def read(
-        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
+    def member(self, columns: ShardColumns, row: int, frame: int) -> Member:
+        """Return the image of a frame."""
+        return columns.frame(row, frame)
+
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return one frame ``[3, H, W]``."""
-        sample = source.sample
-        image = read_member(source.shard, sample.members[sample.frame_member(source.frame)])
-        return frame_row(image, shape, self.chosen)
+        return frame_row(data, shape, self.chosen)
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,16 @@ class AudioCache(Cache):
 
     chosen: AudioSettings
 
-    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+    def row_shape(self, columns: ShardColumns) -> tuple[int, ...]:
         """Return the shape of one audio image: one channel, square."""
         return (1, self.chosen.size, self.chosen.size)
 
-    def read(
-        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
+    def member(self, columns: ShardColumns, row: int, frame: int) -> Member:
+        """Return the sound of a clip."""
+        return columns.member(row, AUDIO_MEMBER)
+
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return the audio image ``[1, F, F]`` of a clip."""
-        sample = source.sample
-        sound = read_member(source.shard, sample.members[AUDIO_MEMBER])
-        return audio_row(sound, sample.key, self.chosen)
+        return audio_row(data, key, self.chosen)

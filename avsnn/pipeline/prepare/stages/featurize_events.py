@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,22 +12,18 @@ from avsnn.pipeline.formats.cache_layout import CLIPS_PER_GROUP
 from avsnn.pipeline.formats.event_npz import read_event_npz
 from avsnn.pipeline.formats.event_rows import event_row, event_row_shape
 from avsnn.pipeline.formats.prepare_settings import EventSettings
-from avsnn.pipeline.formats.shards import (
-    AUDIO_EVENTS_MEMBER,
-    VISUAL_EVENTS_MEMBER,
-    EventSensors,
-    Sample,
-    read_member,
-)
+from avsnn.pipeline.formats.shards import AUDIO_EVENTS_MEMBER, VISUAL_EVENTS_MEMBER
 from avsnn.pipeline.media.errors import MediaError, failures_of
-from avsnn.pipeline.prepare.stages.cache import Cache, RowSource
+from avsnn.pipeline.media.events import Sensor
+from avsnn.pipeline.prepare.stages.cache import Cache
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from numpy.typing import NDArray
 
-    from avsnn.pipeline.media.events import Sensor
+    from avsnn.pipeline.formats.shard_columns import ShardColumns
+    from avsnn.pipeline.formats.shards import Member
 
 # A Zarr shard of event frames is at most this large, because a worker makes a shard in memory.
 SHARD_BYTES = 2**25
@@ -42,26 +37,24 @@ class EventCache(Cache):
     count above 255 lost.
 
     Attributes:
-        member: the member of a shard that holds the events.
+        events_member: the member of a shard that holds the events.
+        sensor: the columns of `ShardColumns.sensors` that describe the sensor.
     """
 
     dtype: ClassVar[str] = "uint8"
-    member: ClassVar[str]
+    events_member: ClassVar[str]
+    sensor: ClassVar[slice]
 
     chosen: EventSettings
 
-    @abstractmethod
-    def sensor_of(self, sample: Sample) -> Sensor:
-        """Return the sensor whose events this cache holds."""
-
-    def row_shape(self, samples: list[Sample]) -> tuple[int, ...]:
+    def row_shape(self, columns: ShardColumns) -> tuple[int, ...]:
         """Return the shape of the event frames of a clip, ``(T, P, H, W)``.
 
         Raises:
             UserError: with these settings, the event frames would be too large.
         """
         try:
-            return event_row_shape(self.sensor_of(samples[0]), self.chosen)
+            return event_row_shape(Sensor(*columns.sensors[0, self.sensor].tolist()), self.chosen)
         except MediaError as error:
             raise UserError(f"events: {error}.") from None
 
@@ -70,12 +63,15 @@ class EventCache(Cache):
         fitting = max(1, SHARD_BYTES // int(np.prod(shape)))
         return min(CLIPS_PER_GROUP, 1 << (fitting.bit_length() - 1))
 
-    def read(
-        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
+    def member(self, columns: ShardColumns, row: int, frame: int) -> Member:
+        """Return the events of a clip."""
+        return columns.member(row, self.events_member)
+
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return the event frames ``[T, P, H, W]`` of a clip."""
-        data = read_member(source.shard, source.sample.members[self.member])
-        with failures_of(f"the events of the clip {source.sample.key}"):
+        with failures_of(f"the events of the clip {key}"):
             events = read_event_npz(data)
             row = event_row(events, self.chosen)
         tallies.update(
@@ -91,11 +87,8 @@ class EventFrameCache(EventCache):
     name: ClassVar[str] = "frames"
     version: ClassVar[int] = 1
     array: ClassVar[str] = "frames"
-    member: ClassVar[str] = VISUAL_EVENTS_MEMBER
-
-    def sensor_of(self, sample: Sample) -> Sensor:
-        """Return the event camera of a clip."""
-        return _sensors(sample).visual
+    events_member: ClassVar[str] = VISUAL_EVENTS_MEMBER
+    sensor: ClassVar[slice] = slice(0, 3)
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,8 @@ class EventAudioCache(EventCache):
     name: ClassVar[str] = "audio"
     version: ClassVar[int] = 1
     array: ClassVar[str] = "audio"
-    member: ClassVar[str] = AUDIO_EVENTS_MEMBER
+    events_member: ClassVar[str] = AUDIO_EVENTS_MEMBER
+    sensor: ClassVar[slice] = slice(3, 6)
 
     @staticmethod
     def bins_of(settings: EventSettings) -> EventSettings:
@@ -118,12 +112,3 @@ class EventAudioCache(EventCache):
     def settings(self) -> dict[str, Any]:
         """Return the time bins: nothing else changes the frames of a cochlea."""
         return {"steps": self.chosen.steps, "bins": self.chosen.bins}
-
-    def sensor_of(self, sample: Sample) -> Sensor:
-        """Return the cochlea of a clip."""
-        return _sensors(sample).audio
-
-
-def _sensors(sample: Sample) -> EventSensors:
-    assert sample.events is not None  # noqa: S101 - narrows the type
-    return sample.events

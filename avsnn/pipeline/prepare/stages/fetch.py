@@ -1,37 +1,52 @@
 """1. Published files: downloaded, copied from a folder, or generated; then verified."""
 
-import math
+import copy
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
+from avsnn.datasets_manifest.clip_table import ClipTable, PublishedFiles
 from avsnn.datasets_manifest.clips import composed
-from avsnn.datasets_manifest.sources import Source
-from avsnn.errors import RunError, UserError
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Output, sha256
 from avsnn.pipeline.engine.journal import Failure, Record
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
-from avsnn.pipeline.transfer.download import PartialDownload, download, verify
-from avsnn.pipeline.transfer.errors import ServerUnavailableError, TransferError
-from avsnn.pipeline.transfer.http import Address, HttpClient
-from avsnn.pipeline.transfer.lfs import LfsServer
+from avsnn.pipeline.transfer.download import PartialDownload, verify
+from avsnn.pipeline.transfer.download_sources import DownloadSource, download_from_sources
+from avsnn.pipeline.transfer.errors import TransferError
+from avsnn.pipeline.transfer.http import HttpClient
+from avsnn.pipeline.transfer.lfs import FILES_PER_REQUEST
 from avsnn.pipeline.transfer.local_files import MISSING, find_file, take_file
 from avsnn.pipeline.transfer.unpack import unpack_one_file
 
 # What the tally counts: files that were copied, because the system could make no links.
 COPIED = "copied in place of a link"
 
-# Fetch stops asking a source that was unavailable for this number of files in a row, unless the
-# source is the last source that holds the file.
-MAX_UNAVAILABLE = 3
+# Number of files that a worker takes or generates in one task. More files a task cost no less time
+# for each file.
+FILES_PER_TASK = 64
 
-# Fetch stops asking a source that has given no file yet and was not reached for this number of
-# files, so that a command without a network, or with a wrong address, ends soon.
-MAX_NEVER_REACHED = 8
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker needs to bring a file.
+
+    Attributes:
+        file: the file.
+        key: key of the clip, or the path of a file that holds many recordings.
+        clip: the clip of a generated file; other files need no more of the clip than the key.
+        near: the block of files that a Git LFS server is asked for at once.
+    """
+
+    file: MediaFile
+    key: str
+    clip: Clip | None = None
+    near: Sequence[MediaFile] = ()
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,9 @@ class Fetch(Stage):
         clips: the clips whose files are wanted.
         source: a folder that holds the files already, from which links are followed; None
             downloads or generates the files.
-        http: the connections. All units share the connections, so units run as threads.
-        download_sources: the sources of the manifest, in the order in which they are asked.
+        http: the connections, which all downloads share.
+        link: whether the files of ``source`` become links and not copies; None lets the YAML of a
+            person's own data set decide.
     """
 
     name: ClassVar[str] = "fetch"
@@ -59,100 +75,138 @@ class Fetch(Stage):
     folder: Path
     state: Path
     manifest: Manifest
-    clips: tuple[Clip, ...]
+    clips: ClipTable
     source: Path | None
     http: HttpClient = field(default_factory=HttpClient, repr=False, compare=False)
-    download_sources: tuple["DownloadSource", ...] = field(init=False, repr=False, compare=False)
+    link: bool | None = None
 
-    def __post_init__(self) -> None:
-        files = list(self.files.values())
-        download_sources = (
-            DownloadSource(source, self.http, files) for source in self.manifest.sources
-        )
-        object.__setattr__(self, "download_sources", tuple(download_sources))
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker needs: no clips, because every task holds its own files."""
+        manifest = copy.copy(self.manifest)
+        # Pydantic keeps the clips that the manifest has read beside its fields.
+        vars(manifest).pop("clips", None)
+        state = {one.name: vars(self)[one.name] for one in fields(self)}
+        return state | {"manifest": manifest, "clips": ClipTable.empty()}
+
+    @cached_property
+    def download_sources(self) -> tuple[DownloadSource, ...]:
+        """The sources of the manifest, in the order in which the sources are asked."""
+        return tuple(DownloadSource(source, self.http) for source in self.manifest.sources)
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the files come from servers."""
+        return self.source is None and not self.manifest.generated
+
+    @property
+    def batch_size(self) -> int:
+        """A download is one task, so that its record is written as soon as the file is here."""
+        return 1 if self.downloads else FILES_PER_TASK
+
+    @property
+    def runs_on_cluster(self) -> bool:
+        """Whether the workers of a cluster bring the files.
+
+        Downloads stay in this process: all of them share a few connections and know which source
+        is away, and the nodes of many clusters reach no server.
+        """
+        return not self.downloads
 
     @property
     def makes_links(self) -> bool:
         """Whether the files of the source folder become links and not copies."""
+        if self.source is None:
+            return False
+        if self.link is not None:
+            return self.link
         return self.manifest.folder is not None and self.manifest.take == "link"
 
     @property
-    def files(self) -> dict[str, MediaFile]:
-        """The files that are wanted, by path; a file that several clips share is there once."""
+    def files(self) -> PublishedFiles:
+        """The files that are wanted; a file that several clips share is there once."""
         return self.manifest.files_of(self.clips)
 
     def settings(self) -> dict[str, Any]:
         """Return no settings: the bytes of a file are the publisher's, whatever the source is."""
         return {}
 
-    def units(self) -> list[Unit]:
-        """Return every file that is wanted."""
-        clips = {file.path: clip for clip in self.clips for file in clip.files}
-        return [
-            Unit(
-                name=path,
-                outputs=(path,),
-                inputs={"sha256": file.sha256, "size": file.size}
-                | ({"md5": file.md5} if file.md5 else {}),
-                work=(clips.get(path), file),
-            )
-            for path, file in self.files.items()
-        ]
+    def units(self) -> Iterator[Unit]:
+        """Yield every file that is wanted."""
+        for work in self._work():
+            file = work.file
+            inputs: dict[str, Any] = {"sha256": file.sha256, "size": file.size}
+            if file.md5:
+                inputs["md5"] = file.md5
+            yield Unit(name=file.path, outputs=(file.path,), inputs=inputs, work=work)
 
-    def changed_sources(self) -> dict[str, str]:
-        """Return the files that must be brought again, because the source folder has changed.
+    def _work(self) -> Iterator[_Work]:
+        """Yield what there is to do for every file."""
+        if not self.downloads or not any(source.lfs for source in self.manifest.sources):
+            yield from self._work_of_files()
+            return
+        files = self._work_of_files()
+        while block := tuple(islice(files, FILES_PER_REQUEST)):
+            near = tuple(work.file for work in block)
+            yield from (replace(work, near=near) for work in block)
+
+    def _work_of_files(self) -> Iterator[_Work]:
+        for clip, file in self.files.with_clips():
+            # A file of many recordings is no clip, so its path stands for a key.
+            key = clip.key if clip else file.path
+            yield _Work(file, key, clip if self.manifest.generated else None)
+
+    def why_source_changed(self, unit: Unit, record: Record) -> str:
+        """Return why a file must be brought again: the source folder has changed.
 
         A file with a published checksum has one right content; another content is a failure.
         """
-        if self.source is None:
-            return {}
-        recorded, unverified = records(self), self.unverified_sources()
-        reasons = {
-            path: self._why_bring_again(file, record, unverified.get(path))
-            for path, file in self.files.items()
-            if (record := recorded.get(path))
-        }
-        return {path: reason for path, reason in reasons.items() if reason}
+        return self._why_bring_again(unit.work.file, record)
 
-    def _why_bring_again(self, file: MediaFile, record: Record, unverified: Path | None) -> str:
+    def changed_sources(self) -> Iterator[tuple[str, str]]:
+        """Yield the path of each file that must be brought again, and why."""
+        if self.source is None:
+            return
+        recorded = records(self)
+        for file in self.files:
+            record = recorded.get(file.path)
+            if record and (reason := self._why_bring_again(file, record)):
+                yield file.path, reason
+
+    def _why_bring_again(self, file: MediaFile, record: Record) -> str:
         """Return why a file must be brought again; empty where its record holds."""
+        if self.source is None:
+            return ""
         if _was_missing(record):
             place = self._place_of(file.published_path)
             return f"{place} was missing before" if place.exists() else ""
+        unverified = self._unverified(file)
         if unverified and record.outputs and _differs(unverified, record.outputs[0], file.path):
             return f"{unverified} has changed"
         here = self.folder / file.path
-        if self.manifest.folder is not None and here.is_symlink():
+        # A person who made a link to a published file by hand keeps the link.
+        if (self.link is not None or self.manifest.folder is not None) and here.is_symlink():
             if not self.makes_links:
                 return "is a link, and a copy is wanted"
             if here.readlink() != self._place_of(file.path).absolute():
                 return "is a link to another folder"
         return ""
 
-    def unverified_sources(self) -> dict[str, Path]:
-        """Return the files of the source folder whose content no checksum fixes.
+    def _unverified(self, file: MediaFile) -> Path | None:
+        """Return the place of a file in the source folder, if no checksum fixes its content."""
+        if self._is_unpacked_in_source(file):
+            return self._place_of(file.path)
+        return None if file.has_checksum else self._place_of(file.published_path)
 
-        The key is the path of the file that is made from the file of the source folder.
-        """
+    def watched_sources(self) -> Iterator[Path]:
+        """Yield the files of the source folder, there or not, on which a plan depends."""
         if self.source is None:
-            return {}
-        found = {}
-        for path, file in self.files.items():
-            if self._is_unpacked_in_source(file):
-                found[path] = self._place_of(path)
-            elif not file.has_checksum:
-                found[path] = self._place_of(file.published_path)
-        return found
-
-    def watched_sources(self) -> list[Path]:
-        """Return the files of the source folder, there or not, on which a plan depends."""
+            return
         recorded = records(self)
-        missing = [
-            self._place_of(file.published_path)
-            for path, file in self.files.items()
-            if self.source is not None and path in recorded and _was_missing(recorded[path])
-        ]
-        return [*self.unverified_sources().values(), *missing]
+        for file in self.files:
+            if unverified := self._unverified(file):
+                yield unverified
+            elif (record := recorded.get(file.path)) and _was_missing(record):
+                yield self._place_of(file.published_path)
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Bring one file and verify its size and SHA-256.
@@ -162,48 +216,73 @@ class Fetch(Stage):
             UserError: the folder of the file is a link that leads out of the data set's folder,
                 where avsnn must write nothing.
         """
-        clip, file = unit.work
-        parent = (self.folder / file.path).parent
-        if not parent.resolve().is_relative_to(self.folder.resolve()):
+        work: _Work = unit.work
+        file = work.file
+        self._require_folder_inside(file.path.rpartition("/")[0])
+        target = scratch / file.path
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True)
+        try:
+            digest = self._bring(work, target)
+        except TransferError as error:
+            return Outcome(failures=[Failure(self.name, work.key, str(error), file.path)])
+        copied = self.makes_links and not file.packed_as and not target.is_symlink()
+        return Outcome(
+            written=1,
+            tallies={COPIED: 1} if copied else {},
+            digests={file.path: digest} if digest else {},
+        )
+
+    def _require_folder_inside(self, parent: str) -> None:
+        """Refuse a folder of files that is a link out of the data set's folder.
+
+        Raises:
+            UserError: the folder is such a link.
+        """
+        # Files of one folder follow each other, so the question is asked once for many files.
+        if parent == self._last_inside[0]:
+            return
+        folder = self.folder / parent
+        if not folder.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(
-                f"{parent} is a link that leads out of {self.folder}; remove the link, and give "
+                f"{folder} is a link that leads out of {self.folder}; remove the link, and give "
                 "the folder that the link leads to as --source."
             )
-        target = scratch / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._bring(clip, file, target)
-        except TransferError as error:
-            # A file of many recordings is no clip, so its name stands for a key.
-            key = file.path if self.manifest.recording_files else clip.key
-            return Outcome(failures=[Failure(self.name, key, str(error), file.path)])
-        copied = self.makes_links and not file.packed_as and not target.is_symlink()
-        return Outcome(written=1, tallies={COPIED: 1} if copied else {})
+        self._last_inside[0] = parent
+
+    @cached_property
+    def _last_inside(self) -> list[str | None]:
+        """The last folder that is inside the data set's folder."""
+        return [None]
 
     def partial(self, file: MediaFile) -> PartialDownload:
         """Return what has arrived of the download of a file so far."""
         return PartialDownload.of(file.path, self.state / "downloads")
 
-    def _bring(self, clip: Clip, file: MediaFile, target: Path) -> None:
-        if self.source is None and not self.manifest.generated:
-            self._bring_from_server(file, target)
-        elif file.packed_as and not self._is_unpacked_in_source(file):
-            archive = target.with_name(f"{target.name}.packed")
-            self._bring_from_here(clip, file, archive)
-            unpack_one_file(archive, target)
-            # The time of the archive tells later whether the archive was corrected.
-            shutil.copystat(archive, target)
-            archive.unlink()
-        else:
-            self._bring_from_here(clip, file, target)
+    def _bring(self, work: _Work, target: Path) -> str:
+        """Bring a file; return the SHA-256 of its bytes, or an empty text if it is not known."""
+        file = work.file
+        if self.downloads:
+            self._bring_from_server(work, target)
+            return ""
+        if not file.packed_as or self._is_unpacked_in_source(file):
+            return self._bring_from_here(work, target)
+        archive = target.with_name(f"{target.name}.packed")
+        self._bring_from_here(work, archive)
+        unpack_one_file(archive, target)
+        # The time of the archive tells later whether the archive was corrected.
+        shutil.copystat(archive, target)
+        archive.unlink()
+        return ""
 
     def _place_of(self, path: str) -> Path:
         """Return the place of a file in the source folder."""
         assert self.source is not None  # noqa: S101 - narrows the type
         return find_file(self.source, path)
 
-    def _bring_from_server(self, file: MediaFile, target: Path) -> None:
-        arrived = self._download(file)
+    def _bring_from_server(self, work: _Work, target: Path) -> None:
+        file, arrived = work.file, self.partial(work.file)
+        download_from_sources(self.download_sources, file, work.near, arrived)
         if not file.packed_as:
             arrived.move(target)
             return
@@ -221,50 +300,36 @@ class Fetch(Stage):
             return False
         return self._place_of(file.path).exists()
 
-    def _bring_from_here(self, clip: Clip, file: MediaFile, target: Path) -> None:
-        """Link, copy or generate the published bytes, and verify those that have a checksum."""
+    def _bring_from_here(self, work: _Work, target: Path) -> str:
+        """Link, copy or generate the published bytes, and verify those that have a checksum.
+
+        Returns:
+            the SHA-256 of the bytes.
+        """
+        file = work.file
         if self.source is None:
-            self._generate(clip, file, target)
+            self._generate(work, target)
+            digest = sha256(target)
         elif self._is_unpacked_in_source(file):
             # The published checksum is the checksum of the archive.
-            take_file(self._place_of(file.path), target, link=self.makes_links)
+            digest = take_file(self._place_of(file.path), target, link=self.makes_links)
             file = MediaFile(file.path, None, None)
         else:
-            take_file(self._place_of(file.published_path), target, link=self.makes_links)
-        verify(file, target, sha256(target))
-        self.partial(file).discard()
+            digest = take_file(self._place_of(file.published_path), target, link=self.makes_links)
+        verify(file, target, digest)
+        if self._has_partial_downloads:
+            self.partial(file).discard()
+        return digest
 
-    def _download(self, file: MediaFile) -> PartialDownload:
-        """Download the published bytes, and return where the whole bytes are."""
-        partial = self.partial(file)
-        download_sources = [source for source in self.download_sources if source.holds(file)]
-        reasons, is_any_reached = [], False
-        for source in download_sources:
-            is_last = source is download_sources[-1]
-            if source.unavailable >= (source.patience if is_last else MAX_UNAVAILABLE):
-                reasons.append(f"{source.name}: not asked, it was away before")
-                continue
-            try:
-                download(self.http, source.locate, file, partial)
-            except TransferError as error:
-                source.unavailable = (
-                    source.unavailable + 1 if isinstance(error, ServerUnavailableError) else 0
-                )
-                is_reached = not isinstance(error, ServerUnavailableError) or error.is_reached
-                if is_reached:
-                    source.patience = math.inf
-                is_any_reached = is_any_reached or is_reached
-                reasons.append(f"{source.name}: {error}")
-            else:
-                source.unavailable, source.patience = 0, math.inf
-                return partial
-        reason = f"cannot be downloaded: {'; '.join(reasons)}"
-        if not is_any_reached:
-            raise RunError(f"{reason}; is there a connection, or a folder for --source?")
-        raise TransferError(reason)
+    @cached_property
+    def _has_partial_downloads(self) -> bool:
+        """Whether an earlier run, which downloaded files, has left some that are not whole."""
+        return (self.state / "downloads").exists()
 
-    def _generate(self, clip: Clip, file: MediaFile, target: Path) -> None:
+    def _generate(self, work: _Work, target: Path) -> None:
         # Only a generated data set needs the encoders, so no other data set waits for the import.
+        file, clip = work.file, work.clip
+        assert clip is not None  # noqa: S101 - narrows the type
         shape, contour = self.manifest.classes[clip.label].split("-")
         if self.manifest.has_events:
             from avsnn.pipeline.media import demo_events_synthesis
@@ -285,47 +350,6 @@ class Fetch(Stage):
             demo_synthesis.write_video(target, key=clip.key, shape=shape)
         else:
             target.write_bytes(demo_synthesis.audio_bytes(key=clip.key, contour=contour))
-
-
-class DownloadSource:
-    """A source of the manifest, and how the source behaves in this run.
-
-    Args:
-        source: the source, as the manifest describes the source.
-        http: the connections.
-        files: all files of the run; a Git LFS server is asked for many files at once.
-
-    Attributes:
-        locate: returns the address of a file.
-        unavailable: for how many files in a row the source was unavailable.
-        patience: this number of unavailable files in a row, and the source is not asked any more.
-    """
-
-    def __init__(self, source: Source, http: HttpClient, files: Sequence[MediaFile]) -> None:
-        self.unavailable = 0
-        self.patience: float = MAX_NEVER_REACHED
-        self._source = source
-        if source.file is not None:
-            address = Address(source.file, {}, source.insecure)
-            self.locate: Callable[[MediaFile], Address] = lambda _: address
-        elif source.lfs is not None:
-            held = [file for file in files if self.holds(file)]
-            self.locate = LfsServer(Address(source.lfs, {}, source.insecure), http, held).locate
-        else:
-            self.locate = self._below_url
-
-    @property
-    def name(self) -> str:
-        """The name of the source in failure reasons."""
-        return self._source.name
-
-    def holds(self, file: MediaFile) -> bool:
-        """Return whether the manifest says that the source holds the file."""
-        return file.published_path.startswith(self._source.prefix)
-
-    def _below_url(self, file: MediaFile) -> Address:
-        rest = quote(file.published_path.removeprefix(self._source.prefix))
-        return Address(f"{self._source.url}{rest}", {}, self._source.insecure)
 
 
 def _was_missing(record: Record) -> bool:

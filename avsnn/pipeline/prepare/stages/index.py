@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 from avsnn.datasets_manifest import Manifest
 from avsnn.datasets_manifest.split_rules import Split
 from avsnn.pipeline.engine.atomic_files import Folder
-from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
-from avsnn.pipeline.formats.membership import hash_rank
+from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
+from avsnn.pipeline.formats.clip_index import COLUMNS, ROWS, write_index
+from avsnn.pipeline.prepare.described_clips import DescribedClips
 from avsnn.pipeline.prepare.generations import earlier_generations
-from avsnn.pipeline.prepare.splits import assign_parts
-from avsnn.pipeline.prepare.stages.fetch import Fetch
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,16 @@ class Index(Stage):
         folder: the folder of ``clips.jsonl``.
         state: the folder of the journal.
         manifest: the facts about the data set.
-        clips: what the clips are, by key; see `describe_clips`.
+        clips: what the clips are.
     """
 
     name: ClassVar[str] = "index"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     folder: Path
     state: Path
     manifest: Manifest
-    clips: dict[str, Any]
+    clips: DescribedClips
 
     def settings(self) -> dict[str, Any]:
         """Return what every row depends on: the classes, and the rules of the splits."""
@@ -48,54 +46,14 @@ class Index(Stage):
 
     def units(self) -> list[Unit]:
         """Return the whole index as one unit. A corrected label or part makes the index again."""
-        return [Unit(name="clips", outputs=("clips.jsonl",), inputs=self.clips)]
+        inputs = {"clips": self.clips.fingerprint}
+        return [Unit(name="clips", outputs=(ROWS, COLUMNS), inputs=inputs)]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
-        """Write ``clips.jsonl``, in an order that mixes the classes."""
-        rows = self.rows()
-        lines = (f"{row.model_dump_json()}\n" for row in rows)
-        (scratch / "clips.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
-        return Outcome(written=len(rows), skipped=len(self.clips) - len(rows))
-
-    def rows(self) -> list[IndexRow]:
-        """Return the rows of ``clips.jsonl``: the clips whose files are here."""
-        return [
-            IndexRow(
-                key=key,
-                label_name=self.manifest.classes[facts["label"]],
-                part=facts["splits"][self.manifest.default_split],
-                **facts,
-            )
-            for key, facts in sorted(self.clips.items(), key=lambda item: hash_rank(item[0]))
-            if None not in facts["sha256"].values()
-        ]
-
-
-def describe_clips(fetch: Fetch) -> dict[str, Any]:
-    """Return what the clips of a data set are, by key, as JSON values.
-
-    The answer holds, for every clip, the label, the group, the part in every split, the paths of
-    the files, and the SHA-256 of each file that fetch has brought (None for every other file).
-    """
-    fetched = records(fetch)
-    manifest = fetch.manifest
-    parts = {split: assign_parts(manifest, split) for split in manifest.splits}
-
-    def digest(path: str) -> str | None:
-        record = fetched.get(path)
-        return record.outputs[0].sha256 if record and record.outputs else None
-
-    return {
-        clip.key: {
-            "label": clip.label,
-            "group": clip.group,
-            "splits": {split: part_of[clip.key] for split, part_of in parts.items()},
-            "audio": clip.audio.recording,
-            "visual": clip.visual.recording,
-            "sha256": {file.path: digest(file.path) for file in clip.files},
-        }
-        for clip in fetch.clips
-    }
+        """Write the rows of the index, in an order that mixes the classes."""
+        classes, splits = self.manifest.classes, self.manifest.splits
+        written = write_index(scratch, self.clips.rows(), classes=classes, splits=splits)
+        return Outcome(written=written, skipped=len(self.clips) - written)
 
 
 def identity_of_splits(manifest: Manifest) -> dict[str, Any]:

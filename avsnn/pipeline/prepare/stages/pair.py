@@ -62,9 +62,9 @@ class Pair(Stage):
         """Return the table; its inputs are the files that fetch has brought."""
         fetched = records(self.fetch)
         digests: dict[str, Any] = {
-            path: fetched[path].outputs[0].sha256
-            for path in self.fetch.files
-            if path in fetched and fetched[path].outputs
+            file.path: record.outputs[0].sha256
+            for file in self.fetch.files
+            if (record := fetched.get(file.path)) and record.outputs
         }
         return [Unit(name=TABLE_UNIT, outputs=(TABLE,), inputs=digests)]
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
-from avsnn.pipeline.formats.clips_jsonl import read_index
-from avsnn.pipeline.formats.shards import ShardIndex, read_member
+from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.formats.shard_columns import read_shard_index
+from avsnn.pipeline.formats.shards import read_member
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.image import decode_image
 
@@ -22,7 +23,7 @@ def index_of(root: Path) -> Path:
 def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path) -> None:
     urls = [str(path) for path in shards_of(small_demo)]
     read = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
-    rows = {row.key: row for row in read_index(index_of(small_demo))}
+    rows = {row.key: row for row in open_index(index_of(small_demo)).rows()}
     assert sorted(sample["__key__"] for sample in read) == sorted(rows)
     for sample in read:
         described = json.loads(sample["json"])
@@ -33,7 +34,7 @@ def test_plain_webdataset_reads_every_clip_once_from_the_shards(small_demo: Path
 
 
 def test_the_audio_of_a_shard_holds_the_samples_of_the_recording(small_demo: Path) -> None:
-    rows = {row.key: row for row in read_index(index_of(small_demo))}
+    rows = {row.key: row for row in open_index(index_of(small_demo)).rows()}
     url = str(shards_of(small_demo)[0])
     for sample in webdataset.WebDataset([url], shardshuffle=False, empty_check=False):
         published = small_demo / "demo" / "raw" / rows[sample["__key__"]].audio
@@ -44,9 +45,12 @@ def test_the_audio_of_a_shard_holds_the_samples_of_the_recording(small_demo: Pat
 
 def test_the_index_of_a_shard_gives_the_bytes_of_every_member(small_demo: Path) -> None:
     for tar in shards_of(small_demo):
-        index = ShardIndex.model_validate_json(tar.with_suffix(".json").read_bytes())
+        path = tar.with_suffix(".npz")
+        index = read_shard_index(path, path.read_bytes(), digests=False)
         url = webdataset.WebDataset([str(tar)], shardshuffle=False, empty_check=False)
-        for sample, read in zip(index.samples, url, strict=True):
+        for row, read in enumerate(url):
+            _, sample = index.sample(row)
             assert sample.key == read["__key__"]
             for name, span in sample.members.items():
                 assert read_member(tar, span) == read[name]
+        assert row == len(index) - 1

@@ -12,7 +12,7 @@ import soundfile
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media import audio, video
 from avsnn.pipeline.media.errors import MediaError
@@ -96,11 +96,12 @@ def test_a_unit_whose_file_cannot_be_read_stays_undone_and_the_next_run_does_it(
         state=tmp_path / "state",
         raw=tmp_path / "raw",
         index=index,
+        split="published",
         visual="video",
         audio="sound",
         chosen=ExtractSettings(clips_per_shard=36),
     )
-    sound = tmp_path / "raw" / read_index(index)[0].audio
+    sound = tmp_path / "raw" / open_index(index).row(0).audio
     data = sound.read_bytes()
     sound.unlink()
     sound.symlink_to("/proc/self/mem")

@@ -6,7 +6,8 @@ import zarr
 
 from avsnn.pipeline.formats.audio_rows import audio_image
 from avsnn.pipeline.formats.prepare_settings import AudioSettings, PrepareSettings
-from avsnn.pipeline.formats.shards import read_member, read_shards
+from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shards import read_member
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.image import decode_image
 from avsnn.pipeline.prepare.build_stages import build_stages
@@ -18,7 +19,8 @@ from tests.pipeline.conftest import cache_paths
 
 def test_the_caches_hold_the_clips_of_the_shards_in_the_same_order(small_demo: Path) -> None:
     frames, sounds = (zarr.open_group(path, mode="r") for path in cache_paths(small_demo))
-    found = read_shards(next((small_demo / "demo" / "shards").iterdir()))
+    columns = open_shards(next((small_demo / "demo" / "shards").iterdir()))
+    found = [columns.sample(row) for row in range(len(columns))]
     keys = [sample.key for _, sample in found]
     assert list(frames["key"][:]) == list(sounds["key"][:]) == keys
     assert list(frames["label"][:]) == [sample.label for _, sample in found]
@@ -51,4 +53,4 @@ def test_a_changed_setting_makes_only_the_stage_that_uses_it_stale(
         "demo", PrepareRequest(settings=build_settings(PrepareSettings, (), words)), root=small_demo
     )
     planned = plan_stages(stages)
-    assert {stage.name for stage, plan in planned if plan.todo} == stale
+    assert {stage.name for stage, plan in planned if plan.todo_count} == stale

@@ -1,0 +1,334 @@
+"""Tasks on the workers of a Dask cluster, of this machine or of others."""
+
+import logging
+import math
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine.children import (
+    children_block_signals,
+    keep_current_folder_off_children,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+    from distributed import Future as Task
+
+# Number of local workers that start at once. More workers start only if they pay for their start.
+FIRST_WORKERS = 2
+
+# A worker pays if it works so many times as long as its process took to start. The first imports of
+# the worker and the process of its decoders take about as long again.
+WORTH = 4
+
+# The form of an address that a Dask scheduler prints.
+SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
+
+# Number of tasks for each worker that are submitted and have not ended: one runs, one waits at the
+# worker, and one waits at the scheduler, so that no worker waits for this process.
+TASKS_PER_WORKER = 3
+
+# How long a scheduler may take to answer, in s.
+SCHEDULER_TIMEOUT_S = 5
+
+# How long a cluster may be without any worker, in s, before the command ends. A worker that died
+# is started again within a few seconds.
+WORKERS_TIMEOUT_S = 8
+
+# How often a cluster is asked for its workers at most, in s.
+LOOK_EVERY_S = 1
+
+
+class DaskExecutor(Executor):
+    """Runs tasks on the workers of a Dask cluster.
+
+    The cluster forgets a task as soon as the result is here: if the cluster kept the result, the
+    death of a worker would make the cluster run all tasks again that the worker had ended.
+
+    Args:
+        client: a client of the cluster.
+        address: address of the scheduler, for messages.
+        cluster: the cluster, if this process started the cluster; its workers start as tasks need
+            them, one for each task at most.
+        max_workers: largest number of workers of ``cluster``.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        address: str,
+        cluster: "LocalCluster | None" = None,
+        max_workers: int = 0,
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._cluster = cluster
+        self._max_workers = max_workers
+        # Number of workers of `cluster` that were asked for.
+        self._workers = 0
+        self._running: set[Future[Any]] = set()
+        self._submitted = 0
+        # The time at which the workers began to work on the tasks that run.
+        self._began = time.monotonic()
+        # How long the process of a worker takes to start, in s; None until one has started.
+        self._start_s: float | None = None
+        self._slots = 0
+        self._scheduler_is_gone = False
+        # When the cluster was asked for its workers, and when a worker was there.
+        self._last_asked = self._last_seen = -math.inf
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function on a worker.
+
+        The future never ends if the scheduler is gone; ``require_workers`` reports the loss. So the
+        caller can record all results that have arrived before the loss.
+        """
+        now = time.monotonic()
+        if not self._running:
+            self._submitted, self._began = 0, now
+            # Nobody looked at the workers while there was no work.
+            self._last_seen = now
+        future: Future[Any] = Future()
+        self._submitted += 1
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        self._start_workers(FIRST_WORKERS, len(self._running))
+        from distributed.client import ClosedClientError
+
+        try:
+            task = self._client.submit(fn, *args, pure=False, **kwargs)
+        except ClosedClientError:
+            self._scheduler_is_gone = True
+        else:
+            self._client.loop.add_callback(self._deliver, task, future)
+        return future
+
+    async def _deliver(self, task: "Task[Any]", future: Future[Any]) -> None:
+        """Hand the result of a task to the caller, and make the cluster forget the task."""
+        from distributed import CancelledError, KilledWorker
+
+        future.add_done_callback(lambda _: task.release())
+        try:
+            result = await task
+        except CancelledError:
+            # The scheduler is gone, and a new scheduler at the same address knows no tasks.
+            self._scheduler_is_gone = True
+        except KilledWorker as error:
+            future.set_exception(WorkerDiedError(error.allowed_failures + 1))
+        except Exception as error:
+            if not future.cancelled():
+                future.set_exception(error)
+        else:
+            if not future.cancelled():
+                future.set_result(result)
+
+    def tasks_in_flight(self, left: int) -> int:
+        """Return how many tasks keep every worker busy; start more local workers if they pay.
+
+        Args:
+            left: number of tasks that have not ended, whether or not they are submitted.
+        """
+        self._look_for_workers()
+        if self._cluster is not None:
+            self._start_workers_that_pay(self._cluster, left)
+        return TASKS_PER_WORKER * max(self._workers, self._slots, FIRST_WORKERS)
+
+    def _start_workers_that_pay(self, cluster: "LocalCluster", left: int) -> None:
+        seconds = time.monotonic() - self._began
+        if self._start_s is not None:
+            ended = self._submitted - len(self._running)
+            wanted = workers_that_pay(
+                self._workers, ended=ended, left=left, seconds=seconds, start_s=self._start_s
+            )
+            self._start_workers(wanted, left)
+        elif cluster.scheduler_info["workers"]:
+            self._start_s, self._began = seconds, time.monotonic()
+
+    def _start_workers(self, wanted: int, left: int) -> None:
+        wanted = min(wanted, self._max_workers, left)
+        if self._cluster is not None and wanted > self._workers:
+            self._workers = wanted
+            self._cluster.scale(wanted)
+
+    def require_workers(self) -> None:
+        """Do nothing if the cluster can still run tasks.
+
+        Raises:
+            RunError: the scheduler is gone, all workers have been gone for some seconds, or no
+                worker process can be started on this machine.
+        """
+        self._look_for_workers()
+        if self._scheduler_is_gone:
+            raise self._lost_error("the scheduler is gone")
+        if self._slots:
+            return
+        if self._cluster is not None and self._no_worker_can_start(self._cluster):
+            raise _no_processes_error()
+        if self._cluster is None and time.monotonic() - self._last_seen > WORKERS_TIMEOUT_S:
+            raise self._lost_error("all workers are gone")
+
+    def _look_for_workers(self) -> None:
+        """Count the threads of the workers, at most once a second."""
+        if time.monotonic() - self._last_asked < LOOK_EVERY_S or self._scheduler_is_gone:
+            return
+        scheduler = self._client.scheduler
+        try:
+            threads = scheduler and self._client.sync(
+                scheduler.ncores, callback_timeout=SCHEDULER_TIMEOUT_S
+            )
+        except OSError:
+            threads = None
+        self._last_asked = time.monotonic()
+        self._scheduler_is_gone = threads is None
+        self._slots = sum((threads or {}).values())
+        if threads:
+            self._last_seen = self._last_asked
+
+    @staticmethod
+    def _no_worker_can_start(cluster: "LocalCluster") -> bool:
+        """Return whether a cluster of this process has tried to start workers, and none runs."""
+        states = [worker.status.name for worker in cluster.workers.values()]
+        return bool(states) and {"failed", "closed"}.issuperset(states)
+
+    def _lost_error(self, reason: str) -> RunError:
+        return RunError(
+            f"{self._address}: {reason}. What is done is safe: start the cluster and run the same "
+            "command again."
+        )
+
+
+class WorkerDiedError(RunError):
+    """Every worker that ran a task died.
+
+    Dask blames all tasks that waited on a worker that died, so the task may be innocent.
+
+    Args:
+        deaths: number of workers that died.
+    """
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(
+            f"{deaths} worker processes in a row ended while they did this unit: the memory did "
+            "not suffice, or the system ended the process"
+        )
+
+
+def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float, start_s: float) -> int:
+    """Return how many workers pay: each works at least ``WORTH`` times as long as its start takes.
+
+    Args:
+        workers: number of workers that work so far.
+        ended: number of units that have ended.
+        left: number of units that have not ended.
+        seconds: how long the workers have worked, in s. If no unit has ended, each worker has
+            worked so long on its first unit.
+        start_s: how long the process of a worker takes to start, in s.
+    """
+    seconds_left = left * seconds / max(1, ended, workers)
+    return max(0, int(workers * (seconds_left / (WORTH * start_s) - 1)))
+
+
+@contextmanager
+def start_local_cluster() -> "Iterator[LocalCluster]":
+    """Start a cluster without workers on this machine, and end the cluster with the context.
+
+    Raises:
+        RunError: the machine allows too few processes, open files or memory.
+    """
+    import dask
+    from distributed import LocalCluster
+
+    _silence_dask()
+    settings = {
+        "distributed.scheduler.allowed-failures": 3,
+        "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    }
+    with dask.config.set(settings):
+        keep_current_folder_off_children()
+        with children_block_signals(signal.SIGINT), _processes_start():
+            cluster = LocalCluster(
+                n_workers=0,
+                threads_per_worker=1,
+                processes=True,
+                # Whoever reaches a scheduler can execute code, so no other machine reaches this
+                # one. Without an address Dask would open its HTTP port on all interfaces.
+                host="127.0.0.1",
+                protocol="tcp",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+            )
+        with cluster:
+            yield cluster
+
+
+def _silence_dask() -> None:
+    """Let Dask log nothing.
+
+    Dask logs how workers come and go. An error inside a unit reaches this process as the exception
+    of the unit, and ``require_workers`` reports that the cluster is lost. tornado and asyncio log
+    the errors of workers that cannot start.
+    """
+    # `distributed.client` has a level of its own.
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _processes_start() -> Iterator[None]:
+    """Turn an error of the machine inside this context into a sentence about worker processes."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError):
+        raise _no_processes_error() from None
+
+
+def _no_processes_error() -> RunError:
+    return RunError(
+        "worker processes cannot be started here: too few open files, processes or memory are "
+        "allowed, or /dev/shm is full or read-only. What is done is safe: raise the limit, or add "
+        "--workers 0."
+    )
+
+
+def connect_to(scheduler: str) -> "Client":
+    """Return a client of a running cluster whose workers have the same version of avsnn.
+
+    Raises:
+        UserError: no scheduler answers at the address, the cluster has no workers, or the workers
+            have another version of avsnn.
+    """
+    from distributed import Client
+
+    if not SCHEDULER_ADDRESS.fullmatch(scheduler):
+        raise UserError(f"--scheduler {scheduler} is no address, such as tcp://host:8786.")
+    _silence_dask()
+    try:
+        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there ({type(error).__name__}); "
+            "give the address that it printed when it started, such as tcp://host:8786."
+        ) from None
+    own_version = version("avsnn")
+    # Not a function of avsnn: a worker with another avsnn may not have the function's module.
+    versions = client.run(version, "avsnn", on_error="return")
+    wrong = {worker: found for worker, found in versions.items() if found != own_version}
+    if versions and not wrong:
+        return client
+    client.close()
+    reason = "the cluster has no workers"
+    if wrong:
+        worker, found = next(iter(wrong.items()))
+        found = "no avsnn" if isinstance(found, Exception) else f"avsnn {found}"
+        reason = f"worker {worker} has {found}, this machine has avsnn {own_version}"
+    raise UserError(
+        f"--scheduler {scheduler}: {reason}; correct this and run the same command again."
+    )

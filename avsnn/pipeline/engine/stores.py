@@ -1,0 +1,248 @@
+"""Stores: places behind a URL that fsspec opens, such as a bucket of S3.
+
+Every request goes over a network, so this module asks for many things in one call, and says in one
+sentence why a store does not answer. The libraries of the stores try a failed request again by
+themselves, several times and with growing pauses.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsspec.utils import merge_offset_ranges
+from upath import UPath
+
+from avsnn.errors import RunError, UserError
+
+# How the library of each object store is opened. A listing that the library remembers would hide
+# what other processes have written since. The other values are the library's own names.
+_S3 = {"use_listings_cache": False, "config_kwargs": {"max_pool_connections": 64}}
+_OTHER = {"use_listings_cache": False}
+
+#: Kinds of URLs of object stores, each with the options of its library. An object appears under its
+#: name when its upload has ended, whole, and an upload that is cut leaves nothing under the name.
+#: Object stores have no folders to make, and no cheap renames.
+OBJECT_STORES: dict[str, dict[str, Any]] = {
+    "s3": _S3,
+    "s3a": _S3,
+    "gs": _OTHER,
+    "gcs": _OTHER,
+    "az": _OTHER,
+    "abfs": _OTHER,
+    "abfss": _OTHER,
+}
+
+# An upload to S3 holds this number of pieces of this size in memory; a smaller file is one request.
+_S3_UPLOAD = {"chunksize": 16 * 2**20, "max_concurrency": 4}
+
+# Two ranges of a file with a smaller gap are read in one request, which gives the gap too: an
+# answer of a store begins after 10 to 100 ms, in which a store sends some 100 kB.
+MOST_GAP = 2**16
+
+# A request reads this much at most, so that several requests share the work.
+MOST_READ = 8 * 2**20
+
+# The extra of this package that brings the library for a kind of URL.
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+# Names of errors that say that no credentials were found. The library of the store may not be
+# installed, so the classes cannot be imported.
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
+
+
+class StoreError(RunError):
+    """A store does not answer, or answers with errors, also after several tries."""
+
+
+def open_url(url: str) -> UPath:
+    """Return a place in a store; no request is sent."""
+    kind, _, _ = url.partition("://")
+    return UPath(url, **OBJECT_STORES.get(kind, {}))
+
+
+def open_store(url: str) -> UPath:
+    """Open the store that a person named.
+
+    Raises:
+        UserError: the URL is none, no installed library knows its kind, the bucket does not exist,
+            or the credentials are missing or wrong.
+        StoreError: the store does not answer.
+    """
+    try:
+        store = open_url(url)
+        require_library(store)
+        store / "folder"
+    except UserError:
+        raise
+    # The errors come from the libraries of all kinds of URLs and have no common base class.
+    except Exception as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UserError(f"--store {url} cannot be used: {reason}.") from None
+    if "://" not in url:
+        raise UserError(f"--store {url} is no URL, such as s3://bucket/folder; --root takes paths.")
+    require_store(store)
+    return store
+
+
+def require_library(place: UPath) -> None:
+    """Check that the library for a store is installed.
+
+    Raises:
+        UserError: the library is missing.
+    """
+    try:
+        place.fs  # noqa: B018 - the access loads the library
+    except ImportError as error:
+        extra = _EXTRAS.get(place.protocol)
+        how = f"run: pip install 'avsnn[{extra}]'" if extra else str(error).rstrip(".")
+        raise UserError(
+            f"{place} cannot be opened, because the library for {place.protocol}:// is not "
+            f"installed; {how}."
+        ) from None
+
+
+def require_store(place: UPath) -> None:
+    """Check that a store answers, and that the bucket of an object store exists.
+
+    Raises:
+        UserError: the bucket does not exist, or the credentials are missing or wrong.
+        StoreError: the store does not answer.
+    """
+    require_library(place)
+    with store_errors(place):
+        try:
+            place.fs.ls(place.path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            bucket = place.path.strip("/").partition("/")[0]
+            if is_object_store(place) and not place.fs.exists(bucket):
+                raise UserError(
+                    f"{place.protocol}://{bucket} does not exist, and avsnn creates no bucket; "
+                    "create it, or give another URL."
+                ) from None
+
+
+def is_object_store(place: UPath) -> bool:
+    """Return whether a place is in an object store, as `OBJECT_STORES` describes them."""
+    return place.protocol in OBJECT_STORES
+
+
+@contextmanager
+def store_errors(place: UPath) -> Iterator[None]:
+    """Turn every error of a store's library into one sentence, except a missing file.
+
+    Raises:
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    try:
+        yield
+    except (UserError, RunError, FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
+            raise UserError(
+                f"{place} may not be used with these credentials ({reason}); give the right "
+                "credentials in the environment or in the profile of the store's library."
+            ) from error
+        raise StoreError(
+            f"{place} cannot be reached ({reason[:200]}). What is done is safe: run the same "
+            "command again."
+        ) from error
+
+
+def upload(source: Path, target: UPath) -> None:
+    """Copy a whole file to a place in a store, where the file appears whole or not at all.
+
+    Raises:
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    with store_errors(target):
+        if is_object_store(target):
+            options = _S3_UPLOAD if target.protocol in _EXTRAS else {}
+            target.fs.put_file(str(source), target.path, **options)
+            return
+        # A file on a server may be seen while it grows, so the file gets its name by a rename.
+        partial = f"{target.path}.partial"
+        target.fs.makedirs(target.parent.path, exist_ok=True)
+        target.fs.put_file(str(source), partial)
+        if target.fs.size(partial) != source.stat().st_size:
+            raise OSError("the store kept another size than was sent")
+        target.fs.mv(partial, target.path)
+
+
+def copy_inside(source: UPath, target: UPath) -> None:
+    """Copy a file of a store to another name in the same store, whole or not at all.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    with store_errors(target):
+        if is_object_store(target):
+            target.fs.cp_file(source.path, target.path)
+            return
+        partial = f"{target.path}.partial"
+        target.fs.makedirs(target.parent.path, exist_ok=True)
+        target.fs.cp_file(source.path, partial)
+        target.fs.mv(partial, target.path)
+
+
+def read_ranges(
+    store: UPath, paths: Sequence[str], starts: Sequence[int], ends: Sequence[int]
+) -> list[bytes]:
+    """Read ranges of files in a store, all in one call; neighbours share a request.
+
+    Args:
+        store: a place in the store.
+        paths: the file of each range, as the store names the file.
+        starts: first byte of each range.
+        ends: byte after the last byte of each range.
+
+    Returns:
+        the bytes of each range; fewer bytes where a file ends before the range does.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    wanted = list(zip(paths, starts, ends, strict=True))
+    each = sorted(set(wanted))
+    if not each:
+        return []
+    columns = [list(column) for column in zip(*each, strict=True)]
+    blocks = merge_offset_ranges(*columns, max_gap=MOST_GAP, max_block=MOST_READ)
+    with store_errors(store):
+        found = store.fs.cat_ranges(*blocks, on_error="raise")
+        for data in found:
+            # Some versions of fsspec return an error in the place of the bytes.
+            if isinstance(data, BaseException):
+                raise data
+    begins = list(zip(blocks[0], blocks[1], strict=True))
+
+    def cut(path: str, start: int, end: int) -> bytes:
+        number = bisect_right(begins, (path, start)) - 1
+        offset = begins[number][1]
+        return bytes(memoryview(found[number])[start - offset : end - offset])
+
+    return [cut(*one) for one in wanted]
+
+
+def read_files(store: UPath, paths: Sequence[str]) -> list[bytes]:
+    """Read whole files of a store, all in one call.
+
+    Raises:
+        FileNotFoundError: one of the files does not exist.
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    if not paths:
+        return []
+    with store_errors(store):
+        found = store.fs.cat(list(paths), on_error="raise")
+    return [found[path] for path in paths]
