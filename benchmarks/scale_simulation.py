@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.engine.stage import Outcome, Unit
-from avsnn.pipeline.formats.clips_jsonl import IndexRow
+from avsnn.pipeline.formats.clip_index import IndexRow
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.prepare import build_stages
 from avsnn.pipeline.prepare.decoded_clips import DecodedClip
 from avsnn.pipeline.prepare.stages import extract
-from avsnn.pipeline.prepare.stages.cache import RowSource
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
@@ -30,7 +29,12 @@ from benchmarks.scale_data import write_files
 
 
 class FakeFetch(Fetch):
-    """Writes small files, all different."""
+    """Writes small files, all different, as tasks of many files, like files of a folder."""
+
+    @property
+    def downloads(self) -> bool:
+        """False, because no server is asked."""
+        return False
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Write the path of the file into the file."""
@@ -61,20 +65,20 @@ def decoded_clip(settings: str) -> DecodedClip:
 
 
 class FakeFrameCache(FrameCache):
-    """Reads no members of shards."""
+    """Computes nothing."""
 
-    def read(
-        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return a frame of zeros."""
         return np.zeros(shape, self.dtype)
 
 
 class FakeAudioCache(AudioCache):
-    """Reads no members of shards."""
+    """Computes nothing."""
 
-    def read(
-        self, source: RowSource, shape: tuple[int, ...], tallies: Counter[str]
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
     ) -> NDArray[Any]:
         """Return an audio image of zeros."""
         return np.zeros(shape, self.dtype)
