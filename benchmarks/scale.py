@@ -25,7 +25,7 @@ from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from benchmarks.measuring import print_machine
 from benchmarks.scale_costs import Cost, FailedError, run
 from benchmarks.scale_data import NAME, table_rows, write_files, write_table
-from benchmarks.scale_report import print_ends, print_fits, print_table
+from benchmarks.scale_report import TASKS, print_ends, print_fits, print_table, print_tasks
 
 SIZES = (1000, 16000, 64000, 250000)
 #: Audio images as small as possible, so that a cache of many clips fits a small disk.
@@ -109,7 +109,12 @@ class Place:
                 for read in ("cache", "shards")
                 for workers in (0, 4)
             ),
+            *([] if self.simulated else [self._hand_out_tasks(root[1])]),
         ]
+
+    def _hand_out_tasks(self, root: str) -> Task:
+        """Return the measuring of tasks, which takes the tasks of real stages."""
+        return Task(TASKS, [sys.executable, "-m", "benchmarks.scale_tasks", root])
 
     def _train(self, avsnn: list[str], root: list[str]) -> Task:
         """Return a training that ends when its first step is saved."""
@@ -211,6 +216,7 @@ def main() -> None:
         paths.append(results)
     measured = [json.loads(path.read_text()) for path in paths if path.exists()]
     print_table(measured)
+    print_tasks(measured)
     if len(measured) > 1:
         print_fits(measured)
         print_ends(measured)

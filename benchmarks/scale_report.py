@@ -19,6 +19,9 @@ KINDS = {"cpu": "CPU s", "main_mb": "MB", "worker_mb": "MB of a worker", "open_f
 #: Below these values, a figure does not grow.
 SMALL = {"cpu": 0.05, "main_mb": 1, "worker_mb": 1, "open_files": 1}
 
+#: The name of the command that measures tasks.
+TASKS = "tasks of a cluster"
+
 Facts = dict[str, Any]
 
 
@@ -86,6 +89,26 @@ def print_table(measured: list[Facts]) -> None:
                 print_row(f"{title}: {name}", *(f"{figure:,.0f}" for figure in figures))
     print_row("files on disk", *(f"{facts['files']:,}" for facts in measured))
     print_row("GB on disk", *(f"{facts['disk_bytes'] / 1e9:.2f}" for facts in measured))
+
+
+def print_tasks(measured: list[Facts]) -> None:
+    """Print what the tasks of the largest size cost the command that hands the tasks out."""
+    found = [facts for facts in measured if "tasks" in facts["costs"].get(TASKS, {})]
+    if not found:
+        return
+    print(f"\nTasks of {found[-1]['clips']:,} clips\n")
+    titles = ("units", "tasks", "kB a task", "CPU ms a task", "CPU µs to plan a unit")
+    print_row("stage", *titles)
+    print_row("---", *("---:" for _ in titles))
+    for stage, task in found[-1]["costs"][TASKS]["tasks"].items():
+        print_row(
+            stage,
+            f"{task['units']:,}",
+            f"{task['tasks']:,}",
+            f"{task['bytes'] / 1000:.1f}",
+            f"{task['cpu_ms_per_task']:.2f}",
+            f"{task['cpu_us_per_unit_planned']:.1f}",
+        )
 
 
 def cell(cost: Facts) -> str:
