@@ -107,6 +107,44 @@ SaveEvery = Annotated[
         help="Save a resume point every STEPS steps too, not only after every epoch.",
     ),
 ]
+
+
+def _remember_cache_folder(folder: Path | None) -> Path | None:
+    """Put the folder into the environment, where all processes of the command find it."""
+    if folder is not None:
+        os.environ["AVSNN_CACHE_DIR"] = str(folder.absolute())
+    return folder
+
+
+def _remember_cache_limit(limit: str | None) -> str | None:
+    """Put the limit into the environment, where all processes of the command find it."""
+    if limit is not None:
+        os.environ["AVSNN_CACHE_LIMIT"] = limit
+    return limit
+
+
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        envvar="AVSNN_CACHE_DIR",
+        callback=_remember_cache_folder,
+        help="Folder on a disk of this machine for copies of files of a store, by default "
+        "~/.cache/avsnn/store; all processes of the machine share the copies.",
+    ),
+]
+CacheLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="SIZE",
+        envvar="AVSNN_CACHE_LIMIT",
+        callback=_remember_cache_limit,
+        help="The copies in --cache-dir take this much at most, such as 500GB, by default 50GB; "
+        "what was used longest ago is removed.",
+    ),
+]
 SplitName = Annotated[
     str | None,
     typer.Option(

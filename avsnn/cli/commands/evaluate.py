@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from avsnn.cli.completion import complete_run
-from avsnn.cli.options import AsJson, Datasets, Device, Plugins
+from avsnn.cli.options import AsJson, CacheFolder, CacheLimit, Datasets, Device, Plugins
 from avsnn.errors import UserError
 
 PartName = Literal["train", "val", "test"]
@@ -68,6 +68,8 @@ def evaluate_command(
     page: Page = None,
     root: MovedRoot = None,
     device: Device = "auto",
+    cache_dir: CacheFolder = None,
+    cache_limit: CacheLimit = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
     datasets: Datasets = None,

@@ -7,6 +7,8 @@ import typer
 
 from avsnn.cli.options import (
     Assignments,
+    CacheFolder,
+    CacheLimit,
     Dataset,
     Datasets,
     Device,
@@ -73,6 +75,8 @@ def train_command(
     save_every: SaveEvery = None,
     keep: Keep = 2,
     print_config: PrintConfig = False,
+    cache_dir: CacheFolder = None,
+    cache_limit: CacheLimit = None,
     plugins: Plugins = None,
     datasets: Datasets = None,
 ) -> None:

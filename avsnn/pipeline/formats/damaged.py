@@ -7,6 +7,10 @@ from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
 
 
+class DamagedError(UserError):
+    """A prepared file is not as ``prepare`` wrote the file."""
+
+
 def damaged_error(path: Folder, why: str = "") -> UserError:
     """Return the error for a file that is not as ``prepare`` wrote the file.
 
@@ -18,7 +22,7 @@ def damaged_error(path: Folder, why: str = "") -> UserError:
         # A library that cannot open a file of its own may take the file that it reads for damaged.
         return unreadable_error(path, error)
     reason = f" ({why})" if why else ""
-    return UserError(f"{path} is damaged{reason}; run 'avsnn repair' with the data set's name.")
+    return DamagedError(f"{path} is damaged{reason}; run 'avsnn repair' with the data set's name.")
 
 
 def unreadable_error(path: Folder, error: OSError) -> UserError:

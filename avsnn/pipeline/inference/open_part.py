@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from avsnn.pipeline.inference.device import choose_kernels, choose_precision
 from avsnn.pipeline.inference.memory import require_memory_to_evaluate
 from avsnn.pipeline.inference.network import load_network, place_network
 from avsnn.pipeline.inference.predict import Change, Scores, predict
-from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.loader import Loader
+from avsnn.pipeline.loading.parts import Parts
 from avsnn.pipeline.runs.stored_run import StoredRun
 
 
@@ -45,7 +46,7 @@ class OpenPart(NamedTuple):
     @property
     def keys(self) -> list[str]:
         """Key of each clip of the part, in the order of the rows."""
-        return [self.loader.source.keys[row] for row in self.rows]
+        return cast("list[str]", self.loader.source.keys[self.rows].tolist())
 
     def scores(
         self,
@@ -91,7 +92,7 @@ def open_part(run: StoredRun, part: Part, device: torch.device) -> Iterator[Open
     choose_kernels("auto", device)
     opener = partial(open_source, config)
     with Loader(opener, config.settings, workers=0, device=device) as loader:
-        rows = rows_of_parts(config, loader.source, part)
+        rows = Parts(config, loader.source).rows(part)
         clips = min(len(rows), config.settings.batch_size)
         shapes = loader.source.shapes
         require_memory_to_evaluate(config, shapes, device, clips=clips)

@@ -12,8 +12,9 @@ from avsnn.datasets_manifest.clips import Part, require_part
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.loading.batch import read_batch
-from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.order import BatchRequest
+from avsnn.pipeline.loading.parts import Parts
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -53,10 +54,10 @@ class Clips(Dataset[ClipTensors]):
         self._augment = augment
         self._epoch = 0
         self._source: Source | None = open_source(config)
-        self._rows = rows_of_parts(config, self._source, part)
+        self._rows = Parts(config, self._source).rows(part)
         self.classes = tuple(config.manifest.classes)
-        self.keys = [self._source.keys[row] for row in self._rows]
-        self.labels = [int(self._source.labels[row]) for row in self._rows]
+        self.keys: list[str] = self._source.keys[self._rows].tolist()
+        self.labels: list[int] = self._source.labels[self._rows].tolist()
 
     def __len__(self) -> int:
         return len(self._rows)

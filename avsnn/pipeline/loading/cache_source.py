@@ -1,28 +1,26 @@
 """Samples from the Zarr caches."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
-from avsnn.pipeline.formats.cache_layout import CODECS, shard_file, small_array_files
-from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
+from avsnn.pipeline.formats.cache_layout import shard_file
+from avsnn.pipeline.formats.damaged import DamagedError, damaged_error
+from avsnn.pipeline.loading.cache_group import CacheGroup
+from avsnn.pipeline.loading.local_cache import LocalCache, open_local_cache
 from avsnn.pipeline.loading.mapped_array import MappedArray
 from avsnn.pipeline.loading.source import Samples, requested_frames
 from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
 
-# An array in a store is read once and kept in memory up to this size. A larger array is read batch
-# by batch.
-IN_MEMORY_BYTES = 2 * 2**30
+if TYPE_CHECKING:
+    import zarr
 
 
 class CacheSource:
@@ -31,29 +29,28 @@ class CacheSource:
     Args:
         frames: the Zarr group that ``FrameCache`` writes.
         audio: the Zarr group that ``AudioCache`` writes.
+        copies: where files of a store are copied to; None takes the cache of the environment.
 
     Raises:
         UserError: a cache is missing or damaged, or the caches hold different clips.
     """
 
-    note = ""
-
-    def __init__(self, *, frames: Folder, audio: Folder) -> None:
-        for path in (frames, audio):
-            if not (path / "zarr.json").exists():
-                raise UserError(f"{path} is not a cache; run 'avsnn prepare' again.")
-        self.keys: list[str] = _read_small(frames, "key").tolist()
-        self.labels = torch.from_numpy(_read_small(frames, "label", np.int64))
-        spans, sound_spans = (_read_small(cache, "rows", np.int64, 2) for cache in (frames, audio))
-        if self.keys != _read_small(audio, "key").tolist():
+    def __init__(self, *, frames: Folder, audio: Folder, copies: LocalCache | None = None) -> None:
+        group, sound_group = CacheGroup(frames, "frames"), CacheGroup(audio, "audio")
+        self._frames = frames
+        self.labels = torch.from_numpy(group.read_small("label", np.int64))
+        spans, sound_spans = (each.read_small("rows", np.int64) for each in (group, sound_group))
+        if group.key_bytes() != sound_group.key_bytes():
             raise UserError(
                 f"{frames} and {audio} hold different clips; run 'avsnn prepare' again."
             )
-        images, sounds = _open_array(frames, "frames"), _open_array(audio, "audio")
-        counts = {len(self.keys), len(self.labels), len(spans), len(sound_spans)}
+        images, sounds = group.open("frames"), sound_group.open("audio")
+        clips = int(np.prod(group.open("key").shape))
+        counts = {clips, len(self.labels), len(spans), len(sound_spans)}
         if len(counts) != 1 or not (spans[:, 1] >= 1).all() or not (sound_spans[:, 1] == 1).all():
             raise damaged_error(frames, "its arrays do not hold the same number of clips")
-        self._spans, self._sound_rows = spans, sound_spans[:, 0]
+        # A view would keep the numbers of rows in memory, too.
+        self._spans, self._sound_rows = spans, sound_spans[:, 0].copy()
         for folder, array, rows in ((frames, images, spans), (audio, sounds, sound_spans)):
             if (rows[:, 0] < 0).any() or (rows.sum(1) > array.shape[0]).any():
                 raise damaged_error(folder / "rows", "it names rows that there are not")
@@ -67,8 +64,24 @@ class CacheSource:
                 f"{frames} and {audio} hold event frames of different numbers of time steps; run "
                 "'avsnn prepare' again."
             )
-        self._read_frames = _row_reader(frames / "frames", images)
-        self._read_audio = _row_reader(audio / "audio", sounds)
+        self._rows_per_shard = images.shards[0] if images.shards else 1
+        self.note = ""
+        if isinstance(frames, UPath):
+            copies = copies or open_local_cache()
+            self.note = copies.note(frames)
+        self._read_frames = _row_reader(frames, images, copies)
+        self._read_audio = _row_reader(audio, sounds, copies)
+
+    @cached_property
+    def keys(self) -> NDArray[Any]:
+        """Key of each clip, ``StringDType [N]``; a process that reads samples needs no keys."""
+        keys = CacheGroup(self._frames, "frames").read_small("key")
+        return keys.astype(np.dtypes.StringDType())
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """Number of the shard of the frame cache that holds each clip, ``[N]``."""
+        return self._spans[:, 0] // self._rows_per_shard
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""
@@ -81,94 +94,37 @@ class CacheSource:
         )
 
 
-@contextmanager
-def _damage_is_one_sentence(path: Folder) -> Iterator[None]:
-    """Turn every error that Zarr raises on damaged files into one sentence.
-
-    Zarr checks neither the JSON that it reads nor the values in the JSON, so a damaged file raises
-    almost any exception.
-
-    Raises:
-        UserError: Zarr could not read the array.
-    """
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except OSError as error:
-        if error.errno is None:
-            raise damaged_error(path) from None
-        raise unreadable_error(path, error) from None
-    except Exception:
-        raise damaged_error(path) from None
-
-
-def _open_array(folder: Folder, name: str) -> "zarr.Array[Any]":
-    """Open an array of a cache without reading its rows."""
-    path = folder / name
-    with _damage_is_one_sentence(path / "zarr.json"):
-        # Version 2 of the format knows filters that execute what they read.
-        array = zarr.open_group(str(folder), mode="r", zarr_format=3, use_consolidated=False)[name]
-        facts = array.metadata.to_dict()
-        encoding = {"name": "default", "configuration": {"separator": "/"}}
-        if not isinstance(array, zarr.Array) or facts["chunk_key_encoding"] != encoding:
-            raise damaged_error(path / "zarr.json")
-        if foreign := _codec_names(facts["codecs"]) - CODECS:
-            raise damaged_error(path / "zarr.json", f"it names the codec {min(foreign)!r}")
-    return array
-
-
-def _codec_names(codecs: Any) -> set[str]:
-    """Return the names of all codecs, also of the codecs inside a sharding codec."""
-    names = set()
-    for codec in codecs:
-        names.add(codec["name"])
-        configuration = codec.get("configuration") or {}
-        for inner in ("codecs", "index_codecs"):
-            names |= _codec_names(configuration.get(inner, ()))
-    return names
-
-
-def _read_small(folder: Folder, name: str, dtype: Any = None, dimensions: int = 1) -> NDArray[Any]:
-    """Read a whole array of a single chunk.
-
-    Raises:
-        UserError: the array is damaged, or has another type or other dimensions.
-    """
-    array = _open_array(folder, name)
-    # Zarr reads a chunk without a file as zeros.
-    chunk = folder / small_array_files(name, dimensions)[1]
-    if not chunk.exists():
-        raise unreadable_error(chunk, FileNotFoundError())
-    if array.ndim != dimensions or array.chunks != array.shape or (dtype and array.dtype != dtype):
-        raise damaged_error(folder / name / "zarr.json")
-    with _damage_is_one_sentence(chunk):
-        return np.asarray(array[:])
-
-
 def _row_reader(
-    folder: Folder, array: "zarr.Array[Any]"
+    folder: Folder, array: "zarr.Array[Any]", copies: LocalCache | None
 ) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
-    """Return the fastest function there is that takes rows from the large array of a cache."""
-    if array.shards is None:
-        raise damaged_error(folder / "zarr.json")
-    if isinstance(folder, Path) and not isinstance(folder, UPath):
-        return MappedArray(folder, array).take
-    rows_per_shard = array.shards[0]
+    """Return a function that takes rows from the large array of a cache.
 
-    @cache
-    def require_shard(number: int) -> None:
-        # Zarr reads a shard without a file as zeros.
-        path = folder.parent / shard_file(folder.name, number, array.ndim - 1)
-        if not path.exists():
-            raise unreadable_error(path, FileNotFoundError())
+    Args:
+        folder: the folder of the cache.
+        array: the array.
+        copies: where the files of a store are copied to.
+    """
+    name, dimensions = array.basename, array.ndim - 1
+    if array.shards is None:
+        raise damaged_error(folder / name / "zarr.json")
+    if not isinstance(folder, UPath):
+        return MappedArray(folder / name, array).take
+    assert copies is not None  # noqa: S101 - narrows the type
+    place, rows_per_shard = copies.copies_of(folder), array.shards[0]
+    mapped = MappedArray(
+        copies.folder, array, lambda number: place.path(shard_file(name, number, dimensions))
+    )
 
     def read(rows: NDArray[np.int64]) -> NDArray[Any]:
-        for number in np.unique(rows // rows_per_shard):
-            require_shard(int(number))
-        with _damage_is_one_sentence(folder):
-            return np.asarray(array.oindex[rows])
+        numbers = np.unique(rows // rows_per_shard)
+        place.fetch(shard_file(name, int(number), dimensions) for number in numbers)
+        try:
+            return mapped.take(rows)
+        except DamagedError as error:
+            place.remove()
+            raise UserError(
+                f"{error} The file was a copy of a file in {folder} and is removed, so run the "
+                "same command again first."
+            ) from None
 
-    if array.nbytes <= IN_MEMORY_BYTES:
-        return read(np.arange(array.shape[0])).__getitem__
     return read

@@ -1,19 +1,17 @@
-"""The prepared data set of a run: its samples, and which rows belong to which part."""
+"""The prepared data set of a run: its samples, and whether the data are those of the run."""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.engine.lock import hold_for_reading
-from avsnn.pipeline.formats.clips_jsonl import clips_fingerprint, read_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
+from avsnn.pipeline.loading.local_cache import open_local_cache
 from avsnn.pipeline.loading.open_files import allow_many_open_files
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
@@ -35,15 +33,17 @@ def open_source(config: RunConfig, *, shards: bool = False) -> Source:
     folder = config.root / config.dataset
     _hold(folder / prepared.index / "clips.jsonl")
     allow_many_open_files()
+    # Another content under the same URLs must not be taken for what was copied before.
+    copies = open_local_cache(version=prepared.fingerprint)
     source: Source
     if shards:
         place = locate(folder, prepared.shards)
-        source = ShardSource(shards=place, settings=prepared.settings)
+        source = ShardSource(shards=place, settings=prepared.settings, copies=copies)
     else:
-        place = locate(folder, prepared.frames)
-        source = CacheSource(frames=place, audio=locate(folder, prepared.audio))
-    if len(source.keys) != prepared.clips:
-        why = f"it holds {len(source.keys):,} clips, {prepared.clips:,} were written"
+        place, audio = locate(folder, prepared.frames), locate(folder, prepared.audio)
+        source = CacheSource(frames=place, audio=audio, copies=copies)
+    if len(source.labels) != prepared.clips:
+        why = f"it holds {len(source.labels):,} clips, {prepared.clips:,} were written"
         raise damaged_error(place, why)
     return source
 
@@ -63,8 +63,8 @@ def require_same_data(config: RunConfig) -> None:
         UserError: the data are gone, or their content, labels, class names or parts have changed.
     """
     prepared = _require_same_content(config)
-    rows = read_index(config.root / config.dataset / prepared.index)
-    if config.clips not in (None, clips_fingerprint(rows, config.split)):
+    index = open_index(config.root / config.dataset / prepared.index)
+    if config.clips not in (None, index.fingerprint(config.split)):
         raise UserError(
             f"{config.dataset} in {config.root} has other labels, class names or parts of the "
             f"split {config.split!r} than this run was trained on; train again, or restore the "
@@ -85,28 +85,3 @@ def _require_same_content(config: RunConfig) -> Prepared:
             f"{how}."
         )
     return prepared
-
-
-def rows_of_parts(config: RunConfig, source: Source, *parts: str) -> NDArray[np.int64]:
-    """Return the rows of a source whose clips belong to some parts of the run's split.
-
-    Raises:
-        UserError: no clip belongs to these parts, or ``clips.jsonl`` does not list every clip of
-            the source in this split.
-    """
-    prepared = require_prepared(config.root, config.dataset)
-    folder = config.root / config.dataset / prepared.index
-    part_of = {row.key: row.splits.get(config.split) for row in read_index(folder)}
-    unlisted = [key for key in source.keys if part_of.get(key) is None]
-    if unlisted:
-        raise UserError(
-            f"{folder / 'clips.jsonl'} does not say in which part of the split {config.split!r} "
-            f"the clip {unlisted[0]} is; run 'avsnn prepare {config.dataset}' again."
-        )
-    rows = [i for i, key in enumerate(source.keys) if part_of[key] in parts]
-    if not rows:
-        raise UserError(
-            f"{config.dataset}: no prepared clip is in {' or '.join(parts)} of the split "
-            f"{config.split!r}; prepare more of them (see --limit)."
-        )
-    return np.array(rows, np.int64)

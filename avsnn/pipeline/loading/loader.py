@@ -60,7 +60,7 @@ class Loader:
         self._device = device
         # A GPU copies from pinned memory while this process goes on.
         self._pin = device.type == "cuda"
-        self._processes: DataLoader[Batch | UserError] | None = None
+        self._processes: DataLoader[Batch | UserError | RunError] | None = None
         if workers:
             require_open_files(workers)
             keep_current_folder_off_children()
@@ -116,7 +116,7 @@ class Loader:
         return batch.pin_memory() if self._pin else batch
 
 
-class _Reader(Dataset[Batch | UserError]):
+class _Reader(Dataset[Batch | UserError | RunError]):
     """Reads batches from a source that each process opens for itself when it first reads."""
 
     def __init__(self, open_source: Callable[[], Source], settings: TrainSettings) -> None:
@@ -132,7 +132,7 @@ class _Reader(Dataset[Batch | UserError]):
     def read(self, request: BatchRequest) -> Batch:
         return read_batch(self.open(), request, self._settings)
 
-    def __getitem__(self, request: BatchRequest) -> Batch | UserError:
+    def __getitem__(self, request: BatchRequest) -> Batch | UserError | RunError:
         """Return a batch in shared memory, or the error to raise in the parent.
 
         torch would make the traceback a part of the message of an exception. If torch itself moved
@@ -141,7 +141,7 @@ class _Reader(Dataset[Batch | UserError]):
         assert get_worker_info() is not None  # noqa: S101 - only workers read by this method
         try:
             batch = self.read(request)
-        except UserError as error:
+        except (UserError, RunError) as error:
             return error
         try:
             for tensor in batch.tensors:
@@ -168,12 +168,12 @@ class _CurrentRequests:
         return iter(self._loader._requests)
 
 
-def _read_in_processes(processes: "DataLoader[Batch | UserError]") -> Iterator[Batch]:
+def _read_in_processes(processes: "DataLoader[Batch | UserError | RunError]") -> Iterator[Batch]:
     """Yield the batches of worker processes.
 
     Raises:
         UserError: a worker met bad data, or workers cannot share memory with this process.
-        RunError: a worker has died.
+        RunError: a worker has died, or could not read from a store.
     """
     try:
         # Queues between processes need locks in shared memory. If a lock cannot be made, torch
@@ -182,7 +182,7 @@ def _read_in_processes(processes: "DataLoader[Batch | UserError]") -> Iterator[B
         with children_block_signals(signal.SIGINT, signal.SIGTERM):
             batches = iter(processes)
         for batch in batches:
-            if isinstance(batch, UserError):
+            if isinstance(batch, (UserError, RunError)):
                 raise batch
             yield batch
     except OSError as error:

@@ -7,7 +7,7 @@ array, and all loader processes share the page cache.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import zarr
 
 CRC_BYTES = 4
+
+# The most copies of shards in a store that an array keeps open.
+COPIES_KEPT_OPEN = 128
 
 
 class _Shard(NamedTuple):
@@ -66,7 +69,13 @@ class MappedArray:
         self._row_shape = array.shape[1:]
         self._rows_per_shard, self._rows_per_chunk = array.shards[0], array.chunks[0]
         self._row_bytes = prod(self._row_shape) * self._dtype.itemsize
-        self._open_shards = KeptOpen()
+        self._shard: Callable[[int], _Shard]
+        if local is None:
+            kept = KeptOpen()
+            self._shard = lambda number: kept.get(number, partial(self._open_shard, number))
+        else:
+            # A copy that was removed keeps its room on the disk while it is open.
+            self._shard = lru_cache(COPIES_KEPT_OPEN)(self._open_shard)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the rows with these numbers, in the same order, ``[B, ...]``.
@@ -78,7 +87,7 @@ class MappedArray:
         for i, row in enumerate(rows):
             number, row_in_shard = divmod(int(row), self._rows_per_shard)
             chunk, row_in_chunk = divmod(row_in_shard, self._rows_per_chunk)
-            shard = self._open_shards.get(number, partial(self._open_shard, number))
+            shard = self._shard(number)
             if not shard.is_checked[chunk]:
                 self._check_chunk(shard, number, chunk)
             start = int(shard.offsets[chunk]) + row_in_chunk * self._row_bytes
@@ -92,6 +101,11 @@ class MappedArray:
         try:
             with path.open("rb") as file:
                 data = mmap(file.fileno(), 0, access=ACCESS_READ)
+        except FileNotFoundError as error:
+            if self._local is not None:
+                # Another process has removed the copy at this moment.
+                return self._open_shard(number)
+            raise unreadable_error(path, error) from None
         except OSError as error:
             raise unreadable_error(path, error) from None
         except ValueError:
@@ -102,7 +116,7 @@ class MappedArray:
         # checksum of this table.
         size = 16 * chunks + CRC_BYTES
         table = data[-size:]
-        if len(table) < size or not _has_right_crc(table):
+        if len(table) < size or not has_right_crc(table):
             raise damaged_error(path)
         spans = np.frombuffer(table, "<u8", 2 * chunks).reshape(chunks, 2)
         return _Shard(data, spans[:, 0], np.zeros(chunks, np.bool_))
@@ -115,7 +129,7 @@ class MappedArray:
         """
         start = int(shard.offsets[chunk])
         end = start + self._rows_per_chunk * self._row_bytes + CRC_BYTES
-        if end > len(shard.data) or not _has_right_crc(shard.data[start:end]):
+        if end > len(shard.data) or not has_right_crc(shard.data[start:end]):
             raise damaged_error(self._path(number))
         shard.is_checked[chunk] = True
 
@@ -125,7 +139,7 @@ class MappedArray:
         return self._folder.joinpath("c", str(number), *("0" for _ in self._row_shape))
 
 
-def _has_right_crc(data: bytes) -> bool:
+def has_right_crc(data: bytes) -> bool:
     """Return whether the last four bytes are the crc32c of the bytes before."""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    return int(google_crc32c.value(body)) == int.from_bytes(crc, "little")
+    return len(crc) == CRC_BYTES and google_crc32c.value(body) == int.from_bytes(crc, "little")

@@ -12,6 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.errors import UserError
+from avsnn.pipeline.loading.parts import Rows
+from avsnn.pipeline.loading.permutation import Order, random_order
+from avsnn.pipeline.loading.shard_windows import ShardWindows
+
+# Number of rows that are computed together.
+ROWS_AT_ONCE = 4096
 
 
 class BatchRequest(NamedTuple):
@@ -27,9 +33,9 @@ class BatchRequest(NamedTuple):
     epoch: int | None
 
 
-def epoch_order(*, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Return the order of ``count`` samples in an epoch, ``[count]``."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+def epoch_order(*, seed: int, epoch: int, count: int) -> Order:
+    """Return the order of ``count`` samples in an epoch."""
+    return random_order(count, np.random.Philox(key=[seed, epoch]))
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -58,7 +64,7 @@ def share_of_rank(rows: NDArray[np.int64], *, rank: int, world_size: int) -> NDA
 
 
 def training_requests(
-    rows: NDArray[np.int64],
+    rows: Rows,
     *,
     batch_size: int,
     seed: int,
@@ -66,6 +72,7 @@ def training_requests(
     first_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    windows: ShardWindows | None = None,
 ) -> Iterator[BatchRequest]:
     """Yield the batch of each step of an epoch, with shuffled rows.
 
@@ -80,16 +87,25 @@ def training_requests(
         first_step: number of the first step to yield, from 0; earlier steps cost nothing.
         rank: rank of this process.
         world_size: number of processes.
+        windows: the shards of the rows, if the clips of a few shards are shuffled at a time; None
+            shuffles all clips.
 
     Raises:
         UserError: there are fewer rows than one batch takes.
     """
     steps = steps_per_epoch(len(rows), batch_size)
-    shuffled = rows[epoch_order(seed=seed, epoch=epoch, count=len(rows))]
-    for step in range(first_step, steps):
-        batch = shuffled[step * batch_size : (step + 1) * batch_size]
-        share = share_of_rank(batch, rank=rank, world_size=world_size)
-        yield BatchRequest(share, epoch)
+    if windows is None:
+        order = epoch_order(seed=seed, epoch=epoch, count=len(rows))
+    else:
+        order = windows.order(seed=seed, epoch=epoch)
+    # The rows of some steps are computed together, because a call costs as much as many samples.
+    at_once = max(1, ROWS_AT_ONCE // batch_size)
+    for start in range(first_step, steps, at_once):
+        end = min(start + at_once, steps)
+        found = rows[order(np.arange(start * batch_size, end * batch_size))]
+        for batch in found.reshape(-1, batch_size):
+            share = share_of_rank(batch, rank=rank, world_size=world_size)
+            yield BatchRequest(share, epoch)
 
 
 def evaluation_requests(rows: NDArray[np.int64], *, batch_size: int) -> Iterator[BatchRequest]:

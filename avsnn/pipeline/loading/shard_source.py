@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from fsspec import AbstractFileSystem
-from fsspec.implementations.cached import SimpleCacheFileSystem
 from numpy.typing import NDArray
 from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder
+from avsnn.pipeline.engine.stores import require_store, store_errors
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.outliers import find_outliers
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.shard_columns import open_shards
-from avsnn.pipeline.formats.shards import Member, require_written_bytes
+from avsnn.pipeline.formats.shards import Member, read_members, require_written_bytes
+from avsnn.pipeline.loading.local_cache import Copies, LocalCache, open_local_cache
 from avsnn.pipeline.loading.open_files import Descriptor, KeptOpen
 from avsnn.pipeline.loading.shard_rows import rows_of_clips
 from avsnn.pipeline.loading.source import Samples, requested_frames
@@ -30,18 +30,22 @@ class ShardSource:
 
     Only the frame that is asked for is decoded. The samples are equal to the samples of
     ``CacheSource``, to the bit. Some stores, such as some HTTP servers, give whole files only. Then
-    each process copies a shard into its temporary folder when the process first needs the shard;
-    the order of samples does not change.
+    a shard is copied to this machine when it is first needed; the order of samples does not change.
 
     Args:
         shards: the folder of the shards.
         settings: the settings of the caches, whose rows this source computes.
+        copies: where shards of such a store are copied to; None takes the cache of the environment.
 
     Raises:
         UserError: the folder holds no shards, or a shard is damaged.
     """
 
-    def __init__(self, *, shards: Folder, settings: PrepareSettings) -> None:
+    def __init__(
+        self, *, shards: Folder, settings: PrepareSettings, copies: LocalCache | None = None
+    ) -> None:
+        if isinstance(shards, UPath):
+            require_store(shards)
         found = open_shards(shards)
         if not len(found):
             raise UserError(f"{shards} holds no shards; run 'avsnn prepare' again.")
@@ -55,16 +59,16 @@ class ShardSource:
         self.shapes = self._rows.shapes
         self.note = ""
         self._open_shards = KeptOpen()
-        self._store: AbstractFileSystem | None = None
-        if isinstance(shards, UPath):
-            self._store = shards.fs
-            shard, sample = self._found.sample(0)
-            if not _reads_ranges(shards.fs, shard, next(iter(sample.members.values()))):
-                self._store = SimpleCacheFileSystem(fs=shards.fs, cache_storage="TMP")
-                self.note = (
-                    f"{shards} gives whole files only: each shard is copied into a temporary "
-                    "folder when it is first needed, by every process that reads"
-                )
+        self._copies: Copies | None = None
+        if isinstance(shards, UPath) and not _reads_ranges(shards, *self._any_member()):
+            copies = copies or open_local_cache()
+            self._copies = copies.copies_of(shards)
+            self.note = copies.note(shards)
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """Number of the shard of each clip, ``[N]``."""
+        return self._found.places["shard"].astype(np.int64)
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""
@@ -106,15 +110,15 @@ class ShardSource:
         Raises:
             UserError: a shard is missing, cut, damaged or cannot be opened.
         """
-        if self._store is None:
+        if not isinstance(wanted[0][0], UPath):
             found = [self._read_member(shard, member) for shard, member in wanted]
+        elif self._copies is not None:
+            self._copies.fetch({shard.name for shard, _ in wanted})
+            found = [
+                self._read_member(self._copies.path(shard.name), member) for shard, member in wanted
+            ]
         else:
-            found = self._store.cat_ranges(
-                [_path_in_store(shard) for shard, _ in wanted],
-                [member.offset for _, member in wanted],
-                [member.offset + member.size for _, member in wanted],
-                on_error="raise",
-            )
+            return read_members(wanted)
         for (shard, member), data in zip(wanted, found, strict=True):
             require_written_bytes(shard, member, data)
         return found
@@ -134,6 +138,10 @@ class ShardSource:
         except OSError as error:
             raise unreadable_error(shard, error) from None
 
+    def _any_member(self) -> tuple[Folder, Member]:
+        shard, sample = self._found.sample(0)
+        return shard, next(iter(sample.members.values()))
+
     def _decode(
         self, row: int, image: bytes, sound: bytes
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -145,16 +153,12 @@ class ShardSource:
             raise damaged_error(self._found.shard(row), f"clip {key} {error}") from None
 
 
-def _reads_ranges(store: AbstractFileSystem, shard: Folder, member: Member) -> bool:
+def _reads_ranges(shards: UPath, shard: Folder, member: Member) -> bool:
     """Return whether a store gives the range of a file that is asked for, not the whole file."""
-    end = member.offset + member.size
+    path = f"{shards.path}/{shard.name}"
     try:
-        piece = store.cat_file(_path_in_store(shard), start=member.offset, end=end)
+        with store_errors(shards):
+            piece = shards.fs.cat_file(path, start=member.offset, end=member.offset + member.size)
     except (NotImplementedError, ValueError):
         return False
     return len(piece) == member.size
-
-
-def _path_in_store(shard: Folder) -> str:
-    """Return the path of a shard as its store names the shard."""
-    return str(shard.path) if isinstance(shard, UPath) else str(shard)

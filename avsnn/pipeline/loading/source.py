@@ -1,6 +1,6 @@
 """What every source of samples gives: samples by their rows."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +29,25 @@ class Source(Protocol):
     """The samples of a data set by row; a row is the same sample in every source.
 
     Attributes:
-        keys: key of the clip of each row.
         labels: class of the clip of each row, ``[N]`` int64.
         shapes: shapes of the arrays of every sample.
         note: what a person should know about the way the samples are read; may be empty.
     """
 
-    keys: list[str]
     labels: Tensor
     shapes: SampleShapes
     note: str
+
+    @property
+    def keys(self) -> NDArray[Any]:
+        """Key of the clip of each row, ``StringDType [N]``."""
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """Number of the shard that holds the clip of each row, ``[N]``.
+
+        The frames decide where frames and sound lie in different shards.
+        """
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows.

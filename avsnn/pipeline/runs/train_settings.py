@@ -73,6 +73,13 @@ class DataSettings(StrictModel):
         description="Height and width in px of the frames and audio images that the network gets; "
         "event frames must have this size (published: 128, event frames 28)",
     )
+    shuffle_window: int | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Number of shards whose clips are shuffled at a time, for shards in a store; "
+        "unset shuffles all clips",
+    )
     augment: AugmentSettings = Field(
         default=AugmentSettings(), description="How a frame becomes the input of the network"
     )

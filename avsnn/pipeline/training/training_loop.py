@@ -18,14 +18,17 @@ from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.memory import require_memory
 from avsnn.pipeline.inference.predict import Scores, predict
 from avsnn.pipeline.loading.batch import Batch
-from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import (
+    BatchRequest,
     share_of_rank,
     step_seed,
     steps_per_epoch,
     training_requests,
 )
+from avsnn.pipeline.loading.parts import Parts
+from avsnn.pipeline.loading.shard_windows import in_windows
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -100,12 +103,14 @@ class TrainingLoop:
         source = self.loader.source
         if source.note:
             self.say(source.note)
-        self.rows = rows_of_parts(config, source, *self.settings.train_parts)
+        parts = Parts(config, source)
+        self.rows = parts.rows_to_shuffle(*self.settings.train_parts)
         self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
+        self.rows, self.windows = in_windows(source, self.rows, self.settings, self.say)
         group.require_even_shares(self.settings.batch_size, self.settings.optimizer.accumulate)
         self.selection_rows = None
         if self.settings.selection != "last":
-            self.selection_rows = rows_of_parts(config, source, self.settings.selection)
+            self.selection_rows = parts.rows(self.settings.selection)
         require_memory(config, source.shapes, options.device, processes=group.world_size)
         self.state = build_state(config, source.shapes, options.device, group, self.say)
         self.totals = EpochTotals(self.state.model, device=options.device, group=group)
@@ -168,25 +173,15 @@ class TrainingLoop:
         settings, state, group, totals = self.settings, self.state, self.group, self.totals
         lr = self._set_learning_rate(epoch)
         state.model.train()
-        requests = training_requests(
-            self.rows,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            epoch=epoch,
-            first_step=first_step,
-            rank=group.rank,
-            world_size=group.world_size,
-        )
+        requests = self._requests(epoch, first_step, group)
         steps_to_do = self.steps - first_step
         self.progress.start(f"epoch {epoch + 1}/{settings.epochs}", steps_to_do, "steps")
         began = noted = time.monotonic()
         batches = self.loader.read(requests)
         try:
             for step in range(first_step, self.steps):
-                batch, is_last = (
-                    self._next_batch(batches, Position(epoch, step)),
-                    step + 1 == self.steps,
-                )
+                batch = self._next_batch(batches, Position(epoch, step))
+                is_last = step + 1 == self.steps
                 self._take_step(batch, epoch=epoch, step=step)
                 now, note = time.monotonic(), ""
                 if now - noted > NOTE_INTERVAL_S and not is_last:
@@ -209,6 +204,18 @@ class TrainingLoop:
             # Four significant digits, so that a rate is 0 only if there was no spike at all.
             "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
+
+    def _requests(self, epoch: int, first_step: int, group: ProcessGroup) -> Iterator[BatchRequest]:
+        return training_requests(
+            self.rows,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            epoch=epoch,
+            first_step=first_step,
+            rank=group.rank,
+            world_size=group.world_size,
+            windows=self.windows,
+        )
 
     def _take_step(self, batch: Batch, *, epoch: int, step: int) -> None:
         inputs = network_inputs(batch, self.settings)
@@ -326,14 +333,8 @@ class TrainingLoop:
             bad = BadStep(epoch, step, "a weight")
         if bad is None:
             return
-        requests = training_requests(
-            self.rows,
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            epoch=bad.epoch,
-            first_step=bad.step,
-        )
-        keys = [self.loader.source.keys[row] for row in next(requests).rows]
+        rows = next(self._requests(bad.epoch, bad.step, ProcessGroup())).rows
+        keys = self.loader.source.keys[rows].tolist()
         lr = float(self.state.optimizer.param_groups[0]["lr"])
         raise not_finite_error(bad, run=self.folder, lr=lr, clips=keys)
 

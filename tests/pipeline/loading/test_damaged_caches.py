@@ -12,11 +12,11 @@ import pytest
 from upath import UPath
 
 from avsnn.errors import UserError
-from avsnn.pipeline.formats.clips_jsonl import read_index
+from avsnn.pipeline.formats.clip_index import SizedRow, open_index, write_index
 from avsnn.pipeline.formats.shard_columns import read_shard_index
 from avsnn.pipeline.loading.cache_source import CacheSource
 from tests.conftest import ONE_SMALL_EPOCH, Command, flip_a_bit
-from tests.pipeline.conftest import cache_paths
+from tests.pipeline.conftest import cache_paths, prepared_demo
 from tests.pipeline.loading.conftest import open_source
 
 ALL_CLIPS = np.arange(72), np.zeros(72)
@@ -184,15 +184,16 @@ def test_a_damaged_index_is_refused(root: Path, damage: Callable[[Path], object]
     (index,) = (root / "demo").glob("index/*/clips.jsonl")
     damage(index)
     with pytest.raises(UserError, match=r"clips\.jsonl is damaged.*run 'avsnn repair'"):
-        read_index(index.parent)
+        list(open_index(index.parent).rows())
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_an_index_without_a_clip_of_the_cache_is_refused(
     avsnn: Command, root: Path, small_run: Path, tmp_path: Path, command: str
 ) -> None:
-    (index,) = (root / "demo").glob("index/*/clips.jsonl")
-    index.write_bytes(b"".join(index.read_bytes().splitlines(keepends=True)[1:]))
+    index = open_index(root / "demo" / prepared_demo(root).index)
+    rows = [SizedRow(row, 0) for row in index.rows()][1:]
+    write_index(index.folder, rows, classes=index.label_names, splits=index.parts)
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
     words = ("train", "demo", *ONE_SMALL_EPOCH) if command == "train" else ("evaluate", run)
     done = avsnn(*words, "--root", root)

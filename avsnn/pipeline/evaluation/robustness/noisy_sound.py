@@ -80,7 +80,7 @@ class NoisySounds:
         self, levels: Sequence[float], row: int, file: bytes
     ) -> NDArray[np.float32]:
         """Return the audio images of one clip at every level, ``[levels, 1, F, F]``."""
-        key, settings = self._source.keys[row], self._settings
+        key, settings = str(self._source.keys[row]), self._settings
         try:
             with failures_of(f"the sound of the clip {key}"):
                 sound = resample(read_sound(file, key, settings), settings.sample_rate)
