@@ -110,8 +110,9 @@ def prepare_command(
     clip and the reason in failures.jsonl, in the data set's folder, and continues with other clips.
 
     Settings for --set: extract.frames (1fps or a number), extract.jpeg_quality,
-    extract.clips_per_shard, frames.shorter_side, audio.kind (log-stft or log-mel), audio.n_mels,
-    audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr (dB).
+    extract.clips_per_shard, extract.shard_bytes, frames.shorter_side, audio.kind (log-stft or
+    log-mel), audio.n_mels, audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr
+    (dB).
     """
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.prepare import print_prepared, print_stage_counts

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
+from stat import S_ISLNK
 
 from upath import UPath
 
@@ -81,22 +82,19 @@ def publish(source: Path, folder: Folder, name: str) -> Output:
     return output
 
 
-def start_writing(source: Path) -> None:
-    """Ask the system to write the bytes of a file to the disk, and do not wait.
+def start_writing(handle: int) -> None:
+    """Ask the system to write the bytes of an open file to the disk, and do not wait.
 
     Without this, `flush_file` for each of many files writes one file after another, and waits for
     each. (The faster ``syncfs`` would wait for what all other programs have written too, and some
     file systems ignore ``syncfs``.)
+
+    Args:
+        handle: descriptor of the file.
     """
-    sync_file_range = _sync_file_range()
-    if sync_file_range is None or source.is_symlink():
-        return
-    handle = os.open(source, os.O_RDONLY)
-    try:
+    if sync_file_range := _sync_file_range():
         # A system that refuses has lost nothing: `flush_file` does the whole work.
         sync_file_range(handle, 0, 0, _START_WRITING)
-    finally:
-        os.close(handle)
 
 
 @cache
@@ -112,7 +110,7 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
     return function
 
 
-def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
+def flush_file(source: Path | str, name: str, digest: str | None = None) -> Output:
     """Wait until the bytes of a file are on the disk, and describe the file under its final name.
 
     Args:
@@ -121,8 +119,8 @@ def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
         digest: SHA-256 of the file's bytes, in hexadecimal; None reads the file.
     """
     # Some read-only file systems refuse to flush a file, and the user's file is not ours to flush.
-    if source.is_symlink():
-        stat = source.stat()
+    if S_ISLNK(os.lstat(source).st_mode):
+        stat = Path(source).stat()
     else:
         # Windows syncs only files that are open for writing.
         handle = os.open(source, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
@@ -131,7 +129,7 @@ def flush_file(source: Path, name: str, digest: str | None = None) -> Output:
             stat = os.fstat(handle)
         finally:
             os.close(handle)
-    return Output(name, stat.st_size, digest or sha256(source), stat.st_mtime_ns)
+    return Output(name, stat.st_size, digest or sha256(Path(source)), stat.st_mtime_ns)
 
 
 class DamagedFileError(Exception):

@@ -245,11 +245,7 @@ def start_local_cluster() -> "Iterator[LocalCluster]":
     import dask
     from distributed import LocalCluster
 
-    # Dask logs how its own workers come and go; an error inside a unit reaches this process as
-    # the exception of the unit.
-    # tornado and asyncio log the errors of starting workers, which `require_workers` reports.
-    for name in ("distributed", "tornado.application", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _silence_dask()
     settings = {
         "distributed.scheduler.allowed-failures": 3,
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
@@ -271,6 +267,18 @@ def start_local_cluster() -> "Iterator[LocalCluster]":
             )
         with cluster:
             yield cluster
+
+
+def _silence_dask() -> None:
+    """Let Dask log nothing.
+
+    Dask logs how workers come and go. An error inside a unit reaches this process as the exception
+    of the unit, and ``require_workers`` reports that the cluster is lost. tornado and asyncio log
+    the errors of workers that cannot start.
+    """
+    # `distributed.client` has a level of its own.
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -301,7 +309,7 @@ def connect_to(scheduler: str) -> "Client":
 
     if not SCHEDULER_ADDRESS.fullmatch(scheduler):
         raise UserError(f"--scheduler {scheduler} is no address, such as tcp://host:8786.")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _silence_dask()
     try:
         client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """The worker's side of a task: runs the units of the task, and publishes their files together."""
 
+import os
 import pickle
 import shutil
 import time
@@ -15,7 +16,6 @@ from avsnn.pipeline.engine.atomic_files import (
     Output,
     flush_file,
     publish,
-    start_writing,
     sync_folder,
 )
 from avsnn.pipeline.engine.is_done import input_digests
@@ -119,10 +119,6 @@ def _publish(stage: Stage, runs: Sequence[_UnitRun], scratch: Path) -> None:
     began = time.monotonic()
     folder = stage.folder
     if not isinstance(folder, UPath):
-        if sum(len(run.outputs) for run in runs) > 1:
-            for run in runs:
-                for name in run.outputs:
-                    start_writing(scratch / name)
         for step in (_flush, _rename):
             for run in runs:
                 try:
@@ -143,18 +139,19 @@ def _publish(stage: Stage, runs: Sequence[_UnitRun], scratch: Path) -> None:
 
 def _flush(run: _UnitRun, scratch: Path, _: Path) -> None:
     run.published = tuple(
-        flush_file(scratch / name, name, run.outcome.digests.get(name)) for name in run.outputs
+        flush_file(f"{scratch}/{name}", name, run.outcome.digests.get(name)) for name in run.outputs
     )
 
 
 def _rename(run: _UnitRun, scratch: Path, folder: Path) -> None:
     for name in run.outputs:
-        target = folder / name
+        # To make a `Path` takes longer than to rename a file.
+        source, target = f"{scratch}/{name}", f"{folder}/{name}"
         try:
-            (scratch / name).replace(target)
+            os.replace(source, target)  # noqa: PTH105
         except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).replace(target)
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)  # noqa: PTH105
 
 
 def _sync_folders(runs: Sequence[_UnitRun], folder: Path) -> None:

@@ -1,18 +1,22 @@
 """Files in a folder on this machine: found under each spelling of a name, then linked or copied."""
 
+import errno
 import hashlib
 import os
 import shutil
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from avsnn.pipeline.engine.atomic_files import sha256
+from avsnn.pipeline.engine.atomic_files import sha256, start_writing
 from avsnn.pipeline.transfer.errors import TransferError
 
 MISSING = "is missing from the source folder"
 
 # A file of at most this number of bytes is read, hashed and written as a whole.
 SMALL_BYTES = 2**16
+
+# Windows changes the bytes of files that are opened without this flag.
+_BINARY = getattr(os, "O_BINARY", 0)
 
 # Number of bytes that the system copies with one call.
 COPY_BYTES = 2**30
@@ -60,14 +64,60 @@ def take_file(found: Path, target: Path, *, link: bool) -> str:
     try:
         if not found.is_file():
             raise TransferError(MISSING)
-        if link:
-            # A file that nobody may read must fail here and not in a later stage.
-            digest = sha256(found)
-            if _link(found, target):
-                return digest
-        return _copy(found, target)
+        data, stat = _read_small(found)
+        if data is None:
+            return _take_large(found, target, stat, link=link)
+        if not (link and _link(found, target)):
+            _write_small(target, data, stat)
+        return hashlib.sha256(data).hexdigest()
     except PermissionError as error:
         raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
+
+
+def _read_small(found: Path) -> tuple[bytes | None, os.stat_result]:
+    """Return the bytes of a small file, None for another file, and what the system knows of it.
+
+    A data set has millions of small files; the fewest calls of the system read a file.
+    """
+    handle = os.open(found, os.O_RDONLY | _BINARY)
+    try:
+        stat = os.fstat(handle)
+        data = os.read(handle, SMALL_BYTES + 1) if stat.st_size <= SMALL_BYTES else b""
+    finally:
+        os.close(handle)
+    return (data if len(data) == stat.st_size else None), stat
+
+
+def _write_small(target: Path, data: bytes, stat: os.stat_result) -> None:
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+    try:
+        if os.write(handle, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        start_writing(handle)
+    finally:
+        os.close(handle)
+    _keep_time(target, stat)
+
+
+def _take_large(found: Path, target: Path, stat: os.stat_result, *, link: bool) -> str:
+    """Link or copy a file, and return its SHA-256.
+
+    A copy shares the blocks of the file where the file system can do that.
+    """
+    if link:
+        # A file that nobody may read must fail here and not in a later stage.
+        digest = sha256(found)
+        if _link(found, target):
+            return digest
+    if not _copy_in_system(found, target):
+        shutil.copyfile(found, target)
+    _keep_time(target, stat)
+    return sha256(target)
+
+
+def _keep_time(target: Path, stat: os.stat_result) -> None:
+    """Give a copy the time of its file, so that a file that is corrected later is noticed."""
+    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def _link(found: Path, target: Path) -> bool:
@@ -77,25 +127,6 @@ def _link(found: Path, target: Path) -> bool:
     except (OSError, NotImplementedError):
         return False
     return True
-
-
-def _copy(found: Path, target: Path) -> str:
-    """Copy a file; return the SHA-256 of the copy.
-
-    The copy shares the blocks of a large file where the file system can do that.
-    """
-    stat = found.stat()
-    if stat.st_size <= SMALL_BYTES:
-        data = found.read_bytes()
-        target.write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-    else:
-        if not _copy_in_system(found, target):
-            shutil.copyfile(found, target)
-        digest = sha256(target)
-    # The copy keeps the time of the file, so that a file that is corrected later is noticed.
-    os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    return digest
 
 
 def _copy_in_system(found: Path, target: Path) -> bool:

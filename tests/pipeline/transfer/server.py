@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from avsnn.datasets_manifest import Clip, MediaFile, load
+from avsnn.datasets_manifest import MediaFile, load
+from avsnn.datasets_manifest.clip_table import ClipTable, FilesOfRecordings, PublishedFiles
 from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.executor import open_worker_pools
@@ -227,25 +228,44 @@ def described(name: str, body: bytes) -> MediaFile:
     return MediaFile(name, hashlib.sha256(body).hexdigest(), len(body))
 
 
+@dataclass(frozen=True)
+class FetchGiven(Fetch):
+    """The stage fetch for files that no table names.
+
+    Attributes:
+        given: the files.
+    """
+
+    given: tuple[MediaFile, ...] = ()
+
+    @property
+    def files(self) -> PublishedFiles:
+        return FilesOfRecordings(self.given)
+
+
 def fetch_of(
     folder: Path,
     files: list[MediaFile],
     *sources: dict[str, Any],
     waits: list[float] | None = None,
 ) -> Fetch:
-    """Return the stage fetch for some files; two files make a clip.
+    """Return the stage fetch for some files.
 
     The stage does not wait for busy servers, but appends the seconds of each wait to ``waits``.
     """
     facts = load("av-digits").model_dump()
     facts["sources"] = [{"prefix": "", **source} for source in sources]
-    clips = tuple(
-        Clip(f"clip{place}", 0, "", {}, files[place], files[min(place + 1, len(files) - 1)])
-        for place in range(0, len(files), 2)
-    )
     http = HttpClient(pause=([] if waits is None else waits).append)
     manifest = Manifest.model_validate(facts)
-    return Fetch(folder / "raw", folder / "state", manifest, clips, None, http)
+    return FetchGiven(
+        folder / "raw",
+        folder / "state",
+        manifest,
+        ClipTable.empty(),
+        None,
+        http,
+        given=tuple(files),
+    )
 
 
 def fetch_file(stage: Fetch, file: MediaFile) -> bytes | str:

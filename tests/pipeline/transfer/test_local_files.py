@@ -56,7 +56,7 @@ def test_a_system_that_cannot_share_blocks_makes_an_ordinary_copy(
     def refuse(*_: object) -> int:
         raise OSError
 
-    found = write(tmp_path / "a")
+    found = write(tmp_path / "a", b"sound" * 300_000)
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     take_file(found, tmp_path / "b", link=False)
     monkeypatch.delattr(os, "copy_file_range")

@@ -218,9 +218,10 @@ class Fetch(Stage):
         """
         work: _Work = unit.work
         file = work.file
-        self._require_folder_inside(PurePosixPath(file.path))
+        self._require_folder_inside(file.path.rpartition("/")[0])
         target = scratch / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True)
         try:
             digest = self._bring(work, target)
         except TransferError as error:
@@ -232,15 +233,27 @@ class Fetch(Stage):
             digests={file.path: digest} if digest else {},
         )
 
-    def _require_folder_inside(self, path: PurePosixPath) -> None:
-        parents = [self.folder / parent for parent in path.parents][:-1]
-        if not any(parent.is_symlink() for parent in parents):
+    def _require_folder_inside(self, parent: str) -> None:
+        """Refuse a folder of files that is a link out of the data set's folder.
+
+        Raises:
+            UserError: the folder is such a link.
+        """
+        # Files of one folder follow each other, so the question is asked once for many files.
+        if parent == self._last_inside[0]:
             return
-        if not parents[0].resolve().is_relative_to(self.folder.resolve()):
+        folder = self.folder / parent
+        if not folder.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(
-                f"{parents[0]} is a link that leads out of {self.folder}; remove the link, and "
-                "give the folder that the link leads to as --source."
+                f"{folder} is a link that leads out of {self.folder}; remove the link, and give "
+                "the folder that the link leads to as --source."
             )
+        self._last_inside[0] = parent
+
+    @cached_property
+    def _last_inside(self) -> list[str | None]:
+        """The last folder that is inside the data set's folder."""
+        return [None]
 
     def partial(self, file: MediaFile) -> PartialDownload:
         """Return what has arrived of the download of a file so far."""
