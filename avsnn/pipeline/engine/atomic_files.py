@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
@@ -19,7 +19,7 @@ from stat import S_ISLNK
 from upath import UPath
 
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine.stores import copy_inside, open_url, store_errors, upload
+from avsnn.pipeline.engine.stores import copy_inside, open_url, sha256_of, size_of, upload
 
 #: A folder on this machine, or a folder that fsspec opens by a URL.
 Folder = Path | UPath
@@ -292,19 +292,34 @@ def why_damaged(path: Folder, output: Output, *, rehash: bool = False) -> str:
         rehash: read all bytes of the file. Otherwise the bytes are read only where the file's time
             has changed; a file behind a URL is then checked by its size alone.
     """
+    if isinstance(path, UPath):
+        return _why_damaged_in_store(path, output, rehash=rehash)
     try:
-        with store_errors(path) if isinstance(path, UPath) else nullcontext():
-            stat = path.stat()
+        stat = path.stat()
     except OSError:
         return "is missing"
     if stat.st_size != output.size:
-        return f"has {stat.st_size:,} bytes, {output.size:,} were written"
-    if isinstance(path, UPath) and not rehash:
-        return ""
+        return _other_size(stat.st_size, output)
     # Every file of a copied tree has a new time, so a new time alone does not prove damage.
     if (rehash or stat.st_mtime_ns != output.mtime_ns) and sha256(path) != output.sha256:
         return "holds other bytes than were written"
     return ""
+
+
+def _why_damaged_in_store(path: UPath, output: Output, *, rehash: bool) -> str:
+    try:
+        size = size_of(path)
+        if size != output.size:
+            return _other_size(size, output)
+        if rehash and sha256_of(path, size) != output.sha256:
+            return "holds other bytes than were written"
+    except FileNotFoundError:
+        return "is missing"
+    return ""
+
+
+def _other_size(size: int, output: Output) -> str:
+    return f"has {size:,} bytes, {output.size:,} were written"
 
 
 def sha256(path: Folder) -> str:

@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Record:
         facts = {name: value for name, value in vars(self).items() if value}
         for name in ("outputs", "failures"):
             if name in facts:
-                facts[name] = [asdict(one) for one in facts[name]]
+                facts[name] = [vars(one) for one in facts[name]]
         return _with_checksum(json.dumps({"unit": self.unit, "seconds": 0.0} | facts).encode())
 
     @classmethod

@@ -9,6 +9,7 @@ from avsnn.pipeline.engine.is_done import why_run, why_stale
 from avsnn.pipeline.engine.journal import Record, StageSummary, summarise
 from avsnn.pipeline.engine.records import Records
 from avsnn.pipeline.engine.stage import Stage, Unit, records
+from avsnn.pipeline.engine.stores import listed
 
 # The value of `redo` where no unit has to be done again in any case.
 NO_UNITS: Mapping[str, str] = MappingProxyType({})
@@ -39,7 +40,8 @@ class Plan:
         self._retry_failed = retry_failed
         self._redo = redo
         self._records = records(stage)
-        self.marks = bytearray(self._look_at(unit)[0] for unit in stage.units())
+        with listed(stage.folder):
+            self.marks = bytearray(self._look_at(unit)[0] for unit in stage.units())
 
     @property
     def unit_count(self) -> int:

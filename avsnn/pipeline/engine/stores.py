@@ -6,11 +6,12 @@ themselves, several times and with growing pauses.
 """
 
 import errno
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec.utils import merge_offset_ranges
 from upath import UPath
@@ -37,6 +38,9 @@ OBJECT_STORES: dict[str, dict[str, Any]] = {
 
 # An upload to S3 holds this number of pieces of this size in memory; a smaller file is one request.
 _S3_UPLOAD = {"chunksize": 16 * 2**20, "max_concurrency": 4}
+
+# By default, the library of S3 asks for the size of a file before it reads the file.
+_S3_READ = {"max_concurrency": 1}
 
 # Two ranges of a file with a smaller gap are read in one request, which gives the gap too: an
 # answer of a store begins after 10 to 100 ms, in which a store sends some 100 kB.
@@ -252,10 +256,92 @@ def read_files(store: UPath, paths: Sequence[str]) -> dict[str, bytes]:
         UserError: the credentials are missing or wrong.
         StoreError: the store does not answer, or answers with errors.
     """
+    options = _S3_READ if store.protocol in _EXTRAS else {}
     with store_errors(store):
-        # One path alone would give bytes in place of a dictionary.
-        found = store.fs.cat(list(paths), on_error="return") if paths else {}
+        found = store.fs.cat(list(paths), on_error="return", **options) if paths else {}
         for data in found.values():
             if isinstance(data, BaseException) and not isinstance(data, FileNotFoundError):
                 raise data
     return {path: data for path, data in found.items() if isinstance(data, bytes)}
+
+
+class Listed(NamedTuple):
+    """A file in the listing of a folder.
+
+    Attributes:
+        path: the file, as the store names the file.
+        size: size in bytes.
+        version: a text that changes when the file is written again, as far as the store tells.
+    """
+
+    path: str
+    size: int
+    version: str
+
+
+def list_files(folder: UPath) -> list[Listed]:
+    """Return all files in a folder and below, sorted; a listing is one request for 1,000 files.
+
+    Raises:
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    with store_errors(folder):
+        found = folder.fs.find(folder.path, detail=True)
+    return [
+        Listed(path, int(facts["size"]), "".join(str(facts.get(key, "")) for key in _VERSIONS))
+        for path, facts in sorted(found.items())
+    ]
+
+
+# What the libraries of the stores call the version or the time of a file.
+_VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
+
+# Sizes of the files below folders that are listed at this moment, by the URL of the folder.
+_LISTED: dict[str, dict[str, int]] = {}
+
+
+@contextmanager
+def listed(folder: Path | UPath) -> Iterator[None]:
+    """Let `size_of` answer from one listing of a folder while the context is open.
+
+    Nobody may write to the folder meanwhile.
+    """
+    if not isinstance(folder, UPath):
+        yield
+        return
+    _LISTED[str(folder)] = {file.path: file.size for file in list_files(folder)}
+    try:
+        yield
+    finally:
+        del _LISTED[str(folder)]
+
+
+def size_of(file: UPath) -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the credentials are missing or wrong.
+        StoreError: the store does not answer, or answers with errors.
+    """
+    for folder, sizes in _LISTED.items():
+        if str(file).startswith(f"{folder}/"):
+            if file.path not in sizes:
+                raise FileNotFoundError(file.path)
+            return sizes[file.path]
+    with store_errors(file):
+        return int(file.fs.size(file.path))
+
+
+def sha256_of(file: UPath, size: int) -> str:
+    """Return the SHA-256 of the first `size` bytes of a file, in hexadecimal; raise as `size_of`.
+
+    The size is known, so the library need not ask for the size.
+    """
+    digest = hashlib.sha256()
+    with store_errors(file):
+        for start in range(0, size, MOST_READ):
+            end = min(size, start + MOST_READ)
+            digest.update(file.fs.cat_file(file.path, start=start, end=end))
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ import google_crc32c
 import numpy as np
 from upath import UPath
 
-from avsnn.pipeline.engine.stores import read_files
+from avsnn.pipeline.engine.stores import Listed, list_files, read_files
 from avsnn.pipeline.formats.clip_index import PART_OF_CODE
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.membership import hash_order
@@ -25,7 +25,8 @@ from avsnn.pipeline.formats.shards import EventSensors, Member, Sample
 from avsnn.pipeline.media.events import Sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -178,10 +179,27 @@ def open_shards(folder: Folder, *, digests: bool = False) -> ShardColumns:
     Raises:
         UserError: the index of a shard is damaged.
     """
-    read = [
-        read_shard_index(path, data, digests=digests)
-        for path, data in _contents(index_files(folder))
-    ]
+    if not isinstance(folder, UPath):
+        contents = ((path, path.read_bytes()) for path in index_files(folder))
+        return _open_contents(contents, digests=digests)
+    files = tuple(file for file in list_files(folder) if file.path.endswith(INDEX_SUFFIX))
+    # Only a prepare asks for the digests, and asks several times; a training asks once.
+    read = _open_in_store if digests else _open_in_store.__wrapped__
+    return read(folder, files, digests=digests)
+
+
+@lru_cache(maxsize=1)
+def _open_in_store(folder: UPath, files: tuple[Listed, ...], *, digests: bool) -> ShardColumns:
+    """Return the clips of shards in a store, whose indexes are read in one call."""
+    paths = [file.path for file in files]
+    found = read_files(folder, paths)
+    # A file that went away meanwhile counts as damaged.
+    contents = ((folder / path.rpartition("/")[2], found.pop(path, b"")) for path in paths)
+    return _open_contents(contents, digests=digests)
+
+
+def _open_contents(contents: Iterable[tuple[Folder, bytes]], *, digests: bool) -> ShardColumns:
+    read = [read_shard_index(path, data, digests=digests) for path, data in contents]
     return _join(read) if read else _NO_SHARDS
 
 
@@ -201,21 +219,9 @@ def open_shard(shard: Shard) -> ShardColumns:
     return read_shard_index(shard.index, data, digests=True)
 
 
-def index_files(folder: Folder) -> list[Folder]:
+def index_files(folder: Path) -> list[Path]:
     """Return the index files of all shards in a folder, sorted."""
     return sorted(folder.glob(f"*{INDEX_SUFFIX}"), key=str)
-
-
-def _contents(paths: list[Folder]) -> Iterator[tuple[Folder, bytes]]:
-    """Yield files with their bytes; files in a store are read in one call."""
-    if paths and isinstance(first := paths[0], UPath):
-        names = [str(path.path) for path in paths if isinstance(path, UPath)]
-        found = read_files(first, names)
-        # A file that went away meanwhile counts as damaged.
-        yield from zip(paths, (found.get(name, b"") for name in names), strict=True)
-    else:
-        for path in paths:
-            yield path, path.read_bytes()
 
 
 def read_shard_index(path: Folder, data: bytes, *, digests: bool) -> ShardColumns:

@@ -29,6 +29,7 @@ from avsnn.pipeline.engine.journal import Record, StageSummary, summarise
 from avsnn.pipeline.engine.lock import require_no_writer
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, records
+from avsnn.pipeline.engine.stores import listed
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
@@ -112,7 +113,8 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
             planned.add(stage.name)
         holding = partial(_records_that_hold, stage, stale)
         summaries.append(summarise(stage.name, holding()))
-        _check_files(stages, stage, holding(), summaries[-1].files, verification, progress)
+        with listed(stage.folder):
+            _check_files(stages, stage, holding(), summaries[-1].files, verification, progress)
     if not verification.damages:
         verification.damages += _check_results(stages, summaries)
     verification.damages += _leftovers(stages, planned)
