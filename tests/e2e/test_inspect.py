@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 
 from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.formats.npz import npz_bytes
 from avsnn.pipeline.formats.shard_columns import open_shards
+from avsnn.pipeline.formats.shard_index import read_index_arrays
 from tests.conftest import Command, flip_a_bit
 from tests.pipeline.conftest import prepared_demo
 from tests.warm import Warm
+
+# The arrays of a shard's index that have a row for each clip.
+OF_CLIPS = ("clips", "digests", "key", "parts")
 
 TERMINAL_VARIABLES = ("COLORTERM", "TERM_PROGRAM", "LC_TERMINAL", "NO_COLOR", "FORCE_COLOR")
 
@@ -134,9 +139,11 @@ def test_a_damaged_shard_is_one_sentence(
     elif damage == "no index":
         index.unlink()
     else:
-        listed = json.loads(index.read_text())
-        listed["samples"] = [s for s in listed["samples"] if s["key"] != sample.key]
-        index.write_text(json.dumps(listed))
+        arrays = read_index_arrays(index.read_bytes())
+        is_other = arrays.key != sample.key.encode()
+        members = arrays.members[np.repeat(is_other, arrays.clips["members"])]
+        others = {name: getattr(arrays, name)[is_other] for name in OF_CLIPS}
+        index.write_bytes(npz_bytes(arrays._replace(**others, members=members)._asdict()))
     done = avsnn("inspect", "demo", sample.key, "--root", demo_copy, "--out", "x.png")
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert re.fullmatch(r"avsnn: .* is (damaged|missing).*; run 'avsnn repair'.*\n", done.stderr)

@@ -12,7 +12,9 @@ from upath import UPath
 
 from avsnn.pipeline.engine.lock import hold_for_reading
 from avsnn.pipeline.engine.progress import NoProgress
+from avsnn.pipeline.formats.npz import npz_bytes
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings, PrepareSettings
+from avsnn.pipeline.formats.shard_index import read_index_arrays
 from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
 from avsnn.pipeline.prepare.prepare import prepare as prepare_in_this_process
 from avsnn.pipeline.prepare.request import PrepareRequest
@@ -229,9 +231,12 @@ def test_a_damaged_index_of_an_earlier_shard_is_made_again_and_not_taken_over(
 ) -> None:
     prepare(avsnn)
     root = tmp_path / "data" / "own"
-    for index in root.glob("shards/*/*.json"):
-        stat, text = index.stat(), index.read_text()
-        index.write_text(text.replace('"height":96', '"height":92').replace(": 96", ": 92"))
+    for index in root.glob("shards/*/*.npz"):
+        stat, arrays = index.stat(), read_index_arrays(index.read_bytes())
+        clips = arrays.clips.copy()
+        clips["height"] = 92
+        index.write_bytes(npz_bytes(arrays._replace(clips=clips)._asdict()))
+        assert index.stat().st_size == stat.st_size
         os.utime(index, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     relabel(own)
     own.write()

@@ -77,6 +77,15 @@ MaxFailures = Annotated[
         "last prepare, or 0.1 for files of your own and 0.01 for published files.",
     ),
 ]
+Link = Annotated[
+    bool | None,
+    typer.Option(
+        "--link/--copy",
+        help="Link to the files of --source, which takes no room on the disk, or copy the files. "
+        "By default as in the last prepare; the first prepare copies, unless 'take' in the YAML "
+        "of your own data set says otherwise.",
+    ),
+]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try failed files and clips again.")
 ]
@@ -93,6 +102,7 @@ def prepare_command(
     dataset: Dataset,
     root: Root = Path("data"),
     source: Source = None,
+    link: Link = None,
     limit: Limit = None,
     workers: PrepareWorkers = None,
     scheduler: Scheduler = None,
@@ -110,8 +120,9 @@ def prepare_command(
     clip and the reason in failures.jsonl, in the data set's folder, and continues with other clips.
 
     Settings for --set: extract.frames (1fps or a number), extract.jpeg_quality,
-    extract.clips_per_shard, frames.shorter_side, audio.kind (log-stft or log-mel), audio.n_mels,
-    audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr (dB).
+    extract.clips_per_shard, extract.shard_bytes, frames.shorter_side, audio.kind (log-stft or
+    log-mel), audio.n_mels, audio.sample_rate, audio.n_fft, audio.hop, audio.size, audio.noise_snr
+    (dB).
     """
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.prepare import print_prepared, print_stage_counts
@@ -126,7 +137,13 @@ def prepare_command(
     settings = build_settings(PrepareSettings, [{"limit": limit}], assignments or ())
     last = last_request(root, dataset)
     asked = make_request(
-        dataset, settings, source=source, store=store, max_failures=max_failures, last=last
+        dataset,
+        settings,
+        source=source,
+        store=store,
+        max_failures=max_failures,
+        link=link,
+        last=last,
     )
     if dry_run or explain:
         stages = build_stages(dataset, asked, root=root)

@@ -40,7 +40,7 @@ SCHEDULER_TIMEOUT_S = 5
 
 # How long a cluster may be without any worker, in s, before the command ends. A worker that died
 # is started again within a few seconds.
-WORKERS_TIMEOUT_S = 8
+WORKERS_TIMEOUT_S = 7
 
 # How often a cluster is asked for its workers at most, in s.
 LOOK_EVERY_S = 1
@@ -247,7 +247,11 @@ def start_local_cluster() -> "Iterator[LocalCluster]":
 
     _silence_dask()
     settings = {
-        "distributed.scheduler.allowed-failures": 3,
+        # A task whose workers died runs once more alone, so few tries suffice here.
+        "distributed.scheduler.allowed-failures": 1,
+        # Some seconds after the death of a worker, Dask would give up the worker for ever if the
+        # worker happens to be starting at that moment.
+        "distributed.deploy.lost-worker-timeout": "1 day",
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
     }
     with dask.config.set(settings):
@@ -264,6 +268,7 @@ def start_local_cluster() -> "Iterator[LocalCluster]":
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
                 memory_limit=0,
+                silence_logs=logging.CRITICAL,
             )
         with cluster:
             yield cluster

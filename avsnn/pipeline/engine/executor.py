@@ -19,6 +19,8 @@ from avsnn.pipeline.engine.progress import CourseOfWork
 if TYPE_CHECKING:
     from distributed import Client
 
+    from avsnn.pipeline.engine.stage import Stage
+
 # Number of files that are fetched at the same time, also on a machine with two cores: a thread
 # that waits for a server needs no core.
 CONNECTIONS = 8
@@ -95,6 +97,12 @@ class WorkerPools:
         if scheduler is not None:
             # A user learns of a wrong address before hours of downloads, not after them.
             self.processes()
+
+    def executor_of(self, stage: "Stage") -> Callable[[], Executor]:
+        """Return what starts the executor for the units of a stage."""
+        if stage.decodes or (self._scheduler is not None and stage.runs_on_cluster):
+            return self.processes
+        return self.threads
 
     def _start_threads(self) -> Executor:
         return self._start_thread_pool(CONNECTIONS)

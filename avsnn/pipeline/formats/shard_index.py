@@ -80,11 +80,18 @@ class ShardWriter:
 
     Args:
         tar: the shard.
+
+    Attributes:
+        digests: the SHA-256 of the tar and of the index, by the name of the file, once both are
+            written.
     """
 
     def __init__(self, tar: Path) -> None:
-        self._index = tar.with_suffix(INDEX_SUFFIX)
+        self.digests: dict[str, str] = {}
+        self._path = tar
         self._tar = tar.open("wb")
+        self._sha256 = hashlib.sha256()
+        self._size = 0
         self._splits: list[str] = []
         self._keys: list[str] = []
         self._clips: list[tuple[Any, ...]] = []
@@ -104,12 +111,15 @@ class ShardWriter:
         at: TracebackType | None,
     ) -> None:
         with self._tar:
-            if error is None:
-                # The end of a tar: two empty blocks, filled up to a record.
-                self._tar.write(bytes(2 * tarfile.BLOCKSIZE))
-                self._tar.write(bytes(-self._tar.tell() % tarfile.RECORDSIZE))
-        if error is None:
-            self._index.write_bytes(npz_bytes(self._arrays()._asdict()))
+            if error is not None:
+                return
+            # The end of a tar: two empty blocks, filled up to a record.
+            self._write(bytes(2 * tarfile.BLOCKSIZE))
+            self._write(bytes(-self._size % tarfile.RECORDSIZE))
+        index, data = self._path.with_suffix(INDEX_SUFFIX), npz_bytes(self._arrays()._asdict())
+        index.write_bytes(data)
+        self.digests[self._path.name] = self._sha256.hexdigest()
+        self.digests[index.name] = hashlib.sha256(data).hexdigest()
 
     def add(self, sample: Sample, source: str, members: Mapping[str, bytes]) -> None:
         """Write the members of a clip.
@@ -147,11 +157,16 @@ class ShardWriter:
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.uname, info.gname = len(data), 0o444, "avsnn", "avsnn"
         # The PAX format writes an extra header for a name that does not fit, and for no other.
-        self._tar.write(info.tobuf(tarfile.PAX_FORMAT))
-        offset = self._tar.tell()
-        self._tar.write(data)
-        self._tar.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        self._write(info.tobuf(tarfile.PAX_FORMAT))
+        offset = self._size
+        self._write(data)
+        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset
+
+    def _write(self, data: bytes) -> None:
+        self._tar.write(data)
+        self._sha256.update(data)
+        self._size += len(data)
 
     def _arrays(self) -> IndexArrays:
         clips = np.array(self._clips, CLIP)

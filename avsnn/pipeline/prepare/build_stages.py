@@ -111,7 +111,8 @@ def build_stages(
     table = _table_stage(manifest, folder, source)
     if table:
         manifest = table.with_clips()
-    fetch = Fetch(folder / "raw", state, manifest, select(manifest, request.settings.limit), source)
+    clips = select(manifest, request.settings.limit)
+    fetch = Fetch(folder / "raw", state, manifest, clips, source, link=request.link)
     index, extract, frames, audio = _stages_of_clips(request, fetch, folder, store)
     return DatasetStages(folder, manifest, request, table, fetch, index, extract, frames, audio)
 

@@ -29,8 +29,9 @@ from avsnn.pipeline.prepare.generations import clips_of
 
 # The files that `prepare` writes into a folder of each kind, by their path in the folder.
 _FILES = {
-    "index": re.compile(r"clips\.jsonl"),
-    "shards": re.compile(r"\w+-\d{6}\.(tar|json)"),
+    "index": re.compile(r"clips\.(jsonl|npz)"),
+    # Earlier versions wrote an index of JSON beside each shard.
+    "shards": re.compile(r"\w+-\d{6,}\.(tar|npz|json)"),
     "cache": re.compile(r"(\w+/)?zarr\.json|\w+/c(/\d+)+"),
 }
 _DOWNLOAD = re.compile(r"[0-9a-f]{64}\.(part|mark)")
@@ -233,17 +234,20 @@ def _scratch(
     if not _is_own_folder(state):
         return
     downloads, partial = state / "downloads", state / "partial"
-    wanted: set[str] = set()
-    if downloads.exists():
-        wanted = {stages.fetch.partial(file).data.stem for file in stages.fetch.files}
+    unwanted = [
+        path
+        for path in sorted(downloads.iterdir() if _is_own_folder(downloads) else ())
+        if _DOWNLOAD.fullmatch(path.name) and path.is_file()
+    ]
+    if unwanted:
+        # The downloads that are not whole are few; the files that are wanted are many.
+        stems = {path.stem for path in unwanted}
+        stems.difference_update(stages.fetch.partial(file).data.stem for file in stages.fetch.files)
+        unwanted = [path for path in unwanted if path.stem in stems]
     yield (
         "state/downloads",
         "partial downloads of files that the last prepare does not want",
-        tuple(
-            path
-            for path in sorted(downloads.iterdir() if _is_own_folder(downloads) else ())
-            if _DOWNLOAD.fullmatch(path.name) and path.stem not in wanted and path.is_file()
-        ),
+        tuple(unwanted),
     )
     scratch = [*partial.rglob("*")] if _is_own_folder(partial) else []
     for name in FOLDERS_UNDER_LOCK:

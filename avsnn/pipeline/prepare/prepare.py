@@ -193,7 +193,7 @@ class _PrepareRun:
         may_have_arrived = self.has_new_source and isinstance(stage, Discover | Pair | Fetch)
         summary = run_stage(
             stage,
-            executor=self.pools.processes if stage.decodes else self.pools.threads,
+            executor=self.pools.executor_of(stage),
             progress=self.progress,
             retry_failed=self.retry_failed or may_have_arrived,
             redo=self.redo.get(stage.name, NO_UNITS),

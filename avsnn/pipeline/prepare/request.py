@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest import load
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import read_json_file
@@ -24,12 +25,14 @@ class PrepareRequest(BaseModel):
         store: the URL that shards and caches went to; None where shards and caches are in the data
             set's folder.
         max_failures: share of a stage's inputs that may fail.
+        link: whether the files of ``source`` become links and not copies; None where nobody chose.
     """
 
     settings: PrepareSettings
     source: Path | None = None
     store: str | None = None
     max_failures: float = MAX_FAILURES
+    link: bool | None = None
 
 
 def make_request(
@@ -39,13 +42,18 @@ def make_request(
     source: Path | None,
     store: str | None,
     max_failures: float | None,
+    link: bool | None,
     last: PrepareRequest | None,
 ) -> PrepareRequest:
-    """Return the request of a command; None for ``max_failures`` takes what the last one had.
+    """Return the request of a command; None for ``max_failures`` or ``link`` takes the last one's.
 
     Raises:
-        UserError: there is no such data set.
+        UserError: there is no such data set, or links are wanted and no folder is given.
     """
+    if link and source is None and load(dataset).folder is None:
+        raise UserError("--link needs the folder of the files: add --source DIR.")
+    if link is None and last is not None:
+        link = last.link
     if max_failures is None and last is not None:
         max_failures = last.max_failures
     if max_failures is None:
@@ -56,6 +64,7 @@ def make_request(
         source=source and source.absolute(),
         store=store,
         max_failures=max_failures,
+        link=link,
     )
 
 

@@ -1,9 +1,14 @@
 """Runs a stage that writes small files, and checks what the engine promises of every stage."""
 
+import gc
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
-from concurrent.futures import Executor, ThreadPoolExecutor
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avsnn.errors import RunError
+from avsnn.pipeline.engine import run_units
+from avsnn.pipeline.engine.dask_executor import WorkerDiedError
+from avsnn.pipeline.engine.executor import tasks_in_flight
+from avsnn.pipeline.engine.fingerprint import fingerprint, fingerprint_of
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
+from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,117 @@ def test_a_failed_run_leaves_no_scratch_files(tmp_path: Path) -> None:
     assert not list((tmp_path / "state" / "partial").iterdir())
 
 
+@dataclass(frozen=True)
+class Many(Copy):
+    """Yields its units one by one, and notes how many units were out at a time."""
+
+    batch: int = 10
+    yielded: list[str] = field(default_factory=list)
+    most_out: list[int] = field(default_factory=lambda: [0])
+
+    @property
+    def batch_size(self) -> int:
+        return self.batch
+
+    def units(self) -> Iterator[Unit]:  # type: ignore[override]
+        for name, text in self.texts.items():
+            self.yielded.append(name)
+            yield Unit(name, (f"{name}.txt",), {"text": text})
+
+    def run(self, unit: Unit, scratch: Path) -> Outcome:
+        out = len(self.yielded) - len(self.texts) - len(self.ran)
+        self.most_out[0] = max(out, self.most_out[0])
+        return super().run(unit, scratch)
+
+
+def many_in(folder: Path, count: int, **kwargs: Any) -> Many:
+    texts = {f"{number:04}": str(number) for number in range(count)}
+    return Many(folder / "out", folder / "state", texts, **kwargs)
+
+
+def test_the_units_of_a_large_stage_are_submitted_a_few_at_a_time(tmp_path: Path) -> None:
+    stage = many_in(tmp_path, 1000)
+    with ThreadPoolExecutor(1) as pool:
+        most = tasks_in_flight(pool, 100)
+    assert run(stage, workers=1).written == 1000
+    assert sorted(stage.ran) == sorted(stage.texts)
+    assert stage.most_out[0] <= (most + 1) * stage.batch_size < 500
+
+
+def test_a_plan_keeps_no_object_for_each_unit(tmp_path: Path) -> None:
+    run(many_in(tmp_path, 3000, batch=100))
+    stage = many_in(tmp_path, 3000)
+    stage.yielded.extend([""] * 3000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        assert plan(stage).todo_count == 0
+        assert tracemalloc.get_traced_memory()[1] < 100 * 3000 + 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_task_that_comes_back_early_loses_no_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_units, "TASK_S", 0.0)
+    stage = many_in(tmp_path, 50)
+    assert run(stage).written == 50
+    assert sorted(stage.ran) == sorted(stage.texts)
+
+
+def test_a_unit_that_kills_its_workers_is_the_only_one_that_is_not_done(tmp_path: Path) -> None:
+    class Deadly(ThreadPoolExecutor):
+        """Loses every task in which the unit 0007 is."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if "0007" not in [unit.name for unit in args[1]]:
+                return super().submit(fn, *args, **kwargs)
+            lost: Future[Any] = Future()
+            lost.set_exception(WorkerDiedError(4))
+            return lost
+
+    with Deadly(2) as pool, pytest.raises(RunError, match=r"1 of 50 units .*first: 0007: 4 worker"):
+        run_stage(many_in(tmp_path, 50), executor=lambda: pool, progress=NoProgress())
+    assert len(records(many_in(tmp_path, 50))) == 49
+
+
+def test_a_kill_before_a_batch_is_recorded_loses_nothing(tmp_path: Path) -> None:
+    killed = multiprocessing.get_context("spawn").Process(
+        target=die_before_a_record, args=(tmp_path,)
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    published = {path.name for path in (tmp_path / "out").iterdir()}
+    recorded = len(records(many_in(tmp_path, 50)))
+    assert recorded < len(published) <= 50
+    stage = many_in(tmp_path, 50)
+    assert run(stage).written == 50
+    assert len(stage.ran) == 50 - recorded
+    assert all((tmp_path / "out" / f"{n}.txt").read_text() == t for n, t in stage.texts.items())
+
+
+def die_before_a_record(folder: Path) -> None:
+    """Run a stage, and kill this process when the files of the third batch are published."""
+
+    class Deadly(ThreadPoolExecutor):
+        batches = 0
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            return super().submit(self.work, fn, *args)
+
+        def work(self, fn: Any, *args: Any) -> Any:
+            results = fn(*args)
+            Deadly.batches += 1
+            if Deadly.batches == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return results
+
+    with Deadly(1) as pool:
+        run_stage(many_in(folder, 50), executor=lambda: pool, progress=NoProgress())
+
+
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         program = (
@@ -238,3 +358,8 @@ def test_a_full_disk_at_a_record_of_the_journal_is_a_full_disk_too(tiny_disk: Pa
     assert journal.read_text() == ""
     (tiny_disk / "filler").unlink()
     assert run(stage_in(tiny_disk, stage.texts)).written == 1
+
+
+@given(st.lists(st.one_of(st.text(), st.none(), st.lists(st.integers()))))
+def test_the_fingerprint_of_a_list_is_computed_item_by_item(items: list[Any]) -> None:
+    assert fingerprint_of(iter(items)) == fingerprint(items)

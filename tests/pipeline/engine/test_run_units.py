@@ -106,8 +106,8 @@ def spy(monkeypatch: pytest.MonkeyPatch, told: Callable[[str, Any], None]) -> No
         told("flush", os.fstat(handle).st_ino)
         fsync(handle)
 
-    def tell_replace(source: Path, target: Path) -> None:
-        told("rename", (source.stat().st_ino, target.parent.stat().st_ino))
+    def tell_replace(source: str, target: str) -> None:
+        told("rename", (Path(source).stat().st_ino, Path(target).parent.stat().st_ino))
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", tell_fsync)

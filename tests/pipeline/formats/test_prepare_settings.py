@@ -1,7 +1,7 @@
 import pytest
 
 from avsnn.errors import UserError
-from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings, PrepareSettings
 from avsnn.pipeline.settings_overrides import build_settings
 
 
@@ -19,3 +19,11 @@ def test_audio_settings_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=part_of_message):
         build_settings(PrepareSettings, (), words)
+
+
+def test_shards_of_a_large_set_grow_as_long_as_there_are_at_least_64() -> None:
+    settings = ExtractSettings()
+    found = {clips: settings.largest_shard(clips) for clips in (1, 16_383, 16_384, 250_000)}
+    assert found == {1: 128, 16_383: 128, 16_384: 256, 250_000: 2048}
+    assert settings.largest_shard(10**8) == 16_384
+    assert ExtractSettings(clips_per_shard=8).largest_shard(10**6) == 8

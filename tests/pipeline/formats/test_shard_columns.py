@@ -42,6 +42,10 @@ def write_shards(folder: Path) -> dict[str, dict[str, bytes]]:
                 )
                 writer.add(sample, hashlib.sha256(key.encode()).hexdigest(), members)
                 written[key] = members
+        assert writer.digests == {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.glob(f"{part}-*")
+        }
     return written
 
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from avsnn.pydantic_base import StrictModel
 
 # Names of inputs of a unit: fingerprints, except the shape and the count.
-CLIPS, ROW_SHAPE, ROW_COUNT, OUTLIERS = "clips", "shape of a row", "count of rows", "clips left out"
+CLIPS, OUTLIERS = "list of clips", "clips left out"
+ROW_SHAPE, ROW_COUNT = "shape of a row", "count of rows"
 
 # Members that are read from the shards together are at most this large, unless a single one is
 # larger, because a worker holds these members in memory.

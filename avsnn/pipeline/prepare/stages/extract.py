@@ -124,7 +124,7 @@ class Extract(Stage):
             yield Unit(
                 name=name,
                 outputs=(f"{name}.tar", f"{name}{INDEX_SUFFIX}"),
-                inputs={"clips": lines.hexdigest()},
+                inputs={"list of clips": lines.hexdigest()},
                 work=offsets,
             )
 
@@ -145,6 +145,7 @@ class Extract(Stage):
                 sample = Sample(key=row.key, label=row.label, splits=row.splits, **clip.facts)
                 writer.add(sample, row.source, _members(row, clip))
                 outcome.written += 1
+        outcome.digests.update(writer.digests)
         return outcome
 
     def _decode(self, row: IndexRow) -> DecodedClip:

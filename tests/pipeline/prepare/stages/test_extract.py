@@ -5,10 +5,13 @@ import numpy as np
 import webdataset
 
 from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.formats.membership import hash_order, key_hashes
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.shard_columns import read_shard_index
 from avsnn.pipeline.formats.shards import read_member
 from avsnn.pipeline.media import audio
 from avsnn.pipeline.media.image import decode_image
+from avsnn.pipeline.prepare.stages.extract import divide_into_shards
 
 
 def shards_of(root: Path) -> list[Path]:
@@ -54,3 +57,19 @@ def test_the_index_of_a_shard_gives_the_bytes_of_every_member(small_demo: Path) 
             for name, span in sample.members.items():
                 assert read_member(tar, span) == read[name]
         assert row == len(index) - 1
+
+
+def test_a_shard_holds_no_more_than_the_bytes_that_are_allowed() -> None:
+    keys = [f"clip-{number}" for number in range(200)]
+    hashes = key_hashes(keys)
+    hashes = hashes[hash_order(hashes)]
+    parts = np.arange(200, dtype=np.uint8) % 3
+    sizes = np.arange(200) * 1000
+    settings = ExtractSettings(shard_bytes=400_000)
+    shards = dict(divide_into_shards(hashes, parts, sizes, settings))
+    assert sorted(np.concatenate(list(shards.values()))) == list(range(200))
+    assert all(sizes[rows].sum() <= 400_000 for rows in shards.values())
+    assert all(len(set(parts[rows])) == 1 for rows in shards.values())
+    assert {name.partition("-")[0] for name in shards} == {"train", "val", "test"}
+    whole = divide_into_shards(hashes, parts, sizes, ExtractSettings())
+    assert [name for name, _ in whole] == ["test-000000", "train-000000", "val-000000"]

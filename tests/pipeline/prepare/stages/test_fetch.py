@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import os
+import pickle
 import random
 import signal
 import socket
@@ -18,15 +19,18 @@ import pytest
 
 from avsnn.datasets_manifest import MediaFile
 from avsnn.errors import RunError
+from avsnn.pipeline.engine.journal import Record
+from avsnn.pipeline.engine.plan import plan
 from avsnn.pipeline.engine.progress import NoProgress
+from avsnn.pipeline.engine.run_units import run_units
 from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.estimate import missing_bytes
 from avsnn.pipeline.prepare.prepare import prepare
-from avsnn.pipeline.prepare.request import PrepareRequest
+from avsnn.pipeline.prepare.request import PrepareRequest, make_request
 from avsnn.pipeline.transfer.http import HttpClient
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, Command
 from tests.pipeline.transfer.server import (
     SECRET,
     FakeLfsServer,
@@ -297,3 +301,70 @@ def test_an_archive_that_has_arrived_is_not_downloaded_again_after_a_stop(
     assert fetch_file(stage, file) == content
     assert len(server.requests("/files/a.h5.gz")) == 1
     assert stage.partial(file).size == 0
+
+
+def test_published_files_may_be_links_whose_change_is_noticed_and_become_copies_again(
+    tmp_path: Path, source: Path
+) -> None:
+    files = [described("a.wav", BODY), described("b/c.wav", BODY[1:])]
+    (source / "b").mkdir()
+    for file, body in zip(files, (BODY, BODY[1:]), strict=True):
+        (source / file.path).write_bytes(body)
+    no_choice = replace(fetch_of(tmp_path, files, {"url": "https://localhost/"}), source=source)
+    links = replace(no_choice, link=True)
+    assert run_all(links).written == 2
+    assert all((tmp_path / "raw" / file.path).is_symlink() for file in files)
+    assert plan(links).todo_count == plan(no_choice).todo_count == 0
+    (source / "a.wav").write_bytes(BODY[:-1] + b"x")
+    (failure,) = run_all(links).failures
+    assert failure.reason.startswith("does not match the SHA-256 of the manifest")
+    assert not (tmp_path / "raw" / "a.wav").is_symlink()
+    assert list(plan(replace(no_choice, link=False)).reasons()) == [
+        ("b/c.wav", "is a link, and a copy is wanted")
+    ]
+    run_all(replace(no_choice, link=False))
+    copy = tmp_path / "raw" / "b" / "c.wav"
+    assert (copy.is_symlink(), copy.read_bytes()) == (False, BODY[1:])
+
+
+def test_the_choice_of_links_stays_until_another_choice() -> None:
+    def asked(link: bool | None, last: PrepareRequest | None = None) -> PrepareRequest:
+        return make_request(
+            "av-digits",
+            PrepareSettings(),
+            source=Path("files"),
+            store=None,
+            max_failures=None,
+            link=link,
+            last=last,
+        )
+
+    chosen = asked(True)
+    assert [chosen.link, asked(None, chosen).link, asked(False, chosen).link] == [True, True, False]
+    assert asked(None).link is None
+
+
+def test_links_without_a_folder_are_refused(avsnn: Command, tmp_path: Path) -> None:
+    refused = avsnn("prepare", "av-digits", "--root", tmp_path / "data", "--link")
+    assert (refused.returncode, refused.stderr.strip()) == (
+        2,
+        "avsnn: --link needs the folder of the files: add --source DIR.",
+    )
+
+
+def test_a_worker_gets_the_stage_without_clips_and_without_connections(
+    tmp_path: Path, source: Path
+) -> None:
+    request = PrepareRequest(settings=PrepareSettings(), source=source, link=True)
+    stage = build_stages("av-digits", request, root=tmp_path).fetch
+    unit = next(iter(stage.units()))
+    with stage.http:
+        sent = pickle.dumps((stage, unit))
+    assert len(sent) < 10_000
+    there, work = pickle.loads(sent)  # noqa: S301
+    (source / unit.name).parent.mkdir(parents=True, exist_ok=True)
+    (source / unit.name).write_bytes(b"other bytes")
+    (here,) = run_units(stage, [unit])
+    (record,) = run_units(there, [work])
+    assert isinstance(here, Record)
+    assert replace(here, seconds=0) == replace(record, seconds=0)
