@@ -1,9 +1,9 @@
-"""A stage whose units say that they run, and end their process where a test wants that."""
+"""A stage whose units say that they run, and kill processes where a test wants that."""
 
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ class Counted(Stage):
         folder: where the files go.
         state: the folder of the journal, and of ``runs``.
         count: number of units.
-        deadly: numbers of the units that kill their process.
+        kills: the processes that a unit kills, by the number of the unit; 0 is the unit's own.
     """
 
     name: ClassVar[str] = "counted"
@@ -28,7 +28,7 @@ class Counted(Stage):
     folder: Path
     state: Path
     count: int
-    deadly: tuple[int, ...] = ()
+    kills: dict[int, list[int]] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -40,8 +40,8 @@ class Counted(Stage):
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         with (self.state / "runs").open("a") as runs:
             runs.write(f"{unit.name}\n")
-        if unit.work in self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
+        for pid in self.kills.get(unit.work, []):
+            os.kill(pid or os.getpid(), signal.SIGKILL)
         (scratch / unit.outputs[0]).write_text(unit.name)
         return Outcome(written=1)
 

@@ -1,4 +1,4 @@
-"""A real Dask cluster on this machine: ``dask scheduler`` and ``dask worker`` as a person starts."""
+"""A real Dask cluster on this machine, of the processes that a person would start."""
 
 import os
 import signal

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from avsnn.datasets_manifest.clips import PARTS
+from avsnn.datasets_manifest.clips import PART_OF_CODE, PARTS
 from avsnn.pipeline.engine.atomic_files import name_in
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import Failure, StageSummary
 from avsnn.pipeline.engine.stage import outputs_of
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.stages.fetch import COPIED
@@ -110,17 +111,17 @@ def _notes_on_parts(stages: DatasetStages, failed: set[str]) -> tuple[str, ...]:
         stages: the stages of the data set.
         failed: keys of the clips that cannot be used.
     """
-    facts, names = stages.index.clips, stages.manifest.classes
-    is_usable = facts.is_complete.copy()
-    rows = facts.clips.find(list(failed))
-    is_usable[rows[rows >= 0]] = False
+    index, classes = open_index(stages.index.folder), stages.manifest.classes
+    is_usable = np.ones(len(index), np.bool_)
+    numbers = index.find(failed)
+    is_usable[numbers[numbers >= 0]] = False
     notes = []
-    for split, codes in facts.parts.items():
-        for code, part in enumerate(PARTS):
-            of_part = facts.clips.labels[is_usable & (codes == code)]
-            counts = np.bincount(of_part, minlength=len(names))
-            missing = [name for name, count in zip(names, counts, strict=True) if not count]
-            if not len(of_part):
+    for split in stages.manifest.splits:
+        for part in PARTS:
+            chosen = is_usable & (index.parts[split] == PART_OF_CODE.index(part))
+            counts = np.bincount(index.labels[chosen], minlength=len(classes))
+            missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+            if not counts.any():
                 notes.append(f"the part {part} of the split {split!r} has no clips")
             elif missing:
                 what = missing[0]

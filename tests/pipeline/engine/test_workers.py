@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -10,19 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client
 
 from avsnn.errors import RunError
 from avsnn.pipeline.engine.dask_executor import FIRST_WORKERS, workers_that_pay
 from avsnn.pipeline.engine.executor import open_worker_pools, tasks_in_flight
 from avsnn.pipeline.engine.progress import NoProgress
-from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.prepare.build_stages import build_as_requested, build_stages
-from avsnn.pipeline.prepare.prepare import prepare
-from avsnn.pipeline.prepare.request import PrepareRequest
-from avsnn.pipeline.settings_overrides import build_settings
-
-SETTINGS = build_settings(PrepareSettings, [{"limit": 72}], ["extract.clips_per_shard=8"])
+from avsnn.pipeline.engine.run_stage import run_stage
+from tests.counted_stage import Counted
 
 
 def listening_hosts() -> set[str]:
@@ -91,64 +84,14 @@ def test_the_number_of_workers_follows_the_cores_that_may_be_used() -> None:
     assert done.stdout == "1\n"
 
 
-class Loses(NoProgress):
-    """Kills the workers or the scheduler of a cluster when the first shard is done."""
-
-    def __init__(self, pids: list[int]) -> None:
-        self.pids = pids
-        self.stage = ""
-        self.began = 0.0
-
-    def start(self, title: str, total: int, unit: str) -> None:
-        self.stage = title
-
-    def advance(self, count: int = 1, note: str = "") -> None:
-        if self.stage == "extract" and not self.began:
-            self.began = time.monotonic()
-            for pid in self.pids:
-                os.kill(pid, signal.SIGKILL)
-
-
-def free_scheduler(folder: Path, workers: int) -> tuple[list[subprocess.Popen[bytes]], str]:
-    """Start a scheduler and workers without nannies, which would start dead workers again."""
-    file = folder / "scheduler.json"
-    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    options = ["--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)]
-    processes = [subprocess.Popen([*words, *options], **silent)]
-    words = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--nthreads", "1"]
-    options = ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)]
-    processes += [
-        subprocess.Popen([*words, *options], cwd=folder, **silent) for _ in range(workers)
-    ]
-    with Client(scheduler_file=str(file), set_as_default=False, timeout=60) as client:
-        client.wait_for_workers(workers, timeout=60)
-        return processes, client.scheduler.address
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("lost", "reason"), [("workers", "all workers are gone"), ("scheduler", "scheduler is gone")]
-)
-def test_a_cluster_that_is_lost_ends_the_command_and_keeps_what_is_done(
-    tmp_path: Path, lost: str, reason: str
-) -> None:
-    processes, address = free_scheduler(tmp_path, workers=1)
-    try:
-        pids = [process.pid for process in processes]
-        progress = Loses(pids[:1] if lost == "scheduler" else pids[1:])
-        stages = build_stages("demo", PrepareRequest(settings=SETTINGS), root=tmp_path / "data")
-        with pytest.raises(RunError, match=f"{address}: .*{reason}"):
-            prepare(stages, workers=None, scheduler=address, progress=progress)
-        assert time.monotonic() - progress.began < 25
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    stages = build_as_requested("demo", root=stages.folder.parent)
-    assert len(stages.extract.journal.read_text().splitlines()) >= 1
-    prepared = prepare(stages, workers=0, progress=NoProgress())
-    assert prepared.clips == 72
+def test_a_unit_that_kills_its_workers_is_named_and_costs_no_other_unit(tmp_path: Path) -> None:
+    stage = Counted(tmp_path / "out", tmp_path / "state", count=4, kills={1: [0]})
+    with (
+        open_worker_pools(1) as pools,
+        pytest.raises(RunError, match=r"1 of 4 units .*first: unit-1: 2 worker processes in a row"),
+    ):
+        run_stage(stage, executor=pools.processes, progress=NoProgress())
+    assert {path.stem for path in stage.folder.iterdir()} == {"0", "2", "3"}
 
 
 FOREIGN = ("struct", "socket", "pickle", "selectors", "json", "multiprocessing", "zarr", "numpy")

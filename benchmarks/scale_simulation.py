@@ -1,0 +1,101 @@
+"""The command line of avsnn for clips without media, so that a million clips take minutes.
+
+``benchmarks.scale --simulate`` runs ``python -m benchmarks.scale_simulation`` in place of ``python
+-m avsnn``. Four stages do less than theirs: `Fetch` writes the path of a file into the file in
+place of a download, `Extract` writes the members of one clip that was decoded before, and the
+caches write rows of zeros. All else is avsnn: the table, the plans, the journals, the index, which
+clip lies in which shard, the shards and the layout of the caches.
+"""
+
+import tempfile
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsnn.pipeline.engine.stage import Outcome, Unit
+from avsnn.pipeline.formats.clip_index import IndexRow
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+from avsnn.pipeline.prepare import build_stages
+from avsnn.pipeline.prepare.decoded_clips import DecodedClip
+from avsnn.pipeline.prepare.stages import extract
+from avsnn.pipeline.prepare.stages.extract import Extract
+from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
+from avsnn.pipeline.prepare.stages.fetch import Fetch
+from benchmarks.scale_data import write_files
+
+
+class FakeFetch(Fetch):
+    """Writes small files, all different, as tasks of many files, like files of a folder."""
+
+    @property
+    def downloads(self) -> bool:
+        """False, because no server is asked."""
+        return False
+
+    def run(self, unit: Unit, scratch: Path) -> Outcome:
+        """Write the path of the file into the file."""
+        target = scratch / unit.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(unit.name)
+        return Outcome(written=1)
+
+
+class FakeExtract(Extract):
+    """Takes every clip for the same clip."""
+
+    def _decode(self, row: IndexRow) -> DecodedClip:
+        return decoded_clip(self.chosen.model_dump_json())
+
+
+@cache
+def decoded_clip(settings: str) -> DecodedClip:
+    """Return a made-up clip, decoded with settings of `Extract` as JSON."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_files(folder, 0, 1)
+        sound, image = (
+            str(next((folder / kind).iterdir()).relative_to(folder)) for kind in ("audio", "image")
+        )
+        chosen = ExtractSettings.model_validate_json(settings)
+        return extract._read_clip(folder, sound, image, ("image", "sound"), chosen)
+
+
+class FakeFrameCache(FrameCache):
+    """Computes nothing."""
+
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
+    ) -> NDArray[Any]:
+        """Return a frame of zeros."""
+        return np.zeros(shape, self.dtype)
+
+
+class FakeAudioCache(AudioCache):
+    """Computes nothing."""
+
+    def compute(
+        self, data: bytes, key: str, shape: tuple[int, ...], tallies: Counter[str]
+    ) -> NDArray[Any]:
+        """Return an audio image of zeros."""
+        return np.zeros(shape, self.dtype)
+
+
+def main() -> None:
+    """Run a command of avsnn with the stages of this module."""
+    from avsnn.cli.main import main as avsnn
+
+    for fake in (FakeFetch, FakeExtract, FakeFrameCache, FakeAudioCache):
+        # `build_stages` makes the stages of the classes that it knows under these names.
+        setattr(build_stages, fake.__name__.removeprefix("Fake"), fake)
+    avsnn()
+
+
+if __name__ == "__main__":
+    # Worker processes import the classes by the name of this module, which `__main__` is not.
+    from benchmarks.scale_simulation import main as run_main
+
+    run_main()
