@@ -66,7 +66,8 @@ def write_table(folder: Path, rows: Iterable[Row]) -> None:
         "default_split": "published",
         "splits": {
             "published": {"column": "split", "val_fraction": 0.0},
-            "speakers": {"test_share": 0.1, "val_share": 0.1},
+            # Groups that are chosen by shares would move when a clip is added or removed.
+            "speakers": {"test_groups": ["s0"], "val_groups": ["s1"]},
         },
     }
     (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(facts))
