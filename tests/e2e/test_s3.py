@@ -46,6 +46,7 @@ def test_the_commands_of_the_page_on_stores_work_and_objects_equal_local_files(
     raw_files(small_demo, tmp_path / "data")
     block = next(block for block in code_blocks("docs/stores.md", "sh") if "prepare" in block)
     for line in block.splitlines():
+        line = line.replace("/scratch/avsnn", str(tmp_path / "scratch"))
         words = shlex.split(line, comments=True)[1:]
         if words:
             words += FEW if words[0] == "prepare" else ()
