@@ -106,7 +106,7 @@ class TrainingLoop:
         parts = Parts(config, source)
         self.rows = parts.rows_to_shuffle(*self.settings.train_parts)
         self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
-        self.rows, self.windows = in_windows(source, self.rows, self.settings, self.say)
+        self.rows, self.windows = in_windows(parts, self.rows, self.settings, self.say)
         group.require_even_shares(self.settings.batch_size, self.settings.optimizer.accumulate)
         self.selection_rows = None
         if self.settings.selection != "last":
