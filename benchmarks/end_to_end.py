@@ -29,8 +29,9 @@ from avsnn.pipeline.inference.device import autocast, choose_kernels, choose_pre
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.network import build_network, place_network
 from avsnn.pipeline.loading.batch import read_batch
-from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.order import training_requests
+from avsnn.pipeline.loading.parts import Parts
 from avsnn.pipeline.runs.config import RunConfig, load_config
 from avsnn.pipeline.training.graphed_step import graphed
 from avsnn.pipeline.training.optimizer import make_optimizer
@@ -148,7 +149,7 @@ def load_batches(config: RunConfig, device: torch.device) -> list[tuple[Tensor, 
     """Return audio images, frames and labels of the first epoch, augmented, on the device."""
     settings = config.settings
     source = open_source(config)
-    rows = rows_of_parts(config, source, *settings.train_parts)
+    rows = Parts(config, source).rows_to_shuffle(*settings.train_parts)
     batches = []
     for request in training_requests(
         rows, batch_size=settings.batch_size, seed=settings.seed, epoch=0

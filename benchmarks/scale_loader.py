@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from avsnn.pipeline.loading.dataset import open_source, rows_of_parts
+from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import BatchRequest, training_requests
+from avsnn.pipeline.loading.parts import Parts
 from avsnn.pipeline.runs.config import make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from benchmarks.scale_data import NAME
@@ -38,7 +39,7 @@ def main() -> None:
     config = make_config(NAME, settings, root=args.root)
     opener = partial(open_source, config, shards=args.read == "shards")
     with Loader(opener, settings, workers=args.workers, device=torch.device("cpu")) as loader:
-        rows = rows_of_parts(config, loader.source, *settings.train_parts)
+        rows = Parts(config, loader.source).rows_to_shuffle(*settings.train_parts)
 
         def requests() -> Iterator[BatchRequest]:
             for epoch in count():
