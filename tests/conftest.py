@@ -19,6 +19,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from avsnn.datasets_manifest import load
+from tests.s3_server import S3Server, no_fault
 from tests.warm import Warm
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -44,8 +45,12 @@ def _same_draws_every_time() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_data_sets_of_the_developer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Give every command an empty folder of the user's settings, and no folder of data sets."""
+    """Give every command an empty folder of the user's settings, and no folder of data sets.
+
+    Copies of files of a store go to a folder of the tests too.
+    """
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ["AVSNN_CACHE_DIR"] = str(tmp_path_factory.mktemp("copies"))
     os.environ.pop("AVSNN_DATASETS", None)
 
 
@@ -107,6 +112,21 @@ def avsnn(warm: Warm, tmp_path: Path) -> Command:
         return warm.run([*map(str, words)], cwd)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> S3Server:
+    """A real S3 server on this machine; commands find the server in the fixture `s3`."""
+    return S3Server()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """The server with its address and keys in the environment, and without faults."""
+    s3_server.fault = no_fault
+    s3_server.requests.clear()
+    with s3_server.environment():
+        yield s3_server
 
 
 @pytest.fixture(scope="session")

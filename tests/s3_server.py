@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -9,58 +10,64 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
-
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-KEY = "testing"
-BUCKET = "bucket"
+KEY, BUCKET = "testing", "bucket"
+
+# The words of S3 for each code of an error.
+MESSAGES = {
+    "InvalidAccessKeyId": "The AWS Access Key Id you provided does not exist in our records.",
+    "InternalError": "We encountered an internal error. Please try again.",
+}
+
+
+def no_fault(number: int, method: str) -> str:
+    """Answer every request rightly."""
+    return ""
 
 
 class S3Server:
-    """The server. Its address and keys are given to commands by `environment`.
+    """The server; `environment` gives its address and keys to commands.
 
     Attributes:
         requests: number of requests so far, by method.
-        fault: called with the number of each request from 1 and its method; the answer ``500``
-            fails the request, ``cut`` cuts the connection in the middle of the answer, and ``slow``
-            answers late. None of them answers the request.
+        fault: called with the number of each request, from 1, and its method. The answer ``500``
+            refuses the request, ``cut`` cuts the connection in the middle of the answer, ``gone``
+            cuts the connection before the answer, and ``slow`` makes the server wait.
     """
 
     def __init__(self) -> None:
+        # Only the tests of stores need moto, and the import takes a second.
+        from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+        from werkzeug.serving import make_server
+
+        class Handler(MotoRequestHandler):  # type: ignore[misc]
+            protocol_version = "HTTP/1.1"
+
+            def log(self, *_: object) -> None:
+                """Say nothing."""
+
+            def connection_dropped(self, *_: object) -> None:
+                """Close the connection; otherwise the client would wait for more."""
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+
         self.requests: Counter[str] = Counter()
-        self.fault: Callable[[int, str], str] = lambda number, method: ""
+        self.fault: Callable[[int, str], str] = no_fault
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server: Any = None
-        self.start(port=0)
+        server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Handler)
+        self._address = f"http://127.0.0.1:{server.port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         with self.environment():
-            self.store().mkdir(BUCKET)
-
-    def start(self, port: int | None = None) -> None:
-        """Listen, on the same port as before."""
-        self._server = make_server(
-            "127.0.0.1",
-            self.port if port is None else port,
-            self._answer,
-            threaded=True,
-            request_handler=_Handler,
-        )
-        self.port = self._server.port
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """Refuse all connections until `start`; keep the objects."""
-        self._server.shutdown()
-        self._server.server_close()
+            self._store().mkdir(BUCKET)
 
     @contextmanager
     def environment(self, key: str = KEY) -> Iterator[None]:
         """Put address and keys into the environment, as users do."""
         before = dict(os.environ)
         os.environ |= {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL": self._address,
             "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -71,19 +78,23 @@ class S3Server:
             os.environ.clear()
             os.environ.update(before)
 
-    def store(self) -> Any:
-        """A new client of the server; needs `environment`."""
-        import s3fs
-
-        return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-
     def objects(self, folder: str) -> dict[str, bytes]:
         """Return the bytes of every object in a folder and below, by the path in the folder."""
         with self.environment():
-            store = self.store()
+            store = self._store()
             names = store.find(folder)
             found = store.cat(names) if names else {}
         return {path.removeprefix(f"{folder}/"): data for path, data in found.items()}
+
+    def buckets(self) -> list[str]:
+        """Return the names of all buckets."""
+        with self.environment():
+            return [str(name) for name in self._store().ls("")]
+
+    def _store(self) -> Any:
+        from s3fs import S3FileSystem
+
+        return S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
 
     def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -94,25 +105,12 @@ class S3Server:
             return _refuse(start_response, method, "403 Forbidden", "InvalidAccessKeyId")
         if fault == "500":
             return _refuse(start_response, method, "500 Internal Server Error", "InternalError")
+        if fault == "gone":
+            raise _CutError
         if fault == "slow":
-            time.sleep(0.2)
+            time.sleep(0.3)
         answer = self._moto(environ, start_response)
         return _cut(answer) if fault == "cut" else answer
-
-
-class _Handler(MotoRequestHandler):
-    """Says nothing, and cuts connections without a traceback."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log(self, *_: object) -> None:
-        """Say nothing."""
-
-    def run_wsgi(self) -> None:
-        try:
-            super().run_wsgi()
-        except _CutError:
-            self.close_connection = True
 
 
 class _CutError(ConnectionError):
@@ -126,7 +124,7 @@ def _cut(answer: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _refuse(start_response: StartResponse, method: str, status: str, code: str) -> list[bytes]:
-    body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
-    body = b"" if method == "HEAD" else body
+    error = f"<Error><Code>{code}</Code><Message>{MESSAGES[code]}</Message></Error>"
+    body = b"" if method == "HEAD" else error.encode()
     start_response(status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
     return [body]

@@ -36,7 +36,7 @@ def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: E
             table.add_row(stage.name, "", "", "known later", "")
             continue
         todo = plan.todo_count
-        counts = (plan.unit_count, plan.unit_count - todo, todo, plan.up_to_date().failed)
+        counts = (plan.unit_count, plan.unit_count - todo, todo, plan.up_to_date.failed)
         table.add_row(stage.name, *(f"{count:,}" for count in counts))
         # The units of a stage follow from the files that the stage before it writes.
         waiting = todo > 0

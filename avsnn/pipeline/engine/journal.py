@@ -75,9 +75,11 @@ class Record:
         The name of the unit comes first: `Records` looks for the name there.
         """
         facts = {name: value for name, value in vars(self).items() if value}
-        for name in ("outputs", "failures"):
-            if name in facts:
-                facts[name] = [asdict(one) for one in facts[name]]
+        # A journal has a line for each file, and `asdict` takes as long as the rest of the line.
+        if self.outputs:
+            facts["outputs"] = [vars(output) for output in self.outputs]
+        if self.failures:
+            facts["failures"] = [asdict(failure) for failure in self.failures]
         return _with_checksum(json.dumps({"unit": self.unit, "seconds": 0.0} | facts).encode())
 
     @classmethod

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.is_done import why_run, why_stale
-from avsnn.pipeline.engine.journal import Record, StageSummary, summarise
+from avsnn.pipeline.engine.journal import Record, summarise
 from avsnn.pipeline.engine.records import Records
 from avsnn.pipeline.engine.stage import Stage, Unit, records
 from avsnn.pipeline.engine.stores import listed
@@ -33,6 +33,7 @@ class Plan:
     Attributes:
         stage: the stage.
         marks: `DONE`, `RUN` or `CARRY` for each unit, in the order of the stage's units.
+        up_to_date: the summary of the units that are done and need not run again.
     """
 
     def __init__(self, stage: Stage, *, retry_failed: bool, redo: Mapping[str, str]) -> None:
@@ -40,8 +41,18 @@ class Plan:
         self._retry_failed = retry_failed
         self._redo = redo
         self._records = records(stage)
+        self.marks = bytearray()
         with listed(stage.folder):
-            self.marks = bytearray(self._look_at(unit)[0] for unit in stage.units())
+            self.up_to_date = summarise(stage.name, self._find_done())
+
+    def _find_done(self) -> Iterator[Record]:
+        """Mark all units, and yield the records of the units that are done."""
+        for unit in self.stage.units():
+            last_record = self._records.get(unit.name)
+            mark, _ = self._look_at(unit, last_record)
+            self.marks.append(mark)
+            if mark == DONE and last_record:
+                yield last_record
 
     @property
     def unit_count(self) -> int:
@@ -68,12 +79,8 @@ class Plan:
 
     def reasons(self) -> Iterator[tuple[str, str]]:
         """Yield the name of each unit that is not done, and why the unit is not done."""
-        return ((unit.name, self._look_at(unit)[1]) for unit in self.todo())
-
-    def up_to_date(self) -> StageSummary:
-        """Return the summary of the units that are done and need not run again."""
-        done = (unit for unit, mark in self.marked_units() if mark == DONE)
-        return summarise(self.stage.name, (self._records[unit.name] for unit in done))
+        for unit in self.todo():
+            yield unit.name, self._look_at(unit, self._records.get(unit.name))[1]
 
     def carried_from(self, unit: Unit) -> tuple[Folder, Record] | None:
         """Return the earlier folder that holds the files of a unit, and the record there."""
@@ -82,11 +89,10 @@ class Plan:
                 return folder, record
         return None
 
-    def _look_at(self, unit: Unit) -> tuple[int, str]:
+    def _look_at(self, unit: Unit, last_record: Record | None) -> tuple[int, str]:
         """Return the mark of a unit, and why the unit is not done."""
         if reason := self._redo.get(unit.name):
             return RUN, reason
-        last_record = self._records.get(unit.name)
         if last_record and (reason := self.stage.why_source_changed(unit, last_record)):
             return RUN, reason
         reason = why_run(self.stage, unit, last_record, self._retry_failed)

@@ -53,18 +53,18 @@ def run_stage(
     """
     began = time.monotonic()
     current = plan(stage, retry_failed=retry_failed, redo=redo)
+    summary, to_run = current.up_to_date, 0
     if current.todo_count:
         stage.state.mkdir(parents=True, exist_ok=True)
-    if current.carried_count:
-        carry_units(current)
-    to_run = current.todo_count
-    if to_run:
-        errors = _UnitsRun(current, executor(), progress).run()
+        if current.carried_count:
+            carry_units(current)
+        to_run = current.todo_count
+        errors = _UnitsRun(current, executor(), progress).run() if to_run else _Errors()
         if errors.count:
             raise _error_of_stage(stage, errors, current.unit_count)
+        summary = summarise(stage.name, records_of_units(stage))
     if stage.prunes:
         _prune(stage)
-    summary = summarise(stage.name, records_of_units(stage))
     return replace(summary, units_done_now=to_run, seconds=time.monotonic() - began)
 
 

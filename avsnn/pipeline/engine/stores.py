@@ -36,6 +36,8 @@ OBJECT_STORES: dict[str, dict[str, Any]] = {
     "abfss": _OTHER,
 }
 
+_S3_KINDS = ("s3", "s3a")
+
 # An upload to S3 holds this number of pieces of this size in memory; a smaller file is one request.
 _S3_UPLOAD = {"chunksize": 16 * 2**20, "max_concurrency": 4}
 
@@ -49,8 +51,10 @@ MOST_GAP = 2**16
 # A request reads this much at most, so that several requests share the work.
 MOST_READ = 8 * 2**20
 
-# The extra of this package that brings the library for a kind of URL.
-_EXTRAS = {"s3": "s3", "s3a": "s3"}
+# The libraries of the object stores, by the kind of URL.
+_LIBRARIES = dict.fromkeys(("s3", "s3a"), "s3fs")
+_LIBRARIES |= dict.fromkeys(("gs", "gcs"), "gcsfs")
+_LIBRARIES |= dict.fromkeys(("az", "abfs", "abfss"), "adlfs")
 
 # Names of errors that say that no credentials were found. The library of the store may not be
 # installed, so the classes cannot be imported.
@@ -100,8 +104,8 @@ def require_library(place: UPath) -> None:
     try:
         place.fs  # noqa: B018 - the access loads the library
     except ImportError as error:
-        extra = _EXTRAS.get(place.protocol)
-        how = f"run: pip install 'avsnn[{extra}]'" if extra else str(error).rstrip(".")
+        library = _LIBRARIES.get(place.protocol)
+        how = f"run 'pip install {library}'" if library else str(error).rstrip(".")
         raise UserError(
             f"{place} cannot be opened, because the library for {place.protocol}:// is not "
             f"installed; {how}."
@@ -161,9 +165,7 @@ def _error_of(place: UPath, error: Exception) -> UserError | StoreError:
             f"{place} may not be used with these credentials ({reason}); give the right "
             "credentials in the environment or in the profile of the store's library."
         )
-    return StoreError(
-        f"{place} cannot be reached ({reason}). What is done is safe: run the same command again."
-    )
+    return StoreError(f"{place} cannot be reached ({reason}); run the same command again.")
 
 
 def upload(source: Path, target: UPath) -> None:
@@ -175,7 +177,7 @@ def upload(source: Path, target: UPath) -> None:
     """
     with store_errors(target):
         if is_object_store(target):
-            options = _S3_UPLOAD if target.protocol in _EXTRAS else {}
+            options = _S3_UPLOAD if target.protocol in _S3_KINDS else {}
             target.fs.put_file(str(source), target.path, **options)
             return
         # A file on a server may be seen while it grows, so the file gets its name by a rename.
@@ -256,7 +258,7 @@ def read_files(store: UPath, paths: Sequence[str]) -> dict[str, bytes]:
         UserError: the credentials are missing or wrong.
         StoreError: the store does not answer, or answers with errors.
     """
-    options = _S3_READ if store.protocol in _EXTRAS else {}
+    options = _S3_READ if store.protocol in _S3_KINDS else {}
     with store_errors(store):
         found = store.fs.cat(list(paths), on_error="return", **options) if paths else {}
         for data in found.values():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
 from upath import UPath
 
+from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.pipeline.engine.stores import Listed, list_files, read_files
-from avsnn.pipeline.formats.clip_index import PART_OF_CODE
 from avsnn.pipeline.formats.damaged import damaged_error
 from avsnn.pipeline.formats.membership import hash_order
 from avsnn.pipeline.formats.shard_index import (
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 PLACE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("first_member", "<i8")])
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """A shard whose index was read.
 
     Attributes:
@@ -108,7 +109,7 @@ class ShardColumns:
 
     def shard(self, row: int) -> Folder:
         """Return the shard that holds a clip."""
-        return self.shards[self.places["shard"][row]].tar
+        return self.shards[int(self.places["shard"][row])].tar
 
     def member(self, row: int, name: str) -> Member:
         """Return a member of a clip.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import google_crc32c
 import numpy as np
 
-from avsnn.pipeline.formats.clip_index import PART_OF_CODE
+from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.pipeline.formats.membership import key_hashes
 from avsnn.pipeline.formats.npz import npz_bytes, read_npz
 from avsnn.pipeline.formats.shards import METADATA_MEMBER
@@ -206,7 +206,8 @@ def read_index_arrays(data: bytes) -> IndexArrays:
         or any(array.dtype.kind != "S" for array in texts)
         or len(arrays.digests) != count
         or len(arrays.key) != count
-        or (arrays.parts.dtype, arrays.parts.shape) != (np.uint8, (count, len(arrays.splits)))
+        or arrays.parts.dtype != np.uint8
+        or arrays.parts.shape != (count, len(arrays.splits))
         or sensors.dtype != np.int64
         or sensors.shape not in ((count, 8), (0, 8))
     ):

@@ -17,7 +17,7 @@ from upath import UPath
 
 from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.stores import read_ranges
-from avsnn.pipeline.formats.damaged import damaged_error
+from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.media.events import Sensor
 
 # Names of members without the key of the sample.
@@ -106,12 +106,16 @@ def read_members(wanted: Sequence[tuple[Folder, Member]]) -> list[bytes]:
         UserError: the bytes of a member are not the bytes that were written.
     """
     if wanted and isinstance(first := wanted[0][0], UPath):
-        found = read_ranges(
-            first,
-            [str(shard.path) for shard, _ in wanted if isinstance(shard, UPath)],
-            [member.offset for _, member in wanted],
-            [member.offset + member.size for _, member in wanted],
-        )
+        try:
+            found = read_ranges(
+                first,
+                [str(shard.path) for shard, _ in wanted if isinstance(shard, UPath)],
+                [member.offset for _, member in wanted],
+                [member.offset + member.size for _, member in wanted],
+            )
+        except FileNotFoundError as error:
+            gone = next((shard for shard, _ in wanted if not shard.exists()), first)
+            raise unreadable_error(gone, error) from None
     else:
         found = []
         for shard, members in groupby(wanted, key=itemgetter(0)):

@@ -73,7 +73,7 @@ def _stages_of(name: str, root: Path) -> list[dict[str, Any]]:
     rows = []
     for stage in build_as_requested(name, root=root).in_order:
         current = plan(stage)
-        summary = current.up_to_date()
+        summary = current.up_to_date
         rows.append(
             {
                 "dataset": name,

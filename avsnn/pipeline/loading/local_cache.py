@@ -44,6 +44,9 @@ _LOCKS = 64
 _SHARE_KEPT = 0.9
 
 
+# The name of a folder of copies.
+_OWN_FOLDER = re.compile(r"[0-9a-f]{16}")
+
 # A copy that is not whole yet: its name tells which size the copy will have.
 _PROMISED = re.compile(r"\.(\d+)~")
 
@@ -119,9 +122,8 @@ class LocalCache:
         Raises:
             UserError: the disk is full of other files.
         """
-        for folder in self.folder.iterdir():
-            if folder.is_dir():
-                remove_partial_files_of_dead_writers(folder)
+        for folder in self._own_folders():
+            remove_partial_files_of_dead_writers(folder)
         copies = sorted(self._copies())
         used = sum(copy.size for copy in copies)
         wanted = max(0, int(self.limit * _SHARE_KEPT) - size)
@@ -137,16 +139,19 @@ class LocalCache:
         return used
 
     def _copies(self) -> Iterator[_Copy]:
-        for folder in self.folder.iterdir():
-            if folder.is_dir() and folder != self._locks:
-                for path in folder.iterdir():
-                    try:
-                        stat = path.stat()
-                    except FileNotFoundError:
-                        continue
-                    promised = _PROMISED.match(path.name)
-                    size = int(promised[1]) if promised else stat.st_size
-                    yield _Copy(stat.st_mtime_ns, size, path)
+        for folder in self._own_folders():
+            for path in folder.iterdir():
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:
+                    continue
+                promised = _PROMISED.match(path.name)
+                size = int(promised[1]) if promised else stat.st_size
+                yield _Copy(stat.st_mtime_ns, size, path)
+
+    def _own_folders(self) -> list[Path]:
+        # A person may name a folder that holds other things.
+        return [path for path in self.folder.iterdir() if _OWN_FOLDER.fullmatch(path.name)]
 
 
 class Copies:

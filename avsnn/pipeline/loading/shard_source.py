@@ -60,10 +60,10 @@ class ShardSource:
         self.note = ""
         self._open_shards = KeptOpen()
         self._copies: Copies | None = None
-        if isinstance(shards, UPath) and not _reads_ranges(shards, *self._any_member()):
+        if isinstance(shards, UPath) and not _reads_ranges(*self._any_member()):
             copies = copies or open_local_cache()
             self._copies = copies.copies_of(shards)
-            self.note = copies.note(shards)
+            self.note = f"{copies.note(shards)}, because the store gives whole files only"
 
     @property
     def shard_numbers(self) -> NDArray[np.int64]:
@@ -113,9 +113,10 @@ class ShardSource:
         if not isinstance(wanted[0][0], UPath):
             found = [self._read_member(shard, member) for shard, member in wanted]
         elif self._copies is not None:
-            self._copies.fetch({shard.name for shard, _ in wanted})
+            self._copies.fetch({_name_of(shard) for shard, _ in wanted})
             found = [
-                self._read_member(self._copies.path(shard.name), member) for shard, member in wanted
+                self._read_member(self._copies.path(_name_of(shard)), member)
+                for shard, member in wanted
             ]
         else:
             return read_members(wanted)
@@ -153,12 +154,18 @@ class ShardSource:
             raise damaged_error(self._found.shard(row), f"clip {key} {error}") from None
 
 
-def _reads_ranges(shards: UPath, shard: Folder, member: Member) -> bool:
+def _reads_ranges(shard: Folder, member: Member) -> bool:
     """Return whether a store gives the range of a file that is asked for, not the whole file."""
-    path = f"{shards.path}/{shard.name}"
+    assert isinstance(shard, UPath)  # noqa: S101 - narrows the type
+    start, end = member.offset, member.offset + member.size
     try:
-        with store_errors(shards):
-            piece = shards.fs.cat_file(path, start=member.offset, end=member.offset + member.size)
-    except (NotImplementedError, ValueError):
-        return False
+        with store_errors(shard):
+            piece = shard.fs.cat_file(shard.path, start=start, end=end)
+    except FileNotFoundError as error:
+        raise unreadable_error(shard, error) from None
     return len(piece) == member.size
+
+
+def _name_of(shard: Folder) -> str:
+    # A kind of URL that universal-pathlib does not know has no right `name`.
+    return str(shard).rpartition("/")[2]

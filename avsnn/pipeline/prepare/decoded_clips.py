@@ -116,8 +116,8 @@ def _find_decoded(
     """
     shards: list[Shard] = []
     sources, places = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.int32)]
-    for folder, *journal in folders:
-        for record in read_journal(*journal).values():
+    for folder, journal, mtime_ns, size in folders:
+        for record in read_journal(journal, mtime_ns, size).values():
             if record.version != version or fingerprint(record.settings) != settings:
                 continue
             for columns in _undamaged_shards(folder, record):

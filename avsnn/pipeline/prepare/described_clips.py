@@ -1,7 +1,7 @@
 """What is known of the clips of a data set before the index is written: table, parts and files."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -133,11 +133,13 @@ def describe_clips(fetch: Fetch) -> DescribedClips:
     has_record = np.zeros(len(files), np.bool_)
     fetched = iter(records(fetch).values())
     while some := list(islice(fetched, AT_ONCE)):
-        numbers, outputs = files.find([record.unit for record in some]), _outputs(some)
+        numbers, found = files.find([record.unit for record in some]), [*map(_output, some)]
+        sizes_found = np.array([size for _, size in found])
         has_record[numbers[numbers >= 0]] = True
-        is_here = (numbers >= 0) & (outputs["size"] >= 0)
-        sha256[numbers[is_here]] = outputs["sha256"][is_here]
-        sizes[numbers[is_here]] = outputs["size"][is_here]
+        is_here = (numbers >= 0) & (sizes_found >= 0)
+        digests = bytes.fromhex("".join(digest for digest, _ in found))
+        sha256[numbers[is_here]] = np.frombuffer(digests, np.uint8).reshape(-1, 32)[is_here]
+        sizes[numbers[is_here]] = sizes_found[is_here]
     return DescribedClips(
         manifest=manifest,
         clips=clips,
@@ -149,13 +151,11 @@ def describe_clips(fetch: Fetch) -> DescribedClips:
     )
 
 
-def _outputs(some: Sequence[Record]) -> NDArray[np.void]:
-    """Return SHA-256 and size of what some records brought; the size -1 where it was no file."""
-    found = np.zeros(len(some), [("sha256", np.uint8, 32), ("size", np.int64)])
-    found["size"] = -1
-    for i, record in enumerate(some):
-        # The lines of the first versions have no checksum, so a SHA-256 may be damaged.
-        if record.outputs and SHA256.fullmatch(record.outputs[0].sha256):
-            found["sha256"][i] = np.frombuffer(bytes.fromhex(record.outputs[0].sha256), np.uint8)
-            found["size"][i] = record.outputs[0].size
-    return found
+def _output(record: Record) -> tuple[str, int]:
+    """Return SHA-256 and size of what a record brought; the size -1 where the record has no file.
+
+    The lines of the first versions have no checksum, so a SHA-256 may be damaged.
+    """
+    if record.outputs and SHA256.fullmatch(record.outputs[0].sha256):
+        return record.outputs[0].sha256, record.outputs[0].size
+    return "0" * 64, -1

@@ -150,16 +150,17 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     is_corrected = _corrected_clips(stages)[facts.order]
     any_corrected = bool(is_corrected.any())
     has_row = facts.is_complete[facts.order]
+    earlier = (stages.index.folder, *stages.index.earlier)
+    before = _first_index(earlier if any_corrected else earlier[1:])
+    decoded = decoded_sources(stages.extract)
     sources = np.zeros_like(hashes)
-    sources[has_row] = _sources(facts)
+    if before is not None or len(decoded):
+        sources[has_row] = _sources(facts)
     has_row &= ~is_corrected
-    decoded = find_hashes(decoded_sources(stages.extract), sources) >= 0
-    is_undecoded = ~(has_row & decoded)
+    is_undecoded = ~has_row | (find_hashes(decoded, sources) < 0)
     failed = [f.key for record in records(stages.extract).values() for f in record.failures]
     found = find_hashes(hashes, key_hashes(failed))
     is_undecoded[found[found >= 0]] = False
-    earlier = (stages.index.folder, *stages.index.earlier)
-    before = _first_index(earlier if any_corrected else earlier[1:])
     changed = ~has_row
     if before is not None:
         changed |= _differs(facts, hashes, sources, before)

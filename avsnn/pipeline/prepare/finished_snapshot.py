@@ -43,7 +43,7 @@ FORMER_SNAPSHOT = Path("state", "seal.json")
 END = b"end\n"
 
 # What stands in place of size and time for a file that is not there.
-ABSENT = b"-1 0"
+ABSENT = b"-1 0 "
 
 # The stages whose code decides what a plan is; `discover` has no snapshot.
 KINDS = (
@@ -101,15 +101,17 @@ def read_unchanged_snapshot(folder: Path, *, mark: str) -> list[StageCounts] | N
     """
     with suppress(OSError, ValueError), (folder / SNAPSHOT).open("rb") as lines:
         header = Header.model_validate_json(next(lines, b""))
-        start = os.fsencode(folder)
+        start = os.fsencode(folder / "_").removesuffix(b"_")
         if header.mark != mark:
             return None
         for line in lines:
             if line == END:
                 return header.stages
             # Bytes, because making a `pathlib` object costs more than the look at the file.
-            size, time, path = line.rstrip(b"\n").split(b" ", 2)
-            if _size_and_time(os.path.join(start, path)) != b"%b %b" % (size, time):  # noqa: PTH118
+            _, _, path = line.rstrip(b"\n").split(b" ", 2)
+            if not os.path.isabs(path):  # noqa: PTH117
+                path = start + path
+            if not line.startswith(_size_and_time(path)):
                 return None
     return None
 
@@ -128,7 +130,7 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         mark=_plan_fingerprint(load(stages.manifest.name), stages.request),
         stages=[replace(summary.counts, units_done_now=0, seconds=0.0) for summary in summaries],
     )
-    lines = (b"%b %b\n" % (state, os.fsencode(name)) for name, state in _files(stages))
+    lines = (b"%b%b\n" % (state, os.fsencode(name)) for name, state in _files(stages))
     first = header.model_dump_json().encode() + b"\n"
     write_atomically(stages.folder / SNAPSHOT, chain([first], lines, [END]))
 
@@ -139,7 +141,7 @@ def _files(stages: DatasetStages) -> Iterator[tuple[str, bytes]]:
         folder = name_in(stages.folder, stage.folder)
         for output in outputs_of(stage):
             state = _size_and_time(os.fsencode(stage.folder / output.path))
-            written = b"%d %d" % (output.size, output.mtime_ns)
+            written = b"%d %d " % (output.size, output.mtime_ns)
             # A file whose time alone has changed is done, but a file may change at any moment.
             is_done = state == written or not why_damaged(stage.folder / output.path, output)
             yield f"{folder}/{output.path}", state if is_done else written
@@ -175,9 +177,9 @@ def _sha256_of_table(manifest: Manifest) -> str:
 
 
 def _size_and_time(path: bytes) -> bytes:
-    """Return size and time of a file, as a line of the snapshot holds both."""
+    """Return the start of a line of the snapshot: size and time of a file."""
     try:
         stat = os.stat(path)  # noqa: PTH116
     except FileNotFoundError:
         return ABSENT
-    return b"%d %d" % (stat.st_size, stat.st_mtime_ns)
+    return b"%d %d " % (stat.st_size, stat.st_mtime_ns)

@@ -6,7 +6,6 @@ from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -107,41 +106,49 @@ def verify(stages: DatasetStages, *, progress: Progress) -> Verification:
     for stage in stages.in_order:
         # A stage plans its units from the tables and JSON files that earlier stages wrote, so such
         # a file that is damaged makes every later plan wrong.
-        stale = None
+        stale, found = None, iter(records(stage).values())
         if not any(damage.path.endswith(PLANNED_FROM) for damage in verification.damages):
-            stale = _find_stale_units(stage, verification)
+            stale = bytearray()
+            found = _find_stale_units(stage, stale, verification)
             planned.add(stage.name)
-        holding = partial(_records_that_hold, stage, stale)
-        summaries.append(summarise(stage.name, holding()))
+        summaries.append(summarise(stage.name, found))
         with listed(stage.folder):
-            _check_files(stages, stage, holding(), summaries[-1].files, verification, progress)
+            holding = _records_that_hold(stage, stale)
+            _check_files(stages, stage, holding, summaries[-1].files, verification, progress)
     if not verification.damages:
         verification.damages += _check_results(stages, summaries)
     verification.damages += _leftovers(stages, planned)
     return verification
 
 
-def _find_stale_units(stage: Stage, verification: Verification) -> bytes:
-    """Note the units of a stage that are not done, or were done from other inputs.
+def _find_stale_units(
+    stage: Stage, stale: bytearray, verification: Verification
+) -> Iterator[Record]:
+    """Find the units of a stage that are not done, and yield the records of all other units.
 
-    Returns:
-        1 for each such unit and 0 for each other unit, in the order of the units.
+    Args:
+        stage: the stage.
+        stale: gets 1 for each unit that is not done, or was done from other inputs, and 0 for each
+            other unit, in the order of the units.
+        verification: gets the damages.
     """
-    recorded, marks = records(stage), bytearray()
+    recorded = records(stage)
     for unit in stage.units():
-        why = why_stale(stage, unit, recorded.get(unit.name))
-        marks.append(bool(why))
+        record = recorded.get(unit.name)
+        why = why_stale(stage, unit, record)
+        stale.append(bool(why))
         if why:
             verification.damages.append(Damage("not-done", stage.name, unit.name, "", why))
-    return bytes(marks)
+        elif record:
+            yield record
 
 
-def _records_that_hold(stage: Stage, stale: bytes | None) -> Iterator[Record]:
+def _records_that_hold(stage: Stage, stale: bytearray | None) -> Iterator[Record]:
     """Yield the records of the units that are not stale; all records where no unit can be planned.
 
     Args:
         stage: the stage.
-        stale: what `_find_stale_units` returns; None where the units cannot be planned.
+        stale: what `_find_stale_units` has found; None where the units cannot be planned.
     """
     recorded = records(stage)
     if stale is None:

@@ -70,9 +70,13 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_bytes_and_no_finished_unit
     assert "shown at http://127.0.0.1:" in sentence
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("lost", "reason"),
-    [("workers", "all workers are gone"), ("scheduler", "the scheduler is gone")],
+    ("lost", "reason", "when_asked_again"),
+    [
+        ("workers", "all workers are gone", "the cluster has no workers"),
+        ("scheduler", "the scheduler is gone", "no Dask scheduler answers there"),
+    ],
 )
 def test_a_cluster_that_is_lost_during_a_stage_ends_the_command_and_keeps_what_is_done(
     cluster: DaskCluster, tmp_path: Path, lost: str, reason: str, when_asked_again: str

@@ -33,3 +33,9 @@ def are_equal(one: Batch | Samples, other: Batch | Samples) -> bool:
 def source(small_demo: Path) -> Source:
     """The demo, opened from its cache."""
     return open_source(small_demo)
+
+
+@pytest.fixture(autouse=True)
+def _own_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy files of a store for each test anew: the tests write to the same URLs."""
+    monkeypatch.setenv("AVSNN_CACHE_DIR", str(tmp_path / "copies"))

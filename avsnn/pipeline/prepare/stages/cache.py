@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from avsnn.errors import UserError
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.cache_layout import (
@@ -207,6 +208,8 @@ class Cache(Stage):
         """Yield a unit for every Zarr shard that holds rows."""
         columns, shape = layout.columns, layout.shape
         rows_per_shard = self.rows_per_shard(shape)
+        assert columns.digests is not None  # noqa: S101 - narrows the type
+        digests = columns.digests["sha256"]
         for group, clips in layout.groups:
             first_row = int(layout.spans[clips.start, 0])
             counts = layout.spans[clips, 1]
@@ -225,9 +228,7 @@ class Cache(Stage):
                     outputs=(shard_file(self.array, in_array, len(shape)),),
                     inputs={
                         CLIPS: _fingerprint(
-                            columns.keys[block_clips],
-                            columns.digests["sha256"][block_clips],
-                            frames,
+                            columns.keys[block_clips], digests[block_clips], frames
                         ),
                         ROW_SHAPE: shape,
                     },
@@ -262,7 +263,9 @@ class Cache(Stage):
         files: dict[str, Any] = {}
         group = zarr.create_group(MemoryStore(files), zarr_format=3)
         # The layout is as large as the data set, so a unit does not carry the layout to a worker.
-        work: _Layout | _Block = unit.work or self._read_layout()
+        work: _Layout | _Block | None = unit.work or self._read_layout()
+        if work is None:
+            raise UserError(f"{self.shards} holds no shards any more; run the same command again.")
         array = create_row_array(
             group,
             self.array,
@@ -318,5 +321,5 @@ def _fingerprint(*columns: NDArray[Any]) -> str:
                 # No key holds a space.
                 digest.update(" ".join((*values[first : first + TEXTS_AT_ONCE], "")).encode())
         else:
-            digest.update(np.ascontiguousarray(values))
+            digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

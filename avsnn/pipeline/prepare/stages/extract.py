@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from avsnn.datasets_manifest.clips import split_recording
+from avsnn.datasets_manifest.clips import PART_OF_CODE, split_recording
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS
 from avsnn.pipeline.engine.journal import Failure
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.clip_index import (
-    PART_OF_CODE,
     ROWS,
     IndexRow,
     open_index,

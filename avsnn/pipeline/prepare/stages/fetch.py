@@ -65,6 +65,7 @@ class Fetch(Stage):
         http: the connections, which all downloads share.
         link: whether the files of ``source`` become links and not copies; None lets the YAML of a
             person's own data set decide.
+        download_sources: the sources of the manifest, in the order in which they are asked.
     """
 
     name: ClassVar[str] = "fetch"
@@ -79,19 +80,24 @@ class Fetch(Stage):
     source: Path | None
     http: HttpClient = field(default_factory=HttpClient, repr=False, compare=False)
     link: bool | None = None
+    download_sources: tuple[DownloadSource, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sources = tuple(DownloadSource(source, self.http) for source in self.manifest.sources)
+        object.__setattr__(self, "download_sources", sources)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a worker needs: no clips, because every task holds its own files."""
         manifest = copy.copy(self.manifest)
         # Pydantic keeps the clips that the manifest has read beside its fields.
         vars(manifest).pop("clips", None)
-        state = {one.name: vars(self)[one.name] for one in fields(self)}
+        state = {one.name: vars(self)[one.name] for one in fields(self) if one.init}
         return state | {"manifest": manifest, "clips": ClipTable.empty()}
 
-    @cached_property
-    def download_sources(self) -> tuple[DownloadSource, ...]:
-        """The sources of the manifest, in the order in which the sources are asked."""
-        return tuple(DownloadSource(source, self.http) for source in self.manifest.sources)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make what a worker does not get from another process: connections and their state."""
+        vars(self).update(state)
+        self.__post_init__()
 
     @property
     def downloads(self) -> bool:
