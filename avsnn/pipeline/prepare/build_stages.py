@@ -6,7 +6,6 @@ from pathlib import Path
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.datasets_manifest.clip_table import ClipTable
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.engine.stores import open_store
@@ -190,9 +189,7 @@ def _stages_of_clips(
     request: PrepareRequest, fetch: Fetch, folder: Path
 ) -> tuple[Index, Extract, Cache, Cache]:
     """Build the stages whose folders are generations; see ``prepare/generations.py``."""
-    store: Folder = folder
-    if request.store is not None:
-        store = open_store(request.store) / folder.name
+    store = folder if request.store is None else open_store(request.store) / folder.name
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
     manifest = fetch.manifest
