@@ -180,6 +180,8 @@ class Walk:
         self.folder = folder
         datasets = folder / "datasets"
         datasets.mkdir(parents=True)
+        # The folder of the walk before may be gone.
+        os.environ.pop(USER_FOLDER_VARIABLE, None)
         self.own = OwnDataset(datasets)
         self.own.source = folder / "source"
         shutil.copytree(source, self.own.source)

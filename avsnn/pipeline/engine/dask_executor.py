@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import signal
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avsnn.errors import RunError, UserError
@@ -303,12 +305,16 @@ def _no_processes_error() -> RunError:
     )
 
 
-def connect_to(scheduler: str) -> "Client":
+def connect_to(scheduler: str, shared: Path | None = None) -> "Client":
     """Return a client of a running cluster whose workers have the same version of avsnn.
+
+    Args:
+        scheduler: address of the scheduler.
+        shared: a file that all workers must see.
 
     Raises:
         UserError: no scheduler answers at the address, the cluster has no workers, or the workers
-            have another version of avsnn.
+            have another version of avsnn or do not see the file.
     """
     from distributed import Client
 
@@ -326,10 +332,14 @@ def connect_to(scheduler: str) -> "Client":
     # Not a function of avsnn: a worker with another avsnn may not have the function's module.
     versions = client.run(version, "avsnn", on_error="return")
     wrong = {worker: found for worker, found in versions.items() if found != own_version}
-    if versions and not wrong:
+    seen = client.run(os.path.exists, os.fspath(shared or "/"), on_error="return")
+    blind = [worker for worker, sees in seen.items() if sees is not True]
+    if versions and not wrong and not blind:
         return client
     client.close()
     reason = "the cluster has no workers"
+    if blind:
+        reason = f"worker {blind[0]} does not see {shared}, which must be on a shared file system"
     if wrong:
         worker, found = next(iter(wrong.items()))
         found = "no avsnn" if isinstance(found, Exception) else f"avsnn {found}"
