@@ -26,6 +26,7 @@ NOT_RUN = {
     ("docs/cluster.md", ""): "needs Slurm, Kubernetes, a Dask cluster or a bucket",
     ("docs/events.md", "AVSNN_DATASETS=my-folder"): "needs the recordings of the reader",
     ("docs/methods.md", "avsnn reproduce alpha"): "downloads 3 GB and trains for days",
+    ("docs/stores.md", ""): "needs a bucket; tests/e2e/test_s3.py runs the commands",
     ("docs/sweeps.md", ""): "tests/docs/test_pages.py writes the tables and runs the commands",
     ("docs/own-data.md", ""): "tests/docs/test_own_data.py runs the commands",
     ("docs/results.md", "avsnn prepare av-digits"): "downloads 6,000 files",

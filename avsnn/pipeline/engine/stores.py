@@ -68,7 +68,8 @@ class StoreError(RunError):
 def open_url(url: str) -> UPath:
     """Return a place in a store; no request is sent."""
     kind, _, _ = url.partition("://")
-    return UPath(url, **OBJECT_STORES.get(kind, {}))
+    place: UPath = UPath(url, **OBJECT_STORES.get(kind, {}))
+    return place
 
 
 def open_store(url: str) -> UPath:

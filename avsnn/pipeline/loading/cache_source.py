@@ -64,7 +64,6 @@ class CacheSource:
                 f"{frames} and {audio} hold event frames of different numbers of time steps; run "
                 "'avsnn prepare' again."
             )
-        self._rows_per_shard = images.shards[0] if images.shards else 1
         self.note = ""
         if isinstance(frames, UPath):
             copies = copies or open_local_cache()
@@ -77,11 +76,6 @@ class CacheSource:
         """Key of each clip, ``StringDType [N]``; a process that reads samples needs no keys."""
         keys = CacheGroup(self._frames, "frames").read_small("key")
         return keys.astype(np.dtypes.StringDType())
-
-    @property
-    def shard_numbers(self) -> NDArray[np.int64]:
-        """Number of the shard of the frame cache that holds each clip, ``[N]``."""
-        return self._spans[:, 0] // self._rows_per_shard
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""

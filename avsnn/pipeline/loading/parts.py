@@ -5,8 +5,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.errors import UserError
-from avsnn.pipeline.formats.clip_index import PART_OF_CODE, open_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import require_prepared
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig
@@ -38,9 +39,11 @@ class Parts:
 
     def __init__(self, config: RunConfig, source: Source) -> None:
         self._dataset, self._split = config.dataset, config.split
+        self._default_split = config.manifest.default_split
         prepared = require_prepared(config.root, config.dataset)
-        index = open_index(config.root / config.dataset / prepared.index)
-        lines = index.find(source.keys)
+        self._extract = prepared.settings.extract
+        self._index = index = open_index(config.root / config.dataset / prepared.index)
+        self._lines = lines = index.find(source.keys)
         codes = index.parts.get(self._split)
         if codes is None or len(unlisted := np.flatnonzero(lines < 0)):
             key = source.keys[0 if codes is None else unlisted[0]]
@@ -65,6 +68,23 @@ class Parts:
             UserError: no clip is in the parts.
         """
         return PartRows(self._in_parts(*parts))
+
+    def shards(self) -> NDArray[np.int32]:
+        """Return the number of the shard that holds each clip of the source, ``[N]``.
+
+        The numbers come from the index alone. So the numbers are the same whether the source reads
+        shards or caches, whose clips of a shard lie near each other, too.
+        """
+        # Only a training with windows of shards needs the stage, whose import takes time.
+        from avsnn.pipeline.prepare.stages.extract import divide_into_shards
+
+        index = self._index
+        numbers = np.empty(len(index), np.int32)
+        parts = index.parts[self._default_split]
+        shards = divide_into_shards(index.hashes, parts, index.sizes, self._extract)
+        for number, (_, lines) in enumerate(shards):
+            numbers[lines] = number
+        return numbers[self._lines]
 
     def _in_parts(self, *parts: str) -> NDArray[np.bool_]:
         found = np.isin(self._codes, [PART_OF_CODE.index(part) for part in parts])

@@ -65,11 +65,6 @@ class ShardSource:
             self._copies = copies.copies_of(shards)
             self.note = f"{copies.note(shards)}, because the store gives whole files only"
 
-    @property
-    def shard_numbers(self) -> NDArray[np.int64]:
-        """Number of the shard of each clip, ``[N]``."""
-        return self._found.places["shard"].astype(np.int64)
-
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""
         frame_numbers = requested_frames(frame_positions, self._frame_counts[rows])

@@ -9,13 +9,13 @@ The price is that a batch has clips of the shards of its window only.
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsnn.pipeline.loading.parts import Rows
+from avsnn.pipeline.loading.parts import Parts, Rows
 from avsnn.pipeline.loading.permutation import Order, random_order
-from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # The last word of the counter of the stream that orders shards, and the word before the last one of
@@ -35,7 +35,7 @@ class ShardWindows:
         window: number of shards whose clips are shuffled among each other.
     """
 
-    def __init__(self, shards: NDArray[np.int64], window: int) -> None:
+    def __init__(self, shards: NDArray[np.integer[Any]], window: int) -> None:
         starts = np.flatnonzero(np.diff(shards, prepend=-1))
         self._starts = np.append(starts, len(shards))
         self.window = window
@@ -84,20 +84,21 @@ class ShardWindows:
                 here, first = windows == window, window_starts[window]
                 mixed[here] = first + order_within(window)(positions[here] - first)
             shard = np.searchsorted(ends, mixed, side="right")
-            return starts[shard] + mixed - np.append(0, ends)[shard]
+            clips: NDArray[np.int64] = starts[shard] + mixed - np.append(0, ends)[shard]
+            return clips
 
         return order
 
 
 def in_windows(
-    source: Source, rows: Rows, settings: TrainSettings, say: Callable[[str], None]
+    parts: Parts, rows: Rows, settings: TrainSettings, say: Callable[[str], None]
 ) -> tuple[Rows, ShardWindows | None]:
     """Return the rows of a training in the order of their shards, and the windows of the shards.
 
     The rows stay as they are, without windows, where all clips are shuffled.
 
     Args:
-        source: the samples.
+        parts: the parts of the clips of the source.
         rows: the rows of the training part.
         settings: the settings of the training.
         say: is told from how many shards a batch has clips.
@@ -105,7 +106,7 @@ def in_windows(
     if (window := settings.data.shuffle_window) is None:
         return rows, None
     numbers = rows[np.arange(len(rows))]
-    shards = source.shard_numbers[numbers]
+    shards = parts.shards()[numbers]
     if (np.diff(shards) < 0).any():
         # The parts of this split lie across the shards, which follow the default split.
         by_shard = np.argsort(shards, kind="stable")

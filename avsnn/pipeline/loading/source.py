@@ -42,13 +42,6 @@ class Source(Protocol):
     def keys(self) -> NDArray[Any]:
         """Key of the clip of each row, ``StringDType [N]``."""
 
-    @property
-    def shard_numbers(self) -> NDArray[np.int64]:
-        """Number of the shard that holds the clip of each row, ``[N]``.
-
-        The frames decide where frames and sound lie in different shards.
-        """
-
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows.
 

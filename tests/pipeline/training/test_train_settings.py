@@ -281,3 +281,18 @@ def test_a_step_that_gives_batch_norm_one_value_is_refused_before_a_file_is_writ
     with pytest.raises(UserError, match=r"one value of each channel.*raise batch_size"):
         run(small_demo, tmp_path / "r", *words)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_window_of_shards_is_another_order_which_is_the_same_from_shards_and_from_caches(
+    small_demo: Path, plain: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    ones = [
+        run(small_demo, tmp_path / name, "data.shuffle_window=2", say=said.append, shards=shards)
+        for name, shards in (("caches", False), ("shards", True))
+    ]
+    losses = [line[0]["loss"] for line in (*ones, plain[1])]
+    assert losses[0] == losses[1] != losses[2]
+    (note, _) = [sentence for sentence in said if "data.shuffle_window" in sentence]
+    assert note.startswith("the clips of 2 of 11 shards are shuffled at a time")
+    assert "a batch of 16 has clips of 4." in note

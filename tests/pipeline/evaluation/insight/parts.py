@@ -35,7 +35,6 @@ class MadeUp:
         generator = torch.Generator().manual_seed(3)
         keys = [f"clip-{number}" for number in range(clips)]
         self.keys = np.array(keys, np.dtypes.StringDType())
-        self.shard_numbers = np.zeros(clips, np.int64)
         self.labels = torch.arange(clips) % len(CLASSES)
         shape = (3, SIDE, SIDE) if steps is None else (steps, 2, SIDE, SIDE)
         sound = (1, *shape[1:]) if steps is None else (steps, 1, SIDE, SIDE)
