@@ -40,6 +40,9 @@ TASKS_PER_WORKER = 3
 # How long a scheduler may take to answer, in s.
 SCHEDULER_TIMEOUT_S = 5
 
+# How long a scheduler whose connection is not closed may give no answer at all, in s.
+SILENT_SCHEDULER_S = 30
+
 # How long a cluster may be without any worker, in s, before the command ends. A worker that died
 # is started again within a few seconds.
 WORKERS_TIMEOUT_S = 7
@@ -83,8 +86,10 @@ class DaskExecutor(Executor):
         self._start_s: float | None = None
         self._slots = 0
         self._scheduler_is_gone = False
-        # When the cluster was asked for its workers, and when a worker was there.
-        self._last_asked = self._last_seen = -math.inf
+        # When the cluster was asked for its workers, when the cluster answered, and when a worker
+        # was there.
+        self._last_asked = -math.inf
+        self._last_answer = self._last_seen = time.monotonic()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on a worker.
@@ -96,7 +101,7 @@ class DaskExecutor(Executor):
         if not self._running:
             self._submitted, self._began = 0, now
             # Nobody looked at the workers while there was no work.
-            self._last_seen = now
+            self._last_answer = self._last_seen = now
         future: Future[Any] = Future()
         self._submitted += 1
         self._running.add(future)
@@ -178,20 +183,35 @@ class DaskExecutor(Executor):
 
     def _look_for_workers(self) -> None:
         """Count the threads of the workers, at most once a second."""
-        if time.monotonic() - self._last_asked < LOOK_EVERY_S or self._scheduler_is_gone:
+        now = time.monotonic()
+        if now - self._last_asked < LOOK_EVERY_S or self._scheduler_is_gone:
+            return
+        self._last_asked = now
+        if self._cluster is not None:
+            # The scheduler is an object of this process, so no busy machine can hide the scheduler.
+            workers = list(self._cluster.scheduler.workers.values())
+            self._note_slots(sum(worker.nthreads for worker in workers))
             return
         scheduler = self._client.scheduler
         try:
             threads = scheduler and self._client.sync(
                 scheduler.ncores, callback_timeout=SCHEDULER_TIMEOUT_S
             )
+        except TimeoutError:
+            # A scheduler on a busy machine answers late.
+            silent_s = time.monotonic() - self._last_answer
+            self._scheduler_is_gone = silent_s > SILENT_SCHEDULER_S
         except OSError:
-            threads = None
-        self._last_asked = time.monotonic()
-        self._scheduler_is_gone = threads is None
-        self._slots = sum((threads or {}).values())
-        if threads:
-            self._last_seen = self._last_asked
+            self._scheduler_is_gone = True
+        else:
+            self._scheduler_is_gone = threads is None
+            self._note_slots(sum((threads or {}).values()))
+
+    def _note_slots(self, slots: int) -> None:
+        self._slots = slots
+        self._last_answer = time.monotonic()
+        if slots:
+            self._last_seen = self._last_answer
 
     @staticmethod
     def _no_worker_can_start(cluster: "LocalCluster") -> bool:
