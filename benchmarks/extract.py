@@ -22,7 +22,9 @@ import psutil
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.clip_index import IndexRow
+from avsnn.pipeline.formats import clip_index
+from avsnn.pipeline.formats.clip_index import IndexRow, SizedRow
+from avsnn.pipeline.formats.membership import hash_rank
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.media.frames import FrameRule, spread_evenly
 from avsnn.pipeline.media.video import decode_video
@@ -194,8 +196,11 @@ def write_index(fake: FakeCremaD, folder: Path) -> None:
         for row in fake.rows
     ]
     folder.mkdir()
-    lines = "".join(row.model_dump_json() + "\n" for row in rows)
-    (folder / "clips.jsonl").write_text(lines)
+    rows.sort(key=lambda row: hash_rank(row.key))
+    classes = sorted({row.label_name for row in rows})
+    clip_index.write_index(
+        folder, [SizedRow(row, 0) for row in rows], classes=classes, splits=["published"]
+    )
 
 
 def decode(paths: list[Path], rule: FrameRule) -> None:

@@ -17,10 +17,12 @@ from tempfile import mkdtemp
 
 import torch
 
+from avsnn.datasets_manifest import load
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
-from avsnn.pipeline.formats.clip_index import IndexRow, open_index
+from avsnn.pipeline.formats.clip_index import IndexRow, SizedRow, open_index, write_index
+from avsnn.pipeline.formats.membership import hash_rank
 from avsnn.pipeline.formats.prepare_settings import ExtractSettings
 from avsnn.pipeline.formats.prepared_json import require_prepared
 from avsnn.pipeline.prediction.predict import predict_files
@@ -81,8 +83,9 @@ def copy_clips(work: Path, count: int) -> list[IndexRow]:
             path = work / "raw" / target
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / "raw" / source, path)
-        changed = {"key": f"{number:06d}", "part": "train", "audio": audio, "visual": visual}
-        rows.append(row.model_copy(update={**changed, "sha256": {}}))
+        changed = {"key": f"{number:06d}", "audio": audio, "visual": visual, "sha256": {}}
+        part = {"part": "train", "splits": {"published": "train"}}
+        rows.append(row.model_copy(update={**changed, **part}))
     return rows
 
 
@@ -90,8 +93,10 @@ def extract(rows: list[IndexRow], work: Path, executor: Executor) -> None:
     """Run the whole stage in a new folder, with journal and shards."""
     folder = Path(mkdtemp(dir=work))
     (folder / "index").mkdir()
-    lines = "".join(row.model_dump_json() + "\n" for row in rows)
-    (folder / "index" / "clips.jsonl").write_text(lines)
+    ordered = sorted(rows, key=lambda row: hash_rank(row.key))
+    sized = [SizedRow(row, 0) for row in ordered]
+    classes = load("demo").classes
+    write_index(folder / "index", sized, classes=classes, splits=["published"])
     stage = Extract(
         folder / "shards",
         folder / "state",

@@ -120,7 +120,7 @@ def compare_starts(work: Path, prepared: Prepared, rounds: int) -> None:
 def compare_mixing(work: Path, prepared: Prepared) -> None:
     """Print the number of different shards in a batch."""
     shards = open_shards(work, prepared)
-    shard_of_row = [str(shard) for shard, _ in shards._found]
+    shard_of_row = shards._found.places["shard"].tolist()
     rows = np.arange(prepared.clips)
     drawn = list(training_requests(rows, batch_size=BATCH, seed=0, epoch=0))
     avsnn = np.mean([len({shard_of_row[row] for row in request.rows}) for request in drawn])

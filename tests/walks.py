@@ -1,38 +1,46 @@
 """Edits a data set at random, prepares with kills in between, and compares with a fresh prepare.
 
 ``python -m tests.walks --walks 20 --seed 1`` is the long version of tests/e2e/test_walks.py. A walk
-is a sequence of edits of the table, the splits and the classes, with other limits and settings.
-After each edit, ``avsnn prepare`` is killed at a random line of its log, or runs to its end. When
-a prepare has ended, its files must equal the files of a prepare that starts from nothing,
-``avsnn verify`` must find no damage, and no folder of earlier clips may be left. Then ``train`` and
-``evaluate`` of a run that may be older than the edits must refuse in one sentence, or give the
-numbers of a new run on new data.
+is a sequence of steps. A step edits the table, the splits, the classes or a file, and takes other
+settings or another limit. Then ``avsnn prepare`` is killed at some moment, or runs to its end. When
+a prepare has ended, its index must hold what the table says, its files must equal the files of a
+prepare that starts from nothing, ``avsnn verify`` must find no damage, and nothing may be left of
+earlier clips or of killed prepares. Then ``train`` and ``evaluate`` of a run that may be older than
+the edits must refuse in one sentence, or give the numbers of a new run on new data.
 """
 
 import argparse
 import json
 import os
-import random
 import re
 import shutil
 import signal
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
 from tests.conftest import ALONE
 from tests.own_dataset import EDITS, OwnDataset, current_files, prepared_index
 from tests.warm import Warm
 
-SETTINGS: list[list[str]] = [
-    [],
-    ["--limit", "20"],
-    ["--set", "audio.size=64"],
-    ["--set", "extract.clips_per_shard=8"],
-    ["--set", "frames.shorter_side=64"],
-]
+SETTINGS = (
+    (),
+    ("--limit", "20"),
+    ("--limit", "33"),
+    ("--set", "audio.hop=200"),
+    ("--set", "audio.size=64"),
+    ("--set", "extract.clips_per_shard=8"),
+    ("--set", "extract.clips_per_shard=5"),
+    ("--set", "extract.shard_bytes=400000"),
+    ("--set", "frames.shorter_side=64"),
+)
 
 TRAIN = ["train", "own", "--preset", "demo", "--device", "cpu", "--workers", "0"]
 TRAIN += ["--set", "model.channels=16", "--set", "data.size=32", "--set", "epochs=1"]
@@ -42,87 +50,226 @@ REPRODUCE = ["reproduce", "attention", "--dataset", "own", "--device", "cpu", "-
 REPRODUCE += TRAIN[TRAIN.index("--set") :]
 
 
-def append_clips(own: OwnDataset) -> None:
-    own.rows += own.reserve[:2]
-    own.reserve = own.reserve[2:]
+def append_clips(own: OwnDataset, number: int) -> None:
+    """Append one clip or several, at the end or in the middle of the table."""
+    count = 1 + number % 3
+    at = number % (len(own.rows) + 1)
+    own.rows[at:at] = own.reserve[:count]
+    own.reserve = own.reserve[count:]
 
 
-def remove_clip(own: OwnDataset) -> None:
-    own.reserve.append(own.rows.pop(len(own.rows) // 2))
+def remove_clips(own: OwnDataset, number: int) -> None:
+    for _ in range(min(1 + number % 3, len(own.rows) - 12)):
+        own.reserve.append(own.rows.pop(number % len(own.rows)))
 
 
-def correct_a_file(own: OwnDataset) -> None:
+def relabel(own: OwnDataset, number: int) -> None:
+    row = own.rows[number % len(own.rows)]
+    row["label"] = str((int(row["label"]) + 1) % 6)
+
+
+def regroup(own: OwnDataset, number: int) -> None:
+    own.rows[number % len(own.rows)]["group"] = f"s{number % 4}"
+
+
+def repart(own: OwnDataset, number: int) -> None:
+    parts = ("train", "val", "test")
+    row = own.rows[number % len(own.rows)]
+    row["split"] = parts[(parts.index(row["split"]) + 1) % 3]
+
+
+def reorder(own: OwnDataset, number: int) -> None:
+    own.rows = [*own.rows[number % len(own.rows) :], *own.rows[: number % len(own.rows)]]
+
+
+def correct_a_sound(own: OwnDataset, number: int) -> None:
+    _take_another_file(own, number, "audio_path")
+
+
+def correct_a_video(own: OwnDataset, number: int) -> None:
+    _take_another_file(own, number, "visual_path")
+
+
+def _take_another_file(own: OwnDataset, number: int, column: str) -> None:
     assert own.source is not None
-    sounds = [own.source / row["audio_path"] for row in own.rows]
-    shutil.copyfile(sounds[1], sounds[0])
+    files = [own.source / row[column] for row in [*own.rows, *own.reserve]]
+    shutil.copyfile(files[(number + 1) % len(files)], files[number % len(files)])
+
+
+def correct_facts(own: OwnDataset, number: int) -> None:
+    """Change the splits, the classes or the default split."""
+    EDITS[-1 - number % 3](own)
+
+
+def change_nothing(own: OwnDataset, number: int) -> None:
+    """Leave the data set as it is; the settings of the step may differ."""
+
+
+WALK_EDITS: tuple[Callable[[OwnDataset, int], None], ...] = (
+    change_nothing,
+    append_clips,
+    remove_clips,
+    relabel,
+    regroup,
+    repart,
+    reorder,
+    correct_a_sound,
+    correct_a_video,
+    correct_facts,
+)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """The moment at which SIGKILL ends a prepare.
+
+    Attributes:
+        lines: number of lines that the prepare has printed.
+        ms: how long the prepare has run on since then, in ms, if it prints nothing more.
+    """
+
+    lines: int
+    ms: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """An edit, and the prepare after the edit.
+
+    Attributes:
+        edit: name of the edit.
+        number: says which clip is edited.
+        words: the settings of the prepare.
+        kill: when the prepare is killed; None lets it run to its end.
+    """
+
+    edit: str
+    number: int
+    words: tuple[str, ...]
+    kill: Kill | None = None
+
+
+def steps(*, least: int, most: int) -> st.SearchStrategy[list[Step]]:
+    """Return a strategy of walks."""
+    # A prepare of the data set prints about ten lines.
+    kills = st.builds(Kill, st.integers(0, 9), st.integers(0, 200))
+    step = st.builds(
+        Step,
+        st.sampled_from([edit.__name__ for edit in WALK_EDITS]),
+        st.integers(0, 100),
+        st.sampled_from(SETTINGS),
+        st.none() | kills,
+    )
+    return st.lists(step, min_size=least, max_size=most)
+
+
+class Walk:
+    """A data set that is edited and prepared, and what came of it.
+
+    Args:
+        warm: runs the commands.
+        folder: an empty folder.
+        source: the files of all clips, also of clips that an edit appends.
+    """
+
+    def __init__(self, warm: Warm, folder: Path, source: Path) -> None:
+        self.warm = warm
+        self.folder = folder
+        datasets = folder / "datasets"
+        datasets.mkdir(parents=True)
+        self.own = OwnDataset(datasets)
+        self.own.source = folder / "source"
+        shutil.copytree(source, self.own.source)
+        os.environ[USER_FOLDER_VARIABLE] = str(datasets)
+        self.counts: Counter[str] = Counter()
+
+    def take(self, step: Step, *, about: object) -> bool:
+        """Edit and prepare; return whether the prepare ran to its end."""
+        (edit,) = (edit for edit in WALK_EDITS if edit.__name__ == step.edit)
+        edit(self.own, step.number)
+        self.own.write()
+        words = self._words(step)
+        if step.kill is None:
+            done = self.warm.run(words, self.folder)
+            assert done.returncode == 0, f"{about}: {done.stderr}"
+            return True
+        process = self.warm.start(words, self.folder)
+        for _ in range(step.kill.lines):
+            process.stderr.readline()
+        process.ended(within=step.kill.ms / 1000)
+        os.kill(process.pid, signal.SIGKILL)
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), f"{about}: exit code {code}"
+        self.counts["killed"] += code != 0
+        return code == 0
+
+    def _words(self, step: Step) -> list[str]:
+        return ["prepare", "own", "--source", str(self.own.source), *ALONE, *step.words]
+
+    def compare(self, step: Step, *, about: object) -> Path:
+        """Compare what a prepare left with a fresh prepare; return the root of the fresh one."""
+        fresh = self.folder / f"fresh-{self.counts['compared']}"
+        done = self.warm.run([*self._words(step), "--root", str(fresh)], self.folder)
+        assert done.returncode == 0, f"{about}: {done.stderr}"
+        ours, theirs = self.folder / "data" / "own", fresh / "own"
+        index = prepared_index(ours)
+        table = {row["key"]: (int(row["label"]), row["group"]) for row in self.own.rows}
+        assert {key: (row[0], row[2]) for key, row in index.items()}.items() <= table.items(), about
+        assert "--limit" in step.words or len(index) == len(table), about
+        assert index == prepared_index(theirs), about
+        assert current_files(ours) == current_files(theirs), about
+        verified = self.warm.run(["verify", "own"], self.folder)
+        assert verified.returncode == 0, f"{about}: {verified.stdout}"
+        again = self.warm.run(self._words(step), self.folder)
+        assert "nothing to do" in again.stdout, about
+        assert_no_earlier_generation(ours)
+        partial = ours / "state" / "partial"
+        assert not partial.exists() or not list(partial.iterdir()), about
+        assert not list(ours.rglob("*.partial")), about
+        self.counts["compared"] += 1
+        return fresh
+
+
+def make_source(warm: Warm, folder: Path) -> Path:
+    """Return a folder with the files of all clips of `OwnDataset`, also of the reserve."""
+    datasets = folder / "datasets"
+    datasets.mkdir(parents=True)
+    own = OwnDataset(datasets)
+    own.rows += own.reserve
+    own.write()
+    os.environ[USER_FOLDER_VARIABLE] = str(datasets)
+    made = warm.run(["prepare", "own", "--root", "made", *ALONE], folder)
+    assert made.returncode == 0, made.stderr
+    return folder / "made" / "own" / "raw"
 
 
 def walk(
-    warm: Warm, folder: Path, *, steps: int, seed: int, reproduce: bool = False
+    warm: Warm, folder: Path, source: Path, taken: Sequence[Step], *, trains: bool = False
 ) -> Counter[str]:
-    """Take one walk; with ``reproduce``, compare a reproduced table too, which takes longer.
+    """Take the steps, and compare at the end; with ``trains``, compare after every whole prepare.
 
     Returns:
         the number of prepares that were killed (``killed``), of prepares that ended and were
-        compared with a fresh one (``compared``), and of runs that were refused (``refused``) or
-        gave the numbers of a new run (``same numbers``).
+        compared with a fresh one (``compared``), of runs that were refused (``refused``) or gave
+        the numbers of a new run (``same numbers``), and of compared tables (``tables``).
 
     Raises:
         AssertionError: a prepare failed without a kill, or left other files than a fresh one.
     """
-    rng = random.Random(seed)
-    os.environ.pop(USER_FOLDER_VARIABLE, None)
-    datasets = folder / "datasets"
-    datasets.mkdir(parents=True)
-    own = OwnDataset(datasets)
-    os.environ[USER_FOLDER_VARIABLE] = str(datasets)
-    # The source holds the files of all clips, also of clips that a later edit appends.
-    own.rows, reserve = [*own.rows, *own.reserve], own.reserve
-    own.write()
-    source = folder / "source"
-    made = warm.run(["prepare", "own", "--root", "made", *ALONE], folder)
-    assert made.returncode == 0, made.stderr
-    shutil.copytree(folder / "made" / "own" / "raw", source)
-    own.rows = own.rows[: -len(reserve)]
-    own.source = source
-    own.write()
-    words = ["prepare", "own", "--source", str(source), *ALONE]
-    counts: Counter[str] = Counter()
-    for step in range(steps):
-        edit = rng.choice([*EDITS, append_clips, remove_clip, correct_a_file])
-        edit(own)
-        own.write()
-        settings = rng.choice(SETTINGS)
-        about = f"seed {seed}, step {step}, {edit.__name__}, {settings}"
-        if rng.random() < 0.5:
-            process = warm.start([*words, *settings], folder)
-            for _ in range(rng.randrange(12)):
-                process.stderr.readline()
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            counts["killed"] += 1
+    here = Walk(warm, folder, source)
+    last = Step("change_nothing", 0, taken[-1].words)
+    for number, step in enumerate([*taken, last]):
+        about = taken[: number + 1]
+        if not here.take(step, about=about) or not (trains or step is last):
             continue
-        done = warm.run([*words, *settings], folder)
-        assert done.returncode == 0, f"{about}: {done.stderr}"
-        fresh = folder / f"fresh-{step}"
-        done = warm.run([*words, *settings, "--root", str(fresh)], folder)
-        assert done.returncode == 0, f"{about}: {done.stderr}"
-        ours, theirs = folder / "data" / "own", fresh / "own"
-        assert prepared_index(ours) == prepared_index(theirs), about
-        assert current_files(ours) == current_files(theirs), about
-        verified = warm.run(["verify", "own"], folder)
-        assert verified.returncode == 0, f"{about}: {verified.stdout}"
-        again = warm.run([*words, *settings], folder)
-        assert "nothing to do" in again.stdout, about
-        assert_no_earlier_generation(ours)
-        counts[check_numbers(warm, folder, fresh, about)] += 1
-        if reproduce:
-            counts["tables"] += check_table(warm, folder, fresh, about)
-        if rng.random() < 0.5:
-            shutil.rmtree(folder / "run", ignore_errors=True)
+        fresh = here.compare(step, about=about)
+        if trains:
+            here.counts[check_numbers(warm, folder, fresh, str(about))] += 1
+            here.counts["tables"] += check_table(warm, folder, fresh, str(about))
+            if number % 2:
+                shutil.rmtree(folder / "run", ignore_errors=True)
         shutil.rmtree(fresh)
-        counts["compared"] += 1
-    return counts
+    return here.counts
 
 
 def assert_no_earlier_generation(folder: Path) -> None:
@@ -196,15 +343,31 @@ def main() -> None:
     parser.add_argument("--walks", type=int, default=20)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--train", action="store_true", help="train, evaluate and reproduce, too")
     args = parser.parse_args()
     counts: Counter[str] = Counter()
+    os.environ.pop(USER_FOLDER_VARIABLE, None)
     warm = Warm()
-    for seed in range(args.seed, args.seed + args.walks):
-        with tempfile.TemporaryDirectory() as folder:
-            counts += walk(warm, Path(folder) / "walk", steps=args.steps, seed=seed, reproduce=True)
+    with tempfile.TemporaryDirectory() as name:
+        source = make_source(warm, Path(name) / "made")
+
+        @seed(args.seed)
+        @settings(
+            max_examples=args.walks,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(steps(least=args.steps // 2, most=args.steps))
+        def take(taken: list[Step]) -> None:
+            with tempfile.TemporaryDirectory(dir=name) as folder:
+                counts.update(walk(warm, Path(folder) / "walk", source, taken, trains=args.train))
+
+        take()
     warm.close()
     print(
-        f"seeds {args.seed} to {args.seed + args.walks - 1}: {counts['killed']} prepares killed, "
+        f"seed {args.seed}, {args.walks} walks: {counts['killed']} prepares killed, "
         f"{counts['compared']} prepares equal to a fresh one; then {counts['refused']} runs were "
         f"refused, and {counts['same numbers']} gave the numbers of a new run; "
         f"{counts['tables']} tables equal the tables of new runs"

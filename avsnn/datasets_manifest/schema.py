@@ -28,7 +28,7 @@ from avsnn.datasets_manifest.split_rules import (
     GroupSplit,
     Split,
 )
-from avsnn.datasets_manifest.table_reader import read_table
+from avsnn.datasets_manifest.table_reader import read_table_once
 from avsnn.errors import UserError
 from avsnn.pydantic_base import StrictModel
 
@@ -356,7 +356,7 @@ class Manifest(StrictModel):
         if self.table is None:
             return ClipTable.empty()
         with self.open_table() as file:
-            clips = read_table(
+            clips = read_table_once(
                 file,
                 name=self.table,
                 classes=self.classes,

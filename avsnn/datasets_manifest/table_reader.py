@@ -2,13 +2,14 @@
 
 import codecs
 import csv
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from io import StringIO, TextIOWrapper
 from itertools import chain, islice
 from operator import itemgetter
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -107,6 +108,26 @@ def read_table(
         twice = clips.keys[int(np.argmin(is_first))]
         raise UserError(f"{name}: key {twice} occurs twice; every clip needs a key of its own.")
     return clips
+
+
+# The table that was read last, by everything that the table depends on.
+_latest: dict[tuple[object, ...], ClipTable] = {}
+
+
+def read_table_once(
+    file: BinaryIO, *, classes: Sequence[str], part_columns: Sequence[str], **how: Any
+) -> ClipTable:
+    """Read a table like `read_table`, once for a command that asks for the same table many times.
+
+    A command that finds or fetches files builds its stages again, and each time loads the manifest.
+    """
+    digest = hashlib.file_digest(file, "sha256").digest()
+    key = (digest, tuple(classes), tuple(part_columns), *sorted(how.items()))
+    if key not in _latest:
+        table = read_table(file, classes=classes, part_columns=part_columns, **how)
+        _latest.clear()
+        _latest[key] = table
+    return _latest[key]
 
 
 def _labels_of(found: set[str], names: Sequence[str], class_count: int) -> dict[str, int]:

@@ -204,7 +204,7 @@ def new_partial(target: Path) -> Path:
     return target.with_name(f".{target.name}.{writer}.partial")
 
 
-def is_partial(path: Path) -> bool:
+def is_partial(path: Folder) -> bool:
     """Return whether a file has a name that `new_partial` gives to unfinished files."""
     return PARTIAL.fullmatch(path.name) is not None
 

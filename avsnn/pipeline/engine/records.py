@@ -59,7 +59,7 @@ class Records(Mapping[str, Record]):
         # Lines of one unit stay in the order of the file, because the sort is stable.
         order = np.argsort(np.array(hashes, np.int64), kind="stable")
         self._hashes, self._offsets, self._lengths = (
-            memoryview(np.array(column, np.int64)[order]) for column in (hashes, offsets, lengths)
+            np.array(column, np.int64)[order].data for column in (hashes, offsets, lengths)
         )
 
     def __getitem__(self, unit: str) -> Record:

@@ -210,7 +210,8 @@ class _UnitsRun:
         note = f"{self._written_bytes / 1e6:,.1f} MB, {rate:,.1f} MB/s"
         if self._failed:
             note = f"{note}, {self._failed:,} failed"
-        self._progress.advance(ended, note=note)
+        for _ in range(ended):
+            self._progress.advance(note=note)
 
 
 def _error_of_stage(stage: Stage, errors: _Errors, units: int) -> Exception:

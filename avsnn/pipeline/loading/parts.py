@@ -5,8 +5,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.errors import UserError
-from avsnn.pipeline.formats.clip_index import PART_OF_CODE, open_index
+from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import require_prepared
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig

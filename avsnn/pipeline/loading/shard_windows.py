@@ -84,7 +84,8 @@ class ShardWindows:
                 here, first = windows == window, window_starts[window]
                 mixed[here] = first + order_within(window)(positions[here] - first)
             shard = np.searchsorted(ends, mixed, side="right")
-            return starts[shard] + mixed - np.append(0, ends)[shard]
+            clips: NDArray[np.int64] = starts[shard] + mixed - np.append(0, ends)[shard]
+            return clips
 
         return order
 

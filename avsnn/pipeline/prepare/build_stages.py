@@ -11,7 +11,6 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.engine.stores import open_store
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
-from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
@@ -22,7 +21,7 @@ from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, EventFrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.prepare.stages.index import Index, identity_of_splits
+from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_of_splits
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.prepare.written_table import require_undamaged_table
 from avsnn.pydantic_base import StrictModel

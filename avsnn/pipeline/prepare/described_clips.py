@@ -1,7 +1,7 @@
 """What is known of the clips of a data set before the index is written: table, parts and files."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.datasets_manifest import Manifest
-from avsnn.datasets_manifest.clip_table import ClipTable
+from avsnn.datasets_manifest.clip_table import ClipTable, PublishedFiles
 from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.datasets_manifest.table_reader import SHA256
 from avsnn.pipeline.engine.journal import Record
-from avsnn.pipeline.engine.stage import records
 from avsnn.pipeline.formats.clip_index import IndexRow, SizedRow
 from avsnn.pipeline.formats.membership import hash_order
 from avsnn.pipeline.prepare.splits import Parts, assign_parts, hashes_of
-from avsnn.pipeline.prepare.stages.fetch import Fetch
 
 # Clips or files that are objects at one time.
 AT_ONCE = 4096
@@ -122,17 +120,24 @@ class DescribedClips:
         return (rows[first : first + AT_ONCE] for first in range(0, len(rows), AT_ONCE))
 
 
-def describe_clips(fetch: Fetch) -> DescribedClips:
-    """Return what the clips of a data set are, and which files fetch has brought."""
-    manifest, clips = fetch.manifest, fetch.clips
+def describe(
+    manifest: Manifest, clips: ClipTable, files: PublishedFiles, fetched: Iterable[Record]
+) -> DescribedClips:
+    """Return what the clips of a data set are, and which files fetch has brought.
+
+    Args:
+        manifest: the facts about the data set.
+        clips: the clips: all of the data set, or a selection.
+        files: the files of the clips.
+        fetched: the records of fetch.
+    """
     rows: slice | NDArray[np.int64] = slice(None)
     if clips is not manifest.clips:
         rows = manifest.clips.find(clips.keys.tolist())
-    files = fetch.files
     sha256, sizes = np.zeros((len(files), 32), np.uint8), np.full(len(files), -1)
     has_record = np.zeros(len(files), np.bool_)
-    fetched = iter(records(fetch).values())
-    while some := list(islice(fetched, AT_ONCE)):
+    found_records = iter(fetched)
+    while some := list(islice(found_records, AT_ONCE)):
         numbers, found = files.find([record.unit for record in some]), [*map(_output, some)]
         sizes_found = np.array([size for _, size in found])
         has_record[numbers[numbers >= 0]] = True

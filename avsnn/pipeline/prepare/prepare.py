@@ -15,7 +15,6 @@ from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage, records_of_units
 from avsnn.pipeline.formats.prepared_json import Prepared
 from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
-from avsnn.pipeline.prepare.described_clips import describe_clips
 from avsnn.pipeline.prepare.estimate import estimate
 from avsnn.pipeline.prepare.failure_advice import failures_error
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
@@ -24,6 +23,7 @@ from avsnn.pipeline.prepare.generations import remove_earlier_generations
 from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
+from avsnn.pipeline.prepare.stages.index import describe_clips
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.settings_overrides import flatten
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle

@@ -291,9 +291,10 @@ def _leftovers(stages: DatasetStages, planned: Container[str]) -> list[Damage]:
     known = np.sort(np.fromiter(map(hash, outputs), np.int64))
     scratch = f"{stages.folder / 'state' / 'partial'}{os.sep}"
     folders = tuple(str(stage.folder / "_").removesuffix("_") for stage in pruned)
-    in_store = (stage.folder for stage in pruned if isinstance(stage.folder, UPath))
+    places: list[Folder] = [stages.folder]
+    places += [stage.folder for stage in pruned if isinstance(stage.folder, UPath)]
     found = []
-    for path in chain.from_iterable(map(_files_below, [stages.folder, *in_store])):
+    for path in (path for place in places for path in _files_below(place)):
         kind: Kind = "unknown"
         if str(path).startswith(scratch) or is_partial(path):
             kind = "left-over"

@@ -104,9 +104,9 @@ class TrainingLoop:
         if source.note:
             self.say(source.note)
         parts = Parts(config, source)
-        self.rows = parts.rows_to_shuffle(*self.settings.train_parts)
-        self.steps = steps_per_epoch(len(self.rows), self.settings.batch_size)
-        self.rows, self.windows = in_windows(parts, self.rows, self.settings, self.say)
+        rows = parts.rows_to_shuffle(*self.settings.train_parts)
+        self.steps = steps_per_epoch(len(rows), self.settings.batch_size)
+        self.rows, self.windows = in_windows(parts, rows, self.settings, self.say)
         group.require_even_shares(self.settings.batch_size, self.settings.optimizer.accumulate)
         self.selection_rows = None
         if self.settings.selection != "last":

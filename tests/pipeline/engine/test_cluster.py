@@ -16,6 +16,7 @@ from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.finished_snapshot import finished_before
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest
+from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.settings_overrides import build_settings
 from tests.conftest import Command, hashes
 from tests.counted_stage import Counted
@@ -50,10 +51,12 @@ class KillsAWorker(NoProgress):
 
 
 def test_a_cluster_that_loses_a_worker_makes_the_same_bytes_and_no_finished_unit_again(
-    cluster: DaskCluster, small_demo: Path, tmp_path: Path
+    cluster: DaskCluster, small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = PrepareRequest(settings=SETTINGS, source=small_demo / "demo" / "raw")
     stages = build_stages("demo", request, root=tmp_path)
+    # The workers are other processes, in which the stage runs as ever.
+    monkeypatch.setattr(Fetch, "run", lambda *_: pytest.fail("this process copied a file"))
     progress, said = KillsAWorker(cluster), []
     prepared = prepare(
         stages, workers=None, scheduler=cluster.address, progress=progress, say=said.append

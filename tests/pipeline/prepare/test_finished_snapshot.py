@@ -17,7 +17,7 @@ from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.prepare import finished_snapshot
 from avsnn.pipeline.prepare.build_stages import build_stages
-from avsnn.pipeline.prepare.finished_snapshot import finished_before
+from avsnn.pipeline.prepare.finished_snapshot import SNAPSHOT, finished_before
 from avsnn.pipeline.prepare.prepare import prepare
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
 from avsnn.pipeline.prepare.stages.extract import Extract
@@ -94,8 +94,21 @@ def test_the_snapshot_is_not_read_while_another_run_writes(root: Path) -> None:
         read_snapshot(root)
 
 
+@pytest.mark.parametrize("kept", [0, 1, 9, -1])
+def test_a_snapshot_that_was_cut_does_not_count(root: Path, kept: int) -> None:
+    path = root / "demo" / SNAPSHOT
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+    assert read_snapshot(root) is None
+
+
 def test_a_rerun_that_restores_a_lost_file_writes_the_snapshot_again(root: Path) -> None:
-    min((root / "demo").glob("shards/*/*.tar")).unlink()
+    lost, *copied = sorted((root / "demo").glob("shards/*/*.tar"))
+    lost.unlink()
+    # A copy has another time, and its bytes are as they were.
+    change_time(copied[0])
+    of_an_earlier_version = root / "demo" / "state" / "seal.json"
+    of_an_earlier_version.write_text("{}")
     stages = build_stages("demo", last_request(root), root=root)
     prepare(stages, workers=0, progress=NoProgress())
     assert read_snapshot(root) is not None
+    assert not of_an_earlier_version.exists()

@@ -31,6 +31,9 @@ COPIED = "copied in place of a link"
 # for each file.
 FILES_PER_TASK = 64
 
+# The folders of the last files of so many tasks are remembered; tasks run in a few threads.
+MAX_LAST_FOLDERS = 64
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -224,10 +227,13 @@ class Fetch(Stage):
         """
         work: _Work = unit.work
         file = work.file
-        self._require_folder_inside(file.path.rpartition("/")[0])
-        target = scratch / file.path
-        if not target.parent.exists():
-            target.parent.mkdir(parents=True)
+        target, parent = scratch / file.path, file.path.rpartition("/")[0]
+        # Files of one folder follow each other, so one check and one folder serve many files.
+        if self._last_folders.get(scratch) != parent:
+            self._make_folder(parent, scratch)
+            if len(self._last_folders) > MAX_LAST_FOLDERS:
+                self._last_folders.clear()
+            self._last_folders[scratch] = parent
         try:
             digest = self._bring(work, target)
         except TransferError as error:
@@ -239,27 +245,24 @@ class Fetch(Stage):
             digests={file.path: digest} if digest else {},
         )
 
-    def _require_folder_inside(self, parent: str) -> None:
-        """Refuse a folder of files that is a link out of the data set's folder.
+    def _make_folder(self, parent: str, scratch: Path) -> None:
+        """Make the folder of a file below the scratch folder.
 
         Raises:
-            UserError: the folder is such a link.
+            UserError: below the data set's folder, the same folder is a link that leads out.
         """
-        # Files of one folder follow each other, so the question is asked once for many files.
-        if parent == self._last_inside[0]:
-            return
         folder = self.folder / parent
         if not folder.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(
                 f"{folder} is a link that leads out of {self.folder}; remove the link, and give "
                 "the folder that the link leads to as --source."
             )
-        self._last_inside[0] = parent
+        (scratch / parent).mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def _last_inside(self) -> list[str | None]:
-        """The last folder that is inside the data set's folder."""
-        return [None]
+    def _last_folders(self) -> dict[Path, str]:
+        """The folder of the last file, by the scratch folder of the task."""
+        return {}
 
     def partial(self, file: MediaFile) -> PartialDownload:
         """Return what has arrived of the download of a file so far."""

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 from avsnn.datasets_manifest import Manifest
 from avsnn.datasets_manifest.split_rules import Split
 from avsnn.pipeline.engine.atomic_files import Folder
-from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
+from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 from avsnn.pipeline.formats.clip_index import COLUMNS, ROWS, write_index
-from avsnn.pipeline.prepare.described_clips import DescribedClips
+from avsnn.pipeline.prepare.described_clips import DescribedClips, describe
 from avsnn.pipeline.prepare.generations import earlier_generations
+from avsnn.pipeline.prepare.stages.fetch import Fetch
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Index(Stage):
         classes, splits = self.manifest.classes, self.manifest.splits
         written = write_index(scratch, self.clips.rows(), classes=classes, splits=splits)
         return Outcome(written=written, skipped=len(self.clips) - written)
+
+
+def describe_clips(fetch: Fetch) -> DescribedClips:
+    """Return what the clips of a data set are, and which files fetch has brought."""
+    return describe(fetch.manifest, fetch.clips, fetch.files, records(fetch).values())
 
 
 def identity_of_splits(manifest: Manifest) -> dict[str, Any]:
