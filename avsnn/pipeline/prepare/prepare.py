@@ -65,7 +65,7 @@ def prepare(
     # the threads of these downloads can end too.
     with (
         lock_folder(stages.folder),
-        open_worker_pools(workers, scheduler, say=say) as pools,
+        open_worker_pools(workers, scheduler, shared=stages.folder / ".lock", say=say) as pools,
         stages.fetch.http,
     ):
         run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
