@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -57,12 +58,14 @@ class Place:
         clips: number of clips.
         simulated: whether there are no media.
         small_audio: whether the audio images are small.
+        fetched: whether all files are there already, which a simulation alone can do.
     """
 
     folder: Path
     clips: int
     simulated: bool
     small_audio: bool
+    fetched: bool
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,6 +84,11 @@ class Place:
         (self.folder / "source").mkdir(exist_ok=True)
         if not self.simulated:
             write_files(self.folder / "source", 0, self.clips)
+        if self.fetched:
+            words = "import sys, pathlib; from benchmarks.scale_simulation import write_fetched; "
+            words += "write_fetched(pathlib.Path(sys.argv[1]))"
+            command = [sys.executable, "-c", words, str(self.folder / "data")]
+            subprocess.run(command, env=self.environment, check=True)
 
     def tasks(self) -> list[Task]:
         """Return the commands in the order in which they run."""
@@ -194,11 +202,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("scale"), help="folder of the figures")
     parser.add_argument("--small-audio", action="store_true")
     parser.add_argument("--simulate", action="store_true")
+    parser.add_argument(
+        "--fetched", action="store_true", help="with --simulate: leave out the time of fetch"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the data of every size")
     args = parser.parse_args()
     print_machine("numpy", "torch", "zarr", "distributed")
     args.out.mkdir(parents=True, exist_ok=True)
     kind = "simulated" if args.simulate else "real"
+    if args.fetched:
+        kind += "-fetched"
     if args.small_audio or args.simulate:
         kind += "-small-audio"
     paths = []
@@ -208,6 +221,7 @@ def main() -> None:
             clips,
             simulated=args.simulate,
             small_audio=args.small_audio or args.simulate,
+            fetched=args.simulate and args.fetched,
         )
         results = args.out / f"{kind}-{clips}.json"
         measure(place, results)

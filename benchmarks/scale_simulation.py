@@ -7,8 +7,11 @@ caches write rows of zeros. All else is avsnn: the table, the plans, the journal
 clip lies in which shard, the shards and the layout of the caches.
 """
 
+import hashlib
+import os
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avsnn.pipeline.engine.atomic_files import Output
+from avsnn.pipeline.engine.is_done import input_digests
+from avsnn.pipeline.engine.journal import Record, append_records
 from avsnn.pipeline.engine.stage import Outcome, Unit
 from avsnn.pipeline.formats.clip_index import IndexRow
-from avsnn.pipeline.formats.prepare_settings import ExtractSettings
+from avsnn.pipeline.formats.prepare_settings import ExtractSettings, PrepareSettings
 from avsnn.pipeline.prepare import build_stages
 from avsnn.pipeline.prepare.decoded_clips import DecodedClip
+from avsnn.pipeline.prepare.request import PrepareRequest
 from avsnn.pipeline.prepare.stages import extract
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from benchmarks.scale_data import write_files
+from benchmarks.scale_data import NAME, write_files
+
+#: Number of hard links of a file; ext4 allows 65,000.
+LINKS = 50_000
 
 
 class FakeFetch(Fetch):
@@ -42,6 +52,39 @@ class FakeFetch(Fetch):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(unit.name)
         return Outcome(written=1)
+
+
+def write_fetched(root: Path) -> None:
+    """Leave the files and the journal that `FakeFetch` leaves, in less time.
+
+    The files are hard links of a few files, so they need neither room nor flushing.
+    """
+    request = PrepareRequest(settings=PrepareSettings())
+    fetch = build_stages.build_stages(NAME, request, root=root).fetch
+    fetch.state.mkdir(parents=True)
+    for kind in ("audio", "image"):
+        (fetch.folder / kind).mkdir(parents=True)
+    shared, output = fetch.state / "shared", Output("", 0, "", 0)
+    with append_records(fetch.journal) as append:
+        for number, unit in enumerate(fetch.units()):
+            if number % LINKS == 0:
+                shared.unlink(missing_ok=True)
+                shared.write_text(unit.name)
+                digest = hashlib.sha256(unit.name.encode()).hexdigest()
+                output = Output("", len(unit.name), digest, shared.stat().st_mtime_ns)
+            os.link(shared, fetch.folder / unit.name)
+            append(
+                Record(
+                    unit=unit.name,
+                    fingerprint=fetch.fingerprint(unit),
+                    version=fetch.version,
+                    seconds=0.0,
+                    inputs=input_digests(unit),
+                    outputs=(replace(output, path=unit.name),),
+                    written=1,
+                )
+            )
+    shared.unlink()
 
 
 class FakeExtract(Extract):
