@@ -32,7 +32,7 @@ from avsnn.pipeline.prepare.stages import extract
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.featurize import AudioCache, FrameCache
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from benchmarks.scale_data import NAME, write_files
+from benchmarks.scale_data import CELLS, NAME, SAMPLES, png_bytes, wav_bytes
 
 #: Number of hard links of a file; ext4 allows 65,000.
 LINKS = 50_000
@@ -99,12 +99,11 @@ def decoded_clip(settings: str) -> DecodedClip:
     """Return a made-up clip, decoded with settings of `Extract` as JSON."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_files(folder, 0, 1)
-        sound, image = (
-            str(next((folder / kind).iterdir()).relative_to(folder)) for kind in ("audio", "image")
-        )
+        # A silent sound is small, so that the shards of a million clips fit a small disk.
+        (folder / "a.wav").write_bytes(wav_bytes(np.zeros(SAMPLES, np.int16)))
+        (folder / "a.png").write_bytes(png_bytes(np.zeros((CELLS, CELLS, 3), np.uint8)))
         chosen = ExtractSettings.model_validate_json(settings)
-        return extract._read_clip(folder, sound, image, ("image", "sound"), chosen)
+        return extract._read_clip(folder, "a.wav", "a.png", ("image", "sound"), chosen)
 
 
 class FakeFrameCache(FrameCache):
