@@ -26,13 +26,13 @@ def test_after_edits_and_kills_a_prepare_equals_a_fresh_one(
 
     # No shrinking: a walk takes seconds, and `python -m tests.walks` shrinks.
     @settings(
-        max_examples=4,
+        max_examples=3,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow],
     )
-    @given(steps(least=2, most=4))
+    @given(steps(least=2, most=3))
     def take(taken: list[Step]) -> None:
         counts["walks"] += 1
         counts.update(walk(warm, tmp_path / f"walk-{counts['walks']}", source, taken))

@@ -135,6 +135,9 @@ def prepare_command(
     from avsnn.pipeline.settings_overrides import build_settings
 
     settings = build_settings(PrepareSettings, [{"limit": limit}], assignments or ())
+    if scheduler is not None:
+        # The workers of a cluster run in other folders.
+        root = root.absolute()
     last = last_request(root, dataset)
     asked = make_request(
         dataset,

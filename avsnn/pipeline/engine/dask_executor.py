@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import signal
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avsnn.errors import RunError, UserError
@@ -37,6 +39,9 @@ TASKS_PER_WORKER = 3
 
 # How long a scheduler may take to answer, in s.
 SCHEDULER_TIMEOUT_S = 5
+
+# How long a scheduler whose connection is not closed may give no answer at all, in s.
+SILENT_SCHEDULER_S = 30
 
 # How long a cluster may be without any worker, in s, before the command ends. A worker that died
 # is started again within a few seconds.
@@ -81,8 +86,10 @@ class DaskExecutor(Executor):
         self._start_s: float | None = None
         self._slots = 0
         self._scheduler_is_gone = False
-        # When the cluster was asked for its workers, and when a worker was there.
-        self._last_asked = self._last_seen = -math.inf
+        # When the cluster was asked for its workers, when the cluster answered, and when a worker
+        # was there.
+        self._last_asked = -math.inf
+        self._last_answer = self._last_seen = time.monotonic()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on a worker.
@@ -94,7 +101,7 @@ class DaskExecutor(Executor):
         if not self._running:
             self._submitted, self._began = 0, now
             # Nobody looked at the workers while there was no work.
-            self._last_seen = now
+            self._last_answer = self._last_seen = now
         future: Future[Any] = Future()
         self._submitted += 1
         self._running.add(future)
@@ -176,20 +183,35 @@ class DaskExecutor(Executor):
 
     def _look_for_workers(self) -> None:
         """Count the threads of the workers, at most once a second."""
-        if time.monotonic() - self._last_asked < LOOK_EVERY_S or self._scheduler_is_gone:
+        now = time.monotonic()
+        if now - self._last_asked < LOOK_EVERY_S or self._scheduler_is_gone:
+            return
+        self._last_asked = now
+        if self._cluster is not None:
+            # The scheduler is an object of this process, so no busy machine can hide the scheduler.
+            workers = list(self._cluster.scheduler.workers.values())
+            self._note_slots(sum(worker.nthreads for worker in workers))
             return
         scheduler = self._client.scheduler
         try:
             threads = scheduler and self._client.sync(
                 scheduler.ncores, callback_timeout=SCHEDULER_TIMEOUT_S
             )
+        except TimeoutError:
+            # A scheduler on a busy machine answers late.
+            silent_s = time.monotonic() - self._last_answer
+            self._scheduler_is_gone = silent_s > SILENT_SCHEDULER_S
         except OSError:
-            threads = None
-        self._last_asked = time.monotonic()
-        self._scheduler_is_gone = threads is None
-        self._slots = sum((threads or {}).values())
-        if threads:
-            self._last_seen = self._last_asked
+            self._scheduler_is_gone = True
+        else:
+            self._scheduler_is_gone = threads is None
+            self._note_slots(sum((threads or {}).values()))
+
+    def _note_slots(self, slots: int) -> None:
+        self._slots = slots
+        self._last_answer = time.monotonic()
+        if slots:
+            self._last_seen = self._last_answer
 
     @staticmethod
     def _no_worker_can_start(cluster: "LocalCluster") -> bool:
@@ -303,12 +325,16 @@ def _no_processes_error() -> RunError:
     )
 
 
-def connect_to(scheduler: str) -> "Client":
+def connect_to(scheduler: str, shared: Path | None = None) -> "Client":
     """Return a client of a running cluster whose workers have the same version of avsnn.
+
+    Args:
+        scheduler: address of the scheduler.
+        shared: a file that all workers must see.
 
     Raises:
         UserError: no scheduler answers at the address, the cluster has no workers, or the workers
-            have another version of avsnn.
+            have another version of avsnn or do not see the file.
     """
     from distributed import Client
 
@@ -326,10 +352,14 @@ def connect_to(scheduler: str) -> "Client":
     # Not a function of avsnn: a worker with another avsnn may not have the function's module.
     versions = client.run(version, "avsnn", on_error="return")
     wrong = {worker: found for worker, found in versions.items() if found != own_version}
-    if versions and not wrong:
+    seen = client.run(os.path.exists, os.fspath(shared or "/"), on_error="return")
+    blind = [worker for worker, sees in seen.items() if sees is not True]
+    if versions and not wrong and not blind:
         return client
     client.close()
     reason = "the cluster has no workers"
+    if blind:
+        reason = f"worker {blind[0]} does not see {shared}, which must be on a shared file system"
     if wrong:
         worker, found = next(iter(wrong.items()))
         found = "no avsnn" if isinstance(found, Exception) else f"avsnn {found}"

@@ -5,6 +5,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsnn.pipeline.engine.children import usable_cores
@@ -55,6 +56,7 @@ def open_worker_pools(
     processes: int | None,
     scheduler: str | None = None,
     *,
+    shared: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator["WorkerPools"]:
     """Open the worker pools for the stages of one run.
@@ -63,14 +65,16 @@ def open_worker_pools(
         processes: number of processes on this machine; None takes one per usable core, 0 takes a
             thread of this process instead.
         scheduler: address of a Dask cluster that works instead of local processes.
+        shared: a file that all workers of the cluster must see.
         say: told the address of the page on which Dask shows its work.
 
     Raises:
-        UserError: the cluster does not answer, has no workers, or has another version of avsnn.
+        UserError: the cluster does not answer, has no workers, has another version of avsnn, or
+            does not see the shared file.
     """
     with ExitStack() as stack:
         count = usable_cores() if processes is None else processes
-        yield WorkerPools(stack, count, scheduler, say)
+        yield WorkerPools(stack, count, scheduler, shared, say)
 
 
 class WorkerPools:
@@ -86,11 +90,13 @@ class WorkerPools:
         stack: ExitStack,
         processes: int,
         scheduler: str | None,
+        shared: Path | None,
         say: Callable[[str], None],
     ) -> None:
         self._stack = stack
         self._process_count = processes
         self._scheduler = scheduler
+        self._shared = shared
         self._say = say
         self.threads = cache(self._start_threads)
         self.processes = cache(self._start_processes)
@@ -109,7 +115,7 @@ class WorkerPools:
 
     def _start_processes(self) -> Executor:
         if self._scheduler is not None:
-            client = self._stack.enter_context(connect_to(self._scheduler))
+            client = self._stack.enter_context(connect_to(self._scheduler, self._shared))
             self._say_dashboard(client)
             return DaskExecutor(client, self._scheduler)
         if self._process_count == 0:

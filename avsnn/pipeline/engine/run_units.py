@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from tempfile import mkdtemp
 
 from upath import UPath
 
-from avsnn.errors import RunError
+from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.atomic_files import (
     Output,
     flush_file,
@@ -76,9 +77,16 @@ def run_units(stage: Stage, units: Sequence[Unit]) -> list[Record | UnitError]:
         the record or the error of each unit, in the order of ``units``. A task that has taken a
         second begins no further unit, so the last units may be missing here; a missing unit was
         not begun.
+
+    Raises:
+        UserError: this machine does not see the folder of the journal.
     """
     partial = stage.state / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
+    if not stage.state.is_dir():
+        raise UserError(
+            f"{platform.node()} does not see {stage.state}, which must be on a shared file system"
+        )
+    partial.mkdir(exist_ok=True)
     # FFmpeg takes a relative path with a colon for an address.
     scratch = Path(mkdtemp(dir=partial)).absolute()
     began = time.monotonic()

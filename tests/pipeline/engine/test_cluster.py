@@ -119,6 +119,21 @@ def test_a_scheduler_that_is_lost_between_two_stages_is_reported_by_the_second(
             run_stage(second, executor=pools.processes, progress=NoProgress())
 
 
+def test_workers_that_run_elsewhere_find_a_relative_root_or_are_refused(
+    cluster: DaskCluster, avsnn: Command, tmp_path: Path
+) -> None:
+    done = avsnn("prepare", "demo", "--limit", "6", "--scheduler", cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert "the work of the workers is shown at http://127.0.0.1:" in done.stderr
+    assert (tmp_path / "data" / "demo" / "prepared.json").exists()
+    assert not (tmp_path / "cluster" / "data").exists()
+    with (
+        pytest.raises(UserError, match=r"worker tcp://\S+ does not see data/demo/.lock, which"),
+        open_worker_pools(None, cluster.address, shared=Path("data/demo/.lock")),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("address", "end_of_message"),
     [

@@ -56,6 +56,7 @@ class Write(Stage):
 
 
 def stage_in(folder: Path, **kwargs: Any) -> Write:
+    (folder / "state").mkdir(exist_ok=True, parents=True)
     return Write(folder / "out", folder / "state", **kwargs)
 
 
