@@ -193,9 +193,7 @@ def _stages_of_clips(
     request: PrepareRequest, fetch: Fetch, folder: Path
 ) -> tuple[Index, Extract, Cache, Cache]:
     """Build the stages whose folders are generations; see ``prepare/generations.py``."""
-    store: Folder = folder
-    if request.store is not None:
-        store = open_store(request.store) / folder.name
+    store = folder if request.store is None else open_store(request.store) / folder.name
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
     manifest = fetch.manifest
