@@ -83,7 +83,12 @@ def write_event_data(
 
 
 def write_cache(
-    folder: Path, name: str, rows: np.ndarray, keys: list[str], labels: np.ndarray
+    folder: Path,
+    name: str,
+    rows: np.ndarray,
+    keys: list[str],
+    labels: np.ndarray,
+    rows_per_shard: int = 64,
 ) -> None:
     """Write a cache of one row per clip.
 
@@ -93,13 +98,14 @@ def write_cache(
         rows: the content of the large array.
         keys: key of each clip.
         labels: class of each clip.
+        rows_per_shard: number of rows in each file of the large array.
     """
     group = zarr.open_group(str(folder), mode="w")
     array = create_row_array(
         group,
         name,
         rows=len(rows),
-        rows_per_shard=64,
+        rows_per_shard=rows_per_shard,
         row_shape=rows.shape[1:],
         dtype=rows.dtype.name,
     )

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -317,7 +318,7 @@ class Manifest(StrictModel):
         return other
 
     @contextmanager
-    def open_table(self) -> Iterator[BinaryIO]:
+    def open_table(self) -> Iterator[BufferedReader]:
         """Open the table.
 
         Raises:
@@ -331,7 +332,7 @@ class Manifest(StrictModel):
             )
         try:
             with table.open("rb") as file:
-                yield file
+                yield cast("BufferedReader", file)
         except OSError as error:
             raise UserError(f"{table} cannot be read: {error.strerror}.") from None
 

@@ -4,9 +4,9 @@ import codecs
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from io import StringIO, TextIOWrapper
+from io import BufferedReader, StringIO, TextIOWrapper
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, BinaryIO
@@ -115,7 +115,7 @@ _latest: dict[tuple[object, ...], ClipTable] = {}
 
 
 def read_table_once(
-    file: BinaryIO, *, classes: Sequence[str], part_columns: Sequence[str], **how: Any
+    file: BufferedReader, *, classes: Sequence[str], part_columns: Sequence[str], **how: Any
 ) -> ClipTable:
     """Read a table like `read_table`, once for a command that asks for the same table many times.
 
@@ -177,7 +177,7 @@ def _rows(lines: Iterable[str], first_line: str, name: str) -> Iterator[list[str
         raise UserError(f"{name}: line {rows.line_num}: {error}; mend the line.") from None
 
 
-def _rows_of_file(file: BinaryIO, name: str) -> Iterator[list[str]]:
+def _rows_of_file(file: BinaryIO, name: str) -> Generator[list[str], None, None]:
     """Yield the rows of a file that are not empty, from the start of the file.
 
     Raises:

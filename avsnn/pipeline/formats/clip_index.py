@@ -233,7 +233,8 @@ class ClipIndex:
             raise damaged_error(self._columns.path, "it has parts that no split has")
 
     def _read(self, name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
-        return self._columns.read(name, dtype, (len(self), *shape))
+        column: NDArray[Any] = self._columns.read(name, dtype, (len(self), *shape))
+        return column
 
     def row(self, number: int) -> IndexRow:
         """Return the clip of a line.
@@ -270,11 +271,9 @@ class ClipIndex:
         The fingerprint covers the label, the name of the class and the part of every clip. The
         value is `fingerprint` of a list of ``[key, label, name, part]``, in the order of the keys.
         """
-        codes = self.parts.get(split)
+        codes, parts = self.parts.get(split), (*PART_OF_CODE, None)
         if codes is None:
-            parts, codes = (None,), np.zeros(len(self), np.uint8)
-        else:
-            parts = PART_OF_CODE
+            codes = np.full(len(self), len(PART_OF_CODE), np.uint8)
         # A million items have few different ends, so the JSON encoder makes each end once.
         ends = [
             [json.dumps([label, name, part], separators=(",", ":"))[1:] for part in parts]

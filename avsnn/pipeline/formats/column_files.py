@@ -50,7 +50,7 @@ def unpack_texts(utf8: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[An
     if last != len(utf8) or np.any(np.diff(ends, prepend=0) < 0):
         raise ValueError("texts that end in impossible places")
     texts = np.empty(len(ends), np.dtypes.StringDType())
-    data, start = memoryview(utf8), 0
+    data, start = utf8.data, 0
     for first in range(0, len(ends), TEXTS_AT_ONCE):
         some = []
         for end in ends[first : first + TEXTS_AT_ONCE].tolist():

@@ -10,8 +10,10 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,14 +103,22 @@ class LocalCache:
                 f"the cache in {self.folder} may take {_megabytes(self.limit)}, but {source} alone "
                 f"has {_megabytes(size)}; allow more with --cache-limit."
             )
+        while not self._reserved(partial, size):
+            # Files that are being copied take the room, and will soon be copies to remove.
+            time.sleep(0.05)
+
+    def _reserved(self, partial: Path, size: int) -> bool:
         with self.lock("all"):
             used = self._read_used()
             has_room = shutil.disk_usage(self.folder).free > size
             if used is None or used + size > self.limit or not has_room:
                 used = self._make_room(size)
+            if used is None:
+                return False
             partial.parent.mkdir(exist_ok=True)
             partial.touch()
             self._used.write_text(str(used + size))
+            return True
 
     def _read_used(self) -> int | None:
         try:
@@ -116,8 +126,11 @@ class LocalCache:
         except (OSError, ValueError):
             return None
 
-    def _make_room(self, size: int) -> int:
-        """Remove copies until there is room for a new file; return the bytes of all other copies.
+    def _make_room(self, size: int) -> int | None:
+        """Remove copies until there is room for a new file.
+
+        Returns:
+            the bytes of all other copies; None if there will be room when other files are copied.
 
         Raises:
             UserError: the disk is full of other files.
@@ -127,16 +140,22 @@ class LocalCache:
         copies = sorted(self._copies())
         used = sum(copy.size for copy in copies)
         wanted = max(0, int(self.limit * _SHARE_KEPT) - size)
+        is_copying = False
         for copy in copies:
             if used <= wanted and shutil.disk_usage(self.folder).free > size:
                 break
-            # Another process is writing to a file that is not whole yet.
-            if not copy.path.name.startswith("."):
+            if copy.path.name.startswith("."):
+                is_copying = True
+                continue
+            # Windows removes no file that is open.
+            with suppress(PermissionError):
                 copy.path.unlink(missing_ok=True)
                 used -= copy.size
-        if used + size > self.limit or shutil.disk_usage(self.folder).free <= size:
-            raise no_room_error(self.folder)
-        return used
+        if used + size <= self.limit and shutil.disk_usage(self.folder).free > size:
+            return used
+        if is_copying:
+            return None
+        raise no_room_error(self.folder)
 
     def _copies(self) -> Iterator[_Copy]:
         for folder in self._own_folders():

@@ -1,12 +1,12 @@
 """The stages of a data set, built from its manifest and a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.datasets_manifest.clip_table import ClipTable
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import Folder
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.engine.stores import open_store
@@ -25,6 +25,9 @@ from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.prepare.written_table import require_undamaged_table
 from avsnn.pydantic_base import StrictModel
+
+if TYPE_CHECKING:
+    from avsnn.pipeline.engine.atomic_files import Folder
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,6 @@ def build_stages(
                 "folder that holds the files as --source."
             )
     folder = root / dataset
-    store = folder if request.store is None else open_store(request.store) / dataset
     state = folder / "state"
     if manifest.layout is not None and source is not None:
         source = find_layout_folder(manifest.layout, source)
@@ -112,7 +114,7 @@ def build_stages(
         manifest = table.with_clips()
     clips = select(manifest, request.settings.limit)
     fetch = Fetch(folder / "raw", state, manifest, clips, source, link=request.link)
-    index, extract, frames, audio = _stages_of_clips(request, fetch, folder, store)
+    index, extract, frames, audio = _stages_of_clips(request, fetch, folder)
     return DatasetStages(folder, manifest, request, table, fetch, index, extract, frames, audio)
 
 
@@ -178,10 +180,22 @@ def rebuild_with_source(stages: DatasetStages, source: Path | None) -> DatasetSt
     return build_stages(stages.manifest.name, request, root=stages.folder.parent)
 
 
+def rebuild_generations(stages: DatasetStages) -> DatasetStages:
+    """Build the stages again whose folders are named by the files that fetch has brought.
+
+    The table of clips is not read again, because a large table would be in memory twice.
+    """
+    index, extract, frames, audio = _stages_of_clips(stages.request, stages.fetch, stages.folder)
+    return replace(stages, index=index, extract=extract, frames=frames, audio=audio)
+
+
 def _stages_of_clips(
-    request: PrepareRequest, fetch: Fetch, folder: Path, store: Folder
+    request: PrepareRequest, fetch: Fetch, folder: Path
 ) -> tuple[Index, Extract, Cache, Cache]:
     """Build the stages whose folders are generations; see ``prepare/generations.py``."""
+    store: Folder = folder
+    if request.store is not None:
+        store = open_store(request.store) / folder.name
     settings, state, clips = request.settings, fetch.state, describe_clips(fetch)
     versions = [kind.version for kind in (Index, Extract, FrameCache, AudioCache)]
     manifest = fetch.manifest

@@ -55,7 +55,8 @@ class DescribedClips:
     @cached_property
     def is_complete(self) -> NDArray[np.bool_]:
         """Whether both files of each clip are here, ``[N]``."""
-        return (self.sizes[self.files] >= 0).all(axis=1)
+        is_complete: NDArray[np.bool_] = np.all(self.sizes[self.files] >= 0, axis=1)
+        return is_complete
 
     @cached_property
     def clip_sizes(self) -> NDArray[np.int64]:
@@ -78,8 +79,9 @@ class DescribedClips:
         for rows in self._blocks(self.order):
             clips = self.clips.take(rows)
             files = (clips.audio, clips.visual)
-            recordings = (columns.recordings(slice(None)) for columns in files)
-            for column in (clips.keys, clips.groups, *recordings):
+            texts: list[list[str]] = [clips.keys.tolist(), clips.groups.tolist()]
+            texts += [columns.recordings(slice(None)) for columns in files]
+            for column in texts:
                 # No text of a table holds the character NUL.
                 digest.update("\0".join(column).encode() + b"\0\0")
             digest.update(clips.labels.astype("<i4").tobytes())

@@ -228,7 +228,8 @@ def _corrected_clips(stages: DatasetStages) -> NDArray[np.bool_]:
     corrected = (path for path, _ in stages.fetch.changed_sources())
     while some := list(islice(corrected, AT_ONCE)):
         is_corrected[files.find(some)] = True
-    return is_corrected[facts.files].any(axis=1)
+    of_clips: NDArray[np.bool_] = np.any(is_corrected[facts.files], axis=1)
+    return of_clips
 
 
 def _sources(facts: DescribedClips) -> NDArray[np.uint64]:

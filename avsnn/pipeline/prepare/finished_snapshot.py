@@ -140,7 +140,7 @@ def _files(stages: DatasetStages) -> Iterator[tuple[str, bytes]]:
     for stage in stages.in_order:
         folder = name_in(stages.folder, stage.folder)
         for output in outputs_of(stage):
-            state = _size_and_time(os.fsencode(stage.folder / output.path))
+            state = _size_and_time(os.fsencode(str(stage.folder / output.path)))
             written = b"%d %d " % (output.size, output.mtime_ns)
             # A file whose time alone has changed is done, but a file may change at any moment.
             is_done = state == written or not why_damaged(stage.folder / output.path, output)
@@ -173,7 +173,7 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
 
 def _sha256_of_table(manifest: Manifest) -> str:
     with manifest.open_table() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _size_and_time(path: bytes) -> bytes:

@@ -14,7 +14,11 @@ from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.run_stage import run_stage
 from avsnn.pipeline.engine.stage import Stage, records_of_units
 from avsnn.pipeline.formats.prepared_json import Prepared
-from avsnn.pipeline.prepare.build_stages import DatasetStages, rebuild_with_source
+from avsnn.pipeline.prepare.build_stages import (
+    DatasetStages,
+    rebuild_generations,
+    rebuild_with_source,
+)
 from avsnn.pipeline.prepare.estimate import estimate
 from avsnn.pipeline.prepare.failure_advice import failures_error
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
@@ -23,7 +27,6 @@ from avsnn.pipeline.prepare.generations import remove_earlier_generations
 from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.fetch import Fetch
-from avsnn.pipeline.prepare.stages.index import describe_clips
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.settings_overrides import flatten
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle
@@ -166,9 +169,8 @@ class _PrepareRun:
         # The request as it was given: the stages may have found the files in a folder inside.
         save_request(self.stages.folder, self.request)
         self._run(self.stages.fetch)
-        if describe_clips(self.stages.fetch).fingerprint != self.stages.index.clips.fingerprint:
-            # The folders of the later stages are named by the content of the files.
-            self.stages = rebuild_with_source(self.stages, self.stages.fetch.source)
+        # The folders of the later stages are named by the content of the files.
+        self.stages = rebuild_generations(self.stages)
 
     def write_failures(self) -> None:
         """Write ``failures.jsonl``, also with the recorded failures of stages that did not run."""

@@ -28,7 +28,7 @@ from avsnn.pipeline.engine.journal import Record, StageSummary, summarise
 from avsnn.pipeline.engine.lock import require_no_writer
 from avsnn.pipeline.engine.progress import Progress
 from avsnn.pipeline.engine.stage import Stage, records
-from avsnn.pipeline.engine.stores import listed
+from avsnn.pipeline.engine.stores import list_files, listed
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
 from avsnn.pipeline.transfer.lfs_pointer import is_lfs_pointer
@@ -322,7 +322,8 @@ def _is_in(ascending: NDArray[np.int64], number: int) -> bool:
 def _files_below(folder: Folder) -> Iterator[Folder]:
     """Yield every file in a folder and below, also links to files."""
     if isinstance(folder, UPath):
-        yield from (path for path in folder.rglob("*") if path.is_file())
+        start = len(folder.path.rstrip("/")) + 1
+        yield from (folder / file.path[start:] for file in list_files(folder))
         return
     waiting = [str(folder)]
     while waiting:

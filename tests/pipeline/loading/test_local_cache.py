@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from upath import UPath
 
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.stores import open_url
+from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.local_cache import LocalCache, open_local_cache
 from tests.conftest import PROJECT
+from tests.event_data import write_cache
 from tests.s3_server import S3Server
 
 SIZE = 1000
@@ -70,6 +73,31 @@ def test_copies_that_were_used_longest_ago_make_room(store: UPath, tmp_path: Pat
     assert bytes(mapped) == b"\0" * SIZE
 
 
+def test_readers_with_less_room_than_they_need_get_every_row(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), np.uint8)
+    keys = [f"clip-{number:02d}" for number in range(40)]
+    (tmp_path / "store").mkdir()
+    write_cache(tmp_path / "store" / "frames", "frames", rows, keys, np.zeros(40, int), 4)
+    sounds = np.zeros((40, 1, 4, 4), np.float32)
+    write_cache(tmp_path / "store" / "audio", "audio", sounds, keys, np.zeros(40, int), 4)
+    shards = list((tmp_path / "store" / "frames" / "frames" / "c").rglob("0"))
+    limit = 3 * max(path.stat().st_size for path in shards if path.is_file())
+    url = f"file://{tmp_path / 'store'}"
+
+    def read(seed: int) -> None:
+        copies = LocalCache(tmp_path / "copies", limit)
+        source = CacheSource(
+            frames=UPath(f"{url}/frames"), audio=UPath(f"{url}/audio"), copies=copies
+        )
+        for wanted in np.random.default_rng(seed).permutation(40).reshape(10, 4):
+            frames = source.read(wanted, np.zeros(4)).frames
+            assert np.array_equal(frames, rows[wanted])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    assert sum(path.stat().st_size for path in copied(tmp_path / "copies")) <= limit
+
+
 def test_files_of_the_user_in_the_folder_stay(store: UPath, tmp_path: Path) -> None:
     copies = LocalCache(tmp_path, limit=2 * SIZE).copies_of(store)
     for number in range(5):
@@ -109,6 +137,7 @@ import os, signal, sys
 from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 from upath import UPath
+from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.local_cache import LocalCache
 
 def get_file(self, source, target, **_):

@@ -111,7 +111,7 @@ def test_the_published_split_by_order_tests_on_the_last_30_percent_of_each_class
 def test_a_limit_keeps_the_proportions_of_parts_and_classes(limit: int) -> None:
     manifest = load("av-digits")
     parts = part_of_keys(manifest, "published")
-    chosen = select(manifest, limit)
+    chosen = list(select(manifest, limit))
     assert len(chosen) == len({clip.key for clip in chosen}) == limit
     for part, share in (("train", 0.81), ("val", 0.09), ("test", 0.1)):
         for label in range(10):
