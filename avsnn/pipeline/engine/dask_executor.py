@@ -114,7 +114,8 @@ class DaskExecutor(Executor):
         except ClosedClientError:
             self._scheduler_is_gone = True
         else:
-            self._client.loop.add_callback(self._deliver, task, future)
+            loop: Any = self._client.loop
+            loop.add_callback(self._deliver, task, future)
         return future
 
     async def _deliver(self, task: "Task[Any]", future: Future[Any]) -> None:
@@ -189,7 +190,8 @@ class DaskExecutor(Executor):
         self._last_asked = now
         if self._cluster is not None:
             # The scheduler is an object of this process, so no busy machine can hide the scheduler.
-            workers = list(self._cluster.scheduler.workers.values())
+            scheduler: Any = self._cluster.scheduler
+            workers = list(scheduler.workers.values())
             self._note_slots(sum(worker.nthreads for worker in workers))
             return
         scheduler = self._client.scheduler

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.datasets_manifest.clip_table import ClipTable
@@ -25,9 +24,6 @@ from avsnn.pipeline.prepare.stages.index import Index, describe_clips, identity_
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.prepare.written_table import require_undamaged_table
 from avsnn.pydantic_base import StrictModel
-
-if TYPE_CHECKING:
-    from avsnn.pipeline.engine.atomic_files import Folder
 
 
 @dataclass(frozen=True)

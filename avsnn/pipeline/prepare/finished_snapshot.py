@@ -173,7 +173,7 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
 
 def _sha256_of_table(manifest: Manifest) -> str:
     with manifest.open_table() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_and_time(path: bytes) -> bytes:

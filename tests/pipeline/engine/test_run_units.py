@@ -18,10 +18,12 @@ from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
 
 
 class OnlyHereError(Exception):
-    """An exception that pickle cannot make again."""
+    """An exception that pickle cannot send."""
 
     def __init__(self, one: str, *, two: str) -> None:
         super().__init__(one + two)
+        # Dask makes pickle send exceptions that plain pickle cannot make again.
+        self.why = lambda: one
 
 
 @dataclass(frozen=True)

@@ -364,6 +364,7 @@ def test_a_worker_gets_the_stage_without_clips_and_without_connections(
     there, work = pickle.loads(sent)  # noqa: S301
     (source / unit.name).parent.mkdir(parents=True, exist_ok=True)
     (source / unit.name).write_bytes(b"other bytes")
+    stage.state.mkdir(parents=True)
     (here,) = run_units(stage, [unit])
     (record,) = run_units(there, [work])
     assert isinstance(here, Record)
