@@ -99,8 +99,8 @@ def decoded_clip(settings: str) -> DecodedClip:
     """Return a made-up clip, decoded with settings of `Extract` as JSON."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # A silent sound is small, so that the shards of a million clips fit a small disk.
-        (folder / "a.wav").write_bytes(wav_bytes(np.zeros(SAMPLES, np.int16)))
+        # A ramp is small as FLAC, so that the shards of a million clips fit a small disk.
+        (folder / "a.wav").write_bytes(wav_bytes(np.arange(SAMPLES, dtype=np.int16)))
         (folder / "a.png").write_bytes(png_bytes(np.zeros((CELLS, CELLS, 3), np.uint8)))
         chosen = ExtractSettings.model_validate_json(settings)
         return extract._read_clip(folder, "a.wav", "a.png", ("image", "sound"), chosen)
