@@ -1,12 +1,10 @@
 """Reads the CSV table that lists the clips of a data set."""
 
-import codecs
-import csv
 import hashlib
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from io import BufferedReader, StringIO, TextIOWrapper
+from io import BufferedReader
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, BinaryIO
@@ -23,6 +21,7 @@ from avsnn.datasets_manifest.clips import (
     is_plain_path,
     split_recording,
 )
+from avsnn.datasets_manifest.csv_rows import rows_of_file
 from avsnn.datasets_manifest.text_columns import TextSearch, empty_texts
 from avsnn.errors import UserError
 from avsnn.suggestions import did_you_mean
@@ -33,23 +32,11 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 # Python converts no text of thousands of digits, and would take the digits of every script.
 NUMBER = re.compile(r"[0-9]{1,18}")
 
-# Encodings by the mark at the start of a file, longest mark first: the mark of UTF-16 starts the
-# mark of UTF-32.
-ENCODINGS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-    (codecs.BOM_UTF8, "UTF-8-SIG"),
-)
-# What spreadsheets put between the fields of a table.
-SEPARATORS = (",", ";", "\t")
 # A message quotes no more characters of a value than this.
 QUOTED_CHARACTERS = 40
 # Rows that are objects at one time.
 ROWS_AT_ONCE = 4096
 
-_ENCODE = "save the file as UTF-8"
 _CODE_OF_PART = {part: PART_OF_CODE.index(part) for part in PARTS}
 
 
@@ -85,7 +72,7 @@ def read_table(
             a row is cut off or too long, a value is not allowed, a path leaves the data set's
             folder, or a key occurs twice.
     """
-    with closing(_rows_of_file(file, name)) as rows:
+    with closing(rows_of_file(file, name)) as rows:
         header = [column.strip() for column in next(rows, [])]
         required = (*REQUIRED_COLUMNS, *(["group"] * needs_groups), *part_columns)
         if missing := [column for column in required if column not in header]:
@@ -97,7 +84,7 @@ def read_table(
             count += 1
     labels = _labels_of(texts, () if labels_are_numbers else classes, len(classes))
     reader = _TableReader(name, header, part_columns, classes, labels)
-    with closing(_rows_of_file(file, name)) as rows:
+    with closing(rows_of_file(file, name)) as rows:
         clips = reader.clips(islice(rows, 1, None), count, holds_recordings)
     if not clips:
         raise UserError(f"{name}: has no clips; add a row for each clip.")
@@ -147,75 +134,6 @@ def _labels_of(found: set[str], names: Sequence[str], class_count: int) -> dict[
         text: int(text) for text in found if NUMBER.fullmatch(text) and int(text) < class_count
     }
     return by_number if len(by_number) == len(found) > len(by_name) else by_number | by_name
-
-
-def read_rows(text: str, name: str) -> Iterator[list[str]]:
-    """Yield the rows of a table that are not empty.
-
-    Raises:
-        UserError: the text is no CSV.
-    """
-    # Without newline="", the reader would lose the line break inside a quoted text.
-    return _rows(StringIO(text, newline=""), text.partition("\n")[0], name)
-
-
-def _rows(lines: Iterable[str], first_line: str, name: str) -> Iterator[list[str]]:
-    """Yield the rows that are not empty.
-
-    Args:
-        lines: the lines, each with its line break.
-        first_line: the first line, which shows what separates the fields.
-        name: name of the table in error messages.
-    """
-    separator = max(SEPARATORS, key=first_line.count)
-    rows = csv.reader(lines, delimiter=separator, strict=True)
-    try:
-        for row in rows:
-            if any(row):
-                yield row
-    except csv.Error as error:
-        raise UserError(f"{name}: line {rows.line_num}: {error}; mend the line.") from None
-
-
-def _rows_of_file(file: BinaryIO, name: str) -> Generator[list[str], None, None]:
-    """Yield the rows of a file that are not empty, from the start of the file.
-
-    Raises:
-        UserError: the file is no CSV, or no text in UTF-8 or in the encoding that the mark at the
-            start of the file names.
-    """
-    file.seek(0)
-    start = file.read(4)
-    encoding = next((found for mark, found in ENCODINGS if start.startswith(mark)), "UTF-8")
-    file.seek(0)
-    # Without newline="", the reader would lose the line break inside a quoted text.
-    lines = TextIOWrapper(file, encoding, newline="")
-    try:
-        first_line = lines.readline()
-        if encoding == "UTF-8" and "\0" in first_line[:2]:
-            raise UserError(f"{name}: looks like UTF-16 without a byte order mark; {_ENCODE}.")
-        yield from _rows(chain([first_line], lines), first_line, name)
-    except UnicodeDecodeError:
-        raise _encoding_error(file, encoding, name) from None
-    finally:
-        # Otherwise the end of `lines` would close the file.
-        lines.detach()
-
-
-def _encoding_error(file: BinaryIO, encoding: str, name: str) -> UserError:
-    """Return the error for a file that cannot be decoded."""
-    if encoding.startswith("UTF-8"):
-        file.seek(0)
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                byte = line[error.start : error.start + 1]
-                return UserError(
-                    f"{name}: line {number} is not UTF-8 (byte 0x{byte.hex()}, which is "
-                    f"{byte.decode('latin-1')!r} in Latin-1); {_ENCODE}."
-                )
-    return UserError(f"{name}: is {encoding} by its first bytes, and is cut or damaged; {_ENCODE}.")
 
 
 def _short(text: str) -> str:

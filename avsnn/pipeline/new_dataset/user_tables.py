@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from avsnn.datasets_manifest.clips import composed
-from avsnn.datasets_manifest.table_reader import ENCODINGS, read_rows
+from avsnn.datasets_manifest.csv_rows import ENCODINGS, read_rows
 from avsnn.errors import UserError
 from avsnn.pipeline.new_dataset.draft import PART_OF_WORD, Arrangement, Draft
 from avsnn.pipeline.new_dataset.found_files import (

@@ -8,8 +8,8 @@ from io import StringIO
 
 from avsnn.datasets_manifest import Clip, Manifest
 from avsnn.datasets_manifest.clips import composed
+from avsnn.datasets_manifest.csv_rows import read_rows
 from avsnn.datasets_manifest.split_rules import ColumnSplit
-from avsnn.datasets_manifest.table_reader import read_rows
 from avsnn.pipeline.new_dataset.draft import Draft
 from avsnn.pipeline.new_dataset.names import make_keys
 from avsnn.pipeline.new_dataset.split_choice import PART_COLUMN
