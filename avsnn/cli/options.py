@@ -142,7 +142,7 @@ CacheLimit = Annotated[
         envvar="AVSNN_CACHE_LIMIT",
         callback=_remember_cache_limit,
         help="The copies in --cache-dir take this much at most, such as 500GB, by default 50GB; "
-        "what was used longest ago is removed.",
+        "the copies that were used longest ago are removed.",
     ),
 ]
 SplitName = Annotated[
