@@ -40,8 +40,10 @@ class Counted(Stage):
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         with (self.state / "runs").open("a") as runs:
             runs.write(f"{unit.name}\n")
-        for pid in self.kills.get(unit.work, []):
-            os.kill(pid or os.getpid(), signal.SIGKILL)
+        # The own process comes last, because no other process dies after that.
+        pids = (pid or os.getpid() for pid in self.kills.get(unit.work, []))
+        for pid in sorted(pids, key=os.getpid().__eq__):
+            os.kill(pid, signal.SIGKILL)
         (scratch / unit.outputs[0]).write_text(unit.name)
         return Outcome(written=1)
 

@@ -8,6 +8,8 @@ planning computes the fingerprint of every unit, the snapshot is a list of files
 
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,12 +20,15 @@ from pydantic import BaseModel
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.pipeline.engine.atomic_files import name_in, why_damaged, write_atomically
+from avsnn.pipeline.engine.children import usable_cores
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.journal import StageCounts, StageSummary
 from avsnn.pipeline.engine.lock import lock_folder, require_no_writer
 from avsnn.pipeline.engine.stage import outputs_of
 from avsnn.pipeline.formats.prepared_json import LAYOUT, Prepared, load_prepared
+from avsnn.pipeline.prepare import noted_files
 from avsnn.pipeline.prepare.build_stages import DatasetStages
+from avsnn.pipeline.prepare.noted_files import lines_of, size_and_time
 from avsnn.pipeline.prepare.request import PrepareRequest, last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.extract import Extract
@@ -42,8 +47,8 @@ FORMER_SNAPSHOT = Path("state", "seal.json")
 # The last line of a whole snapshot.
 END = b"end\n"
 
-# What stands in place of size and time for a file that is not there.
-ABSENT = b"-1 0 "
+# A process of its own looks at the files of so many bytes of a snapshot: at about 100,000 files.
+BYTES_PER_PROCESS = 5_000_000
 
 # The stages whose code decides what a plan is; `discover` has no snapshot.
 KINDS = (
@@ -55,9 +60,9 @@ KINDS = (
 class Header(BaseModel):
     """The first line of the snapshot file.
 
-    Every further line is about one file: size in bytes, time in ns, and path. The path of a file of
-    the source folder is absolute, every other path starts at the data set's folder. The last line
-    is `END`.
+    Every further line is about files, as `noted_files` writes them. The path of a file of the
+    source folder is absolute, every other path starts at the data set's folder. The last line is
+    `END`.
 
     Attributes:
         mark: fingerprint of everything that the plan was made of.
@@ -99,21 +104,38 @@ def read_unchanged_snapshot(folder: Path, *, mark: str) -> list[StageCounts] | N
         folder: the folder of the data set.
         mark: fingerprint of everything that a plan would be made of now.
     """
-    with suppress(OSError, ValueError), (folder / SNAPSHOT).open("rb") as lines:
-        header = Header.model_validate_json(next(lines, b""))
-        start = os.fsencode(folder / "_").removesuffix(b"_")
-        if header.mark != mark:
-            return None
-        for line in lines:
-            if line == END:
-                return header.stages
-            # Bytes, because making a `pathlib` object costs more than the look at the file.
-            _, _, path = line.rstrip(b"\n").split(b" ", 2)
-            if not os.path.isabs(path):  # noqa: PTH117
-                path = start + path
-            if not line.startswith(_size_and_time(path)):
-                return None
+    with suppress(OSError, ValueError), (folder / SNAPSHOT).open("rb") as snapshot:
+        header = Header.model_validate_json(snapshot.readline())
+        size = snapshot.seek(0, os.SEEK_END)
+        snapshot.seek(max(0, size - len(END)))
+        is_whole = snapshot.read() == END
+        parts = min(usable_cores(), 1 + size // BYTES_PER_PROCESS)
+        if is_whole and header.mark == mark and _files_are_unchanged(folder, parts):
+            return header.stages
     return None
+
+
+def _files_are_unchanged(folder: Path, parts: int) -> bool:
+    """Return whether the files that a snapshot lists are as they were.
+
+    Args:
+        folder: the folder of the data set.
+        parts: number of processes that look at the files, with this process.
+    """
+    snapshot = folder / SNAPSHOT
+    # The option `-I` keeps the modules of the current folder out of the program.
+    program = [sys.executable, "-I", "-S", noted_files.__file__, str(snapshot), str(folder)]
+    others = [
+        subprocess.Popen([*program, str(part), str(parts)], stderr=subprocess.DEVNULL)
+        for part in range(1, parts)
+    ]
+    try:
+        unchanged = noted_files.part_is_unchanged(snapshot, folder, 0, parts)
+        return unchanged and not any(other.wait() for other in others)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> None:
@@ -130,28 +152,28 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
         mark=_plan_fingerprint(load(stages.manifest.name), stages.request),
         stages=[replace(summary.counts, units_done_now=0, seconds=0.0) for summary in summaries],
     )
-    lines = (b"%b%b\n" % (state, os.fsencode(name)) for name, state in _files(stages))
+    lines = lines_of(_files(stages))
     first = header.model_dump_json().encode() + b"\n"
     write_atomically(stages.folder / SNAPSHOT, chain([first], lines, [END]))
 
 
-def _files(stages: DatasetStages) -> Iterator[tuple[str, bytes]]:
+def _files(stages: DatasetStages) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield every file that a plan looks at, with size and time as the plan has found the file."""
     for stage in stages.in_order:
         folder = name_in(stages.folder, stage.folder)
         for output in outputs_of(stage):
-            state = _size_and_time(os.fsencode(str(stage.folder / output.path)))
-            written = b"%d %d " % (output.size, output.mtime_ns)
+            state = size_and_time(str(stage.folder / output.path))
+            written = output.size, output.mtime_ns
             # A file whose time alone has changed is done, but a file may change at any moment.
             is_done = state == written or not why_damaged(stage.folder / output.path, output)
             yield f"{folder}/{output.path}", state if is_done else written
     # A file without a published checksum may be corrected in the source folder, or may arrive.
     for path in stages.fetch.watched_sources():
-        yield str(path), _size_and_time(os.fsencode(path))
+        yield str(path), size_and_time(str(path))
     results = [stages.folder / name for name in ("prepared.json", "failures.jsonl")]
     journals = [stage.journal for stage in stages.in_order if stage.journal.exists()]
     for path in (*results, *journals):
-        yield str(path.relative_to(stages.folder)), _size_and_time(os.fsencode(path))
+        yield str(path.relative_to(stages.folder)), size_and_time(str(path))
 
 
 def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
@@ -174,12 +196,3 @@ def _plan_fingerprint(manifest: Manifest, request: PrepareRequest) -> str:
 def _sha256_of_table(manifest: Manifest) -> str:
     with manifest.open_table() as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _size_and_time(path: bytes) -> bytes:
-    """Return the start of a line of the snapshot: size and time of a file."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116
-    except FileNotFoundError:
-        return ABSENT
-    return b"%d %d " % (stat.st_size, stat.st_mtime_ns)

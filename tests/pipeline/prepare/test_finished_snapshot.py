@@ -15,7 +15,7 @@ from avsnn.errors import RunError
 from avsnn.pipeline.engine.lock import lock_folder
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
-from avsnn.pipeline.prepare import finished_snapshot
+from avsnn.pipeline.prepare import finished_snapshot, noted_files
 from avsnn.pipeline.prepare.build_stages import build_stages
 from avsnn.pipeline.prepare.finished_snapshot import SNAPSHOT, finished_before
 from avsnn.pipeline.prepare.prepare import prepare
@@ -94,7 +94,7 @@ def test_the_snapshot_is_not_read_while_another_run_writes(root: Path) -> None:
         read_snapshot(root)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 9, -1])
+@pytest.mark.parametrize("kept", [0, 1, 2, -1])
 def test_a_snapshot_that_was_cut_does_not_count(root: Path, kept: int) -> None:
     path = root / "demo" / SNAPSHOT
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
@@ -112,3 +112,22 @@ def test_a_rerun_that_restores_a_lost_file_writes_the_snapshot_again(root: Path)
     prepare(stages, workers=0, progress=NoProgress())
     assert read_snapshot(root) is not None
     assert not of_an_earlier_version.exists()
+
+
+def test_a_few_processes_look_at_many_files_and_each_notices_a_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noted_files, "FILES_PER_LINE", 20)
+    monkeypatch.setattr(finished_snapshot, "BYTES_PER_PROCESS", 1)
+    monkeypatch.setattr(finished_snapshot, "usable_cores", lambda: 3)
+    (root / "demo" / SNAPSHOT).unlink()
+    prepare(build_stages("demo", last_request(root), root=root), workers=0, progress=NoProgress())
+    lines = (root / "demo" / SNAPSHOT).read_bytes().splitlines()
+    assert len(lines) > 6
+    assert read_snapshot(root) is not None
+    for path in sorted((root / "demo").glob("raw/*/*"))[::10]:
+        before = path.stat()
+        change_time(path)
+        assert read_snapshot(root) is None
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_snapshot(root) is not None
