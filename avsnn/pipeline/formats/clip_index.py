@@ -19,9 +19,10 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest.clips import PART_OF_CODE
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.formats.column_files import ColumnFile, TextPacker, unpack_texts, write_columns
+from avsnn.pipeline.formats.column_files import ColumnFile, TextPacker, unpack_texts
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
 from avsnn.pipeline.formats.membership import key_hashes
+from avsnn.pipeline.formats.npz import write_npz
 
 ROWS, COLUMNS = "clips.jsonl", "clips.npz"
 
@@ -326,22 +327,21 @@ class _ColumnWriter:
         self._offsets.append(end)
         keys = self._keys.columns("keys")
         parts = np.frombuffer(b"".join(self._parts), np.uint8)
-        write_columns(
-            path,
-            {
-                "offsets": np.array(self._offsets, np.int64),
-                "hashes": key_hashes(unpack_texts(keys["keys_utf8"], keys["keys_ends"])),
-                **keys,
-                "labels": np.array(self._labels, np.int32),
-                **TextPacker(self._classes).columns("label_names"),
-                **self._groups.columns("groups"),
-                **TextPacker(self._splits).columns("splits"),
-                "parts": parts.reshape(len(self._splits), count),
-                "part": np.frombuffer(self._part, np.uint8),
-                "sizes": np.array(self._sizes, np.int64),
-                "sources": np.frombuffer(self._sources, ">u8").astype(np.uint64).reshape(-1, 2),
-            },
-        )
+        columns = {
+            "offsets": np.array(self._offsets, np.int64),
+            "hashes": key_hashes(unpack_texts(keys["keys_utf8"], keys["keys_ends"])),
+            **keys,
+            "labels": np.array(self._labels, np.int32),
+            **TextPacker(self._classes).columns("label_names"),
+            **self._groups.columns("groups"),
+            **TextPacker(self._splits).columns("splits"),
+            "parts": parts.reshape(len(self._splits), count),
+            "part": np.frombuffer(self._part, np.uint8),
+            "sizes": np.array(self._sizes, np.int64),
+            "sources": np.frombuffer(self._sources, ">u8").astype(np.uint64).reshape(-1, 2),
+        }
+        with path.open("wb") as file:
+            write_npz(file, columns)
         return count
 
 

@@ -1,10 +1,10 @@
 """Columns in an .npz file: plain numpy arrays, and texts as their bytes and the ends of the bytes.
 
-Equal columns give equal bytes. Nothing in such a file is pickled.
+The module `npz` writes and reads the arrays.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsnn.pipeline.formats.damaged import damaged_error, unreadable_error
+from avsnn.pipeline.formats.npz import read_array
 
 # Texts that are Python objects at one time while a column is read.
 TEXTS_AT_ONCE = 65_536
@@ -60,18 +61,11 @@ def unpack_texts(utf8: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[An
     return texts
 
 
-def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays to a file; the bytes of the file depend on the arrays alone."""
-    with path.open("wb") as file:
-        # `savez` gives every array in the file the date 1980-01-01.
-        np.savez(file, allow_pickle=False, **columns)
-
-
 class ColumnFile:
     """Reads the arrays of a file, each when it is asked for.
 
     Args:
-        path: the file, which `write_columns` wrote.
+        path: the file, which `write_npz` wrote.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,14 +84,11 @@ class ColumnFile:
                 or has another type or shape.
         """
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                found = archive[name]
+            found = read_array(self.path, name)
         except OSError as error:
             raise unreadable_error(self.path, error) from None
-        except Exception:
-            # `zipfile` and numpy raise errors of many types for damaged bytes, such as BadZipFile,
-            # EOFError, KeyError, ValueError and MemoryError.
-            raise damaged_error(self.path) from None
+        except ValueError as error:
+            raise damaged_error(self.path, str(error)) from None
         fits = found.ndim == len(shape) and all(
             wanted in (None, length) for wanted, length in zip(shape, found.shape, strict=True)
         )

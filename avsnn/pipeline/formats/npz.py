@@ -10,12 +10,14 @@ import io
 import math
 import re
 import zipfile
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,24 +30,34 @@ _NPY_HEADER = re.compile(
 )
 _PLAIN_TYPE = re.compile(r"'([<|][iuf][1248]|\|S\d{1,6})'")
 
+# More than the header of an .npy file of version 1.0 takes.
+_MOST_HEADER_BYTES = 1 << 17
 
-def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of an .npz file.
+
+def write_npz(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz file.
 
     Args:
+        file: where the bytes go.
         arrays: arrays of one or two axes, of little-endian numbers, bytes or records, by name. The
             same arrays in the same order give the same bytes.
     """
-    file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, values in arrays.items():
-            array = io.BytesIO()
-            np.lib.format.write_array(array, values, version=(1, 0), allow_pickle=False)
             # `ZipInfo` without a date has the date 1980-01-01, so the bytes do not depend on the
             # day. The system is set, because Windows would have another number.
-            member = zipfile.ZipInfo(f"{name}.npy")
-            member.create_system = 3
-            archive.writestr(member, array.getvalue())
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.create_system = 3
+            info.file_size = values.nbytes + _MOST_HEADER_BYTES
+            with archive.open(info, "w") as member:
+                row_by_row = np.ascontiguousarray(values)
+                np.lib.format.write_array(member, row_by_row, version=(1, 0), allow_pickle=False)
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes that :func:`write_npz` writes."""
+    file = io.BytesIO()
+    write_npz(file, arrays)
     return file.getvalue()
 
 
@@ -66,26 +78,47 @@ def read_npz(
         ValueError: the file is damaged, or holds other arrays; the message is the end of a sentence
             about the file, such as "has compressed arrays".
     """
+    with _open_members(io.BytesIO(data)) as (found, read):
+        if sorted(found) != sorted(names):
+            shown = ", ".join(found[:8]) or "none"
+            raise _OtherContentError(f"has the arrays {shown!a}, and needs {', '.join(names)}")
+        contents = {name: read(name) for name in found}
     return {
         name: _read_npy(name, content, (records or {}).get(name))
-        for name, content in _members(data, names).items()
+        for name, content in contents.items()
     }
 
 
-def _members(data: bytes, names: Collection[str]) -> dict[str, bytes]:
-    """Return the content of every array's member, by the name of the array."""
+def read_array(path: Path, name: str) -> NDArray[Any]:
+    """Return one array of a file of plain numbers; the array is read-only.
+
+    Args:
+        path: the file, which :func:`write_npz` wrote.
+        name: name of the array.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or does not hold the array.
+    """
+    with path.open("rb") as file, _open_members(file) as (found, read):
+        if name not in found:
+            raise _OtherContentError(f"has no array {name}")
+        content = read(name)
+    return _read_npy(name, content, None)
+
+
+@contextmanager
+def _open_members(file: IO[bytes]) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Yield the names of the arrays of a file, and a function that reads an array's member."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            found = [member.filename.removesuffix(".npy") for member in members]
-            if sorted(found) != sorted(names):
-                shown = ", ".join(found[:8]) or "none"
-                raise _OtherContentError(f"has the arrays {shown!a}, and needs {', '.join(names)}")
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
                 # The size of a compressed member is a promise, which a false file does not keep.
                 raise _OtherContentError("has compressed arrays, and must have none")
-            return {name: archive.read(member) for name, member in zip(found, members, strict=True)}
-    except _OtherContentError:
+            names = [member.filename.removesuffix(".npy") for member in members]
+            yield names, lambda name: archive.read(members[names.index(name)])
+    except (_OtherContentError, OSError):
         raise
     except Exception as error:
         # `zipfile` raises errors of many types for damaged bytes, such as BadZipFile, EOFError,

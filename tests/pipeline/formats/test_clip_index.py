@@ -129,6 +129,11 @@ def other_types(path: Path) -> None:
     np.savez(path, **columns | {"hashes": columns["hashes"].astype(np.float64)})
 
 
+def compressed(path: Path) -> None:
+    with np.load(path) as found:
+        np.savez_compressed(path, **found)
+
+
 def impossible_values(path: Path) -> None:
     with np.load(path) as found:
         columns = dict(found)
@@ -143,7 +148,7 @@ def read_everything(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [cut, flip, write_rubbish, other_lines, other_types, impossible_values]
+    "damage", [cut, flip, write_rubbish, other_lines, other_types, compressed, impossible_values]
 )
 def test_damaged_columns_are_said_in_one_sentence(
     folder: Path, damage: Callable[[Path], None]
