@@ -1,5 +1,6 @@
 """Data sets of more shards than a process may open files, and a process that may open no file."""
 
+import itertools
 import os
 import resource
 from collections.abc import Iterator
@@ -46,11 +47,18 @@ def open_files_at_most(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def next_descriptor() -> int:
-    """Return the number that the next open file of this process gets."""
-    free = os.open(os.devnull, os.O_RDONLY)
-    os.close(free)
-    return free
+def limit_that_leaves(count: int) -> int:
+    """Return the limit of open files with which this process can open so many files more."""
+    free = (number for number in itertools.count() if not is_open(number))
+    return next(itertools.islice(free, count, None))
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def test_two_caches_of_more_shards_than_a_process_may_open_files_are_read(tmp_path: Path) -> None:
@@ -58,7 +66,7 @@ def test_two_caches_of_more_shards_than_a_process_may_open_files_are_read(tmp_pa
         MappedArray(tmp_path / name / "x", many_shards(tmp_path / name)) for name in ("a", "b")
     ]
     rows = np.arange(SHARDS)
-    with open_files_at_most(next_descriptor() + FEWEST_KEPT + 2):
+    with open_files_at_most(limit_that_leaves(FEWEST_KEPT + 2)):
         for array in [*arrays, *arrays]:
             assert np.array_equal(array.take(rows)[:, 0], rows)
 
@@ -106,12 +114,12 @@ def test_a_process_that_may_open_no_file_is_told_so_and_not_of_damage(
 ) -> None:
     source = open_source(small_demo, kind)
     too_many = pytest.raises(UserError, match="too many files are open; allow more with 'ulimit")
-    with too_many, open_files_at_most(next_descriptor()):
+    with too_many, open_files_at_most(limit_that_leaves(0)):
         source.read(np.arange(72), np.zeros(72))
 
 
 def test_a_library_that_can_open_no_file_is_no_damage(tmp_path: Path) -> None:
-    with open_files_at_most(next_descriptor()):
+    with open_files_at_most(limit_that_leaves(0)):
         error = damaged_error(tmp_path / "x.tar", "clip a cannot be decoded: no module")
     assert "too many files are open" in str(error)
     assert "repair" not in str(error)
