@@ -104,11 +104,11 @@ def test_without_shared_memory_a_thread_reads_batches_and_processes_are_refused_
         assert "use --workers 0" in done.stderr.splitlines()[-1]
 
 
-def has_a_worker(pid: int) -> bool:
-    """Return whether a process has a child that is started as ``python -c "… spawn_main …"``."""
+def has_a_fork_server(pid: int) -> bool:
+    """Return whether a process has started the server that starts its workers."""
     for child in psutil.Process(pid).children():
         with suppress(psutil.NoSuchProcess):
-            if "spawn_main" in " ".join(child.cmdline()):
+            if "forkserver" in " ".join(child.cmdline()):
                 return True
     return False
 
@@ -123,12 +123,31 @@ def test_sigterm_to_all_processes_while_workers_start_ends_with_75(
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and not has_a_worker(process.pid):
+    while process.poll() is None and not has_a_fork_server(process.pid):
         pass
     os.killpg(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stderr
     assert "Traceback" not in stderr
+
+
+def test_a_training_that_is_killed_leaves_no_process(
+    avsnn_path: str, root: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [avsnn_path, "train", "demo", *SETTINGS, "--set", "epochs=1000", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(line.startswith("epoch 2/") for line in process.stderr)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_a_limit_of_open_files_that_is_too_low_for_workers_is_one_sentence(

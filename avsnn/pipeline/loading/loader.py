@@ -1,15 +1,17 @@
 """Reads batches before the training asks for the batches, in a thread or in worker processes."""
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.engine.children import (
@@ -25,6 +27,11 @@ from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Each worker reads this number of batches before they are asked for.
 PREFETCHED_BATCHES = 2
+
+# Imports take longer than the first batch. A fork server imports these modules once, and all
+# workers begin as copies of the fork server. Windows has no fork.
+_PRELOADED = ["__main__", "avsnn.pipeline.loading.dataset", "avsnn.pipeline.loading.loader"]
+_START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 T = TypeVar("T")
 
@@ -64,6 +71,7 @@ class Loader:
         if workers:
             require_open_files(workers)
             keep_current_folder_off_children()
+            multiprocessing.set_forkserver_preload(_PRELOADED)
             self._processes = DataLoader(
                 self._reader,
                 sampler=_CurrentRequests(self),
@@ -74,28 +82,21 @@ class Loader:
                 persistent_workers=True,
                 # A thread of torch pins each batch as soon as a worker has read the batch.
                 pin_memory=self._pin,
-                # With "forkserver", a signal to all processes would end the fork server, and the
-                # workers with it.
-                multiprocessing_context="spawn",
+                multiprocessing_context=_START_METHOD,
+                worker_init_fn=partial(_begin_worker, dict(os.environ)),
             )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """End the workers.
-
-        Raises:
-            RunError: a worker has died. torch says so wherever the main thread happens to be.
-        """
+    def __exit__(self, *_: object) -> None:
+        """End the workers."""
         iterator: Any = None if self._processes is None else self._processes._iterator
         self._processes = None
         if iterator is not None:
             # The workers take no signal. The references that an exception holds would keep a
             # DataLoader and its workers alive, so the workers are ended here.
             _end_workers(iterator)
-        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            raise _worker_ended(error) from None
 
     @property
     def source(self) -> Source:
@@ -178,19 +179,37 @@ def _read_in_processes(processes: "DataLoader[Batch | UserError | RunError]") ->
     try:
         # Queues between processes need locks in shared memory. If a lock cannot be made, torch
         # would leave an iterator half made, which prints a traceback when Python frees it.
-        multiprocessing.get_context("spawn").Lock()
+        multiprocessing.get_context(_START_METHOD).Lock()
+        # A signal to all processes must not end the fork server either.
         with children_block_signals(signal.SIGINT, signal.SIGTERM):
             batches = iter(processes)
         for batch in batches:
             if isinstance(batch, (UserError, RunError)):
                 raise batch
             yield batch
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        raise _worker_ended(error) from None
     except OSError as error:
         raise UserError(
             f"processes that read batches cannot be started ({error}); use --workers 0."
         ) from None
-    except RuntimeError as error:
-        raise _worker_ended(error) from None
+
+
+def _begin_worker(environment: dict[str, str], _: int) -> None:
+    """Give a worker the environment of its parent, and let the worker end when the parent dies.
+
+    The fork server has the environment of its start, and lives as long as one of its workers.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - this process is a worker
+    parent.join()
+    os._exit(1)
 
 
 def _end_workers(iterator: Any) -> None:
@@ -200,18 +219,14 @@ def _end_workers(iterator: Any) -> None:
     the event, and torch would then wait for the lock for ever. So the workers are killed first, and
     torch gets another event, which nobody waits for.
     """
-    if iterator._worker_pids_set:
-        # Otherwise torch would take the end of each worker for a failure.
-        _utils.signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
-        iterator._worker_pids_set = False
     for worker in iterator._workers:
         worker.kill()
     iterator._workers_done_event = threading.Event()
     iterator._shutdown_workers()
 
 
-def _worker_ended(error: RuntimeError) -> RunError:
-    reason = str(error).splitlines()[0]
+def _worker_ended(error: Exception) -> RunError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return RunError(
         f"a process that reads batches has ended ({reason}); run the command again, with "
         "--workers 0 if this comes again."

@@ -14,6 +14,7 @@ from avsnn.errors import RunError
 from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import evaluation_requests, training_requests
+from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from tests.pipeline.loading.conftest import are_equal, open_source
@@ -64,11 +65,25 @@ def test_a_reader_that_is_killed_while_a_step_computes_is_one_sentence(small_dem
             (worker,) = set(multiprocessing.active_children()) - others
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
-            # torch raises its error in the handler of SIGCHLD, wherever the main thread is.
-            signal.pause()
+            list(batches)
 
     with pytest.raises(RunError, match=r"process that reads batches has ended.*--workers 0"):
         lose_the_reader()
+
+
+def test_workers_have_the_environment_of_the_loader_that_started_them(
+    small_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All workers of this process begin as copies of one process, which is older than the variable.
+    read_two_epochs(small_demo, "cache", 1)
+    monkeypatch.setenv("AVSNN_TEST_ROOT", str(small_demo))
+    with Loader(open_where_told, WITH_NOISE, workers=1, device=CPU) as loader:
+        (batch,) = loader.read(evaluation_requests(np.arange(4), batch_size=4))
+    assert batch.rows.tolist() == [0, 1, 2, 3]
+
+
+def open_where_told() -> Source:
+    return open_source(Path(os.environ["AVSNN_TEST_ROOT"]))
 
 
 def test_a_loader_ends_although_a_killed_reader_held_the_lock_of_the_end(small_demo: Path) -> None:
