@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
@@ -191,9 +191,11 @@ class Fetch(Stage):
         unverified = self._unverified(file)
         if unverified and record.outputs and _differs(unverified, record.outputs[0], file.path):
             return f"{unverified} has changed"
-        here = self.folder / file.path
         # A person who made a link to a published file by hand keeps the link.
-        if (self.link is not None or self.manifest.folder is not None) and here.is_symlink():
+        if self.link is None and self.manifest.folder is None:
+            return ""
+        here = self.folder / file.path
+        if here.is_symlink():
             if not self.makes_links:
                 return "is a link, and a copy is wanted"
             if here.readlink() != self._place_of(file.path).absolute():
@@ -379,7 +381,7 @@ def _differs(published: Path, copy: Output, path: str) -> bool:
     """
     try:
         stat = published.stat()
-        if composed(published.name) != composed(PurePosixPath(path).name):
+        if composed(published.name) != composed(path.rpartition("/")[2]):
             return stat.st_mtime_ns != copy.mtime_ns
         if (stat.st_size, stat.st_mtime_ns) == (copy.size, copy.mtime_ns):
             return False
