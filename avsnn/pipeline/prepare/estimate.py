@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from avsnn.pipeline.formats.clip_index import ClipIndex, find_hashes, open_index
 from avsnn.pipeline.formats.membership import group_by_hash, key_hashes
 from avsnn.pipeline.prepare.build_stages import DatasetStages
 from avsnn.pipeline.prepare.decoded_clips import decoded_sources
-from avsnn.pipeline.prepare.described_clips import AT_ONCE, DescribedClips
+from avsnn.pipeline.prepare.described_clips import DescribedClips
 from avsnn.pipeline.prepare.splits import hashes_of
 
 # The estimate assumes a common internet connection of about 100 Mbit/s.
@@ -225,9 +224,7 @@ def _corrected_clips(stages: DatasetStages) -> NDArray[np.bool_]:
     """Return whether a file of each clip must be brought again, ``[N]``."""
     files, facts = stages.fetch.files, stages.index.clips
     is_corrected = np.zeros(len(files), np.bool_)
-    corrected = (path for path, _ in stages.fetch.changed_sources())
-    while some := list(islice(corrected, AT_ONCE)):
-        is_corrected[files.find(some)] = True
+    is_corrected[files.find([*stages.fetch.changed_sources])] = True
     of_clips: NDArray[np.bool_] = np.any(is_corrected[facts.files], axis=1)
     return of_clips
 

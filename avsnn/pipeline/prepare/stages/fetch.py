@@ -169,22 +169,26 @@ class Fetch(Stage):
 
         A file with a published checksum has one right content; another content is a failure.
         """
-        return self._why_bring_again(unit.work.file, record)
+        return self.changed_sources.get(unit.name, "")
 
-    def changed_sources(self) -> Iterator[tuple[str, str]]:
-        """Yield the path of each file that must be brought again, and why."""
+    @cached_property
+    def changed_sources(self) -> dict[str, str]:
+        """Why each file must be brought again that was brought before, by the path of the file.
+
+        Plan and estimate both ask, and a look at all source files takes long.
+        """
         if self.source is None:
-            return
+            return {}
         recorded = records(self)
-        for file in self.files:
-            record = recorded.get(file.path)
-            if record and (reason := self._why_bring_again(file, record)):
-                yield file.path, reason
+        reasons = (
+            (file.path, self._why_bring_again(file, record))
+            for file in self.files
+            if (record := recorded.get(file.path))
+        )
+        return {path: reason for path, reason in reasons if reason}
 
     def _why_bring_again(self, file: MediaFile, record: Record) -> str:
         """Return why a file must be brought again; empty where its record holds."""
-        if self.source is None:
-            return ""
         if _was_missing(record):
             place = self._place_of(file.published_path)
             return f"{place} was missing before" if place.exists() else ""
