@@ -241,3 +241,59 @@ def test_the_preset_of_the_yaml_is_laid_over_the_defaults(
     mine.write(preset="smal")
     with pytest.raises(UserError, match=r"did you mean small\?"):
         load_presets("mine", [])
+
+
+@pytest.mark.parametrize("folder", ["raw", "link to raw", "raw is a link", "part of raw is a link"])
+def test_a_file_is_never_replaced_by_a_link_to_itself(mine: Mine, folder: str) -> None:
+    raw = mine.root / "mine" / "raw"
+    raw.parent.mkdir(parents=True)
+    words: tuple[str, ...] = ()
+    if folder == "raw is a link":
+        raw.symlink_to(mine.folder)
+    elif folder == "part of raw is a link":
+        raw.mkdir()
+        (raw / mine.paths[0].parent.name).symlink_to(mine.folder / mine.paths[0].parent.name)
+    else:
+        mine.folder.rename(raw)
+        mine.folder.symlink_to(raw)
+        words = ("--source", str(raw)) if folder == "raw" else ()
+    before = state_of(mine.folder.resolve())
+    said = mine.run("prepare", *words, code=2 if folder != "part of raw is a link" else 1)
+    assert "cannot be source and target" in said or "leads out of" in said
+    assert state_of(mine.folder.resolve()) == before
+
+
+def test_a_file_that_comes_back_in_the_other_spelling_of_unicode_is_used(mine: Mine) -> None:
+    path = mine.paths[0].with_name(unicodedata.normalize("NFC", "caf\u00e9.mp4"))
+    place = mine.folder / path
+    (mine.folder / mine.paths[0]).rename(place)
+    mine.paths[0] = path
+    mine.write()
+    content = place.read_bytes()
+    place.unlink()
+    assert "8 clips are ready" in mine.run("prepare", "--max-failures", "0.2")
+    assert "nothing to do" in mine.run("prepare")
+    place.with_name(unicodedata.normalize("NFD", place.name)).write_bytes(content)
+    assert "9 clips are ready" in mine.run("prepare")
+
+
+@pytest.mark.parametrize("damage", ["a link to itself", "a folder is a file"])
+def test_a_source_that_the_system_does_not_show_is_a_failure_and_is_noticed_when_it_is_back(
+    mine: Mine, damage: str
+) -> None:
+    mine.run("prepare")
+    place = mine.folder / mine.paths[0]
+    if damage == "a folder is a file":
+        place = place.parent
+    kept = place.rename(mine.folder / "kept")
+    if damage == "a link to itself":
+        place.symlink_to(place.name)
+    else:
+        place.write_text("")
+    mine.run("prepare", "--max-failures", "0.9")
+    assert mine.failures()
+    assert "nothing to do" in mine.run("prepare")
+    place.unlink()
+    kept.rename(place)
+    assert "9 clips are ready" in mine.run("prepare")
+    assert not mine.failures()

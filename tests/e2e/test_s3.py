@@ -58,9 +58,13 @@ def test_the_commands_of_the_page_on_stores_work_and_objects_equal_local_files(
     # One request puts an object under its name: nothing is copied, renamed or removed.
     assert (s3.requests["PUT"], s3.requests["POST"], s3.requests["DELETE"]) == (len(written), 0, 0)
     before = s3.requests["PUT"]
-    again = avsnn("prepare", "demo", "--store", "s3://bucket/avsnn", *FEW)
+    again = avsnn("prepare", "demo", *FEW)
     assert "nothing to do" in again.stdout
+    assert "with shards and caches in s3://bucket/avsnn/demo" in " ".join(again.stdout.split())
     assert s3.requests["PUT"] == before
+    here = avsnn("prepare", "demo", "--store", "none", *FEW)
+    assert here.returncode == 0, here.stderr
+    assert files(tmp_path / "data") == files(small_demo)
 
 
 def test_faults_of_the_server_change_no_byte(
@@ -90,7 +94,7 @@ def test_a_server_that_goes_away_costs_nothing_that_is_done(
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "cannot be reached" in last
-    assert last.endswith("run the same command again.")
+    assert last.endswith("run the same command again (train: with --resume).")
     assert "Traceback" not in done.stderr
     s3.fault = no_fault
     kept = s3.objects("bucket/gone/demo")

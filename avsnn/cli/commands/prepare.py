@@ -63,8 +63,8 @@ Store = Annotated[
     typer.Option(
         metavar="URL",
         callback=_require_lasting_store,
-        help="Store for shards and caches, such as s3://bucket/folder; by default the folder of "
-        "the data set.",
+        help="Store for shards and caches, such as s3://bucket/folder; by default the store of the "
+        "last prepare, or the folder of the data set. 'none' is the folder of the data set.",
     ),
 ]
 MaxFailures = Annotated[

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 UNITS_PER_REASON = 3
 
+# A lost store or folder may have thousands of damages.
+DAMAGES_SHOWN = 20
+
 
 def print_plan(stages: DatasetStages, planned: list[tuple[Stage, Plan]], cost: Estimate) -> None:
     """Print the units that prepare would do, and the bytes and the time that the units cost."""
@@ -112,7 +115,9 @@ def print_prepared(folder: Path, prepared: Prepared, rows: list[StageCounts]) ->
     """Print how many clips are ready in `folder`, and where the reasons of failures are."""
     if not any(row.units_done_now for row in rows):
         out.print(f"{prepared.dataset}: nothing to do; everything was prepared before.")
-    out.print(f"{prepared.dataset}: {prepared.clips:,} clips are ready in {folder}.")
+    store, _, _ = prepared.shards.rpartition("/shards/")
+    place = f"{folder}, with shards and caches in {store}" if "://" in store else f"{folder}"
+    out.print(f"{prepared.dataset}: {prepared.clips:,} clips are ready in {place}.")
     if prepared.failed:
         what = "1 input" if prepared.failed == 1 else f"{prepared.failed:,} inputs"
         out.print(f"{what} failed; reasons: {folder / 'failures.jsonl'}")
@@ -121,7 +126,7 @@ def print_prepared(folder: Path, prepared: Prepared, rows: list[StageCounts]) ->
 
 
 def print_damage(dataset: str, verification: Verification) -> None:
-    """Print a table of the damage that verify found, or a sentence that there is none."""
+    """Print a table of the first damages that verify found, or a sentence that there are none."""
     if not verification.damages:
         out.print(
             f"{dataset}: {verification.files:,} files, {format_bytes(verification.bytes)}: "
@@ -131,9 +136,11 @@ def print_damage(dataset: str, verification: Verification) -> None:
     table = Table(title=f"{dataset}: damage", title_justify="left")
     for heading in ("stage", "unit", "file", "what is wrong"):
         table.add_column(heading, overflow="fold")
-    for damage in verification.damages:
+    for damage in verification.damages[:DAMAGES_SHOWN]:
         table.add_row(damage.stage, damage.unit, damage.path, damage.reason)
     out.print(table)
+    if (more := len(verification.damages) - DAMAGES_SHOWN) > 0:
+        out.print(f"{dataset}: and {more:,} more; 'avsnn verify {dataset} --json' names all.")
 
 
 def print_unknown_files(dataset: str, folder: Path, files: list[Damage]) -> None:

@@ -1,5 +1,6 @@
 """Tasks on the workers of a Dask cluster, of this machine or of others."""
 
+import asyncio
 import logging
 import math
 import os
@@ -7,7 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -327,6 +328,21 @@ def _no_processes_error() -> RunError:
     )
 
 
+async def _greet(scheduler: str) -> None:
+    """Open and close a connection to a scheduler.
+
+    Raises:
+        OSError, ValueError: no scheduler answers.
+    """
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    connection = Security().get_connection_args("client")
+    async with asyncio.timeout(SILENT_SCHEDULER_S):
+        comm = await connect(scheduler, timeout=SCHEDULER_TIMEOUT_S, **connection)
+        await comm.close()
+
+
 def connect_to(scheduler: str, shared: Path | None = None) -> "Client":
     """Return a client of a running cluster whose workers have the same version of avsnn.
 
@@ -344,10 +360,14 @@ def connect_to(scheduler: str, shared: Path | None = None) -> "Client":
         raise UserError(f"--scheduler {scheduler} is no address, such as tcp://host:8786.")
     _silence_dask()
     try:
+        # `Client` itself would wait for ever for a scheduler that is stopped. In a thread, because
+        # a notebook has an event loop in this thread.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _greet(scheduler)).result()
         client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError):
         raise UserError(
-            f"--scheduler {scheduler}: no Dask scheduler answers there ({type(error).__name__}); "
+            f"--scheduler {scheduler}: no Dask scheduler answers there; "
             "give the address that it printed when it started, such as tcp://host:8786."
         ) from None
     own_version = version("avsnn")

@@ -59,8 +59,8 @@ def why_stale(stage: Stage, unit: Unit, record: Record | None) -> str:
     then, now = record.inputs, input_digests(unit)
     changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
-    kind = "new" if changed[0] not in then else "gone" if changed[0] not in now else "changed"
-    return f"input {changed[0]} is {kind}{more}"
+    kind = "is new" if changed[0] not in then else "is gone" if changed[0] not in now else "changed"
+    return f"its input {changed[0]} {kind}{more}"
 
 
 def input_digests(unit: Unit) -> dict[str, str]:

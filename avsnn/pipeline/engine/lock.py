@@ -38,7 +38,7 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
 
     Args:
         folder: the folder; it is made if it does not exist.
-        tidy: remove the scratch files that a killed run left.
+        tidy: remove the scratch files that killed processes left, before and after.
 
     Raises:
         UserError: the folder cannot be made.
@@ -58,16 +58,23 @@ def lock_folder(folder: Path, *, tidy: bool = True) -> Iterator[None]:
         raise UserError(f"cannot write to {folder}: {reason}. Choose another folder.") from None
     try:
         if tidy:
-            shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
-            for name in FOLDERS_UNDER_LOCK:
-                remove_partial_files(folder / name)
+            _remove_scratch(folder)
         yield
+        # A worker of a cluster may have died in this run.
+        if tidy:
+            _remove_scratch(folder)
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise disk_full_error(folder) from None
         raise
     finally:
         lock.release()
+
+
+def _remove_scratch(folder: Path) -> None:
+    shutil.rmtree(folder / "state" / "partial", ignore_errors=True)
+    for name in FOLDERS_UNDER_LOCK:
+        remove_partial_files(folder / name)
 
 
 def require_no_writer(folder: Path) -> None:

@@ -166,7 +166,9 @@ def _error_of(place: UPath, error: Exception) -> UserError | StoreError:
             f"{place} may not be used with these credentials ({reason}); give the right "
             "credentials in the environment or in the profile of the store's library."
         )
-    return StoreError(f"{place} cannot be reached ({reason}); run the same command again.")
+    return StoreError(
+        f"{place} cannot be reached ({reason}); run the same command again (train: with --resume)."
+    )
 
 
 def upload(source: Path, target: UPath) -> None:

@@ -143,7 +143,8 @@ def _read_npy(name: str, content: bytes, record: np.dtype[Any] | None) -> NDArra
         raise _OtherContentError(f"has an array {name} of other records than were written")
     shape = tuple(int(size) for size in header.groups()[1:] if size is not None)
     declared, held = math.prod(shape) * dtype.itemsize, len(content) - start - length
-    if declared != held or not dtype.itemsize:
+    # An array of no bytes may declare any length along its other axis.
+    if declared != held or not dtype.itemsize or max(shape) > len(content):
         raise _OtherContentError(f"declares {declared:,} bytes of {name}, and holds {held:,}")
     return np.frombuffer(content, dtype, offset=start + length).reshape(shape)
 

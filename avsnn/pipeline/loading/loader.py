@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -181,7 +182,9 @@ def _read_in_processes(processes: "DataLoader[Batch | UserError | RunError]") ->
         # would leave an iterator half made, which prints a traceback when Python frees it.
         multiprocessing.get_context(_START_METHOD).Lock()
         # A signal to all processes must not end the fork server either.
-        with children_block_signals(signal.SIGINT, signal.SIGTERM):
+        with children_block_signals(signal.SIGINT, signal.SIGTERM), warnings.catch_warnings():
+            # The number of workers is what a person asked for.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
             batches = iter(processes)
         for batch in batches:
             if isinstance(batch, (UserError, RunError)):

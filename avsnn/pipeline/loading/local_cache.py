@@ -79,7 +79,7 @@ class LocalCache:
         """Return a sentence about the copies of a folder, for a person."""
         return (
             f"{place}: files are copied to {self.folder} when they are first needed, at most "
-            f"{self.limit / 1e9:,.1f} GB (--cache-dir, --cache-limit)"
+            f"{_size_text(self.limit)} (--cache-dir, --cache-limit)"
         )
 
     def copies_of(self, place: UPath) -> "Copies":
@@ -100,8 +100,8 @@ class LocalCache:
         """
         if size > self.limit:
             raise UserError(
-                f"the cache in {self.folder} may take {_megabytes(self.limit)}, but {source} alone "
-                f"has {_megabytes(size)}; allow more with --cache-limit."
+                f"the cache in {self.folder} may take {_size_text(self.limit)}, but {source} alone "
+                f"has {_size_text(size)}; allow more with --cache-limit."
             )
         while not self._reserved(partial, size):
             # Files that are being copied take the room, and will soon be copies to remove.
@@ -283,5 +283,5 @@ def no_room_error(folder: Path) -> UserError:
     )
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _size_text(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -10,7 +10,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -37,15 +38,13 @@ from avsnn.pipeline.prepare.stages.featurize_events import EventAudioCache, Even
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.index import Index
 from avsnn.pipeline.prepare.stages.pair import Pair
+from avsnn.pipeline.transfer.local_files import UNREADABLE
 from avsnn.version import VERSION
 
 SNAPSHOT = Path("state", "snapshot.txt")
 
 # The snapshot of earlier versions, which held all files in one value of JSON.
 FORMER_SNAPSHOT = Path("state", "seal.json")
-
-# The last line of a whole snapshot.
-END = b"end\n"
 
 # A process of its own looks at the files of so many bytes of a snapshot: at about 100,000 files.
 BYTES_PER_PROCESS = 5_000_000
@@ -62,7 +61,7 @@ class Header(BaseModel):
 
     Every further line is about files, as `noted_files` writes them. The path of a file of the
     source folder is absolute, every other path starts at the data set's folder. The last line is
-    `END`.
+    the CRC-32 of all other lines.
 
     Attributes:
         mark: fingerprint of everything that the plan was made of.
@@ -104,15 +103,36 @@ def read_unchanged_snapshot(folder: Path, *, mark: str) -> list[StageCounts] | N
         folder: the folder of the data set.
         mark: fingerprint of everything that a plan would be made of now.
     """
-    with suppress(OSError, ValueError), (folder / SNAPSHOT).open("rb") as snapshot:
-        header = Header.model_validate_json(snapshot.readline())
-        size = snapshot.seek(0, os.SEEK_END)
-        snapshot.seek(max(0, size - len(END)))
-        is_whole = snapshot.read() == END
-        parts = min(usable_cores(), 1 + size // BYTES_PER_PROCESS)
-        if is_whole and header.mark == mark and _files_are_unchanged(folder, parts):
+    snapshot = folder / SNAPSHOT
+    # A damaged snapshot is none.
+    with suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        # The opening of a named pipe would wait for ever.
+        if not snapshot.is_file() or not _is_whole(snapshot):
+            return None
+        with snapshot.open("rb") as lines:
+            header = Header.model_validate_json(lines.readline())
+        parts = min(usable_cores(), 1 + snapshot.stat().st_size // BYTES_PER_PROCESS)
+        if header.mark == mark and _files_are_unchanged(folder, parts):
             return header.stages
     return None
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Return whether the last line of a snapshot holds the checksum of all other lines."""
+    checksum, last = 0, b""
+    with snapshot.open("rb") as lines:
+        for line in lines:
+            checksum, last = zlib.crc32(last, checksum), line
+    return last == b"%d\n" % checksum
+
+
+def _with_checksum(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines, and one more line with the checksum of the lines."""
+    checksum = 0
+    for line in lines:
+        checksum = zlib.crc32(line, checksum)
+        yield line
+    yield b"%d\n" % checksum
 
 
 def _files_are_unchanged(folder: Path, parts: int) -> bool:
@@ -141,10 +161,14 @@ def _files_are_unchanged(folder: Path, parts: int) -> bool:
 def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> None:
     """Write the snapshot of a prepare that has just finished.
 
-    There is no snapshot where a plan looks at more than local files: where shards and caches are in
-    a store, or where a source folder is searched for new files.
+    There is no snapshot where a plan looks at more than sizes and times of local files: where
+    shards and caches are in a store, where a source folder is searched for new files, or where a
+    source file could not be read.
     """
     (stages.folder / FORMER_SNAPSHOT).unlink(missing_ok=True)
+    failures = chain.from_iterable(summary.failures for summary in summaries)
+    if any(failure.reason.startswith(UNREADABLE) for failure in failures):
+        return
     if isinstance(stages.table, Discover) or stages.request.store:
         return
     header = Header(
@@ -154,7 +178,7 @@ def write_snapshot_of(stages: DatasetStages, summaries: list[StageSummary]) -> N
     )
     lines = lines_of(_files(stages))
     first = header.model_dump_json().encode() + b"\n"
-    write_atomically(stages.folder / SNAPSHOT, chain([first], lines, [END]))
+    write_atomically(stages.folder / SNAPSHOT, _with_checksum(chain([first], lines)))
 
 
 def _files(stages: DatasetStages) -> Iterator[tuple[str, tuple[int, int]]]:

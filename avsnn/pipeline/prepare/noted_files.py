@@ -15,8 +15,9 @@ from pathlib import Path
 # Number of files in a line.
 FILES_PER_LINE = 4096
 
-# Size and time of a file that is not there.
-ABSENT = (-1, 0)
+# How a folder is opened: also a folder that may be searched and not listed, and nothing that is no
+# folder. The opening of a named pipe would wait for ever.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 
 
 def lines_of(notes: Iterable[tuple[str, tuple[int, int]]]) -> Iterator[bytes]:
@@ -41,14 +42,16 @@ def lines_of(notes: Iterable[tuple[str, tuple[int, int]]]) -> Iterator[bytes]:
 def size_and_time(path: str, folder: int | None = None) -> tuple[int, int]:
     """Return size in bytes and time of the last change in ns of a file.
 
+    A file that the system does not show has the size -1, and the number of the error as its time.
+
     Args:
         path: the file.
         folder: descriptor of the open folder in which the path starts.
     """
     try:
         stat = os.stat(path, dir_fd=folder)
-    except FileNotFoundError:
-        return ABSENT
+    except OSError as error:
+        return -1, error.errno or 0
     return stat.st_size, stat.st_mtime_ns
 
 
@@ -73,10 +76,11 @@ def part_is_unchanged(notes: Path, root: Path, part: int, parts: int) -> bool:
 
 def _is_unchanged(root: Path, line: bytes) -> bool:
     for folder, (names, sizes, times) in json.loads(line).items():
+        place = root / folder
         try:
-            descriptor = os.open(root / folder, os.O_RDONLY)
-        except FileNotFoundError:
-            found = [ABSENT] * len(names)
+            descriptor = os.open(place, _FOLDER)
+        except OSError:
+            found = [size_and_time(str(place / name)) for name in names]
         else:
             try:
                 found = [size_and_time(name, descriptor) for name in names]

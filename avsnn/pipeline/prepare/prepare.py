@@ -165,6 +165,7 @@ class _PrepareRun:
         """
         if not self.stages.fetch.files:
             raise _no_clips_error(self.stages)
+        self.stages.fetch.require_other_source()
         self._require_disk_space()
         # The request as it was given: the stages may have found the files in a folder inside.
         save_request(self.stages.folder, self.request)

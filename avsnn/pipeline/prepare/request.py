@@ -14,6 +14,9 @@ from avsnn.pipeline.formats.prepared_json import read_json_file
 # published data set were whole when they were published. Nobody looked at a person's own files.
 MAX_FAILURES, MAX_FAILURES_OF_OWN_FILES = 0.01, 0.1
 
+# What a person gives as a store to have shards and caches in the data set's folder again.
+NO_STORE = "none"
+
 
 class PrepareRequest(BaseModel):
     """``request.json``: what the last prepare that was started was asked for.
@@ -45,24 +48,27 @@ def make_request(
     link: bool | None,
     last: PrepareRequest | None,
 ) -> PrepareRequest:
-    """Return the request of a command; None for ``max_failures`` or ``link`` takes the last one's.
+    """Return the request of a command.
+
+    Where ``store``, ``max_failures`` or ``link`` is None, the last request decides. The store
+    `NO_STORE` is the data set's folder.
 
     Raises:
         UserError: there is no such data set, or links are wanted and no folder is given.
     """
     if link and source is None and load(dataset).folder is None:
         raise UserError("--link needs the folder of the files: add --source DIR.")
-    if link is None and last is not None:
-        link = last.link
-    if max_failures is None and last is not None:
-        max_failures = last.max_failures
+    if last is not None:
+        link = last.link if link is None else link
+        store = last.store if store is None else store
+        max_failures = last.max_failures if max_failures is None else max_failures
     if max_failures is None:
         is_own = load(dataset).folder is not None
         max_failures = MAX_FAILURES_OF_OWN_FILES if is_own else MAX_FAILURES
     return PrepareRequest(
         settings=settings,
         source=source and source.absolute(),
-        store=store,
+        store=None if store == NO_STORE else store,
         max_failures=max_failures,
         link=link,
     )

@@ -250,7 +250,9 @@ def _check_files(
 def _why_damaged(path: Folder, output: Output) -> str:
     reason = why_damaged(path, output, rehash=True)
     if reason and isinstance(path, Path) and path.is_symlink():
-        change = "has changed since prepare" if path.exists() else "is gone"
+        change = "is gone"
+        if path.exists():
+            change = "has changed since prepare; 'avsnn prepare' takes the change over"
         return f"links to {path.readlink()}, which {change}"
     if reason and path.exists() and is_lfs_pointer(path):
         return IS_POINTER

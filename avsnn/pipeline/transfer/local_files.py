@@ -12,6 +12,9 @@ from avsnn.pipeline.transfer.errors import TransferError
 
 MISSING = "is missing from the source folder"
 
+# How the reason begins where nobody may read a file.
+UNREADABLE = "cannot be read from the source folder"
+
 # A file of at most this number of bytes is read, hashed and written as a whole.
 SMALL_BYTES = 2**16
 
@@ -39,10 +42,14 @@ def find_file(folder: Path, path: str) -> Path:
         return folder / path
     place = folder
     for name in PurePosixPath(path).parts:
-        spellings = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-        there = (place / spelling for spelling in spellings if os.path.lexists(place / spelling))
-        place = next(there, place / name)
+        places = [place / spelling for spelling in spellings(name)]
+        place = next(filter(os.path.lexists, places), places[0])
     return place
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """Return a name or a path as written, and in the two normal forms of Unicode."""
+    return (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
 
 
 def take_file(found: Path, target: Path, *, link: bool) -> str:
@@ -71,7 +78,7 @@ def take_file(found: Path, target: Path, *, link: bool) -> str:
             _write_small(target, data, stat)
         return hashlib.sha256(data).hexdigest()
     except PermissionError as error:
-        raise TransferError(f"cannot be read from the source folder: {error.strerror}") from None
+        raise TransferError(f"{UNREADABLE}: {error.strerror}") from None
 
 
 def _read_small(found: Path) -> tuple[bytes | None, os.stat_result]:

@@ -1,5 +1,6 @@
 """Prepares on a real Dask cluster, whose processes die."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.errors import RunError, UserError
+from avsnn.pipeline.engine import dask_executor
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
@@ -71,6 +73,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_bytes_and_no_finished_unit
     assert finished_before("demo", request, root=tmp_path)
     (sentence,) = said
     assert "shown at http://127.0.0.1:" in sentence
+    assert not (tmp_path / "demo" / "state" / "partial").exists()
 
 
 @pytest.mark.long
@@ -117,6 +120,18 @@ def test_a_scheduler_that_is_lost_between_two_stages_is_reported_by_the_second(
         cluster.kill(cluster.scheduler)
         with pytest.raises(RunError, match=f"^{cluster.address}: the scheduler is gone. What is"):
             run_stage(second, executor=pools.processes, progress=NoProgress())
+
+
+def test_a_scheduler_that_is_stopped_is_no_cluster(
+    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_executor, "SILENT_SCHEDULER_S", 1)
+    cluster.scheduler.send_signal(signal.SIGSTOP)
+    with (
+        pytest.raises(UserError, match="no Dask scheduler answers there"),
+        open_worker_pools(None, cluster.address),
+    ):
+        pass
 
 
 def test_workers_that_run_elsewhere_find_a_relative_root_or_are_refused(

@@ -5,6 +5,7 @@ So the snapshot must notice every change that a plan would notice.
 
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,33 @@ def test_the_snapshot_is_not_read_while_another_run_writes(root: Path) -> None:
 def test_a_snapshot_that_was_cut_does_not_count(root: Path, kept: int) -> None:
     path = root / "demo" / SNAPSHOT
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+    assert read_snapshot(root) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b"[1,2]", b"5", b"[" * 100_000, b'{"raw":[null,null,null]}'),
+        b'{"raw":[["x"],[99999999999999999999],[5]]}',
+        b'{"raw":[[99999999999999999999],[3],[5]]}',
+    ],
+)
+@pytest.mark.parametrize("checksum", ["old", "right"])
+def test_a_damaged_snapshot_does_not_count(root: Path, line: bytes, checksum: str) -> None:
+    path = root / "demo" / SNAPSHOT
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = line + b"\n"
+    if checksum == "right":
+        lines[-1] = b"%d\n" % zlib.crc32(b"".join(lines[:-1]))
+    path.write_bytes(b"".join(lines))
+    assert read_snapshot(root) is None
+
+
+@pytest.mark.parametrize("name", [str(SNAPSHOT), "raw/audio"])
+def test_a_named_pipe_is_not_waited_for(root: Path, name: str) -> None:
+    path = root / "demo" / name
+    path.rename(root / "elsewhere")
+    os.mkfifo(path)
     assert read_snapshot(root) is None
 
 

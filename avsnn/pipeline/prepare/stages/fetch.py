@@ -1,6 +1,7 @@
 """1. Published files: downloaded, copied from a folder, or generated; then verified."""
 
 import copy
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,17 +12,17 @@ from typing import Any, ClassVar
 
 from avsnn.datasets_manifest import Clip, Manifest, MediaFile
 from avsnn.datasets_manifest.clip_table import ClipTable, PublishedFiles
-from avsnn.datasets_manifest.clips import composed
 from avsnn.errors import UserError
-from avsnn.pipeline.engine.atomic_files import Output, sha256
+from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.journal import Failure, Record
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
+from avsnn.pipeline.prepare.source_changes import differs, was_not_read
 from avsnn.pipeline.transfer.download import PartialDownload, verify
 from avsnn.pipeline.transfer.download_sources import DownloadSource, download_from_sources
 from avsnn.pipeline.transfer.errors import TransferError
 from avsnn.pipeline.transfer.http import HttpClient
 from avsnn.pipeline.transfer.lfs import FILES_PER_REQUEST
-from avsnn.pipeline.transfer.local_files import MISSING, find_file, take_file
+from avsnn.pipeline.transfer.local_files import find_file, spellings, take_file
 from avsnn.pipeline.transfer.unpack import unpack_one_file
 
 # What the tally counts: files that were copied, because the system could make no links.
@@ -189,11 +190,11 @@ class Fetch(Stage):
 
     def _why_bring_again(self, file: MediaFile, record: Record) -> str:
         """Return why a file must be brought again; empty where its record holds."""
-        if _was_missing(record):
+        if was_not_read(record):
             place = self._place_of(file.published_path)
-            return f"{place} was missing before" if place.exists() else ""
+            return f"{place} could not be read before" if os.access(place, os.R_OK) else ""
         unverified = self._unverified(file)
-        if unverified and record.outputs and _differs(unverified, record.outputs[0], file.path):
+        if unverified and record.outputs and differs(unverified, record.outputs[0], file.path):
             return f"{unverified} has changed"
         # A person who made a link to a published file by hand keeps the link.
         if self.link is None and self.manifest.folder is None:
@@ -218,10 +219,15 @@ class Fetch(Stage):
             return
         recorded = records(self)
         for file in self.files:
-            if unverified := self._unverified(file):
-                yield unverified
-            elif (record := recorded.get(file.path)) and _was_missing(record):
-                yield self._place_of(file.published_path)
+            place = self._unverified(file)
+            if place is None and (record := recorded.get(file.path)) and was_not_read(record):
+                place = self._place_of(file.published_path)
+            if place is None:
+                continue
+            yield place
+            if not file.path.isascii():
+                # The file may come back in the other normal form of Unicode.
+                yield from (self.source / path for path in spellings(file.published_path))
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Bring one file and verify its size and SHA-256.
@@ -258,12 +264,31 @@ class Fetch(Stage):
             UserError: below the data set's folder, the same folder is a link that leads out.
         """
         folder = self.folder / parent
-        if not folder.resolve().is_relative_to(self.folder.resolve()):
+        place = folder.resolve()
+        if not place.is_relative_to(self.folder.resolve()):
             raise UserError(
                 f"{folder} is a link that leads out of {self.folder}; remove the link, and give "
                 "the folder that the link leads to as --source."
             )
+        if self.source is not None and place == (self.source / parent).resolve():
+            raise self._source_is_here_error(folder)
         (scratch / parent).mkdir(parents=True, exist_ok=True)
+
+    def require_other_source(self) -> None:
+        """Check that the source folder is not the folder into which the files are brought.
+
+        Raises:
+            UserError: both are one folder.
+        """
+        if self.source is not None and self.source.resolve() == self.folder.resolve():
+            raise self._source_is_here_error(self.folder)
+
+    def _source_is_here_error(self, folder: Path) -> UserError:
+        # A file would be replaced by a link to itself.
+        return UserError(
+            f"{folder} cannot be source and target: avsnn writes its own copies or links there; "
+            "move the files to another folder, and give that folder as the source."
+        )
 
     @cached_property
     def _last_folders(self) -> dict[Path, str]:
@@ -365,30 +390,3 @@ class Fetch(Stage):
             demo_synthesis.write_video(target, key=clip.key, shape=shape)
         else:
             target.write_bytes(demo_synthesis.audio_bytes(key=clip.key, contour=contour))
-
-
-def _was_missing(record: Record) -> bool:
-    """Return whether a file could not be brought, because the file was not in the source folder."""
-    return any(failure.reason == MISSING for failure in record.failures)
-
-
-def _differs(published: Path, copy: Output, path: str) -> bool:
-    """Return whether a file of the source folder is there, and is not the one that was brought.
-
-    Only a file with another time or another size is read. An archive, which has another name than
-    the copy of the file inside, is another one if its time is another one.
-
-    Args:
-        published: the file in the source folder.
-        copy: the copy, as recorded.
-        path: path of the copy, below the folder of the copies.
-    """
-    try:
-        stat = published.stat()
-        if composed(published.name) != composed(path.rpartition("/")[2]):
-            return stat.st_mtime_ns != copy.mtime_ns
-        if (stat.st_size, stat.st_mtime_ns) == (copy.size, copy.mtime_ns):
-            return False
-        return stat.st_size != copy.size or sha256(published) != copy.sha256
-    except OSError:
-        return False
