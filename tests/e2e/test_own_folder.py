@@ -297,3 +297,12 @@ def test_a_source_that_the_system_does_not_show_is_a_failure_and_is_noticed_when
     kept.rename(place)
     assert "9 clips are ready" in mine.run("prepare")
     assert not mine.failures()
+
+
+def test_a_file_that_many_clips_share_is_told_in_one_short_line(mine: Mine) -> None:
+    for path in mine.paths[1:]:
+        shutil.copyfile(mine.folder / mine.paths[0], mine.folder / path)
+    mine.run("prepare")
+    said = mine.run("datasets check")
+    assert said.count(" = ") == 2 * 8
+    assert said.count("= 1 more") == 2

@@ -13,8 +13,8 @@ from avsnn.cli.streams import printable
 if TYPE_CHECKING:
     from avsnn.pipeline.prepare.split_check import PlacedClip, SplitCheck
 
-# The screen lists so many sets of identical files; --json lists all sets.
-IDENTICAL_SETS_LISTED = 10
+# The screen lists so many sets of identical files, and so many clips of a set; --json lists all.
+IDENTICAL_SETS_LISTED, IDENTICAL_CLIPS_LISTED = 10, 8
 
 
 def print_datasets(rows: list[dict[str, Any]]) -> None:
@@ -60,7 +60,10 @@ def print_split_check(found: SplitCheck) -> None:
     out.print(_table_of_clips(found))
     out.print(_table_of_shared_clips(found))
     for kind, clips in found.identical[:IDENTICAL_SETS_LISTED]:
-        out.print(f"identical {kind}: {' = '.join(map(_describe_clip, clips))}")
+        names = [*map(_describe_clip, clips[:IDENTICAL_CLIPS_LISTED])]
+        if (more := len(clips) - IDENTICAL_CLIPS_LISTED) > 0:
+            names.append(f"{more:,} more")
+        out.print(f"identical {kind}: {' = '.join(names)}")
     hidden = len(found.identical) - IDENTICAL_SETS_LISTED
     if hidden > 0:
         out.print(f"and {hidden:,} more sets of identical files; --json lists all.")
