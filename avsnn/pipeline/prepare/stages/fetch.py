@@ -32,8 +32,8 @@ COPIED = "copied in place of a link"
 # for each file.
 FILES_PER_TASK = 64
 
-# The folders of the last files of so many tasks are remembered; tasks run in a few threads.
-MAX_LAST_FOLDERS = 64
+# So many folders of the last tasks are remembered; tasks run in a few threads.
+MOST_FOLDERS = 1024
 
 
 @dataclass(frozen=True)
@@ -240,12 +240,12 @@ class Fetch(Stage):
         work: _Work = unit.work
         file = work.file
         target, parent = scratch / file.path, file.path.rpartition("/")[0]
-        # Files of one folder follow each other, so one check and one folder serve many files.
-        if self._last_folders.get(scratch) != parent:
+        # A task has many files of a few folders.
+        if (scratch, parent) not in self._folders:
             self._make_folder(parent, scratch)
-            if len(self._last_folders) > MAX_LAST_FOLDERS:
-                self._last_folders.clear()
-            self._last_folders[scratch] = parent
+            if len(self._folders) >= MOST_FOLDERS:
+                self._folders.clear()
+            self._folders.add((scratch, parent))
         try:
             digest = self._bring(work, target)
         except TransferError as error:
@@ -291,9 +291,9 @@ class Fetch(Stage):
         )
 
     @cached_property
-    def _last_folders(self) -> dict[Path, str]:
-        """The folder of the last file, by the scratch folder of the task."""
-        return {}
+    def _folders(self) -> set[tuple[Path, str]]:
+        """The folders that were checked and made: scratch folder of the task, and path below."""
+        return set()
 
     def partial(self, file: MediaFile) -> PartialDownload:
         """Return what has arrived of the download of a file so far."""
