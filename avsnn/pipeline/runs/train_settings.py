@@ -142,6 +142,13 @@ class OptimizerSettings(StrictModel):
         description="Decay of a moving average of the weights, for example 0.999; the average is "
         "then evaluated and kept instead of the weights. Unset keeps no average, as published",
     )
+    recalibrate_norms: bool = Field(
+        default=False,
+        description="Whether the running statistics of batch norm are computed anew before every "
+        "evaluation and for the saved weights, from one pass over the training clips, which are "
+        "seen as in evaluation. Helps where a training has few steps; costs a forward pass over "
+        "the training clips for each epoch. The published runs keep the moving statistics",
+    )
 
 
 class ComputeSettings(StrictModel):

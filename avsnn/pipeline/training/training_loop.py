@@ -16,13 +16,12 @@ from avsnn.errors import PreemptedError, RunError
 from avsnn.pipeline.engine.progress import CourseOfWork, Progress
 from avsnn.pipeline.inference.inputs import network_inputs
 from avsnn.pipeline.inference.memory import require_memory
-from avsnn.pipeline.inference.predict import Scores, predict
+from avsnn.pipeline.inference.predict import Scores
 from avsnn.pipeline.loading.batch import Batch
 from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.loader import Loader
 from avsnn.pipeline.loading.order import (
     BatchRequest,
-    share_of_rank,
     step_seed,
     steps_per_epoch,
     training_requests,
@@ -39,6 +38,7 @@ from avsnn.pipeline.runs.checkpoint import (
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.metrics import best_epoch, repair_metrics, write_metrics
 from avsnn.pipeline.training.distributed import ProcessGroup
+from avsnn.pipeline.training.epoch_evaluation import recalibrate_norms, scores_on
 from avsnn.pipeline.training.epoch_totals import EpochTotals
 from avsnn.pipeline.training.finite_check import (
     BadStep,
@@ -150,6 +150,8 @@ class TrainingLoop:
             line = self._train_epoch(epoch, first_step)
             self._require_finite(Position(epoch + 1, 0), group=self.group)
             first_step, totals_before = 0, {}
+            if self.settings.optimizer.recalibrate_norms and not self._recalibrate_norms():
+                self._stop(Position(epoch, self.steps))
             if self.selection_rows is not None:
                 scores, part = self._evaluate_selection(), self.settings.selection
                 if scores is None:
@@ -205,10 +207,12 @@ class TrainingLoop:
             "spike_rates": {name: float(f"{rate:.4g}") for name, rate in rates.items()},
         }
 
-    def _requests(self, epoch: int, first_step: int, group: ProcessGroup) -> Iterator[BatchRequest]:
+    def _requests(
+        self, epoch: int, first_step: int, group: ProcessGroup, *, batch_size: int | None = None
+    ) -> Iterator[BatchRequest]:
         return training_requests(
             self.rows,
-            batch_size=self.settings.batch_size,
+            batch_size=batch_size or self.settings.batch_size,
             seed=self.settings.seed,
             epoch=epoch,
             first_step=first_step,
@@ -247,31 +251,22 @@ class TrainingLoop:
         set_learning_rate(self.state.optimizer, lr)
         return lr
 
-    def _evaluate_selection(self) -> Scores | None:
-        """Return the scores on the part that chooses the epoch; every process scores a share.
+    def _recalibrate_norms(self) -> bool:
+        """Compute the statistics of batch norm anew; return False if SIGTERM came."""
+        # Batch norm sees as many clips as in a step, in the order of the first epoch.
+        size = self.settings.batch_size // self.settings.optimizer.accumulate
+        requests = self._requests(0, 0, self.group, batch_size=size)
+        return recalibrate_norms(
+            requests, self.state, self.loader, self.settings, group=self.group, sigterm=self.sigterm
+        )
 
-        Returns:
-            None if SIGTERM came.
-        """
-        group = self.group
-        assert self.selection_rows is not None  # noqa: S101 - narrows the type
-        share = share_of_rank(self.selection_rows, rank=group.rank, world_size=group.world_size)
-        # Every process has batch norm statistics of its own. The main process saves its network, so
-        # every process evaluates that network.
-        group.copy_from_main(self.state.evaluated.buffers())
-        scores = None
-        with suppress(ToldToEnd), self.sigterm.at_once():
-            scores = predict(
-                self.state.evaluated,
-                self.loader,
-                share,
-                self.settings,
-                device=self.state.device,
-                batch_size=max(1, self.settings.batch_size // group.world_size),
-            )
-        if group.any(scores is None) or scores is None:
-            return None
-        return Scores(*(group.concatenate(tensor) for tensor in scores))
+    def _evaluate_selection(self) -> Scores | None:
+        """Return the scores on the part that chooses the epoch; None if SIGTERM came."""
+        rows = self.selection_rows
+        assert rows is not None  # noqa: S101 - narrows the type
+        return scores_on(
+            rows, self.state, self.loader, self.settings, group=self.group, sigterm=self.sigterm
+        )
 
     def _save_weights_and_metrics(self) -> None:
         """Save the weights and the figures of an epoch; the resume point is saved after both."""
