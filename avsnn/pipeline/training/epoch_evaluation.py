@@ -34,8 +34,9 @@ def recalibrate_norms(
     after few steps, and for a moving average of the weights, the running statistics belong to other
     weights than the weights that are evaluated. Here the weights stay, and each statistic becomes
     the mean over the batches and the processes: of the mean of a batch, and of its unbiased
-    variance (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3, "precise" batch
-    norm).
+    variance. The idea is precise batch norm (Wu and Johnson, "Rethinking 'Batch' in BatchNorm",
+    2021, section 3). The variance of a batch leaves out how the means of the batches differ, as
+    the moving statistics of a training do.
 
     The clips are seen as in evaluation: middle frame, centred crop, no mirroring, and noise only
     with ``data.augment.noise_in_evaluation``. So the statistics are those of the inputs that the

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avsnn.errors import InterruptError, PreemptedError, UserError
 from avsnn.pipeline.engine.atomic_files import (
     is_partial,
@@ -22,6 +24,7 @@ from avsnn.pipeline.runs.plugin import plugin_faults_said, save_copy
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.oddities import oddities
 from avsnn.pipeline.training.options import RunOptions
+from avsnn.pipeline.training.outcome import doubt_about
 from avsnn.pipeline.training.resume import START, resume_points
 from avsnn.pipeline.training.sigterm import watch_for_sigterm
 from avsnn.pipeline.training.training_loop import TrainingLoop
@@ -133,6 +136,8 @@ def _train(
                     save_copy(folder, config.plugin)
                 with watch_for_sigterm() as sigterm:
                     done = loop.run(sigterm)
+                if group.is_main and (doubt := _doubt(loop)):
+                    say(doubt)
         metrics = group.on_main(lambda: read_metrics(folder, config.settings.selection))
         return TrainingResult(
             folder=folder,
@@ -141,6 +146,14 @@ def _train(
             best=best_epoch(metrics, config.settings.selection),
             seconds=time.monotonic() - began,
         )
+
+
+def _doubt(loop: TrainingLoop) -> str:
+    """Return what is doubtful about a training that has ended; empty if nothing."""
+    labels, rows = None, loop.selection_rows
+    if rows is not None:
+        labels = loop.loader.source.labels[torch.from_numpy(rows)]
+    return doubt_about(loop.metrics, loop.settings, steps_per_epoch=loop.steps, labels=labels)
 
 
 def require_free(folder: Path) -> None:

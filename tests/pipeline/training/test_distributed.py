@@ -41,6 +41,8 @@ def work(rank: int, port: int, config: RunConfig, folder: Path) -> None:
         loop = make_loop(config, folder, group)
         scores = loop._evaluate_selection()
         assert scores is not None
+        assert loop._recalibrate_norms()
+        torch.save(loop.state.model.state_dict(), folder / f"{rank}-anew.pt")
         loop._train_epoch(0, 0)
         torch.save([scores.logits, *loop.state.model.parameters()], folder / f"{rank}.pt")
         loop.close()
@@ -70,5 +72,15 @@ def test_every_process_evaluates_and_trains_the_network_of_the_main_process(
     assert alone.logits.std(dim=0).min() > 0
     for logits, *_ in found:
         torch.testing.assert_close(logits, alone.logits)
+    # A half of a batch in each of two processes is what one process computes in two parts.
+    words.append("optimizer.accumulate=2")
+    halves = build_settings(TrainSettings, load_presets("demo", ["healthy"]), words)
+    parts = make_loop(make_config("demo", halves, root=small_demo), tmp_path, ProcessGroup())
+    assert parts._recalibrate_norms()
+    for rank in range(2):
+        anew = torch.load(tmp_path / f"{rank}-anew.pt")
+        for name, expected in parts.state.model.state_dict().items():
+            if "running" in name:
+                torch.testing.assert_close(anew[name], expected, rtol=1e-4, atol=1e-6)
     # Every step, also the last, shares the gradients of a compiled network.
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
