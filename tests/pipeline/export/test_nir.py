@@ -78,7 +78,7 @@ def run_node(node: Any, x: Tensor) -> Tensor:
 
 def answer_missing(network: RunNetwork, name: str, operands: list[Tensor]) -> Tensor:
     """Compute an operation that NIR lacks with the module of our network."""
-    if isinstance(network.model.fusion, StepAttention):
+    if isinstance(getattr(network.model, "fusion", None), StepAttention):
         return getattr(network.model.fusion(*operands), name.removeprefix("fusion."))
     module = network.model.get_submodule(name)
     if name.endswith(".mix"):
