@@ -144,7 +144,7 @@ class QKAttention(nn.Module):
         """Map ``[T, B, C, N]`` each to spikes ``[T, B, C, N]``.
 
         Saved for backward: three currents, ``3 C`` values for each step, clip and token, both
-        inputs, the masked key, and what ``TokenMask`` saves.
+        inputs and the masked key, on a CPU as bytes, and what ``TokenMask`` saves.
         """
         asking, asked = (other, own) if self.asks_other else (own, other)
         masked = self.mask(self.query(asking), self.key(asked))
