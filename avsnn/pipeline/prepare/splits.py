@@ -65,7 +65,8 @@ def select(manifest: Manifest, limit: int | None) -> ClipTable:
     if limit is None:
         return clips
     parts = assign_parts(manifest, manifest.default_split)
-    order = hash_order(hashes_of(clips))
+    hashes = hashes_of(clips)
+    order = hash_order(hashes)
     if manifest.archives:
         order = order[np.argsort(clips.visual.paths[order], kind="stable")]
     rank = np.empty(len(clips))
@@ -73,7 +74,7 @@ def select(manifest: Manifest, limit: int | None) -> ClipTable:
     # spread evenly over the ranks, and the lowest ranks hold the same share of each.
     for rows in _by_part_and_class(clips, parts, order):
         rank[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return clips.take(order[np.argsort(rank[order], kind="stable")][:limit])
+    return clips.take(np.lexsort((hashes[:, 1], hashes[:, 0], rank))[:limit])
 
 
 def _by_part_and_class(
