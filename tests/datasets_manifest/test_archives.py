@@ -11,7 +11,7 @@ from avsnn.datasets_manifest.schema import Manifest
 from avsnn.errors import UserError
 from avsnn.pipeline.prepare.splits import assign_parts, select
 
-EMOTIONS = "neutral calm happy sad angry fearful disgust surprised".split()
+EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
 
 
 def test_ravdess_has_the_clips_that_the_publisher_describes() -> None:

@@ -1,11 +1,15 @@
-"""RAVDESS from a server or a folder to shards; the zips are made up, in the true layout."""
+"""Zips of clips from a server or a folder to shards: RAVDESS, made up, and a person's own zips."""
 
 import io
 import json
 import zipfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import soundfile
+import yaml
 import zarr
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
@@ -149,3 +153,44 @@ def test_a_clip_that_its_zip_lacks_is_told(
     done = avsnn(*PREPARE, "--source", source)
     assert done.returncode == 1
     assert f"is not in {name}" in done.stderr
+
+
+def test_pictures_and_sounds_of_a_person_lie_in_two_zips(avsnn: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["key,label,audio_path,visual_path"]
+    (tmp_path / "mine").mkdir()
+    with (
+        zipfile.ZipFile(tmp_path / "mine" / "sounds.zip", "w") as sounds,
+        zipfile.ZipFile(tmp_path / "mine" / "pictures.zip", "w") as pictures,
+    ):
+        for number in range(20):
+            sound = io.BytesIO()
+            soundfile.write(sound, rng.normal(0, 0.1, 8000), 8000, format="WAV")
+            sounds.writestr(f"{number}.wav", sound.getvalue())
+            picture = rng.integers(0, 255, (32, 32, 3), np.uint8)
+            pictures.writestr(f"a/{number}.png", cv2.imencode(".png", picture)[1].tobytes())
+            paths = f"sounds.zip/{number}.wav,pictures.zip/a/{number}.png"
+            rows.append(f"k{number},{number % 2},{paths}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    facts = {
+        **{"name": "mine", "title": "Mine", "description": "Mine.", "licence": "private"},
+        **{"visual": "image", "group": "none", "classes": ["cat", "dog"], "table": "mine.csv"},
+        **{"folder": "mine", "archives": [{"path": "sounds.zip"}, {"path": "pictures.zip"}]},
+        **{"default_split": "random", "splits": {"random": {"test_share": 0.2, "val_share": 0.2}}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(facts))
+    done = avsnn("prepare", "mine", *ALONE)
+    assert done.returncode == 0, done.stderr
+    assert "20 clips are ready" in done.stdout
+    assert "nothing to do" in avsnn("prepare", "mine", *ALONE).stdout
+    # A zip that a person corrects is noticed.
+    with zipfile.ZipFile(tmp_path / "mine" / "sounds.zip", "w") as sounds:
+        for number in range(1, 20):
+            sound = io.BytesIO()
+            soundfile.write(sound, rng.normal(0, 0.1, 4000), 8000, format="WAV")
+            sounds.writestr(f"{number}.wav", sound.getvalue())
+    again = avsnn("prepare", "mine", *ALONE)
+    assert again.returncode == 0, again.stderr
+    assert "19 clips are ready" in again.stdout
+    failures = (tmp_path / "data" / "mine" / "failures.jsonl").read_text()
+    assert "sounds.zip/0.wav is not in sounds.zip" in failures
