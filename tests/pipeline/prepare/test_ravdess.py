@@ -13,6 +13,7 @@ import yaml
 import zarr
 
 from avsnn.datasets_manifest.catalogue import USER_FOLDER_VARIABLE
+from avsnn.pipeline.prepare.clip_members import file_of
 from tests.conftest import ALONE, Command, hashes
 from tests.fake_ravdess import ACTORS, published_zips, write_manifest, zip_name
 from tests.pipeline.transfer.server import Server, cut
@@ -173,10 +174,18 @@ def test_pictures_and_sounds_of_a_person_lie_in_two_zips(avsnn: Command, tmp_pat
             rows.append(f"k{number},{number % 2},{paths}")
     (tmp_path / "mine.csv").write_text("\n".join(rows))
     facts = {
-        **{"name": "mine", "title": "Mine", "description": "Mine.", "licence": "private"},
-        **{"visual": "image", "group": "none", "classes": ["cat", "dog"], "table": "mine.csv"},
-        **{"folder": "mine", "archives": [{"path": "sounds.zip"}, {"path": "pictures.zip"}]},
-        **{"default_split": "random", "splits": {"random": {"test_share": 0.2, "val_share": 0.2}}},
+        "name": "mine",
+        "title": "Mine",
+        "description": "Mine.",
+        "licence": "private",
+        "visual": "image",
+        "group": "none",
+        "classes": ["cat", "dog"],
+        "table": "mine.csv",
+        "folder": "mine",
+        "archives": [{"path": "sounds.zip"}, {"path": "pictures.zip"}],
+        "default_split": "random",
+        "splits": {"random": {"test_share": 0.2, "val_share": 0.2}},
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(facts))
     done = avsnn("prepare", "mine", *ALONE)
@@ -194,3 +203,8 @@ def test_pictures_and_sounds_of_a_person_lie_in_two_zips(avsnn: Command, tmp_pat
     assert "19 clips are ready" in again.stdout
     failures = (tmp_path / "data" / "mine" / "failures.jsonl").read_text()
     assert "sounds.zip/0.wav is not in sounds.zip" in failures
+
+
+def test_a_folder_may_be_called_like_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "raw" / "a.zip").mkdir(parents=True)
+    assert file_of(tmp_path / "raw", "a.zip/b.mp4", tmp_path) == tmp_path / "raw/a.zip/b.mp4"
