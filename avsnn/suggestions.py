@@ -11,7 +11,7 @@ LEAST_LIKENESS = 0.6
 LIKENESS_OF_BEGINNING = 0.7
 
 # A sentence lists so many names; of more names, a sentence shows the nearest.
-MAX_NAMES = 10
+MAX_NAMES = 12
 NAMES_SHOWN = 7
 
 

@@ -90,7 +90,7 @@ def write_fetched(root: Path) -> None:
 class FakeExtract(Extract):
     """Takes every clip for the same clip."""
 
-    def _decode(self, row: IndexRow) -> DecodedClip:
+    def _decode(self, row: IndexRow, room: Path) -> DecodedClip:
         return decoded_clip(self.chosen.model_dump_json())
 
 

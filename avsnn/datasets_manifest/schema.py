@@ -14,11 +14,8 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from avsnn.datasets_manifest.clip_table import (
-    ClipTable,
-    FilesOfRecordings,
-    PublishedFiles,
-)
+from avsnn.datasets_manifest.archives import Archive, archives_of, require_in_archives
+from avsnn.datasets_manifest.clip_table import ClipTable, FilesOfRecordings, PublishedFiles
 from avsnn.datasets_manifest.clips import MediaFile
 from avsnn.datasets_manifest.patterns import Pattern
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS, PART_COLUMN, Pairs
@@ -173,6 +170,11 @@ class Manifest(StrictModel):
         description="How recordings of two event sensors become clips, where nobody published a "
         "table",
     )
+    archives: tuple[Archive, ...] = Field(
+        default=(),
+        description="Published zips that hold the files of the table. A path of the table then is "
+        "the name of a zip, a slash, and the name of the file in the zip",
+    )
     folder: str | None = Field(
         default=None,
         min_length=1,
@@ -241,11 +243,13 @@ class Manifest(StrictModel):
             raise ValueError("visual and audio are both recordings of event sensors, or neither")
         if self.pairs and not self.has_events:
             raise ValueError("pairs are for recordings of event sensors")
+        if self.archives and (self.table is None or self.has_events or self.generated):
+            raise ValueError("archives are for a table of images, videos and sounds")
         prefixes = tuple(source.prefix for source in self.sources)
         if self.sources and any(
             not file.published_path.startswith(prefixes) for file in self.recording_files
         ):
-            raise ValueError("no source holds one of the files of pairs")
+            raise ValueError("no source holds one of the files of pairs or archives")
         if self.pairs:
             self._require_consistent_pairs(self.pairs)
         return self
@@ -275,15 +279,17 @@ class Manifest(StrictModel):
     def files_of(self, clips: ClipTable) -> PublishedFiles:
         """Return the published files of some clips, each once.
 
-        Files that hold many recordings are needed whole, whatever the clips are.
+        Files of pairs are needed whole, whatever the clips are.
         """
+        if self.archives:
+            return archives_of(clips, self.archives)
         return FilesOfRecordings(self.recording_files) if self.pairs else clips.files
 
     @property
     def recording_files(self) -> tuple[MediaFile, ...]:
         """The published files that hold many recordings; no files where each clip has its own."""
         if self.pairs is None:
-            return ()
+            return tuple(archive.media_file for archive in self.archives)
         return tuple(
             file.media_file for file in (*self.pairs.visual.files, *self.pairs.audio.files)
         )
@@ -366,8 +372,10 @@ class Manifest(StrictModel):
                     rule.column for rule in self.splits.values() if isinstance(rule, ColumnSplit)
                 ],
                 needs_groups=any(isinstance(rule, GroupSplit) for rule in self.splits.values()),
-                holds_recordings=self.has_events,
+                holds_recordings=self.has_events or bool(self.archives),
             )
+        if self.archives:
+            require_in_archives(clips, self.archives, str(self.table))
         prefixes = tuple(source.prefix for source in self.sources)
         if self.sources and not self.pairs and "" not in prefixes:
             for path in chain(*zip(clips.audio.paths, clips.visual.paths, strict=True)):

@@ -12,7 +12,7 @@ from avsnn.models.attention import (
     SpatioTemporalAttention,
     SpikingAttention,
 )
-from avsnn.models.fusion import CrossModalResidual, SpikingCrossAttention
+from avsnn.models.fusion import AttentionResidual, SpikingCrossAttention
 from avsnn.models.watching import watching
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ def attention_by_keys(model: nn.Module) -> dict[Stream, SpikingAttention]:
 
     Returns:
         the empty dictionary for a network without cross-modal attention over tokens: a network of
-        one modality, a fusion without attention, or attention over time steps alone.
+        one modality, a fusion without attention, attention over time steps alone, or a mask of
+        tokens (cmqka), whose queries meet keys at the same place only.
     """
     fusion = getattr(model, "fusion", None)
-    if not isinstance(fusion, CrossModalResidual | SpikingCrossAttention):
+    if not isinstance(fusion, AttentionResidual | SpikingCrossAttention):
         return {}
     blocks: tuple[tuple[Stream, nn.Module], ...] = (
         ("audio", fusion.audio),

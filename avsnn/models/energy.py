@@ -2,8 +2,9 @@
 
 An operation is one weight, or one factor of an attention product, that takes part in one sum. The
 count covers convolutions, linear layers and matrix products. The count leaves out biases, batch
-norms (which fold into the weights before them), additions of streams, means, pooling and the update
-of membrane potentials.
+norms (which fold into the weights before them), additions of streams, products of single values
+(weights of steps, masks of tokens, shares of residuals), sums over channels, means, pooling and the
+update of membrane potentials.
 
 The rule for each layer, as measured on the given input:
 

@@ -2,8 +2,8 @@
 
 Every fusion method is a ``Fusion``: its ``forward`` takes the tokens of both modalities,
 ``[T, B, C, N]`` each, and returns ``Fused``. A new method is one class and one line: in a file of
-the user (docs/add-a-fusion-method.md), or here and in ``methods.py``. The methods are S-CMRL and
-the methods that arXiv 2502.12488 compares with S-CMRL.
+the user (docs/add-a-fusion-method.md), or here and in ``methods.py``. The methods here are S-CMRL
+and the methods that arXiv 2502.12488 compares with S-CMRL; ``fusion_learned.py`` holds later ones.
 """
 
 from __future__ import annotations
@@ -96,18 +96,14 @@ class Alignment(nn.Module):
         return self.lif(self.norm(self.linear(residual)))  # type: ignore[no-any-return]
 
 
-class CrossModalResidual(Fusion):
-    """S-CMRL: each stream gains ``alpha`` times a residual, its attention to the other stream.
-
-    ``a' = a + alpha * r(a; v)``, ``v' = v + alpha * r(v; a)`` (arXiv 2502.12488, section 3.3).
-    Saved for backward: what attention and alignment save; the sums save nothing.
+class AttentionResidual(Fusion):
+    """Base of methods that add a residual to each stream: its attention to the other stream.
 
     Args:
         audio: attention of the audio stream, ``(own, other) -> residual``.
         visual: attention of the visual stream, ``(own, other) -> residual``.
         audio_alignment: layer on the audio residual before the sum; ``nn.Identity()`` for none.
         visual_alignment: layer on the visual residual before the sum; ``nn.Identity()`` for none.
-        alpha: factor of the residuals.
     """
 
     can_align = True
@@ -119,18 +115,16 @@ class CrossModalResidual(Fusion):
         visual: nn.Module,
         audio_alignment: nn.Module,
         visual_alignment: nn.Module,
-        alpha: float,
     ) -> None:
         super().__init__()
         self.audio = audio
         self.visual = visual
         self.audio_alignment = audio_alignment
         self.visual_alignment = visual_alignment
-        self.alpha = alpha
 
-    @classmethod
-    def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """Build S-CMRL with the attention and the alignment that the settings name."""
+    @staticmethod
+    def blocks(settings: ModelSettings) -> dict[str, nn.Module]:
+        """Build the four arguments with the attention and the alignment that the settings name."""
         attention = builders.ATTENTIONS[settings.attention]
         neuron = builders.neuron_factory(settings, threshold=settings.alignment_threshold)
 
@@ -140,18 +134,44 @@ class CrossModalResidual(Fusion):
             norm = builders.token_norm(settings, wanted=settings.alignment_norm)
             return Alignment(channels=settings.channels, norm=norm, lif=neuron())
 
-        return cls(
-            audio=attention(settings),
-            visual=attention(settings),
-            audio_alignment=alignment(),
-            visual_alignment=alignment(),
-            alpha=settings.alpha,
+        return {
+            "audio": attention(settings),
+            "visual": attention(settings),
+            "audio_alignment": alignment(),
+            "visual_alignment": alignment(),
+        }
+
+    def residuals(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the audio and the visual residual of the streams; all are ``[T, B, C, N]``."""
+        return (
+            self.audio_alignment(self.audio(audio, visual)),
+            self.visual_alignment(self.visual(visual, audio)),
         )
+
+
+class CrossModalResidual(AttentionResidual):
+    """S-CMRL: each stream gains ``alpha`` times a residual, its attention to the other stream.
+
+    ``a' = a + alpha * r(a; v)``, ``v' = v + alpha * r(v; a)`` (arXiv 2502.12488, section 3.3).
+    Saved for backward: what attention and alignment save; the sums save nothing.
+
+    Args:
+        alpha: factor of the residuals.
+        blocks: the arguments of ``AttentionResidual``.
+    """
+
+    def __init__(self, *, alpha: float, **blocks: nn.Module) -> None:
+        super().__init__(**blocks)
+        self.alpha = alpha
+
+    @classmethod
+    def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
+        """Build S-CMRL with the attention and the alignment that the settings name."""
+        return cls(alpha=settings.alpha, **cls.blocks(settings))
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
         """Fuse; both residuals are computed from the streams before fusion."""
-        r_audio = self.audio_alignment(self.audio(audio, visual))
-        r_visual = self.visual_alignment(self.visual(visual, audio))
+        r_audio, r_visual = self.residuals(audio, visual)
         return Fused(
             torch.add(audio, r_audio, alpha=self.alpha),
             torch.add(visual, r_visual, alpha=self.alpha),

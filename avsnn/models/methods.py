@@ -15,6 +15,7 @@ from avsnn.models.fusion import (
     SpikingCrossAttention,
     WeightAttention,
 )
+from avsnn.models.fusion_learned import GatedResidual, StepAttention, TokenMaskAttention
 from avsnn.models.patch_split import PATCH_SPLITS, PatchSplit
 from avsnn.models.readout import READOUTS, ConcatReadout, StreamReadout, SumReadout
 from avsnn.models.registry import METHODS, MethodError
@@ -147,6 +148,9 @@ METHODS.update(
         "weight-attention": TwoStreams(WeightAttention),
         "sca": TwoStreams(SpikingCrossAttention),
         "cmci": TwoStreams(CurrentIntegration, StreamReadout),
+        "gated": TwoStreams(GatedResidual),
+        "cmqka": TwoStreams(TokenMaskAttention),
+        "taaf": TwoStreams(StepAttention),
     }
 )
 METHODS.protect()

@@ -20,8 +20,8 @@ class ModelSettings(StrictModel):
 
     method: str = Field(
         default="s-cmrl",
-        description="Network: s-cmrl, weight-attention, sca, cmci, add, concat, audio, visual, or "
-        "a method of a plugin",
+        description="Network: s-cmrl, weight-attention, sca, cmci, add, concat, audio, visual, "
+        "gated, cmqka, taaf, or a method of a plugin",
     )
     channels: int = Field(default=256, ge=8, le=8192, description="Width C of the tokens")
     steps: int = Field(default=4, ge=1, le=1024, description="Time steps T")
@@ -38,11 +38,11 @@ class ModelSettings(StrictModel):
     attention: Literal["spatio-temporal", "spatial", "temporal"] = Field(
         default="spatio-temporal",
         description="Axes that cross-modal attention looks over: tokens (spatial), time steps "
-        "(temporal) or both (s-cmrl)",
+        "(temporal) or both (s-cmrl, gated)",
     )
     alignment: bool = Field(
         default=True,
-        description="Semantic alignment of the residuals (s-cmrl; off by default elsewhere)",
+        description="Semantic alignment of the residuals (s-cmrl, gated; off by default elsewhere)",
     )
     fuse: Literal["add", "concat"] = Field(
         default="add",
@@ -53,7 +53,7 @@ class ModelSettings(StrictModel):
         default="own",
         description="Stream that gives the query of cross-modal attention: the stream that gains "
         "the residual ('own', as published), or the other stream ('other', as the paper's figure "
-        "draws the query) (s-cmrl, sca)",
+        "draws the query) (s-cmrl, gated, sca, cmqka)",
     )
     temporal_layout: Literal["published", "corrected"] = Field(
         default="published",

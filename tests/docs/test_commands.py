@@ -29,6 +29,7 @@ NOT_RUN = {
     ("docs/stores.md", ""): "needs a bucket; tests/e2e/test_s3.py runs the commands",
     ("docs/sweeps.md", ""): "tests/docs/test_pages.py writes the tables and runs the commands",
     ("docs/own-data.md", ""): "tests/docs/test_own_data.py runs the commands",
+    ("docs/ravdess.md", "avsnn prepare ravdess --limit 60"): "downloads 1.6 GB",
     ("docs/results.md", "avsnn prepare av-digits"): "downloads 6,000 files",
 }
 

@@ -31,7 +31,12 @@ def keys_of(method: str, **fields) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("method", "fields", "spatial"),
-    [("s-cmrl", {}, ".spatial"), ("s-cmrl", {"attention": "spatial"}, ""), ("sca", {}, "")],
+    [
+        ("s-cmrl", {}, ".spatial"),
+        ("gated", {}, ".spatial"),
+        ("s-cmrl", {"attention": "spatial"}, ""),
+        ("sca", {}, ""),
+    ],
 )
 def test_the_keys_come_from_the_stream_that_gives_no_query(method, fields, spatial):
     # With `own`, the audio block asks with audio, so its keys are tokens of the picture.
@@ -50,6 +55,9 @@ def test_the_keys_come_from_the_stream_that_gives_no_query(method, fields, spati
         ("visual", {}),
         ("weight-attention", {}),
         ("cmci", {}),
+        ("cmqka", {}),
+        ("taaf", {}),
+        ("gated", {"attention": "temporal"}),
     ],
 )
 def test_networks_without_attention_across_streams_have_no_map(method, fields):

@@ -12,6 +12,7 @@ from avsnn.models.attention import (
 )
 from avsnn.models.batch_norm import TokenNorm
 from avsnn.models.fusion import Alignment
+from avsnn.models.fusion_learned import LearnedShare, QKAttention, StepAttention, TokenMask
 from avsnn.models.layers import ChannelLinear, SpikingConv1x1, SpikingMLP
 from avsnn.models.neuron import LIF
 from avsnn.models.patch_split import SpikingConv3x3
@@ -84,6 +85,22 @@ def test_attention_saves_its_currents_and_bytes_for_spikes(mix):
     assert (
         saved(attention, own, other) == floats(5 * C) + (inputs + operands + fired) * floats(C) // 4
     )
+
+
+@needs_compiler
+def test_a_mask_of_tokens_saves_its_key_its_sums_and_its_spikes():
+    mask = TokenMask(heads=HEADS, norm=nn.Identity(), lif=LIF())
+    own, other = ((features() > 1).float().requires_grad_() for _ in range(2))
+    of_mask = floats(C + 2 * HEADS)
+    assert saved(mask, own, other) == of_mask
+    layer = QKAttention(channels=C, mask=mask, neuron=LIF, asks_other=False)
+    convolved = 3
+    assert saved(layer, own, other) == floats(3 * C) + convolved * floats(C) // 4 + of_mask
+
+
+def test_learned_shares_and_weights_of_steps_save_what_they_multiply():
+    assert saved(LearnedShare(channels=C), features()) == floats(C)
+    assert saved(StepAttention(channels=C), features(), features()) == floats(2 * C)
 
 
 def test_the_product_of_two_attentions_keeps_their_means_and_neither_whole():

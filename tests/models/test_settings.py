@@ -36,7 +36,7 @@ def test_settings_changed_behind_the_validator_are_refused_when_built():
 def test_settings_survive_a_round_trip():
     for method in METHODS:
         settings = ModelSettings(method=method)
-        assert settings.alignment == (method == "s-cmrl")
+        assert settings.alignment == (method in ("s-cmrl", "gated"))
         assert ModelSettings(**settings.model_dump()) == settings
 
 

@@ -15,16 +15,23 @@ from avsnn.models.attention import (
 )
 from avsnn.models.fusion import (
     Alignment,
+    AttentionResidual,
     CrossModalResidual,
     CurrentIntegration,
     NoFusion,
     SpikingCrossAttention,
     WeightAttention,
 )
+from avsnn.models.fusion_learned import (
+    GatedResidual,
+    QKAttention,
+    StepAttention,
+    TokenMaskAttention,
+)
 from avsnn.models.readout import ConcatReadout, StreamReadout
 from avsnn.models.spikformer import AudioVisualSpikformer, UnimodalSpikformer
 from avsnn.pipeline.export.extras import require_package
-from avsnn.pipeline.export.nir_graph import GraphBuilder, Signal
+from avsnn.pipeline.export.nir_graph import GraphBuilder, Signal, as_array
 from avsnn.pipeline.export.run_network import NetworkDescription, RunNetwork
 
 TIME = {
@@ -141,10 +148,17 @@ def _fuse(
             )
         elif isinstance(fusion, SpikingCrossAttention):
             results[side] = _attention(graph, name, layer, own, other)
-        elif isinstance(fusion, CrossModalResidual):
+        elif isinstance(fusion, StepAttention):
+            results[side] = graph.outside(
+                name,
+                "own stream times one weight for each step, a softmax over the steps of both",
+                {"audio": audio, "visual": visual},
+                own.shape,
+            )
+        elif isinstance(fusion, CrossModalResidual | GatedResidual | TokenMaskAttention):
             residual = _attention(graph, name, layer, own, other)
             residual = _align(graph, f"{name}_alignment", fusion, residual)
-            results[side] = own.plus(graph.scaled(f"{name}_alpha", fusion.alpha, residual))
+            results[side] = own.plus(_share(graph, name, fusion, residual))
         else:
             raise UserError(
                 f"the fusion method {type(fusion).__name__} has no translation to NIR; choose "
@@ -153,7 +167,17 @@ def _fuse(
     return results["audio"], results["visual"], None
 
 
-def _align(graph: GraphBuilder, name: str, fusion: CrossModalResidual, residual: Signal) -> Signal:
+def _share(graph: GraphBuilder, name: str, fusion: nn.Module, residual: Signal) -> Signal:
+    """Add the factor of a residual: one number, or a learned number for each channel."""
+    if isinstance(fusion, CrossModalResidual):
+        return graph.scaled(f"{name}_alpha", fusion.alpha, residual)
+    share = fusion.get_parameter(f"{name.removeprefix('fusion.')}_share.share")
+    return graph.scaled(f"{name}_share", as_array(share.unsqueeze(-1)), residual)
+
+
+def _align(graph: GraphBuilder, name: str, fusion: nn.Module, residual: Signal) -> Signal:
+    if not isinstance(fusion, AttentionResidual):
+        return residual
     layer = fusion.get_submodule(name.removeprefix("fusion."))
     if not isinstance(layer, Alignment):
         return residual
@@ -176,6 +200,18 @@ def _attention(
             {"spatial": spatial, "temporal": temporal},
             own.shape,
         )
+    if isinstance(layer, QKAttention):
+        asking, asked = (other, own) if layer.asks_other else (own, other)
+        masked = graph.outside(
+            f"{name}.mask",
+            f"key where neurons fire on the sum of the query's channels ({layer.mask.heads} heads)",
+            {
+                "query": graph.spiking_convolution(f"{name}.query", layer.query, asking),
+                "key": graph.spiking_convolution(f"{name}.key", layer.key, asked),
+            },
+            own.shape,
+        )
+        return graph.spiking_convolution(f"{name}.projection", layer.projection, masked)
     assert isinstance(layer, SpikingAttention)  # noqa: S101 - every other attention is one
     if isinstance(layer, OtherQueryAttention):
         own, other = other, own

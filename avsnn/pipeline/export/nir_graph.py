@@ -184,8 +184,8 @@ class GraphBuilder:
         scale, shift = layer.scale_and_shift()
         return self.convolution(name, scale.diag().unsqueeze(-1), shift, source)
 
-    def scaled(self, name: str, factor: float, source: Signal) -> Signal:
-        """Add a product with one factor."""
+    def scaled(self, name: str, factor: float | NDArray[np.float32], source: Signal) -> Signal:
+        """Add a product with one factor, or with factors that broadcast to the signal."""
         node = self.nir.Scale(np.full(source.shape, factor, np.float32))
         return self.add(name, node, source, source.shape)
 

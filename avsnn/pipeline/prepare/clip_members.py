@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from avsnn.datasets_manifest.clips import split_recording
 from avsnn.pipeline.formats.shards import frame_member_name
 from avsnn.pipeline.media.errors import require_content
 
@@ -18,6 +19,36 @@ if TYPE_CHECKING:
     from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.media.events import Events
     from avsnn.pipeline.media.frames import Frame
+
+# A file of one clip that is larger than this number of bytes, unpacked, is a mistake or a trap.
+MAX_UNPACKED_BYTES = 2**32
+
+
+def file_of(raw: Path, recording: str, room: Path | None) -> Path:
+    """Return the file of a recording; a file inside a zip is unpacked into ``room`` first.
+
+    Decoders of video read files of the disk only. A file that is in ``room`` already stays.
+
+    Args:
+        raw: the folder of the files as published.
+        recording: path of the recording below ``raw``; see `MediaFile.recording`.
+        room: folder for the unpacked files of this clip, which the caller removes; None where no
+            file lies in a zip.
+
+    Raises:
+        MediaError: the zip is damaged, or has no such file.
+        OSError: the zip cannot be read, or the disk fails.
+    """
+    from avsnn.pipeline.media.zip_members import copy_member
+
+    archive, member = split_recording(recording)
+    # A folder may be called like an archive.
+    if room is None or not member or not (raw / archive).is_file():
+        return raw / recording
+    unpacked = room / recording
+    if not unpacked.exists():
+        copy_member(raw / archive, member, unpacked, MAX_UNPACKED_BYTES)
+    return unpacked
 
 
 def read_image_members(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:

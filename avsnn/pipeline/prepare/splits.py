@@ -57,24 +57,30 @@ def hashes_of(clips: ClipTable) -> NDArray[np.uint64]:
 def select(manifest: Manifest, limit: int | None) -> ClipTable:
     """Return ``limit`` clips; None returns all clips.
 
-    The selection has the same share of every part and class as the whole data set.
+    The selection has the same share of every part and class as the whole data set. Where archives
+    hold the clips, the selection takes the clips of one archive after the other, because each
+    archive is fetched whole.
     """
     clips = manifest.clips
     if limit is None:
         return clips
     parts = assign_parts(manifest, manifest.default_split)
     hashes = hashes_of(clips)
+    order = hash_order(hashes)
+    if manifest.archives:
+        order = order[np.argsort(clips.visual.paths[order], kind="stable")]
     rank = np.empty(len(clips))
     # Clip i of n clips of a part and class has the rank (i + 0.5) / n. So every part and class is
     # spread evenly over the ranks, and the lowest ranks hold the same share of each.
-    for rows in _by_part_and_class(clips, parts):
+    for rows in _by_part_and_class(clips, parts, order):
         rank[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
     return clips.take(np.lexsort((hashes[:, 1], hashes[:, 0], rank))[:limit])
 
 
-def _by_part_and_class(clips: ClipTable, parts: Parts) -> list[NDArray[np.int64]]:
-    """Return the rows of every part and class, each in the order of the hashes of the keys."""
-    order = hash_order(hashes_of(clips))
+def _by_part_and_class(
+    clips: ClipTable, parts: Parts, order: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Return the rows of every part and class, each in the given order."""
     return _rows_by_value(parts * np.int64(clips.labels.max(initial=0) + 1) + clips.labels, order)
 
 
@@ -112,7 +118,8 @@ def _set_val_aside(
     if not fraction:
         return parts
     changed = parts.copy()
-    for rows in _by_part_and_class(clips, parts):
+    order = hash_order(hashes_of(clips))
+    for rows in _by_part_and_class(clips, parts, order):
         if parts[rows[0]] != TRAIN:
             continue
         wanted = round(fraction * len(rows))

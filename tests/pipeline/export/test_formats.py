@@ -76,6 +76,19 @@ def test_torchscript_gives_our_spikes_and_logits_for_any_number_of_clips(name: s
 
 
 @pytest.mark.usefixtures("_no_profiling")
+@pytest.mark.parametrize("method", ["gated", "cmqka", "taaf"])
+def test_later_methods_give_our_logits_in_torchscript_and_onnxruntime(method: str) -> None:
+    network, inputs = small_network(method)
+    due = logits_of(network, inputs)
+    program = torch.jit.load(io.BytesIO(torchscript_file(network)))
+    assert torch.allclose(program(*inputs), due, atol=1e-5)
+    session = onnxruntime.InferenceSession(onnx_file(network))
+    given = dict(zip(("audio", "visual"), (images.numpy() for images in inputs), strict=True))
+    (logits,) = session.run(None, given)
+    assert torch.allclose(torch.from_numpy(logits), due, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_no_profiling")
 @pytest.mark.parametrize("neuron", [NEURONS[0], NEURONS[-1]], ids=str)
 def test_torchscript_has_the_neurons_of_every_setting(neuron: dict) -> None:
     network, inputs = small_network("add", **neuron)

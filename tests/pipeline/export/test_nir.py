@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from avsnn.errors import UserError
 from avsnn.models.attention import SpikingAttention
+from avsnn.models.fusion_learned import StepAttention
 from avsnn.models.kernels.attention_products import split_heads
 from avsnn.models.plain_network import plain_operations, recorded_spikes
 from avsnn.pipeline.export.nir_file import nir_files
@@ -77,6 +78,8 @@ def run_node(node: Any, x: Tensor) -> Tensor:
 
 def answer_missing(network: RunNetwork, name: str, operands: list[Tensor]) -> Tensor:
     """Compute an operation that NIR lacks with the module of our network."""
+    if isinstance(getattr(network.model, "fusion", None), StepAttention):
+        return getattr(network.model.fusion(*operands), name.removeprefix("fusion."))
     module = network.model.get_submodule(name)
     if name.endswith(".mix"):
         attention = network.model.get_submodule(name.removesuffix(".mix"))

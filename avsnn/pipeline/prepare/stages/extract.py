@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +33,7 @@ from avsnn.pipeline.formats.shards import (
 )
 from avsnn.pipeline.media.errors import MediaError, failures_of
 from avsnn.pipeline.prepare.clip_members import (
+    file_of,
     read_event_member,
     read_image_members,
     read_video_members,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from avsnn.pipeline.engine.atomic_files import Folder
     from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.media.events import Events
+
+# Folder in the scratch folder of a shard that holds the files of one clip that lie in a zip.
+UNPACKED = "unpacked"
 
 
 def divide_into_shards(
@@ -137,7 +142,7 @@ class Extract(Stage):
         with ShardWriter(scratch / f"{unit.name}.tar") as writer:
             for row in read_rows(self.index, unit.work.tolist()):
                 try:
-                    clip = decoded_before(row) or self._decode(row)
+                    clip = decoded_before(row) or self._decode(row, scratch / UNPACKED)
                 except MediaError as error:
                     outcome.failures.append(Failure(self.name, row.key, str(error)))
                     continue
@@ -147,19 +152,24 @@ class Extract(Stage):
         outcome.digests.update(writer.digests)
         return outcome
 
-    def _decode(self, row: IndexRow) -> DecodedClip:
-        """Decode a clip in the sandbox."""
+    def _decode(self, row: IndexRow, room: Path) -> DecodedClip:
+        """Decode a clip in the sandbox; ``room`` holds files from a zip for as long as needed."""
         from avsnn.pipeline.media import sandbox
 
         # FFmpeg takes a relative path with a colon for an address.
         raw = self.raw.absolute()
-        form, read, kinds = (self.visual, self.audio), _read_clip, ("audio", self.visual)
-        if self.visual in EVENT_FORMATS:
-            read, kinds = _read_events, ("recording", "recording")
+        form, kinds = (self.visual, self.audio), ("audio", self.visual)
         try:
-            return sandbox.call(read, raw, row.audio, row.visual, form, self.chosen)
+            if self.visual in EVENT_FORMATS:
+                kinds = ("recording", "recording")
+                return sandbox.call(_read_events, raw, row.audio, row.visual, form)
+            names = (row.audio, row.visual)
+            return sandbox.call(_read_clip, raw, *names, form, self.chosen, room)
         except sandbox.DecoderDiedError as died:
             raise MediaError(f"{kinds[0]} {row.audio} or {kinds[1]} {row.visual} {died}") from None
+        finally:
+            # A decoder that died removes nothing.
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def _members(row: IndexRow, clip: DecodedClip) -> dict[str, bytes]:
@@ -168,19 +178,34 @@ def _members(row: IndexRow, clip: DecodedClip) -> dict[str, bytes]:
 
 
 def _read_clip(
-    raw: Path, sound: str, visual: str, form: tuple[str, str], settings: ExtractSettings
+    raw: Path,
+    sound: str,
+    visual: str,
+    form: tuple[str, str],
+    settings: ExtractSettings,
+    room: Path | None = None,
 ) -> DecodedClip:
-    """Decode an image or a video, and a sound."""
+    """Decode an image or a video, and a sound.
+
+    Args:
+        raw: the folder of the files as published.
+        sound: path of the sound.
+        visual: path of the image or the video.
+        form: what the visual files and the audio files are.
+        settings: which frames are wanted.
+        room: folder for files from a zip; None where no file lies in a zip.
+    """
     from avsnn.pipeline.media import audio
 
     kind, _ = form
     with failures_of(f"audio {sound}"):
-        flac, seconds, rate = audio.transcode_to_flac(raw / sound)
+        flac, seconds, rate = audio.transcode_to_flac(file_of(raw, sound, room))
     with failures_of(f"{kind} {visual}"):
+        file = file_of(raw, visual, room)
         if kind == "image":
-            images, shape = read_image_members(raw / visual)
+            images, shape = read_image_members(file)
         else:
-            images, shape = read_video_members(raw / visual, settings, seconds)
+            images, shape = read_video_members(file, settings, seconds)
     height, width, _ = shape
     return DecodedClip(
         images | {AUDIO_MEMBER: flac},
@@ -194,9 +219,7 @@ def _read_clip(
     )
 
 
-def _read_events(
-    raw: Path, sound: str, visual: str, form: tuple[str, str], settings: ExtractSettings
-) -> DecodedClip:
+def _read_events(raw: Path, sound: str, visual: str, form: tuple[str, str]) -> DecodedClip:
     """Read two recordings of events; no setting changes what is read."""
     seen, seen_npz = _read_recording(raw, visual, form[0])
     heard, heard_npz = _read_recording(raw, sound, form[1])

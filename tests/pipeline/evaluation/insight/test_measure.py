@@ -59,7 +59,7 @@ def test_every_method_is_measured_and_left_as_it_was(method: str, frames: int | 
     assert [step.steps for step in insight.steps] == [1, 2, 3, 4]
     assert insight.steps[-1].top1.value == before.accuracy
     assert (insight.contribution is None) == (method in ("audio", "visual"))
-    assert len(insight.attention) == (4 if method in ("s-cmrl", "sca") else 0)
+    assert len(insight.attention) == (4 if method in ("s-cmrl", "gated", "sca") else 0)
     assert {clip.key for clip in insight.embedding.clips} == set(opened.keys)
     assert len(insight.rasters) == min(6, len(rates))
     assert {raster.layer for raster in insight.rasters} <= set(rates)
