@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
+from avsnn.models.balance import BalanceSettings
 from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clip_index import open_index
@@ -121,9 +122,10 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
     """Return the settings that tell one run from another run.
 
     A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, none for
-    the padding of event frames, none for the options of a method, none for windows of shards and
-    none for new statistics of batch norm. So the defaults of these settings are left out, and the
-    runs of earlier versions stay the same runs. The padding changes nothing of a run on images.
+    the padding of event frames, none for the options of a method, none for windows of shards, none
+    for new statistics of batch norm and none for balanced training. So the defaults of these
+    settings are left out, and the runs of earlier versions stay the same runs. The padding changes
+    nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
@@ -131,6 +133,8 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
         del facts["data"]["shuffle_window"]
     if not settings.optimizer.recalibrate_norms:
         del facts["optimizer"]["recalibrate_norms"]
+    if settings.balance == BalanceSettings():
+        del facts["balance"]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
     if not settings.model.options:
