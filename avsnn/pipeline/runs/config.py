@@ -121,14 +121,15 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
     """Return the settings that tell one run from another run.
 
     A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, none for
-    the padding of event frames, none for the options of a method, none for windows of shards and
-    none for new statistics of batch norm. So the defaults of these settings are left out, and the
+    the padding of event frames, none for the options of a method, none for windows of shards, none
+    for the number of clips of a class and none for new statistics of batch norm. So the defaults of these settings are left out, and the
     runs of earlier versions stay the same runs. The padding changes nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
-    if settings.data.shuffle_window is None:
-        del facts["data"]["shuffle_window"]
+    for key in ("shuffle_window", "clips_per_class"):
+        if facts["data"][key] is None:
+            del facts["data"][key]
     if not settings.optimizer.recalibrate_norms:
         del facts["optimizer"]["recalibrate_norms"]
     if settings.compute.tf32:
