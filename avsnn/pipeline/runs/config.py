@@ -123,14 +123,15 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
 
     A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, none for
     the padding of event frames, none for the options of a method, none for windows of shards, none
-    for new statistics of batch norm and none for balanced training. So the defaults of these
-    settings are left out, and the runs of earlier versions stay the same runs. The padding changes
-    nothing of a run on images.
+    for the number of clips of a class, none for new statistics of batch norm and none for balanced
+    training. So the defaults of these settings are left out, and the runs of earlier versions stay
+    the same runs. The padding changes nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
-    if settings.data.shuffle_window is None:
-        del facts["data"]["shuffle_window"]
+    for key in ("shuffle_window", "clips_per_class"):
+        if facts["data"][key] is None:
+            del facts["data"][key]
     if not settings.optimizer.recalibrate_norms:
         del facts["optimizer"]["recalibrate_norms"]
     if settings.balance == BalanceSettings():

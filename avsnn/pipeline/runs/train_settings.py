@@ -74,6 +74,13 @@ class DataSettings(StrictModel):
         description="Height and width in px of the frames and audio images that the network gets; "
         "event frames must have this size (published: 128, event frames 28)",
     )
+    clips_per_class: int | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Number of training clips of each class, drawn with the seed of the run; a "
+        "class with fewer clips gives all of its clips. Unset trains on all clips",
+    )
     shuffle_window: int | None = Field(
         default=None,
         gt=0,
