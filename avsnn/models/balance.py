@@ -156,7 +156,7 @@ def modulation(own: Tensor, other: Tensor, *, alpha: float) -> Tensor:
     """Return the coefficient ``k`` of OGM-GE for a stream: ``1 - tanh(alpha rho)`` or 1.
 
     ``rho = s_own / s_other`` is the discrepancy ratio, and ``k`` is 1 where ``rho`` is 1 or less
-    (arXiv 2203.15332, equations 8 to 10).
+    (arXiv 2203.15332, equation 10).
 
     Args:
         own: score of the stream, a scalar.
@@ -172,8 +172,7 @@ class GradientModulation(ScoreStrategy):
 
     ``g <- k g + h`` for every filter and matrix of an encoder. ``k`` is `modulation` of the scores
     of both streams; ``h`` is Gaussian noise with the standard deviation of ``g``, computed from
-    the values of one filter or matrix before ``k`` (arXiv 2203.15332, section 3.3, and the
-    authors' program).
+    the values of one filter or matrix before ``k`` (arXiv 2203.15332, and the authors' program).
 
     These choices are ours: vectors such as those of batch norm stay as they are, which the program
     does too; the MLP behind the fusion belongs to the encoder; and the modulation lasts for the
@@ -216,9 +215,10 @@ class InverseEffectiveness(ScoreStrategy):
     ``g <- xi g`` with `inverse_effectiveness` of the scores, for the parameters of the fusion
     method and of the head that gives the logits (arXiv 2505.10176).
 
-    These choices are ours. The head belongs to the fusion, because the fusion of the paper ends in
-    the head, and because the methods ``add`` and ``concat`` have no other fusion. A stream has no
-    head of its own, so no cross-entropy of such a head is added to the loss.
+    These choices are ours. The head belongs to the fusion, because the head is the fusion in the
+    authors' program, and because the methods ``add`` and ``concat`` have no other fusion. A stream
+    has no head of its own, so no cross-entropy of such a head is added to the loss, as the program
+    does.
     """
 
     def change_gradients(self) -> None:
@@ -236,11 +236,11 @@ class ParetoGradients(Strategy):
     With the joint gradient ``j`` and the gradient ``u`` of the stream's own cross-entropy, both of
     all parameters of an encoder, ``h = 2 a j + 2 (1 - a) u``. The weight ``a`` is 1/2 if
     ``j . u > 0``. Otherwise the gradients are in conflict, and ``a`` in [0, 1] makes the norm of
-    ``h`` smallest. Then ``g <- 1.5 h |j + u| / |h|`` (arXiv 2405.17730, section 3.3; the factor is
-    that of the authors' program). Where ``h`` is 0, the gradient becomes 0.
+    ``h`` smallest. Then ``g <- 1.5 h |j + u| / |h|`` (arXiv 2405.17730, and the authors' program).
+    Where ``h`` is 0, the gradient becomes 0.
 
-    These choices are ours. The norms are those of a whole encoder, as in the paper, where the
-    program takes them for each tensor. The MLP behind the fusion belongs to the encoder. The joint
+    These choices are ours. The norms are those of a whole encoder, where the program takes the norms
+    of each tensor. The MLP behind the fusion belongs to the encoder. The joint
     loss is the loss that is trained without a strategy, with the semantic alignment of ``s-cmrl``
     and the auxiliary parts of ``cmci``. The own cross-entropy of a stream is that of its share in
     the head, and trains its encoder alone: the head and the fusion learn from the joint loss.

@@ -48,7 +48,7 @@ class SumReadout(nn.Module):
     def shares(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the shares ``[B, classes]`` of streams ``[T, B, C, N]``; their sum is the logits.
 
-        Each stream has half of the bias (arXiv 2203.15332, section 3.1).
+        Each stream has half of the bias (arXiv 2203.15332).
         """
         weight, bias = self.head.weight, self.head.bias / 2
         return (
@@ -73,8 +73,7 @@ class ConcatReadout(nn.Module):
     def shares(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the shares ``[B, classes]`` of streams ``[T, B, C, N]``; their sum is the logits.
 
-        Each stream has its half of the weights, and half of the bias (arXiv 2203.15332, section
-        3.1).
+        Each stream has its half of the weights, and half of the bias (arXiv 2203.15332).
         """
         (of_audio, of_visual), bias = self.head.weight.chunk(2, dim=1), self.head.bias / 2
         return (
