@@ -61,7 +61,7 @@ def test_wrong_arguments_end_with_one_sentence(avsnn: Command, small_demo: Path)
         (["method"], "did you mean methods?"),
         (
             [],
-            "Give the name of a published table (alpha, attention, hard, methods, snr, temperature)",
+            "a published table (alpha, attention, hard, methods, snr, temperature)",
         ),
         (["methods", "--rows", "s-crml"], "has no row 's-crml'; did you mean S-CMRL?"),
         (["methods", "--preset", "helthy"], "did you mean healthy?"),
