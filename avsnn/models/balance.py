@@ -217,8 +217,8 @@ class InverseEffectiveness(ScoreStrategy):
 
     These choices are ours. The head belongs to the fusion, because the head is the fusion in the
     authors' program, and because the methods ``add`` and ``concat`` have no other fusion. A stream
-    has no head of its own, so no cross-entropy of such a head is added to the loss, as the program
-    does.
+    has no head of its own, so nothing is added to the loss; the program adds the cross-entropy of
+    the head of each stream.
     """
 
     def change_gradients(self) -> None:
@@ -239,11 +239,11 @@ class ParetoGradients(Strategy):
     ``h`` smallest. Then ``g <- 1.5 h |j + u| / |h|`` (arXiv 2405.17730, and the authors' program).
     Where ``h`` is 0, the gradient becomes 0.
 
-    These choices are ours. The norms are those of a whole encoder, where the program takes the norms
-    of each tensor. The MLP behind the fusion belongs to the encoder. The joint
-    loss is the loss that is trained without a strategy, with the semantic alignment of ``s-cmrl``
-    and the auxiliary parts of ``cmci``. The own cross-entropy of a stream is that of its share in
-    the head, and trains its encoder alone: the head and the fusion learn from the joint loss.
+    These choices are ours. The norms are those of a whole encoder, where the program takes that of
+    each tensor. The MLP behind the fusion belongs to the encoder. The joint loss is the loss that
+    is trained without a strategy, with the semantic alignment of ``s-cmrl`` and the auxiliary parts
+    of ``cmci``. The own cross-entropy of a stream is that of its share in the head, and trains its
+    encoder alone: the head and the fusion learn from the joint loss.
     """
 
     reads_graph = True

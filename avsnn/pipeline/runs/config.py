@@ -121,11 +121,9 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
 def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
     """Return the settings that tell one run from another run.
 
-    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, none for
-    the padding of event frames, none for the options of a method, none for windows of shards, none
-    for the number of clips of a class, none for new statistics of batch norm and none for balanced
-    training. So the defaults of these settings are left out, and the runs of earlier versions stay
-    the same runs. The padding changes nothing of a run on images.
+    A CUDA graph changes nothing of the result. Settings that came later than the first runs are
+    left out while they have their defaults, so the runs of earlier versions stay the same runs. The
+    padding changes nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
