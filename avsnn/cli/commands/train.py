@@ -91,7 +91,8 @@ def train_command(
     same options (--run-dir in place of --run). The processes share out every batch.
 
     Settings for --set are the keys of config.yaml: model.method (s-cmrl, add, concat, audio,
-    visual, weight-attention, sca, cmci, gated, cmqka, taaf, or a method of --plugin),
+    visual, weight-attention, sca, cmci, gated, cmqka, taaf, or a method of --plugin or
+    of an installed package),
     model.channels, model.alpha, data.split, epochs, batch_size, seed, selection (val, test, last),
     optimizer.base_lr and so on.
     --print-config prints all settings.
