@@ -91,6 +91,8 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     done = command(folder, None, "train", "demo", "--config", "r/config.yaml", *root)
     assert (done.returncode, done.stderr) == (2, f"avsnn: r {needs}")
     done = command(folder, None, *again)
+    assert (done.returncode, done.stderr) == (2, f"avsnn: r {needs}")
+    done = command(folder, None, *again[:-1])
     assert done.returncode == 2
     assert "setting model.method cannot be 'mean-exchange': there is no method" in done.stderr
     loaded = python(folder, None, "-c", "import avsnn; avsnn.load('r')")

@@ -103,7 +103,7 @@ def train_command(
     from avsnn.datasets_manifest import load
     from avsnn.pipeline.experiments.presets import load_presets
     from avsnn.pipeline.inference.device import choose_device
-    from avsnn.pipeline.runs.config import make_config, require_split
+    from avsnn.pipeline.runs.config import make_config, require_plugins_of, require_split
     from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.settings_overrides import build_settings
@@ -111,6 +111,8 @@ def train_command(
     from avsnn.pipeline.training.train import train
 
     load_plugins(plugins or ())
+    if resume and run is not None:
+        require_plugins_of(run)
     settings = build_settings(
         TrainSettings,
         load_presets(dataset, presets or (), config=config_file),

@@ -186,6 +186,18 @@ def read_config(folder: Path) -> Any:
         raise _unreadable_error(folder, reason) from None
 
 
+def require_plugins_of(folder: Path) -> None:
+    """Refuse to resume a run whose plugins are not here; a folder that is no run has none.
+
+    The settings that a person types name the same entries, but not the plugins that hold them.
+
+    Raises:
+        UserError: a plugin is missing or has a fault, or ``config.yaml`` cannot be read.
+    """
+    if (folder / "config.yaml").is_file():
+        require_known_plugins(read_config(folder), folder)
+
+
 def check_config(folder: Path, value: Any) -> RunConfig:
     """Return the configuration that ``config.yaml`` of a run folder holds.
 

@@ -3,6 +3,7 @@
 import shlex
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,9 @@ def require_known_plugins(values: Any, folder: Path) -> None:
             raise UserError(f"{folder} needs the {registry.noun} {name!r}: {error}.") from None
         now = plugin_of(name, setting)
         if facts and now and facts.name == now.name and facts.version != now.version:
-            warnings.warn(
+            _warn_once(
                 f"{folder} was trained with {facts}, and {now.version} is installed: its results "
-                f"may differ; '{_pip(facts)}' restores the version.",
-                PluginWarning,
-                stacklevel=2,
+                f"may differ; '{_pip(facts)}' restores the version."
             )
 
 
@@ -141,6 +140,12 @@ def differing_plugins(
         else:
             differing.append(f"{one} there, {other} here")
     return differing
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    # A command reads a run several times, and other packages make Python forget what it has shown.
+    warnings.warn(sentence, PluginWarning, stacklevel=3)
 
 
 def _records(values: Any) -> dict[str, Any]:
