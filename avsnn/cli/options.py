@@ -87,6 +87,15 @@ Plugins = Annotated[
         "--plugin for more.",
     ),
 ]
+ReaderPlugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file of your own with readers for files that avsnn cannot decode, which avsnn "
+        "runs; repeat --plugin for more (docs/add-a-reader.md).",
+    ),
+]
 Presets = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from avsnn.models.registry import Registry, RegistryError
+from avsnn.registry import Registry, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

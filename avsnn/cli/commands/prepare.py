@@ -12,6 +12,7 @@ from avsnn.cli.options import (
     Dataset,
     Datasets,
     PrepareWorkers,
+    ReaderPlugins,
     Root,
     Source,
     Yes,
@@ -108,6 +109,7 @@ def prepare_command(
     scheduler: Scheduler = None,
     store: Store = None,
     assignments: Assignments = None,
+    plugins: ReaderPlugins = None,
     max_failures: MaxFailures = None,
     retry_failed: RetryFailed = False,
     dry_run: DryRun = False,
@@ -128,6 +130,7 @@ def prepare_command(
     from avsnn.cli.screen.prepare import print_prepared, print_stage_counts
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.formats.prepare_settings import PrepareSettings
+    from avsnn.pipeline.media.readers import sources_of_files
     from avsnn.pipeline.prepare.build_stages import build_stages
     from avsnn.pipeline.prepare.finished_snapshot import finished_before
     from avsnn.pipeline.prepare.prepare import prepare
@@ -147,6 +150,7 @@ def prepare_command(
         max_failures=max_failures,
         link=link,
         last=last,
+        readers=sources_of_files(plugins or ()),
     )
     if dry_run or explain:
         stages = build_stages(dataset, asked, root=root)
@@ -229,6 +233,7 @@ def repair_command(
     root: Root = Path("data"),
     source: Source = None,
     workers: PrepareWorkers = None,
+    plugins: ReaderPlugins = None,
     yes: Yes = False,
     datasets: Datasets = None,
 ) -> None:
@@ -241,11 +246,15 @@ def repair_command(
     from avsnn.cli.screen.console import can_ask, confirm, out
     from avsnn.cli.screen.prepare import print_damage, print_unknown_files
     from avsnn.cli.screen.progress import make_progress
+    from avsnn.pipeline.media.readers import sources_of_files
     from avsnn.pipeline.prepare.build_stages import build_as_requested
     from avsnn.pipeline.prepare.repair import repair
     from avsnn.pipeline.prepare.verify import verify
 
-    stages = build_as_requested(dataset, root=root, source=source, brings_files=True)
+    readers = sources_of_files(plugins or ())
+    stages = build_as_requested(
+        dataset, root=root, source=source, brings_files=True, readers=readers
+    )
     verification = verify(stages, progress=make_progress())
     print_damage(dataset, verification)
     if not verification.damages:

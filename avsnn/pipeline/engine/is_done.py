@@ -1,6 +1,7 @@
 """Decides whether a unit is done; this file is the one place that decides."""
 
 import json
+from typing import Any
 
 from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
 from avsnn.pipeline.engine.fingerprint import fingerprint
@@ -65,4 +66,9 @@ def why_stale(stage: Stage, unit: Unit, record: Record | None) -> str:
 
 def input_digests(unit: Unit) -> dict[str, str]:
     """Return a short digest of every input of a unit, by the name of the input."""
-    return {name: fingerprint(value)[:8] for name, value in unit.inputs.items()}
+    return {name: digest_of(value) for name, value in unit.inputs.items()}
+
+
+def digest_of(value: Any) -> str:
+    """Return a short digest of an input of a unit."""
+    return fingerprint(value)[:8]

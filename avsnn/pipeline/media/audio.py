@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from avsnn.pipeline.media.checksums import require_flac_digest
 from avsnn.pipeline.media.errors import MediaError, NoSoundError
-from avsnn.pipeline.media.sound_files import read_samples, require_plausible_sound
+from avsnn.pipeline.media.sound_files import Samples, read_samples, require_plausible_sound
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,11 +59,21 @@ def transcode_to_flac(path: Path) -> tuple[bytes, float, int]:
             or nothing above -70 dBFS, is longer than an hour, or has a rate or a number of channels
             that FLAC cannot hold.
     """
+    sound = read_samples(path)
+    require_sound(sound)
+    require_flac_digest(path, sound.values)
+    return encode_flac(sound)
+
+
+def encode_flac(sound: Samples) -> tuple[bytes, float, int]:
+    """Return samples as FLAC, as `transcode_to_flac` does: bytes, duration in s, rate in Hz.
+
+    Raises:
+        MediaError: the samples have a rate or a number of channels that FLAC cannot hold.
+    """
     import soundfile
 
-    samples, rate, promised = read_samples(path)
-    _require_sound(samples, promised)
-    require_flac_digest(path, samples)
+    samples, rate, _ = sound
     subtype = "PCM_16" if samples.dtype == np.int16 else "PCM_24"
     buffer = BytesIO()
     try:
@@ -198,13 +208,14 @@ def log_image(magnitudes: NDArray[np.float32], *, size: int) -> NDArray[np.float
     return np.asarray(resized[0].numpy(), np.float32)
 
 
-def _require_sound(samples: NDArray[Any], promised: int | None) -> None:
+def require_sound(sound: Samples) -> None:
     """Refuse samples ``[n, channels]`` that are fewer than promised, or hold no sound.
 
     Raises:
         NoSoundError: there are no samples, or the samples are silence.
         MediaError: samples are missing, are no numbers or are far too loud.
     """
+    samples, _, promised = sound
     if not len(samples):
         raise NoSoundError("holds no audio sample")
     if promised is not None and len(samples) < promised:

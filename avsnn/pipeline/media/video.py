@@ -59,9 +59,9 @@ def decode_video(
     frames = [decoded.frames[i] for i in wanted]
     video = Video(frames, timing.total, timing.fps, packets.promised(timing))
     flaw = _find_damage(packets, decoded, tags)
-    if not flaw and (flaw := _find_flaw(video, sound_seconds)):
+    if not flaw and (flaw := find_flaw(video, sound_seconds)):
         all_agree = packets.timing.total == video.total and sound_seconds is not None
-        if all_agree and not _find_flaw(video._replace(promised=None), sound_seconds):
+        if all_agree and not find_flaw(video._replace(promised=None), sound_seconds):
             # Only the header of the container says something else.
             flaw = None
     if tags and not tags.is_whole and "is truncated" not in (flaw or ""):
@@ -107,8 +107,13 @@ def _find_guess(packets: Packets, decoded: Decoded) -> str | None:
     return "holds frames that cannot be decoded" if decoded.is_guessed else None
 
 
-def _find_flaw(video: Video, sound_seconds: float | None) -> str | None:
-    """Return what is wrong with the number of frames; None if nothing is wrong."""
+def find_flaw(video: Video, sound_seconds: float | None) -> str | None:
+    """Return what is wrong with the number of frames; None if nothing is wrong.
+
+    Args:
+        video: the video.
+        sound_seconds: duration of the sound of the clip, in s; None where the clip has no sound.
+    """
     total, promised = video.total, video.promised
     if not total:
         return "holds no frame that can be decoded"

@@ -1,7 +1,9 @@
 """The stages of a data set, built from its manifest and a request."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.datasets_manifest.clip_table import ClipTable
@@ -10,6 +12,8 @@ from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.engine.stage import Stage
 from avsnn.pipeline.engine.stores import open_store
 from avsnn.pipeline.formats.prepared_json import not_prepared_error
+from avsnn.pipeline.media.readers import ReaderSource
+from avsnn.pipeline.prepare.chosen_readers import with_code
 from avsnn.pipeline.prepare.folder_layout import find_layout_folder
 from avsnn.pipeline.prepare.generations import generation_name
 from avsnn.pipeline.prepare.request import PrepareRequest, load_request
@@ -148,7 +152,12 @@ def _table_stage(manifest: Manifest, folder: Path, source: Path | None) -> Disco
 
 
 def build_as_requested(
-    dataset: str, *, root: Path, source: Path | None = None, brings_files: bool = False
+    dataset: str,
+    *,
+    root: Path,
+    source: Path | None = None,
+    brings_files: bool = False,
+    readers: Mapping[str, ReaderSource] = MappingProxyType({}),
 ) -> DatasetStages:
     """Build the stages for the request of the last prepare.
 
@@ -158,15 +167,18 @@ def build_as_requested(
         source: a folder that holds the files as published.
         brings_files: the command may have to bring files again; without ``source``, the files then
             come from the folder of the last prepare.
+        readers: the readers of files of the user, by suffix, which the last prepare had too.
 
     Raises:
-        UserError: no prepare was started there; otherwise like :func:`build_stages`.
+        UserError: no prepare was started there, or it had other readers; otherwise like
+            :func:`build_stages`.
     """
     request = load_request(root, dataset)
     if request is None:
         raise not_prepared_error(root, dataset)
     source = source or (request.source if brings_files else None)
-    request = request.model_copy(update={"source": source})
+    chosen = with_code(dataset, request.readers, readers)
+    request = request.model_copy(update={"source": source, "readers": chosen})
     return build_stages(dataset, request, root=root, brings_files=brings_files)
 
 
@@ -214,6 +226,7 @@ def _stages_of_clips(
         visual=manifest.visual,
         audio=manifest.audio,
         chosen=settings.extract,
+        readers=request.readers,
     )
 
     def cache(kind: type[Cache], chosen: StrictModel) -> Cache:

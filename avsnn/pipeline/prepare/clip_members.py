@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.media.events import Events
     from avsnn.pipeline.media.frames import Frame
+    from avsnn.pipeline.media.readers import LoadedReader
 
 # A file of one clip that is larger than this number of bytes, unpacked, is a mistake or a trap.
 MAX_UNPACKED_BYTES = 2**32
@@ -51,14 +52,48 @@ def file_of(raw: Path, recording: str, room: Path | None) -> Path:
     return unpacked
 
 
-def read_image_members(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
+def read_sound_member(path: Path, reader: LoadedReader | None) -> tuple[bytes, float, int]:
+    """Return the sound of a file as FLAC: bytes, duration in s, rate in Hz.
+
+    Args:
+        path: the file.
+        reader: the reader of the user for files of this suffix; None or a reader that reads no
+            sound leaves the file to the decoders of avsnn.
+
+    Raises:
+        MediaError: the sound cannot be decoded, or is no sound that anybody could hear.
+    """
+    from avsnn.pipeline.media import audio
+
+    if reader is None or reader.reader.sound is None:
+        return audio.transcode_to_flac(path)
+    from avsnn.pipeline.media.readers import read_sound
+
+    sound = read_sound(path, reader)
+    audio.require_sound(sound)
+    return audio.encode_flac(sound)
+
+
+def read_image_members(
+    path: Path, settings: ExtractSettings | None = None, reader: LoadedReader | None = None
+) -> tuple[dict[str, bytes], tuple[int, ...]]:
     """Return an image as its file holds the image, by the name of the member, and its shape.
+
+    Args:
+        path: the image.
+        settings: the quality of the JPEG file that an image of a reader becomes.
+        reader: as for `read_sound_member`.
 
     Raises:
         MediaError: the file is no JPEG or PNG image, or is damaged.
     """
-    from avsnn.pipeline.media.image import decode_whole_image, image_suffix
+    from avsnn.pipeline.media.image import decode_whole_image, encode_jpeg, image_suffix
 
+    if settings is not None and reader is not None and reader.reader.frames is not None:
+        from avsnn.pipeline.media.readers import read_image
+
+        frame = read_image(path, reader)
+        return {frame_member_name(0, "jpg"): encode_jpeg(frame, settings.jpeg_quality)}, frame.shape
     require_content(path)
     data = path.read_bytes()
     frame = decode_whole_image(data)
@@ -66,7 +101,10 @@ def read_image_members(path: Path) -> tuple[dict[str, bytes], tuple[int, ...]]:
 
 
 def read_video_members(
-    path: Path, settings: ExtractSettings, sound_seconds: float | None
+    path: Path,
+    settings: ExtractSettings,
+    sound_seconds: float | None,
+    reader: LoadedReader | None = None,
 ) -> tuple[dict[str, bytes], tuple[int, ...]]:
     """Return the wanted frames of a video as JPEG files, by member in their order, and their shape.
 
@@ -74,12 +112,12 @@ def read_video_members(
         path: the video.
         settings: which frames are wanted, and the quality of the JPEG files.
         sound_seconds: duration of the sound of the clip, in s; None where the clip has no sound.
+        reader: as for `read_sound_member`.
 
     Raises:
         MediaError: the video cannot be decoded, or is not whole.
     """
     from avsnn.pipeline.media.image import encode_jpeg
-    from avsnn.pipeline.media.video import decode_video
 
     shapes = []
 
@@ -87,8 +125,16 @@ def read_video_members(
         shapes.append(frame.shape)
         return encode_jpeg(frame, settings.jpeg_quality)
 
-    decoded = decode_video(path, settings.frames, sound_seconds=sound_seconds, transform=encode)
-    images = {frame_member_name(i, "jpg"): data for i, data in enumerate(decoded.frames)}
+    rule = settings.frames
+    if reader is None or reader.reader.frames is None:
+        from avsnn.pipeline.media.video import decode_video
+
+        frames = decode_video(path, rule, sound_seconds=sound_seconds, transform=encode).frames
+    else:
+        from avsnn.pipeline.media.readers import read_frames
+
+        frames = read_frames(path, reader, rule, sound_seconds=sound_seconds, transform=encode)
+    images = {frame_member_name(i, "jpg"): data for i, data in enumerate(frames)}
     return images, shapes[0]
 
 

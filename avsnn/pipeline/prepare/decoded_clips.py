@@ -1,7 +1,7 @@
 """Clips that shards of an earlier generation hold already, so that nothing decodes them again."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import Folder, why_damaged
 from avsnn.pipeline.engine.fingerprint import fingerprint
+from avsnn.pipeline.engine.is_done import digest_of
 from avsnn.pipeline.engine.journal import Record
 from avsnn.pipeline.engine.records import read_journal
 from avsnn.pipeline.engine.stage import Stage
@@ -20,6 +21,7 @@ from avsnn.pipeline.formats.clip_index import IndexRow, find_hashes
 from avsnn.pipeline.formats.membership import hash_order
 from avsnn.pipeline.formats.shard_columns import Shard, ShardColumns, open_shard, read_shard_index
 from avsnn.pipeline.formats.shards import METADATA_MEMBER, read_members
+from avsnn.pipeline.media.readers import ReaderSource, suffix_of
 
 
 class DecodedClip(NamedTuple):
@@ -47,18 +49,38 @@ class _Decoded(NamedTuple):
             ``[N, 2]``.
         places: the number of the shard, and the row in the index of the shard, ``[N, 2]``.
         shards: the shards.
+        inputs: the digest of every input of each shard, by the name of the input.
     """
 
     sources: NDArray[np.uint64]
     places: NDArray[np.int32]
     shards: tuple[Shard, ...]
+    inputs: tuple[dict[str, str], ...]
 
 
-def find_decoded_clips(extract: Stage) -> Callable[[IndexRow], DecodedClip | None]:
+def readers_of(row: IndexRow, readers: Mapping[str, ReaderSource]) -> dict[str, ReaderSource]:
+    """Return the readers of the two files of a clip, by suffix."""
+    suffixes = (suffix_of(row.audio), suffix_of(row.visual))
+    return {suffix: readers[suffix] for suffix in suffixes if suffix in readers}
+
+
+def reader_inputs(row: IndexRow, readers: Mapping[str, ReaderSource]) -> dict[str, str]:
+    """Return what a clip depends on besides its files, by the name of the input of its shard."""
+    return {reader_input(suffix): one.identity for suffix, one in readers_of(row, readers).items()}
+
+
+def reader_input(suffix: str) -> str:
+    """Return the name of the input of a shard that tells which reader reads a suffix."""
+    return f"reader {suffix}"
+
+
+def find_decoded_clips(
+    extract: Stage, readers: Mapping[str, ReaderSource]
+) -> Callable[[IndexRow], DecodedClip | None]:
     """Return a function that takes a clip from the earlier shards of a stage, or returns None.
 
-    A clip is taken if it was decoded from the same files with the same settings, and if its bytes
-    are the bytes that were written.
+    A clip is taken if it was decoded from the same files with the same settings and readers, and if
+    its bytes are the bytes that were written.
     """
     decoded = _decoded_in(extract, extract.earlier)
 
@@ -68,6 +90,10 @@ def find_decoded_clips(extract: Stage) -> Callable[[IndexRow], DecodedClip | Non
         if found < 0:
             return None
         number, place = decoded.places[found]
+        inputs, now = decoded.inputs[number], reader_inputs(row, readers)
+        for name in (reader_input(suffix_of(row.audio)), reader_input(suffix_of(row.visual))):
+            if inputs.get(name) != (digest_of(now[name]) if name in now else None):
+                return None
         with suppress(UserError, OSError):
             shard = open_shard(decoded.shards[number])
             if shard.digests is None or (shard.digests["source"][place] != source).any():
@@ -115,6 +141,7 @@ def _find_decoded(
             changed journal makes the cached answer unused.
     """
     shards: list[Shard] = []
+    inputs: list[dict[str, str]] = []
     sources, places = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.int32)]
     for folder, journal, mtime_ns, size in folders:
         for record in read_journal(journal, mtime_ns, size).values():
@@ -127,9 +154,10 @@ def _find_decoded(
                 numbers = np.full(len(columns), len(shards), np.int32)
                 places.append(np.stack([numbers, columns.places["row"]], axis=1))
                 shards.extend(columns.shards)
+                inputs.extend(record.inputs for _ in columns.shards)
     found = np.concatenate(sources)
     order = hash_order(found)
-    return _Decoded(found[order], np.concatenate(places)[order], tuple(shards))
+    return _Decoded(found[order], np.concatenate(places)[order], tuple(shards), tuple(inputs))
 
 
 def _undamaged_shards(folder: Folder, record: Record) -> Iterator[ShardColumns]:

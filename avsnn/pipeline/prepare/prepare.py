@@ -19,6 +19,7 @@ from avsnn.pipeline.prepare.build_stages import (
     rebuild_generations,
     rebuild_with_source,
 )
+from avsnn.pipeline.prepare.chosen_readers import require_here
 from avsnn.pipeline.prepare.estimate import estimate
 from avsnn.pipeline.prepare.failure_advice import failures_error
 from avsnn.pipeline.prepare.final_files import failure_lines, make_prepared
@@ -26,6 +27,7 @@ from avsnn.pipeline.prepare.finished_snapshot import write_snapshot_of
 from avsnn.pipeline.prepare.generations import remove_earlier_generations
 from avsnn.pipeline.prepare.request import last_request, save_request
 from avsnn.pipeline.prepare.stages.discover import Discover
+from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.pair import Pair
 from avsnn.pipeline.settings_overrides import flatten
@@ -194,12 +196,17 @@ class _PrepareRun:
     def _run(self, stage: Stage) -> StageSummary:
         # A new source may have the files that were missing in the last source.
         may_have_arrived = self.has_new_source and isinstance(stage, Discover | Pair | Fetch)
+        retry_failed = self.retry_failed or may_have_arrived
+        redo = self.redo.get(stage.name, NO_UNITS)
+        if isinstance(stage, Extract) and stage.readers:
+            needed = stage.needed_readers(plan(stage, retry_failed=retry_failed, redo=redo))
+            require_here(self.stages.manifest.name, stage.readers, needed)
         summary = run_stage(
             stage,
             executor=self.pools.executor_of(stage),
             progress=self.progress,
-            retry_failed=self.retry_failed or may_have_arrived,
-            redo=self.redo.get(stage.name, NO_UNITS),
+            retry_failed=retry_failed,
+            redo=redo,
         )
         self.summaries.append(summary)
         self.on_stage(summary)

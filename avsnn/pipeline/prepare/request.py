@@ -1,14 +1,24 @@
 """``request.json``: what the last prepare was asked for."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from avsnn.datasets_manifest import load
 from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.pipeline.formats.prepare_settings import PrepareSettings
 from avsnn.pipeline.formats.prepared_json import read_json_file
+from avsnn.pipeline.media.readers import ReaderSource
+from avsnn.pipeline.prepare.chosen_readers import choose_readers
 
 # Largest share of a stage's inputs that may fail, where nobody gave a share. The files of a
 # published data set were whole when they were published. Nobody looked at a person's own files.
@@ -29,6 +39,8 @@ class PrepareRequest(BaseModel):
             set's folder.
         max_failures: share of a stage's inputs that may fail.
         link: whether the files of ``source`` become links and not copies; None where nobody chose.
+        readers: where the reader of each suffix of the data set's files comes from; the file holds
+            no code of a reader.
     """
 
     settings: PrepareSettings
@@ -36,6 +48,15 @@ class PrepareRequest(BaseModel):
     store: str | None = None
     max_failures: float = MAX_FAILURES
     link: bool | None = None
+    readers: dict[str, ReaderSource] = {}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_readers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a request without readers as earlier versions did."""
+        values: dict[str, Any] = handler(self)
+        if not self.readers:
+            values.pop("readers", None)
+        return values
 
 
 def make_request(
@@ -47,14 +68,17 @@ def make_request(
     max_failures: float | None,
     link: bool | None,
     last: PrepareRequest | None,
+    readers: Mapping[str, ReaderSource] = MappingProxyType({}),
 ) -> PrepareRequest:
     """Return the request of a command.
 
     Where ``store``, ``max_failures`` or ``link`` is None, the last request decides. The store
-    `NO_STORE` is the data set's folder.
+    `NO_STORE` is the data set's folder. ``readers`` are those of files of the user, by suffix; the
+    last request and the installed packages give further readers.
 
     Raises:
-        UserError: there is no such data set, or links are wanted and no folder is given.
+        UserError: there is no such data set, or links are wanted and no folder is given; or no file
+            of the data set has the suffix of any reader of a file.
     """
     if link and source is None and load(dataset).folder is None:
         raise UserError("--link needs the folder of the files: add --source DIR.")
@@ -71,6 +95,7 @@ def make_request(
         store=None if store == NO_STORE else store,
         max_failures=max_failures,
         link=link,
+        readers=choose_readers(load(dataset), readers, last.readers if last else {}),
     )
 
 

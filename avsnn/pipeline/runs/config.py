@@ -14,12 +14,13 @@ from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
+from avsnn.pipeline.plugin_file import PluginFacts
 from avsnn.pipeline.runs.needed_plugins import (
     differing_plugins,
     require_known_plugins,
     with_present_names,
 )
-from avsnn.pipeline.runs.plugin import PluginFacts, plugins_of
+from avsnn.pipeline.runs.plugin import plugins_of
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings

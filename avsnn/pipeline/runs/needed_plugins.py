@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn.errors import PluginWarning, UserError
 from avsnn.installed import installed_version
+from avsnn.pipeline.plugin_file import PluginFacts
 from avsnn.pipeline.runs.plugin import (
     REGISTRIES,
-    PluginFacts,
     copies,
     file_of,
     plugin_of,

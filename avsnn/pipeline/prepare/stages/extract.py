@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from avsnn.datasets_manifest.clips import PART_OF_CODE, split_recording
 from avsnn.datasets_manifest.recordings import EVENT_FORMATS
 from avsnn.pipeline.engine.journal import Failure
+from avsnn.pipeline.engine.plan import RUN, Plan
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit
 from avsnn.pipeline.formats.clip_index import (
     ROWS,
@@ -32,17 +34,25 @@ from avsnn.pipeline.formats.shards import (
     Sample,
 )
 from avsnn.pipeline.media.errors import MediaError, failures_of
+from avsnn.pipeline.media.readers import load_readers, suffix_of
 from avsnn.pipeline.prepare.clip_members import (
     file_of,
     read_event_member,
     read_image_members,
+    read_sound_member,
     read_video_members,
 )
-from avsnn.pipeline.prepare.decoded_clips import DecodedClip, find_decoded_clips
+from avsnn.pipeline.prepare.decoded_clips import (
+    DecodedClip,
+    find_decoded_clips,
+    reader_input,
+    reader_inputs,
+    readers_of,
+)
 from avsnn.pipeline.prepare.generations import earlier_generations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,6 +60,7 @@ if TYPE_CHECKING:
     from avsnn.pipeline.engine.atomic_files import Folder
     from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.media.events import Events
+    from avsnn.pipeline.media.readers import ReaderSource
 
 # Folder in the scratch folder of a shard that holds the files of one clip that lie in a zip.
 UNPACKED = "unpacked"
@@ -88,6 +99,8 @@ class Extract(Stage):
         visual: what the visual files are; see `Manifest.visual`.
         audio: what the audio files are; see `Manifest.audio`.
         chosen: the settings.
+        readers: where the reader of each suffix comes from, for files that avsnn does not decode
+            itself.
     """
 
     name: ClassVar[str] = "extract"
@@ -102,6 +115,7 @@ class Extract(Stage):
     visual: str
     audio: str
     chosen: ExtractSettings
+    readers: Mapping[str, ReaderSource] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Return all settings, and the kind of the visual files: every one changes the shards."""
@@ -125,12 +139,23 @@ class Extract(Stage):
             lines = hashlib.sha256()
             for line in read_lines(self.index, offsets.tolist()):
                 lines.update(line)
+            # A changed reader changes the shards that hold its clips, and no other shard.
+            readers: dict[str, str] = {}
+            for row in read_rows(self.index, offsets.tolist()) if self.readers else ():
+                readers |= reader_inputs(row, self.readers)
             yield Unit(
                 name=name,
                 outputs=(f"{name}.tar", f"{name}{INDEX_SUFFIX}"),
-                inputs={"list of clips": lines.hexdigest()},
+                inputs={"list of clips": lines.hexdigest(), **dict(sorted(readers.items()))},
                 work=offsets,
             )
+
+    def needed_readers(self, planned: Plan) -> list[str]:
+        """Return the suffixes whose readers the units of a plan need that have to run."""
+        names = {
+            name for unit, mark in planned.marked_units() if mark == RUN for name in unit.inputs
+        }
+        return [suffix for suffix in sorted(self.readers) if reader_input(suffix) in names]
 
     def run(self, unit: Unit, scratch: Path) -> Outcome:
         """Decode the clips of a shard one by one; memory grows with the index of the shard alone.
@@ -138,7 +163,7 @@ class Extract(Stage):
         A clip that an earlier shard holds already is copied from there.
         """
         outcome = Outcome()
-        decoded_before = find_decoded_clips(self)
+        decoded_before = find_decoded_clips(self, self.readers)
         with ShardWriter(scratch / f"{unit.name}.tar") as writer:
             for row in read_rows(self.index, unit.work.tolist()):
                 try:
@@ -164,7 +189,8 @@ class Extract(Stage):
                 kinds = ("recording", "recording")
                 return sandbox.call(_read_events, raw, row.audio, row.visual, form)
             names = (row.audio, row.visual)
-            return sandbox.call(_read_clip, raw, *names, form, self.chosen, room)
+            readers = readers_of(row, self.readers)
+            return sandbox.call(_read_clip, raw, *names, form, self.chosen, room, readers)
         except sandbox.DecoderDiedError as died:
             raise MediaError(f"{kinds[0]} {row.audio} or {kinds[1]} {row.visual} {died}") from None
         finally:
@@ -184,6 +210,7 @@ def _read_clip(
     form: tuple[str, str],
     settings: ExtractSettings,
     room: Path | None = None,
+    readers: Mapping[str, ReaderSource] = MappingProxyType({}),
 ) -> DecodedClip:
     """Decode an image or a video, and a sound.
 
@@ -194,18 +221,23 @@ def _read_clip(
         form: what the visual files and the audio files are.
         settings: which frames are wanted.
         room: folder for files from a zip; None where no file lies in a zip.
-    """
-    from avsnn.pipeline.media import audio
+        readers: where the readers of the two suffixes come from; empty where avsnn decodes.
 
+    Raises:
+        MediaError: a file cannot be decoded.
+        UserError: a reader cannot run in this process, which says nothing about the clip.
+    """
     kind, _ = form
+    loaded = load_readers(readers)
     with failures_of(f"audio {sound}"):
-        flac, seconds, rate = audio.transcode_to_flac(file_of(raw, sound, room))
+        reader = loaded.get(suffix_of(sound))
+        flac, seconds, rate = read_sound_member(file_of(raw, sound, room), reader)
     with failures_of(f"{kind} {visual}"):
-        file = file_of(raw, visual, room)
+        file, reader = file_of(raw, visual, room), loaded.get(suffix_of(visual))
         if kind == "image":
-            images, shape = read_image_members(file)
+            images, shape = read_image_members(file, settings, reader)
         else:
-            images, shape = read_video_members(file, settings, seconds)
+            images, shape = read_video_members(file, settings, seconds, reader)
     height, width, _ = shape
     return DecodedClip(
         images | {AUDIO_MEMBER: flac},
