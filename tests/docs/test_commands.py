@@ -23,6 +23,7 @@ NOT_RUN = {
     ("README.md", "avsnn reproduce methods"): "18 trainings; tests/e2e/test_reproduce.py has fewer",
     ("CONTRIBUTING.md", ".venv/bin/pytest"): "runs the tests and the checks of the project",
     ("docs/add-a-fusion-method.md", ""): "tests/docs/test_pages.py runs the commands",
+    ("docs/add-a-reader.md", ""): "tests/docs/test_reader_page.py runs the commands",
     ("docs/cluster.md", ""): "needs Slurm, Kubernetes, a Dask cluster or a bucket",
     ("docs/events.md", "AVSNN_DATASETS=my-folder"): "needs the recordings of the reader",
     ("docs/methods.md", "avsnn reproduce alpha"): "downloads 3 GB and trains for days",

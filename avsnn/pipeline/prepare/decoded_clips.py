@@ -108,14 +108,24 @@ def find_decoded_clips(
     return take
 
 
-def decoded_sources(extract: Stage) -> NDArray[np.uint64]:
+def decoded_sources(extract: Stage, readers: Mapping[str, ReaderSource]) -> NDArray[np.uint64]:
     """Return which files the clips of the present and the earlier shards were decoded from.
+
+    Shards whose readers have changed are left out.
 
     Returns:
         the first 128 bits of `IndexRow.source` of each clip, in the order of `hash_order`,
         ``[N, 2]``.
     """
-    return _decoded_in(extract, (extract.folder, *extract.earlier)).sources
+    decoded = _decoded_in(extract, (extract.folder, *extract.earlier))
+    now = {reader_input(suffix): digest_of(one.identity) for suffix, one in readers.items()}
+    prefix = reader_input("")
+    holds = [
+        all(now.get(name) == digest for name, digest in inputs.items() if name.startswith(prefix))
+        for inputs in decoded.inputs
+    ]
+    sources: NDArray[np.uint64] = decoded.sources[np.array(holds, np.bool_)[decoded.places[:, 0]]]
+    return sources
 
 
 def _decoded_in(extract: Stage, folders: tuple[Folder, ...]) -> _Decoded:

@@ -151,7 +151,7 @@ def _remaining_work(stages: DatasetStages) -> _Work:
     has_row = facts.is_complete[facts.order]
     earlier = (stages.index.folder, *stages.index.earlier)
     before = _first_index(earlier if any_corrected else earlier[1:])
-    decoded = decoded_sources(stages.extract)
+    decoded = decoded_sources(stages.extract, stages.extract.readers)
     sources = np.zeros_like(hashes)
     if before is not None or len(decoded):
         sources[has_row] = _sources(facts)
