@@ -134,8 +134,8 @@ def run_plugin(
     return [
         (key, name)
         for key, registry in registries.items()
-        for name in registry.data.keys() - before[key][0]
-        if name not in registry.offers
+        for name in registry.data
+        if name not in before[key][0] and name not in registry.offers
     ]
 
 
