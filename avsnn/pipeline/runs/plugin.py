@@ -1,4 +1,4 @@
-"""Plugins: Python files of the user, and installed packages, that add methods and surrogates.
+"""Plugins: files of the user, and installed packages, that add methods, surrogates, strategies.
 
 avsnn runs a file only if the user names the file. A run keeps a copy of its file, and avsnn never
 runs the copy by itself, because a run folder may come from anyone. The registries import a package
@@ -16,13 +16,18 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, Field, model_validator
 
 from avsnn.errors import RunError, UserError
+from avsnn.models.balance import STRATEGIES
 from avsnn.models.registry import METHODS, MethodError, Registry, RegistryError
 from avsnn.models.surrogate import SURROGATES
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.suggestions import did_you_mean
 
 # The settings that choose an entry of a registry by its name.
-REGISTRIES: dict[str, Registry[Any]] = {"model.method": METHODS, "model.surrogate": SURROGATES}
+REGISTRIES: dict[str, Registry[Any]] = {
+    "model.method": METHODS,
+    "model.surrogate": SURROGATES,
+    "balance.strategy": STRATEGIES,
+}
 
 # The name of the copy in a run folder begins so.
 COPY = "plugin"
@@ -90,7 +95,7 @@ _files: dict[tuple[str, str], _File] = {}
 
 
 def load_plugins(paths: Sequence[Path]) -> None:
-    """Run the files, which add their methods and surrogates to the registries.
+    """Run the files, which add their methods, surrogates and strategies to the registries.
 
     Raises:
         UserError: a file cannot be read, the code has a fault, registers nothing, or registers
