@@ -370,6 +370,15 @@ class Fetch(Stage):
         # Only a generated data set needs the encoders, so no other data set waits for the import.
         file, clip = work.file, work.clip
         assert clip is not None  # noqa: S101 - narrows the type
+        if self.manifest.name == "demo-motion":
+            from avsnn.pipeline.media import demo_motion_synthesis
+
+            if file == clip.visual:
+                motion = self.manifest.classes[clip.label]
+                demo_motion_synthesis.write_video(target, key=clip.key, motion=motion)
+            else:
+                target.write_bytes(demo_motion_synthesis.audio_bytes(key=clip.key))
+            return
         shape, contour = self.manifest.classes[clip.label].split("-")
         if self.manifest.has_events:
             from avsnn.pipeline.media import demo_events_synthesis
