@@ -113,6 +113,6 @@ def require_steps(config: RunConfig, source: Source) -> list[str]:
     if not fewer:
         return []
     return [
-        f"{fewer:,} of {len(counts):,} clips have fewer stored frames than the network has time steps "
-        f"({steps}), so these clips show a frame in several steps; {more} stores a frame for each step"
+        f"{fewer:,} of {len(counts):,} clips have fewer stored frames than the {steps} time steps, "
+        f"so these clips show a frame in several steps; {more} stores a frame for each step"
     ]
