@@ -149,7 +149,7 @@ def load_batches(config: RunConfig, device: torch.device) -> list[tuple[Tensor, 
     """Return audio images, frames and labels of the first epoch, augmented, on the device."""
     settings = config.settings
     source = open_source(config)
-    rows = Parts(config, source).rows_to_shuffle(*settings.train_parts)
+    rows = Parts(config, source).rows_to_train(settings)
     batches = []
     for request in training_requests(
         rows, batch_size=settings.batch_size, seed=settings.seed, epoch=0

@@ -39,7 +39,7 @@ def main() -> None:
     config = make_config(NAME, settings, root=args.root)
     opener = partial(open_source, config, shards=args.read == "shards")
     with Loader(opener, settings, workers=args.workers, device=torch.device("cpu")) as loader:
-        rows = Parts(config, loader.source).rows_to_shuffle(*settings.train_parts)
+        rows = Parts(config, loader.source).rows_to_train(settings)
 
         def requests() -> Iterator[BatchRequest]:
             for epoch in count():

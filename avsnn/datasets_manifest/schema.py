@@ -203,7 +203,7 @@ class Manifest(StrictModel):
     preset: str | None = Field(
         default=None,
         description="Preset that 'train' and 'reproduce' lay over the default settings where no "
-        "preset has the name of the data set, such as 'small' for a few hundred clips",
+        "preset has the name of the data set, such as 'small' for some hundreds of clips",
     )
     known_bad: dict[str, str] = Field(
         default_factory=dict,

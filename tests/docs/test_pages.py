@@ -113,8 +113,11 @@ def test_the_commands_of_the_page_on_sweeps_fill_their_tables(
     avsnn: Command, small_demo: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "data").symlink_to(small_demo)
-    table, _ = code_blocks("docs/sweeps.md", "yaml")
+    table, _, compared = code_blocks("docs/sweeps.md", "yaml")
     (tmp_path / "own.yaml").write_text(table)
+    (tmp_path / "compared.yaml").write_text(compared)
+    planned = avsnn("reproduce", "compared.yaml", "--dataset", "demo", "--dry-run")
+    assert "12 runs of 12 to do." in planned.stdout
     for line in "".join(code_blocks("docs/sweeps.md", "sh")).splitlines():
         # Another test trains in child processes, whose start takes longer than these trainings.
         command, _, target = line.replace("--jobs 2", "--jobs 1").partition(" > ")

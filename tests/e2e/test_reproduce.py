@@ -54,9 +54,15 @@ def test_a_dry_run_names_the_published_choice_of_the_epoch_and_counts_the_runs(
 
 def test_wrong_arguments_end_with_one_sentence(avsnn: Command, small_demo: Path) -> None:
     for words, sentence in (
-        (["everything"], "there is no table 'everything'; there are: alpha, attention, methods"),
+        (
+            ["everything"],
+            "there is no table 'everything'; there are: alpha, attention, hard, methods",
+        ),
         (["method"], "did you mean methods?"),
-        ([], "Give the name of a published table (alpha, attention, methods, snr, temperature)"),
+        (
+            [],
+            "a published table (alpha, attention, hard, methods, snr, temperature)",
+        ),
         (["methods", "--rows", "s-crml"], "has no row 's-crml'; did you mean S-CMRL?"),
         (["methods", "--preset", "helthy"], "did you mean healthy?"),
         (["alpha", "--seeds", "1,x"], "--seeds '1,x' is not a list of different numbers"),

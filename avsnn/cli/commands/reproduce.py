@@ -22,14 +22,14 @@ from avsnn.cli.options import (
 from avsnn.errors import RunError
 
 if TYPE_CHECKING:
-    from avsnn.pipeline.experiments.tables import ReproducedTable
+    from avsnn.pipeline.experiments.table_text import FilledTable
 
 TableName = Annotated[
     str | None,
     typer.Argument(
         autocompletion=complete_table,
-        help="Name of a published table (methods, attention, alpha, temperature or snr), or a "
-        "YAML file with a table of your own.",
+        help="Name of a table (methods, attention, alpha, temperature, snr or hard), or a YAML "
+        "file with a table of your own.",
         show_default=False,
     ),
 ]
@@ -43,7 +43,12 @@ TrainingData = Annotated[
     ),
 ]
 Seeds = Annotated[
-    str, typer.Option(metavar="N,N,…", help="Seeds; every row is trained once with every seed.")
+    str | None,
+    typer.Option(
+        metavar="N,N,…",
+        help="Seeds; every row is trained once with every seed. By default the seeds of the "
+        "table, which are 42,47,1024 unless the table says otherwise.",
+    ),
 ]
 RowNames = Annotated[
     str | None,
@@ -51,6 +56,22 @@ RowNames = Annotated[
         "--rows",
         metavar="ROW,ROW,…",
         help="Rows to train, by their names or their presets; by default all rows.",
+    ),
+]
+ConditionNames = Annotated[
+    str | None,
+    typer.Option(
+        "--conditions",
+        metavar="NAME,NAME,…",
+        help="Conditions of the table to train under; by default all conditions.",
+    ),
+]
+FoldNames = Annotated[
+    str | None,
+    typer.Option(
+        "--folds",
+        metavar="SPLIT,SPLIT,…",
+        help="Folds of the table to train on; by default all folds.",
     ),
 ]
 Jobs = Annotated[
@@ -79,7 +100,9 @@ def reproduce_command(
     table: TableName = None,
     dataset: TrainingData = "crema-d",
     rows: RowNames = None,
-    seeds: Seeds = "42,47,1024",
+    conditions: ConditionNames = None,
+    folds: FoldNames = None,
+    seeds: Seeds = None,
     presets: Presets = None,
     assignments: Assignments = None,
     root: Root = Path("data"),
@@ -107,27 +130,33 @@ def reproduce_command(
     from avsnn.cli.screen.console import say
     from avsnn.cli.screen.progress import make_progress
     from avsnn.pipeline.experiments.emit import emit
-    from avsnn.pipeline.experiments.experiment import Changes, HowToRun, plan_table
+    from avsnn.pipeline.experiments.experiment import Changes, HowToRun, Wanted, plan_table
     from avsnn.pipeline.experiments.reproduce import reproduce, summarise
     from avsnn.pipeline.runs.plugin import load_plugins
 
     load_plugins(plugins or ())
     changes = Changes(presets or (), assignments or ())
     plan = plan_table(
-        table, rows=rows, dataset=dataset, seeds=seeds, changes=changes, root=root, runs=runs
+        table,
+        wanted=Wanted(rows, conditions, folds),
+        dataset=dataset,
+        seeds=seeds,
+        changes=changes,
+        root=root,
+        runs=runs,
     )
     how = HowToRun(device, workers, save_every, plugins or ())
     if form:
         print(emit(form, plan, how, os.environ), end="")
-        say(f"{len(plan.missing())} of {len(plan.experiments)} runs are missing.")
+        say(f"{len(plan.missing(plan.states()))} of {len(plan.experiments)} runs are missing.")
     elif dry_run:
-        _show(summarise(plan), None, as_json)
+        _show(summarise(plan, plan.states()), None, as_json)
     else:
         progress = make_progress(lines=jobs > 1)
         _show(reproduce(plan, how, jobs=jobs, progress=progress, say=say), runs, as_json)
 
 
-def _show(reproduction: "ReproducedTable", runs: Path | None, as_json: bool) -> None:
+def _show(reproduction: "FilledTable", runs: Path | None, as_json: bool) -> None:
     """Print a table.
 
     Args:

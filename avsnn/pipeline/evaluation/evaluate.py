@@ -112,6 +112,11 @@ def recorded_insight(run: StoredRun, *, part: Part) -> Insight | None:
     return read_record(Insight, *_place(run, part, Insight))
 
 
+def recorded_robustness(run: StoredRun, *, part: Part) -> Robustness | None:
+    """Return the recorded answers to noisy and missing inputs, or None if there is no record."""
+    return read_record(Robustness, *_place(run, part, Robustness))
+
+
 def evaluation_path(folder: Path, part: Part) -> Path:
     """Return the path of the recorded evaluation of a part in a run folder."""
     return folder / "report" / f"{part}.json"

@@ -64,11 +64,11 @@ def emit(
     """
     folder = environment.get(USER_FOLDER_VARIABLE)
     variables = {USER_FOLDER_VARIABLE: shlex.quote(folder)} if folder else {}
-    missing = plan.missing()
+    missing = plan.missing(plan.states())
     pairs = [
         (
             shlex.join(["avsnn", *experiment.train_words(how)]),
-            shlex.join(["avsnn", "evaluate", str(experiment.folder), *how.common_words]),
+            shlex.join(["avsnn", *experiment.evaluate_words(how)]),
         )
         for experiment in missing
     ]

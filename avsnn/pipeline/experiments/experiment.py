@@ -1,14 +1,25 @@
 """The cells of a table: runs of ``avsnn train``, found again by their settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.evaluation.evaluate import recorded_evaluation
+from avsnn.pipeline.evaluation.evaluate import (
+    recorded_evaluation,
+    recorded_insight,
+    recorded_robustness,
+)
 from avsnn.pipeline.experiments.presets import load_presets
-from avsnn.pipeline.experiments.read_table import choose_rows, load_table
-from avsnn.pipeline.experiments.tables import Table, TableRow
+from avsnn.pipeline.experiments.read_table import (
+    choose_conditions,
+    choose_folds,
+    choose_rows,
+    load_table,
+)
+from avsnn.pipeline.experiments.tables import Condition, Table, TableRow
 from avsnn.pipeline.runs.checkpoint import best_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.metrics import read_metrics
@@ -27,6 +38,11 @@ class Changes(NamedTuple):
 
     presets: Sequence[str] = ()
     assignments: Sequence[str] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """The changes as a caption names the changes."""
+        return [*(f"preset {preset}" for preset in self.presets), *self.assignments]
 
 
 class HowToRun(NamedTuple):
@@ -59,6 +75,9 @@ class RunState(NamedTuple):
         top1: top-1 on the test part in %; None if the run is not finished and evaluated.
         guessing: accuracy of guessing on the test part in %; None as for ``top1``.
         is_at_chance: whether the 95 % interval of ``top1`` includes the accuracy of guessing.
+        noisy: top-1 in % by the signal to noise ratio in dB of every input that the network reads;
+            empty in a table without noise.
+        energy_uj: energy of one inference in uJ; None in a table without noise.
         failure: why the run cannot be read or did not succeed; empty if all is well.
     """
 
@@ -66,6 +85,8 @@ class RunState(NamedTuple):
     top1: float | None = None
     guessing: float | None = None
     is_at_chance: bool = False
+    noisy: Mapping[float, float] = MappingProxyType({})
+    energy_uj: float | None = None
     failure: str = ""
 
 
@@ -78,6 +99,9 @@ class Experiment(NamedTuple):
         config: the configuration of the run.
         folder: the run folder.
         options: the options from which ``avsnn train`` makes this configuration.
+        condition: name of the condition; empty in a table without conditions.
+        fold: name of the split in a table with folds, otherwise empty.
+        noise: signal to noise ratios in dB at which the run is measured too.
     """
 
     row: TableRow
@@ -85,11 +109,15 @@ class Experiment(NamedTuple):
     config: RunConfig
     folder: Path
     options: Sequence[str] = ()
+    condition: str = ""
+    fold: str = ""
+    noise: Sequence[float] = ()
 
     @property
     def name(self) -> str:
-        """Row and seed, as a person reads both."""
-        return f"row {self.row.name}, seed {self.seed}"
+        """Row, condition, fold and seed, as a person reads them."""
+        parts = (f"row {self.row.name}", self.condition, self.fold, f"seed {self.seed}")
+        return ", ".join(filter(None, parts))
 
     def state(self) -> RunState:
         """Read from the run folder how far the run is."""
@@ -99,12 +127,25 @@ class Experiment(NamedTuple):
                 return RunState(epochs)
             if not best_checkpoint(self.folder).exists():
                 return RunState(epochs)
-            result = recorded_evaluation(StoredRun(self.folder), part="test")
+            run = StoredRun(self.folder)
+            result = recorded_evaluation(run, part="test")
+            noisy, energy_uj = self._beside(run) if self.noise else ({}, None)
         except (UserError, RunError, OSError) as error:
             return RunState(0, failure=reason_of(error))
-        if result is None:
+        if result is None or len(noisy) < len(self.noise):
             return RunState(epochs)
-        return RunState(epochs, 100 * result.top1, 100 * result.guessing, result.is_at_chance)
+        top1, guessing = 100 * result.top1, 100 * result.guessing
+        return RunState(epochs, top1, guessing, result.is_at_chance, noisy, energy_uj)
+
+    def _beside(self, run: StoredRun) -> tuple[dict[float, float], float | None]:
+        """Return top-1 in % at each level of noise, and the energy in uJ; empty if not measured."""
+        robustness = recorded_robustness(run, part="test")
+        insight = recorded_insight(run, part="test")
+        if robustness is None or insight is None:
+            return {}, None
+        # The last curve has noise on every input that the network reads.
+        points = {point.snr: 100 * point.top1.value for point in robustness.curves[-1].points}
+        return {snr: points[snr] for snr in self.noise}, insight.energy.energy_pj / 1e6
 
     def train_words(self, how: HowToRun) -> list[str]:
         """Return the words of ``avsnn`` that train the run, or go on with the run."""
@@ -112,6 +153,11 @@ class Experiment(NamedTuple):
         words += how.common_words
         words += ["--workers", str(how.workers)] if how.workers else []
         return words + (["--save-every", str(how.save_every)] if how.save_every else [])
+
+    def evaluate_words(self, how: HowToRun) -> list[str]:
+        """Return the words of ``avsnn`` that measure the run."""
+        more = ["--robustness", "--insight"] if self.noise else []
+        return ["evaluate", str(self.folder), *more, *how.common_words]
 
 
 class Ended(NamedTuple):
@@ -143,18 +189,41 @@ class Plan(NamedTuple):
     experiments: list[Experiment]
     runs: Path
 
-    def missing(self) -> list[Experiment]:
-        """Return the cells whose runs are not finished and evaluated; rows may share a run."""
-        by_folder = {experiment.folder: experiment for experiment in self.experiments}
-        return [experiment for experiment in by_folder.values() if experiment.state().top1 is None]
+    def states(self) -> dict[Path, RunState]:
+        """Read how far each run is, by its folder; rows may share a run."""
+        folders = {experiment.folder: experiment for experiment in self.experiments}
+        return {folder: experiment.state() for folder, experiment in folders.items()}
+
+    def missing(self, states: Mapping[Path, RunState]) -> list[Experiment]:
+        """Return the cells whose runs are not finished and evaluated.
+
+        Args:
+            states: the state of each run, from `states`.
+        """
+        folders = {experiment.folder: experiment for experiment in self.experiments}
+        return [e for folder, e in folders.items() if states[folder].top1 is None]
+
+
+class Wanted(NamedTuple):
+    """The part of a table that is wanted, as lists of names such as ``add,audio``.
+
+    Attributes:
+        rows: names of rows, or of their presets; None takes all rows.
+        conditions: names of conditions; None takes all conditions.
+        folds: names of folds; None takes all folds.
+    """
+
+    rows: str | None = None
+    conditions: str | None = None
+    folds: str | None = None
 
 
 def plan_table(
     table: str | None,
     *,
-    rows: str | None,
+    wanted: Wanted,
     dataset: str,
-    seeds: str,
+    seeds: str | None,
     changes: Changes,
     root: Path,
     runs: Path,
@@ -163,9 +232,10 @@ def plan_table(
 
     Args:
         table: name of a published table, or path of a file.
-        rows: names of the rows that are wanted, such as ``add,audio``; None takes all rows.
+        wanted: the part of the table.
         dataset: name of the data set to train on.
-        seeds: the seeds, such as ``42,47``; each row has one run for each seed.
+        seeds: the seeds, such as ``42,47``; each row has one run for each seed. None takes the
+            seeds of the table.
         changes: what the user changes in every row.
         root: folder that holds the data sets.
         runs: folder that holds the run folders.
@@ -175,29 +245,54 @@ def plan_table(
             the data set is not prepared.
     """
     found = load_table(table)
-    wanted = _parse_seeds(seeds)
-    experiments = []
-    for row in choose_rows(found, rows):
-        presets = [*changes.presets, *([row.preset] if row.preset else [])]
-        assignments = [*row.settings, *changes.assignments]
-        # A mistake in --set is no mistake of a row that has no settings of its own.
-        place = f"row {row.name}: " if row.settings else ""
-        if any(word.startswith("seed=") for word in assignments):
-            raise UserError(f"{place}reproduce takes the seed from --seeds alone.")
-        loaded = load_presets(dataset, presets)
-        for seed in wanted:
-            words = [*assignments, f"seed={seed}"]
-            try:
-                settings = build_settings(TrainSettings, loaded, words)
-            except UserError as error:
-                raise UserError(f"{place}{error}") from None
-            config = make_config(dataset, settings, root=root)
-            options = [part for preset in presets for part in ("--preset", preset)]
-            options += [part for word in words for part in ("--set", word)]
-            options += [] if root == Path("data") else ["--root", str(root)]
-            folder = runs / config.folder_name
-            experiments.append(Experiment(row, seed, config, folder, options))
+    rows = choose_rows(found, wanted.rows)
+    conditions = choose_conditions(found, wanted.conditions)
+    folds = choose_folds(found, wanted.folds) or [""]
+    cells = product(rows, conditions, folds, found.seeds if seeds is None else _parse_seeds(seeds))
+    experiments = [
+        _experiment(found, cell, dataset=dataset, changes=changes, root=root, runs=runs)
+        for cell in cells
+    ]
     return Plan(found, changes, experiments, runs)
+
+
+def _experiment(
+    table: Table,
+    cell: tuple[TableRow, Condition, str, int],
+    *,
+    dataset: str,
+    changes: Changes,
+    root: Path,
+    runs: Path,
+) -> Experiment:
+    """Return one cell of a table: a row under a condition, on a fold, with a seed."""
+    row, condition, fold, seed = cell
+    presets = [*changes.presets, *([row.preset] if row.preset else [])]
+    of_fold = [f"data.split={fold}"] if fold else []
+    assignments = [*condition.settings, *row.settings, *of_fold, *changes.assignments]
+    # A mistake in --set is no mistake of a row that has no settings of its own.
+    place = f"row {row.name}: " if row.settings else ""
+    if any(word.startswith("seed=") for word in assignments):
+        raise UserError(f"{place}reproduce takes the seed from --seeds alone.")
+    words = [*assignments, f"seed={seed}"]
+    try:
+        settings = build_settings(TrainSettings, load_presets(dataset, presets), words)
+    except UserError as error:
+        raise UserError(f"{place}{error}") from None
+    config = make_config(dataset, settings, root=root)
+    options = [part for preset in presets for part in ("--preset", preset)]
+    options += [part for word in words for part in ("--set", word)]
+    options += [] if root == Path("data") else ["--root", str(root)]
+    return Experiment(
+        row=row,
+        seed=seed,
+        config=config,
+        folder=runs / config.folder_name,
+        options=options,
+        condition=condition.name,
+        fold=fold,
+        noise=table.noise,
+    )
 
 
 def _parse_seeds(text: str) -> list[int]:

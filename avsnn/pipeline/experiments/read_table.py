@@ -2,7 +2,8 @@
 
 In a file, ``rows`` is a list. A row is the name of a preset, or a name with the settings of the row
 (``model.alpha: 0``) and, where wanted, ``preset`` and ``published``. ``grid`` gives every
-combination of the values of some settings as a row.
+combination of the values of some settings as a row. With ``against``, all rows are compared with
+one of them, under ``conditions``, on ``folds`` and at levels of ``noise``.
 """
 
 import re
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from avsnn.errors import UserError
 from avsnn.pipeline.experiments.presets import is_yaml_name, preset_names
-from avsnn.pipeline.experiments.tables import Table, TableRow
+from avsnn.pipeline.experiments.tables import SEEDS, Condition, Table, TableRow
 from avsnn.pipeline.settings_overrides import first_mistake, parse_yaml
 from avsnn.suggestions import did_you_mean, there_are
 
@@ -28,7 +29,9 @@ MAX_BYTES = 1_000_000
 MAX_ROWS = 1_000
 MAX_NAME = 100
 
-KEYS = ("title", "rows", "grid")
+KEYS = ("title", "rows", "grid", "against", "conditions", "folds", "noise", "seeds")
+# The keys that say how rows are compared with the row of the key ``against``.
+COMPARING = ("conditions", "folds", "noise")
 # The keys of a row that are no settings.
 NO_SETTINGS = ("name", "preset", "published")
 
@@ -101,15 +104,75 @@ def _make_table(path: Path, found: Any) -> Table:
         raise ValueError(f"two rows are called {twice[0]!r}; give each row its own name")
     if not 0 < len(rows) <= MAX_ROWS:
         raise ValueError(f"it has {len(rows):,} rows; a table has 1 to {MAX_ROWS:,}")
-    return Table(name=path.stem, title=str(found.get("title") or path.stem), rows=rows)
+    seeds = found.get("seeds", SEEDS)
+    are_seeds = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not are_seeds or not 0 < len(seeds) == len({*seeds}):
+        raise ValueError(f"'seeds' is {_shown(seeds)}, and must be a list such as [42, 47, 1024]")
+    return Table(
+        name=path.stem,
+        title=str(found.get("title") or path.stem),
+        rows=rows,
+        seeds=seeds,
+        **_comparing(found, names),
+    )
 
 
-def _named(rows: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield name and facts of each row under the key ``rows``."""
+def _comparing(found: Mapping[Any, Any], rows: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a table that say how its rows are compared.
+
+    Args:
+        found: the parsed file.
+        rows: the names of the rows.
+    """
+    # The module imports torch, and the names of tables need not wait for torch.
+    from avsnn.pipeline.evaluation.robustness.noise import LEVELS
+
+    against = found.get("against")
+    if against is None:
+        if given := [key for key in COMPARING if key in found]:
+            raise ValueError(
+                f"{given[0]!r} needs 'against', the name of the row that the others are compared "
+                "with"
+            )
+        return {}
+    if against not in rows:
+        near = did_you_mean(str(against), rows)
+        raise ValueError(f"no row is called {_shown(against)} (against); {near}".rstrip("; "))
+    conditions = [
+        Condition(name=str(name), settings=list(_words(_require_settings(name, facts))))
+        for name, facts in _named(found.get("conditions"), "conditions")
+    ]
+    folds, noise = found.get("folds") or [], found.get("noise") or []
+    if not isinstance(folds, list) or not all(isinstance(fold, str) for fold in folds):
+        raise ValueError(f"'folds' is {_shown(folds)}, and must be a list of names of splits")
+    if not isinstance(noise, list) or not {*noise} <= {*LEVELS}:
+        levels = ", ".join(f"{level:g}" for level in LEVELS)
+        raise ValueError(
+            f"'noise' is {_shown(noise)}, and must be a list of levels in dB: {levels}"
+        )
+    for key, values in (("conditions", [one.name for one in conditions]), ("folds", folds)):
+        if len({*values}) < len(values):
+            raise ValueError(f"{key!r} names one of its values twice")
+    return {
+        "against": against,
+        "conditions": conditions or [Condition()],
+        "folds": folds,
+        "noise": noise,
+    }
+
+
+def _require_settings(name: Any, facts: Any) -> dict[Any, Any]:
+    if not isinstance(facts, dict):
+        raise ValueError(f"the condition {_shown(name)} has no settings, such as 'epochs: 5'")
+    return facts
+
+
+def _named(rows: Any, key: str = "rows") -> Iterator[tuple[Any, Any]]:
+    """Yield name and facts of each row, or of each condition, under a key of the file."""
     if not isinstance(rows, list | None):
         # YAML keeps the last of two equal keys of a mapping, so a row could get lost.
         raise ValueError(
-            f"'rows' is {_shown(rows)}, and must be a list, such as [s-cmrl, add] or "
+            f"{key!r} is {_shown(rows)}, and must be a list, such as [s-cmrl, add] or "
             "[NAME: {model.alpha: 0}]"
         )
     for row in rows or ():
@@ -243,6 +306,39 @@ def choose_rows(table: Table, text: str | None) -> list[TableRow]:
                 f"{did_you_mean(words[0], known)}there are: {'; '.join(names)}."
             )
     return [row for row in table.rows if row in chosen]
+
+
+def choose_conditions(table: Table, text: str | None) -> list[Condition]:
+    """Return the conditions that a list names, in the order of the table; None takes all.
+
+    Raises:
+        UserError: the table has no such condition.
+    """
+    known = {one.name: one for one in table.conditions if one.name}
+    if text is None:
+        return table.conditions
+    return [known[name] for name in _choose(table, "conditions", text, list(known))]
+
+
+def choose_folds(table: Table, text: str | None) -> list[str]:
+    """Return the folds that a list names, in the order of the table; None takes all.
+
+    Raises:
+        UserError: the table has no such fold.
+    """
+    return table.folds if text is None else _choose(table, "folds", text, table.folds)
+
+
+def _choose(table: Table, key: str, text: str, known: Sequence[str]) -> list[str]:
+    """Return the known names that a list such as ``a,b`` names."""
+    wanted = [word.strip() for word in text.split(",")]
+    for word in wanted:
+        if word not in known:
+            there = (
+                f"{did_you_mean(word, known)}{there_are(word, known)}" if known else "it has none"
+            )
+            raise UserError(f"--{key}: the table {table.name} has no {word!r}; {there}.")
+    return [name for name in known if name in wanted]
 
 
 def _rows_called(rows: Sequence[TableRow], word: str) -> list[TableRow]:

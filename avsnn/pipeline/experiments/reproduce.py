@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from avsnn.pipeline.engine.lock import BusyError
 from avsnn.pipeline.engine.progress import CourseOfWork, NoProgress, Progress
 from avsnn.pipeline.evaluation.evaluate import evaluate
 from avsnn.pipeline.experiments.child_trainings import train_at_once
+from avsnn.pipeline.experiments.compared_table import compare_rows
 from avsnn.pipeline.experiments.experiment import (
     Ended,
     Experiment,
@@ -30,12 +30,8 @@ from avsnn.pipeline.experiments.experiment import (
     busy_error,
     reason_of,
 )
-from avsnn.pipeline.experiments.tables import (
-    ReproducedRow,
-    ReproducedTable,
-    TableRow,
-    write_table,
-)
+from avsnn.pipeline.experiments.table_text import FilledTable, write_table
+from avsnn.pipeline.experiments.tables import ReproducedRow, ReproducedTable, TableRow
 from avsnn.pipeline.experiments.time_left import TimeLeft, duration
 from avsnn.pipeline.inference.device import choose_device
 from avsnn.pipeline.training.options import RunOptions
@@ -49,7 +45,7 @@ def reproduce(
     jobs: int,
     progress: Progress,
     say: Callable[[str], None],
-) -> ReproducedTable:
+) -> FilledTable:
     """Train and evaluate the runs that are missing, and write the table after every run.
 
     A run that cannot be read or does not succeed is said, and hides no other run.
@@ -66,9 +62,9 @@ def reproduce(
         RunError: the disk is full, or another command trains one of the runs.
         PreemptedError: SIGTERM came; the trainings are saved as far as they came.
     """
-    failures: dict[Path, str] = {}
     device = choose_device(how.device)
-    missing = plan.missing()
+    states = plan.states()
+    missing = plan.missing(states)
     left = TimeLeft(missing, jobs)
     if jobs > 1:
         trainings = train_at_once(missing, jobs=jobs, how=how, progress=progress, say=say)
@@ -80,14 +76,16 @@ def reproduce(
         for ended in trainings:
             experiment = ended.experiment
             failure = ended.failure or _failure_of_evaluation(experiment, device, progress)
+            state = experiment.state()
             if failure:
-                failures[experiment.folder] = failure
+                state = state._replace(failure=failure)
                 outcome = f"failed: {failure}"
             else:
-                outcome = f"{experiment.state().top1:.2f} % in {duration(ended.seconds)}"
+                outcome = f"{state.top1:.2f} % in {duration(ended.seconds)}"
+            states[experiment.folder] = state
             say(f"{experiment.name}: {outcome}{left.after(ended)}")
-            write_table(summarise(plan, failures), plan.runs)
-    found = summarise(plan, failures)
+            write_table(summarise(plan, states), plan.runs)
+    found = summarise(plan, states)
     write_table(found, plan.runs)
     return found
 
@@ -122,7 +120,15 @@ def _train_in_turn(
 def _failure_of_evaluation(experiment: Experiment, device: torch.device, progress: Progress) -> str:
     """Evaluate a run; return why the evaluation did not succeed, or an empty text."""
     try:
-        evaluate(experiment.folder, part="test", root=None, device=device, progress=progress)
+        evaluate(
+            experiment.folder,
+            part="test",
+            root=None,
+            device=device,
+            progress=progress,
+            robustness=bool(experiment.noise),
+            insight=bool(experiment.noise),
+        )
     except DiskFullError:
         raise
     except (UserError, RunError, OSError) as error:
@@ -130,20 +136,16 @@ def _failure_of_evaluation(experiment: Experiment, device: torch.device, progres
     return ""
 
 
-def summarise(plan: Plan, failures: Mapping[Path, str] = MappingProxyType({})) -> ReproducedTable:
+def summarise(plan: Plan, states: Mapping[Path, RunState]) -> FilledTable:
     """Return the table as far as its runs are finished.
 
     Args:
         plan: the table.
-        failures: why runs did not succeed, by run folder.
+        states: the state of each run, by its folder.
     """
-    experiments, changes = plan.experiments, plan.changes
-    states = {
-        e.folder: e.state()._replace(failure=failures[e.folder])
-        if e.folder in failures
-        else e.state()
-        for e in experiments
-    }
+    if plan.table.against is not None:
+        return compare_rows(plan, states, against=plan.table.against)
+    experiments = plan.experiments
     configs = [experiment.config for experiment in experiments]
     dataset = configs[0].dataset
     rows = {experiment.row.name: experiment.row for experiment in experiments}
@@ -154,7 +156,7 @@ def summarise(plan: Plan, failures: Mapping[Path, str] = MappingProxyType({})) -
         dataset=dataset,
         split=" or ".join(dict.fromkeys(config.split for config in configs)),
         selection=" or ".join(dict.fromkeys(config.settings.selection for config in configs)),
-        changed=[*(f"preset {preset}" for preset in changes.presets), *changes.assignments],
+        changed=plan.changes.words,
         guessing=guessing.pop() if len(guessing) == 1 else None,
         lines=[
             _summarise_row(

@@ -1,14 +1,11 @@
-"""Tables: their rows, and the table that a reproduction fills, as data and as text."""
-
-import json
-from pathlib import Path
+"""Tables: their rows, and the table that a reproduction fills."""
 
 from pydantic import BaseModel, Field
 
-from avsnn.pipeline.engine.atomic_files import (
-    remove_partial_files_of_dead_writers,
-    write_atomically,
-)
+from avsnn.pipeline.experiments.table_text import FilledTable, Section, TableText
+
+# The published seeds.
+SEEDS = [42, 47, 1024]
 
 # Marks a figure that guessing may give too.
 AT_CHANCE = "†"
@@ -30,12 +27,41 @@ class TableRow(BaseModel):
     published: dict[str, float | dict[int, float]] = Field(default_factory=dict)
 
 
+class Condition(BaseModel):
+    """A condition under which every row of a table is trained.
+
+    Attributes:
+        name: name of the condition; empty in a table without conditions.
+        settings: words ``KEY=VALUE`` of the condition, weaker than those of a row.
+    """
+
+    name: str = ""
+    settings: list[str] = Field(default_factory=list)
+
+
 class Table(BaseModel):
-    """A table: the content of ``tables/<name>.yaml``, or of a file of one's own."""
+    """A table: the content of ``tables/<name>.yaml``, or of a file of one's own.
+
+    Attributes:
+        name: name of the table.
+        title: title of the table.
+        rows: the rows.
+        against: name of the row that every other row is compared with; None compares nothing.
+        conditions: every row is trained under each condition.
+        folds: names of splits; every row is trained on each of them with every seed. Empty trains
+            on the split of the settings.
+        noise: signal to noise ratios in dB at which every run is measured too.
+        seeds: the seeds, unless the user names others.
+    """
 
     name: str
     title: str
     rows: list[TableRow]
+    against: str | None = None
+    conditions: list[Condition] = Field(default_factory=lambda: [Condition()])
+    folds: list[str] = Field(default_factory=list)
+    noise: list[float] = Field(default_factory=list)
+    seeds: list[int] = Field(default_factory=SEEDS.copy)
 
 
 class ReproducedRow(BaseModel):
@@ -70,28 +96,18 @@ class ReproducedRow(BaseModel):
     published: float | None
 
 
-class ReproducedTable(BaseModel):
+class ReproducedTable(FilledTable):
     """A reproduced table: the content of ``<table>-<dataset>.json``.
 
     Attributes:
-        table: name of the table.
-        title: title of the table.
-        dataset: name of the data set.
         split: name of the split; names joined by ``or`` where the rows differ.
-        selection: the part that chose the epoch, or ``last``; joined in the same way.
-        changed: what the user changed in every row: presets, and settings as ``key=value``.
         guessing: accuracy of guessing in %: of naming a class by chance, or the class with the most
             clips, whichever is right more often; None before the first finished run, and where the
             runs differ.
         lines: the rows.
     """
 
-    table: str
-    title: str
-    dataset: str
     split: str
-    selection: str
-    changed: list[str]
     guessing: float | None = None
     lines: list[ReproducedRow]
 
@@ -127,82 +143,51 @@ class ReproducedTable(BaseModel):
             for seed, reason in line.failed.items()
         ]
 
+    def text(self) -> TableText:
+        """Return the table as text."""
+        headings = ["", *(f"seed {seed}" for seed in self.lines[0].top1), "mean"]
+        headings += ["published"] if self.has_published else []
+        rows = [self._cells(line) for line in self.lines]
+        return TableText(self._caption(), [Section("", headings, rows)], self._notes())
 
-def table_files(found: ReproducedTable, runs: Path) -> tuple[Path, Path]:
-    """Return the paths of a reproduced table as Markdown and as JSON.
+    def _cells(self, row: ReproducedRow) -> list[str]:
+        """Return a row as text, one cell for each heading."""
+        measured = [
+            "failed"
+            if seed in row.failed
+            else f"{row.epochs[seed]} of {row.epochs_planned} epochs"
+            if top1 is None
+            else f"{top1:.2f}{f' {AT_CHANCE}' if seed in row.at_chance else ''}"
+            for seed, top1 in row.top1.items()
+        ]
+        average = "" if row.mean is None else f"{row.mean:.2f}"
+        if row.spread is not None:
+            average += f" ± {row.spread:.2f}"
+        cells = [row.name, *measured, average]
+        if self.has_published:
+            cells.append("" if row.published is None else f"{row.published:.2f}")
+        return cells
 
-    Args:
-        found: the table.
-        runs: the folder of the run folders.
-    """
-    folder, name = runs / "tables", f"{found.table}-{found.dataset}"
-    return folder / f"{name}.md", folder / f"{name}.json"
-
-
-def write_table(found: ReproducedTable, runs: Path) -> None:
-    """Write a reproduced table as Markdown and as JSON, to :func:`table_files`."""
-    page, data = table_files(found, runs)
-    remove_partial_files_of_dead_writers(page.parent)
-    write_atomically(page, table_markdown(found).encode())
-    write_atomically(data, (json.dumps(found.model_dump(), indent=1) + "\n").encode())
-
-
-def table_header(found: ReproducedTable) -> list[str]:
-    """Return the headings of the columns."""
-    headings = ["", *(f"seed {seed}" for seed in found.lines[0].top1), "mean"]
-    return [*headings, "published"] if found.has_published else headings
-
-
-def table_cells(found: ReproducedTable, row: ReproducedRow) -> list[str]:
-    """Return a row of a table as text, one cell for each heading."""
-    measured = [
-        "failed"
-        if seed in row.failed
-        else f"{row.epochs[seed]} of {row.epochs_planned} epochs"
-        if top1 is None
-        else f"{top1:.2f}{f' {AT_CHANCE}' if seed in row.at_chance else ''}"
-        for seed, top1 in row.top1.items()
-    ]
-    average = "" if row.mean is None else f"{row.mean:.2f}"
-    if row.spread is not None:
-        average += f" ± {row.spread:.2f}"
-    cells = [row.name, *measured, average]
-    if found.has_published:
-        cells.append("" if row.published is None else f"{row.published:.2f}")
-    return cells
-
-
-def table_caption(found: ReproducedTable) -> str:
-    """Return a sentence that says what the figures are."""
-    on_test = ", the published habit" if found.selection == "test" else ""
-    changed = f"; changed: {', '.join(found.changed)}" if found.changed else ""
-    return (
-        f"{found.title}: top-1 (%) on the test part of {found.dataset}, split {found.split}, epoch "
-        f"chosen on {found.selection}{on_test}; mean ± sample standard deviation over seeds"
-        f"{changed}"
-    )
-
-
-def table_notes(found: ReproducedTable) -> list[str]:
-    """Return the sentences below the table: what the mark means, what failed, what is to do."""
-    notes = []
-    if any(line.at_chance for line in found.lines):
-        share = "" if found.guessing is None else f" ({found.guessing:.2f} %)"
-        notes.append(
-            f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the "
-            f"accuracy of guessing{share}."
+    def _caption(self) -> str:
+        """Return a sentence that says what the figures are."""
+        on_test = ", the published habit" if self.selection == "test" else ""
+        return (
+            f"{self.title}: top-1 (%) on the test part of {self.dataset}, split {self.split}, "
+            f"epoch chosen on {self.selection}{on_test}; mean ± sample standard deviation over "
+            f"seeds{self.changed_words}"
         )
-    notes += found.failures
-    if found.missing:
-        count = "1 run" if found.missing == 1 else f"{found.missing} runs"
-        notes.append(f"{count} to do: {', '.join(found.missing_runs)}.")
-    return notes
 
-
-def table_markdown(found: ReproducedTable) -> str:
-    """Return the table as Markdown, with its caption and its notes."""
-    rows = [table_header(found), *(table_cells(found, row) for row in found.lines)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join(["---", *("---:" for _ in rows[0][1:])]) + "|")
-    notes = [part for note in table_notes(found) for part in (note, "")]
-    return "\n".join([table_caption(found), "", *lines, "", *notes])
+    def _notes(self) -> list[str]:
+        """Return the sentences below the table: what the mark means, what failed, what is to do."""
+        notes = []
+        if any(line.at_chance for line in self.lines):
+            share = "" if self.guessing is None else f" ({self.guessing:.2f} %)"
+            notes.append(
+                f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the "
+                f"accuracy of guessing{share}."
+            )
+        notes += self.failures
+        if self.missing:
+            count = "1 run" if self.missing == 1 else f"{self.missing} runs"
+            notes.append(f"{count} to do: {', '.join(self.missing_runs)}.")
+        return notes

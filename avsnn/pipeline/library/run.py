@@ -72,7 +72,8 @@ class Run:
 
         The network is called as ``network(audio, visual)`` with normalised inputs, audio
         ``[B, 1, S, S]`` and visual ``[B, 3, S, S]`` (of event data, and of another image in every
-        time step, ``[T, B, C, S, S]``), and returns ``avsnn.models.spikformer.Output``. `open_clips` gives inputs of this form.
+        time step, ``[T, B, C, S, S]``), and returns ``avsnn.models.spikformer.Output``.
+        `open_clips` gives inputs of this form.
         """
         settings = self.config.settings
         choose_precision(settings, self._device)

@@ -11,6 +11,7 @@ from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import require_prepared
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Number of clips whose places are counted together.
 BLOCK = 64
@@ -61,13 +62,35 @@ class Parts:
         """
         return np.flatnonzero(self._in_parts(part))
 
-    def rows_to_shuffle(self, *parts: str) -> "PartRows":
-        """Return the rows of the clips of some parts, without a number for each clip.
+    def rows_to_train(self, settings: TrainSettings) -> "PartRows":
+        """Return the rows of the clips of a training, without a number for each clip.
+
+        Args:
+            settings: say which parts are trained on, and how many clips of each class.
 
         Raises:
             UserError: no clip is in the parts.
         """
-        return PartRows(self._in_parts(*parts))
+        found = self._in_parts(*settings.train_parts)
+        count = settings.data.clips_per_class
+        return PartRows(found if count is None else self._drawn(found, count, settings.seed))
+
+    def _drawn(self, found: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.bool_]:
+        """Keep at most ``count`` clips of each class, drawn with a seed.
+
+        A clip's number depends on the seed and on its line of the index, so a source in another
+        order gives the same clips, and so does every method.
+        """
+        rows = np.flatnonzero(found)
+        lines = self._lines[rows]
+        numbers = np.random.default_rng(seed).random(len(self._index))[lines]
+        labels = self._index.labels[lines]
+        order = np.lexsort((numbers, labels))
+        sizes = np.bincount(labels)
+        places = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        kept = np.zeros_like(found)
+        kept[rows[order[places < count]]] = True
+        return kept
 
     def shards(self) -> NDArray[np.int32]:
         """Return the number of the shard that holds each clip of the source, ``[N]``.

@@ -28,11 +28,12 @@ from avsnn.pipeline.new_dataset.split_choice import (
 from avsnn.pipeline.new_dataset.written_table import Table, first_table, update_table
 from avsnn.pipeline.new_dataset.written_yaml import comment_on, edit_yaml, render_yaml
 
-# With fewer clips, the recipes of published data sets train for too few steps.
-MANY_CLIPS = 2000
 NO_GROUP_IS_SHARED = "every clip is a group of its own"
 DIGITS = "0123456789"
-PRESET_OF_FEW_CLIPS, PRESET_OF_EVENTS = "small", "demo-events"
+PRESET_OF_EVENTS = "demo-events"
+# The preset for data sets of at least so many clips. With fewer clips, smaller batches and more
+# epochs make the steps that a network needs.
+PRESETS_BY_CLIPS = {2_000: "medium", 200: "small", 0: "tiny"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def first_texts(
         "classes": _in_natural_order({draft.label for draft in drafts}),
         "group": word,
         "table": f"{name}.csv",
-        **_preset(arrangement, len(drafts)),
+        "preset": choose_preset(arrangement.visual, len(drafts)),
         "default_split": split,
         "splits": {split: rule},
     }
@@ -293,10 +294,16 @@ def _in_natural_order(names: set[str]) -> list[str]:
     return sorted(sorted(names), key=rank)
 
 
-def _preset(arrangement: Arrangement, clips: int) -> dict[str, str]:
-    if arrangement.visual in EVENT_FORMATS:
-        return {"preset": PRESET_OF_EVENTS}
-    return {"preset": PRESET_OF_FEW_CLIPS} if clips < MANY_CLIPS else {}
+def choose_preset(visual: str, clips: int) -> str:
+    """Return the name of the preset for data of one's own.
+
+    Args:
+        visual: what every visual file is.
+        clips: number of clips.
+    """
+    if visual in EVENT_FORMATS:
+        return PRESET_OF_EVENTS
+    return next(name for count, name in PRESETS_BY_CLIPS.items() if clips >= count)
 
 
 def _why_group(pattern: str) -> str:

@@ -26,7 +26,7 @@ def render_yaml(facts: Mapping[str, Any], *, why_group: str, why_split: str, sou
         "take": "or copy: prepare then copies the files instead of linking to them",
         "visual": sound,
         "group": why_group,
-        "preset": "settings for training on few clips; see 'avsnn train --help'",
+        "preset": "settings that suit the number of clips; see 'avsnn presets'",
     }
     above = {
         "folder": f"\n# The files. The paths in {facts['table']} are below this folder.",

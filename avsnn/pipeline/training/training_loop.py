@@ -105,7 +105,7 @@ class TrainingLoop:
         for note in filter(None, (source.note, *require_steps(config, source))):
             self.say(note)
         parts = Parts(config, source)
-        rows = parts.rows_to_shuffle(*self.settings.train_parts)
+        rows = parts.rows_to_train(self.settings)
         self.steps = steps_per_epoch(len(rows), self.settings.batch_size)
         self.rows, self.windows = in_windows(parts, rows, self.settings, self.say)
         group.require_even_shares(self.settings.batch_size, self.settings.optimizer.accumulate)

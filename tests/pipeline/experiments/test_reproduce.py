@@ -7,6 +7,7 @@ from avsnn.pipeline.experiments.experiment import Changes, Experiment, Plan
 from avsnn.pipeline.experiments.presets import load_presets, preset_names
 from avsnn.pipeline.experiments.read_table import load_table, table_names
 from avsnn.pipeline.experiments.reproduce import summarise
+from avsnn.pipeline.experiments.tables import ReproducedTable
 from avsnn.pipeline.runs.config import make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -38,7 +39,9 @@ def test_every_preset_makes_a_network(preset: str) -> None:
 def test_no_two_rows_of_a_table_are_the_same_experiment(name: str) -> None:
     table = load_table(name)
     settings = [
-        build_settings(TrainSettings, load_presets("crema-d", [row.preset or ""]), [])
+        build_settings(
+            TrainSettings, load_presets("crema-d", [row.preset] if row.preset else []), row.settings
+        )
         for row in table.rows
     ]
     assert len({row_settings.model_dump_json() for row_settings in settings}) == len(settings)
@@ -50,9 +53,9 @@ def test_the_published_accuracies_are_those_of_the_paper(name: str, small_demo: 
     config = make_config("demo", TrainSettings(), root=small_demo)
     config = config.model_copy(update={"dataset": "crema-d"})
     experiments = [Experiment(row, 42, config, Path("nowhere")) for row in table.rows]
-    found = {
-        line.name: line.published
-        for line in summarise(Plan(table, Changes(), experiments, Path())).lines
-    }
+    plan = Plan(table, Changes(), experiments, Path())
+    filled = summarise(plan, plan.states())
+    assert isinstance(filled, ReproducedTable)
+    found = {line.name: line.published for line in filled.lines}
     for row, accuracy in PUBLISHED[name].items():
         assert found[row] == pytest.approx(accuracy)

@@ -42,7 +42,7 @@ def test_videos_in_class_folders_are_clips_with_their_own_sound(clips: Path, new
     assert sounds(found) == {name: name for name in names}
     assert {clip.group for clip in written(found).values()} == {"anna", "ben", "carla", "dan"}
     assert (found.name, load("my-clips").title) == ("my-clips", "My clips")
-    assert load("my-clips").preset == "small"
+    assert load("my-clips").preset == "tiny"
     assert found.facts.seconds == pytest.approx((0.6, 0.6, 0.6), abs=0.1)
     assert (found.facts.fps, found.facts.sizes) == ({"10": 24}, {"48x48": 24})
     assert found.facts.rates == {"8,000": 24}

@@ -40,7 +40,7 @@ def plain_statistics(folder: Path) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {}
     source = partial(open_source, config, shards=False)
     with Loader(source, config.settings, workers=0, device=torch.device("cpu")) as loader:
-        parts = Parts(config, loader.source).rows_to_shuffle("train", "val")
+        parts = Parts(config, loader.source).rows_to_train(config.settings)
         order = epoch_order(seed=config.settings.seed, epoch=0, count=len(parts))
         whole = len(parts) // BATCH * BATCH
         rows = parts[order(np.arange(whole))]
