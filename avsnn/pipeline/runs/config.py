@@ -122,29 +122,15 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
 def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
     """Return the settings that tell one run from another run.
 
-<<<<<<< HEAD
-    A CUDA graph changes nothing of the result. Earlier versions had no setting for TF32, none for
-    the padding of event frames, none for the options of a method, none for windows of shards, none
-    for new statistics of batch norm, and none for what the network sees in each time step. So the
-    defaults of these settings are left out, and the runs of earlier versions stay the same runs.
-    The padding changes nothing of a run on images.
-    """
-    facts = settings.model_dump(mode="json")
-    del facts["compute"][CUDA_GRAPH]
-    for name in ("frames", "audio", "shuffle_window"):
-        if facts["data"][name] == DataSettings.model_fields[name].default:
-            del facts["data"][name]
-=======
     A CUDA graph changes nothing of the result. Settings that came later than the first runs are
     left out while they have their defaults, so the runs of earlier versions stay the same runs. The
     padding changes nothing of a run on images.
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
-    for key in ("shuffle_window", "clips_per_class"):
-        if facts["data"][key] is None:
+    for key in ("frames", "audio", "shuffle_window", "clips_per_class"):
+        if facts["data"][key] == DataSettings.model_fields[key].default:
             del facts["data"][key]
->>>>>>> main
     if not settings.optimizer.recalibrate_norms:
         del facts["optimizer"]["recalibrate_norms"]
     if settings.compute.tf32:

@@ -73,7 +73,6 @@ class DataSettings(StrictModel):
         description="Height and width in px of the frames and audio images that the network gets; "
         "event frames must have this size (published: 128, event frames 28)",
     )
-<<<<<<< HEAD
     frames: Literal["published", "per-step"] = Field(
         default="published",
         description="Frames of a video that the network sees: published shows one frame in all "
@@ -85,14 +84,13 @@ class DataSettings(StrictModel):
         description="Part of the sound that the network hears in time step t of T: the whole sound "
         "(whole, as published), the t-th of T equal parts (per-step), or the first t of T equal "
         "parts (growing)",
-=======
+    )
     clips_per_class: int | None = Field(
         default=None,
         gt=0,
         le=1_000_000,
         description="Number of training clips of each class, drawn with the seed of the run; a "
         "class with fewer clips gives all of its clips. Unset trains on all clips",
->>>>>>> main
     )
     shuffle_window: int | None = Field(
         default=None,
