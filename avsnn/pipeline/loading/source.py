@@ -32,8 +32,8 @@ class Source(Protocol):
     Attributes:
         labels: class of the clip of each row, ``[N]`` int64.
         shapes: shapes of the arrays of every sample.
-        frame_counts: number of frames that are stored of the clip of each row, ``[N]``; 1 of event
-            data.
+        frame_counts: number of frames that are stored of the clip of each row, ``[N]``; of event
+            data, no number that means anything.
         note: what a person should know about the way the samples are read; may be empty.
     """
 
