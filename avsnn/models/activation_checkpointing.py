@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from torch import nn
@@ -25,19 +24,21 @@ def is_recomputing() -> bool:
     return _recomputations > 0
 
 
-@contextmanager
-def _recomputing() -> Iterator[None]:
-    global _recomputations
-    _recomputations += 1
-    try:
-        yield
-    finally:
+class _Recomputing:
+    """A context in which a block is computed again; every backward pass enters the context."""
+
+    def __enter__(self) -> None:
+        global _recomputations
+        _recomputations += 1
+
+    def __exit__(self, *_error: object) -> None:
+        global _recomputations
         _recomputations -= 1
 
 
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return the contexts of the first and of the second computation of a block."""
-    return nullcontext(), _recomputing()
+    return nullcontext(), _Recomputing()
 
 
 def recompute_blocks(model: nn.Module) -> None:

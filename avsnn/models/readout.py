@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from avsnn.models.layers import published_linear
 from avsnn.models.token_layout import token_mean
@@ -44,6 +45,17 @@ class SumReadout(nn.Module):
         """Classify streams ``[T, B, C, N]``."""
         return Scores(self.head(token_and_time_mean(audio) + token_and_time_mean(visual)))
 
+    def shares(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shares ``[B, classes]`` of streams ``[T, B, C, N]``; their sum is the logits.
+
+        Each stream has half of the bias (arXiv 2203.15332).
+        """
+        weight, bias = self.head.weight, self.head.bias / 2
+        return (
+            functional.linear(token_and_time_mean(audio), weight, bias),
+            functional.linear(token_and_time_mean(visual), weight, bias),
+        )
+
 
 class ConcatReadout(nn.Module):
     """One head on both streams side by side, 2C channels; the third stream is ignored."""
@@ -56,6 +68,17 @@ class ConcatReadout(nn.Module):
         """Classify streams ``[T, B, C, N]``."""
         return Scores(
             self.head(torch.cat([token_and_time_mean(audio), token_and_time_mean(visual)], dim=1))
+        )
+
+    def shares(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shares ``[B, classes]`` of streams ``[T, B, C, N]``; their sum is the logits.
+
+        Each stream has its half of the weights, and half of the bias (arXiv 2203.15332).
+        """
+        (of_audio, of_visual), bias = self.head.weight.chunk(2, dim=1), self.head.bias / 2
+        return (
+            functional.linear(token_and_time_mean(audio), of_audio, bias),
+            functional.linear(token_and_time_mean(visual), of_visual, bias),
         )
 
 
@@ -79,11 +102,14 @@ class StreamReadout(nn.Module):
         """
         if third is None:
             raise ValueError("This readout needs a fusion method with a third stream.")
-        auxiliary = (
+        return Scores(self.head(token_and_time_mean(third)), self.shares(audio, visual))
+
+    def shares(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the auxiliary scores ``[B, classes]`` of streams ``[T, B, C, N]``."""
+        return (
             self.audio_head(token_and_time_mean(audio)),
             self.visual_head(token_and_time_mean(visual)),
         )
-        return Scores(self.head(token_and_time_mean(third)), auxiliary)
 
 
 #: Readouts by the value of the ``fuse`` setting.

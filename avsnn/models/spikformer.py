@@ -34,6 +34,8 @@ class Output(NamedTuple):
             loss (CMCI).
         aligned: whether the residuals went through the alignment neurons, so that the semantic
             alignment loss applies to the residuals.
+        shares: class scores ``[B, classes]`` of the audio stream alone and of the visual stream
+            alone; empty unless ``AudioVisualSpikformer.gives_shares`` is set.
     """
 
     logits: Tensor
@@ -41,6 +43,7 @@ class Output(NamedTuple):
     visual_residual: Tensor | None = None
     auxiliary: tuple[Tensor, ...] = ()
     aligned: bool = False
+    shares: tuple[Tensor, ...] = ()
 
 
 def _token_mean(features: Tensor | None) -> Tensor | None:
@@ -89,6 +92,10 @@ class AudioVisualSpikformer(nn.Module):
         visual_mlp: MLP of the visual stream.
         readout: ``(audio, visual, third) -> Scores``.
         aligned: whether the fusion aligns its residuals.
+
+    Attributes:
+        gives_shares: whether the output holds the class scores of each stream alone, which balanced
+            training reads. False after building.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class AudioVisualSpikformer(nn.Module):
         self.visual_mlp = visual_mlp
         self.readout = readout
         self.aligned = aligned
+        self.gives_shares = False
 
     def forward(self, audio: Tensor | None, visual: Tensor | None) -> Output:
         """Classify pairs of an audio and a visual input.
@@ -136,17 +144,18 @@ class AudioVisualSpikformer(nn.Module):
             )
         fused: Fused = self.fusion(a, v)
         _require_streams(self.fusion, fused, a)
-        scores: Scores = self.readout(
+        streams = (
             fused.audio + self.audio_mlp(fused.audio),
             fused.visual + self.visual_mlp(fused.visual),
-            fused.third,
         )
+        scores: Scores = self.readout(*streams, fused.third)
         return Output(
             logits=scores.logits,
             audio_residual=_token_mean(fused.audio_residual),
             visual_residual=_token_mean(fused.visual_residual),
             auxiliary=scores.auxiliary,
             aligned=self.aligned,
+            shares=self.readout.shares(*streams) if self.gives_shares else (),  # type: ignore[operator]
         )
 
 

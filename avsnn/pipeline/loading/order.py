@@ -141,9 +141,18 @@ def sample_noise(
     )
 
 
-def step_seed(*, seed: int, epoch: int, step: int) -> int:
-    """Return a seed for the numbers that a network draws in a step.
+def modality_draws(*, seed: int, epoch: int, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return two uniform draws in [0, 1) for each sample, ``[B, 2]``, for modality dropout.
 
-    Only SCA draws numbers: its position bias is random, as published.
+    The draws depend on the seed, the epoch and the sample alone, like :func:`sample_draws`.
+    """
+    streams = (np.random.Philox(key=[seed, epoch], counter=[0, 0, 3, int(row)]) for row in rows)
+    return np.stack([np.random.Generator(stream).random(2) for stream in streams])
+
+
+def step_seed(*, seed: int, epoch: int, step: int) -> int:
+    """Return a seed for the numbers that are drawn in a step on the device.
+
+    The position bias of SCA is random, as published, and OGM-GE adds noise to gradients.
     """
     return int(np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
+from avsnn.models.balance import BalanceSettings
 from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clip_index import open_index
@@ -133,6 +134,8 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
             del facts["data"][key]
     if not settings.optimizer.recalibrate_norms:
         del facts["optimizer"]["recalibrate_norms"]
+    if settings.balance == BalanceSettings():
+        del facts["balance"]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
     if not settings.model.options:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from avsnn.models.balance import BalanceSettings
 from avsnn.models.losses import LossSettings
 from avsnn.models.zoo import ModelSettings
 from avsnn.pydantic_base import StrictModel
@@ -236,6 +237,9 @@ class TrainSettings(StrictModel):
         default=OptimizerSettings(), description="The optimizer and its learning rate"
     )
     loss: LossSettings = Field(default=LossSettings(), description="The training loss")
+    balance: BalanceSettings = Field(
+        default=BalanceSettings(), description="How both modalities are kept in balance"
+    )
     compute: ComputeSettings = Field(
         default=ComputeSettings(), description="How the network is computed"
     )

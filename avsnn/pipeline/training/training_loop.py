@@ -38,6 +38,7 @@ from avsnn.pipeline.runs.checkpoint import (
 )
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.metrics import best_epoch, repair_metrics, write_metrics
+from avsnn.pipeline.training.balance import drop_modalities
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_evaluation import recalibrate_norms, scores_on
 from avsnn.pipeline.training.epoch_totals import EpochTotals
@@ -224,8 +225,9 @@ class TrainingLoop:
 
     def _take_step(self, batch: Batch, *, epoch: int, step: int) -> None:
         inputs = network_inputs(batch, self.settings)
-        # Some networks draw numbers (the position bias of SCA, as published). The seed depends on
-        # the step alone, so a resumed run draws the same numbers.
+        inputs = drop_modalities(inputs, batch.rows, self.settings, epoch=epoch)
+        # Some networks and strategies draw numbers (SCA, OGM-GE). The seed depends on the step
+        # alone, so a resumed run draws the same numbers.
         torch.manual_seed(step_seed(seed=self.settings.seed, epoch=epoch, step=step))
         self.check.start_step(epoch=epoch, step=step)
         self.take_step(*inputs, batch.labels)

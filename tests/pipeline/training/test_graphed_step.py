@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from avsnn.errors import RunError
+from avsnn.models.balance import STRATEGIES
 from avsnn.models.kernels import dispatch
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.runs.config import make_config
@@ -139,8 +140,11 @@ def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         ([], IMAGES),
         (["model.method=sca", "optimizer.clip_norm=0.1"], IMAGES),
         (EVENT_WORDS, EVENTS),
+        (["balance.strategy=ogm-ge"], IMAGES),
+        (["balance.strategy=iemf"], IMAGES),
+        (["balance.strategy=mmpareto"], IMAGES),
     ],
-    ids=["s-cmrl", "sca draws numbers", "event frames"],
+    ids=["s-cmrl", "sca draws numbers", "event frames", "ogm-ge", "iemf", "mmpareto"],
 )
 def test_a_replayed_step_gives_the_bytes_of_a_step(
     small_demo: Path, words: list[str], shapes: SampleShapes
@@ -218,6 +222,14 @@ def test_a_cuda_graph_gives_the_bytes_of_steps(
     words = [f"compute.precision={precision}", f"model.method={method}", *more]
     eager = Training(small_demo, [*words, "compute.cuda_graph=off"], "cuda", shapes).take_steps()
     assert_equal(Training(small_demo, words, "cuda", shapes).take_steps(), eager)
+
+
+@needs_cuda
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_cuda_graph_gives_the_bytes_of_balanced_steps(small_demo: Path, strategy: str) -> None:
+    words = [f"balance.strategy={strategy}"]
+    eager = Training(small_demo, [*words, "compute.cuda_graph=off"], "cuda").take_steps()
+    assert_equal(Training(small_demo, words, "cuda").take_steps(), eager)
 
 
 @needs_cuda
