@@ -101,6 +101,7 @@ def test_a_training_that_was_cut_goes_on_to_the_same_weights(
         ("data.audio=per-step", "compute.precision=bf16", "compute.channels_last=true"),
         ("data.frames=per-step", "optimizer.accumulate=2", "compute.recompute=true"),
         ("data.frames=per-step", "data.augment.noise_snr=10", "optimizer.recalibrate_norms=true"),
+        ("data.frames=per-step", "balance.modality_dropout=0.5", "balance.strategy=ogm-ge"),
     ],
     ids=" ".join,
 )
