@@ -1,4 +1,4 @@
-"""The errors by which a command ends on purpose before its work is done; each has an exit code."""
+"""The errors by which a command ends on purpose, each with an exit code; and a warning."""
 
 
 class UserError(Exception):
@@ -19,3 +19,7 @@ class PreemptedError(BaseException):
     The class is no `Exception`, like `KeyboardInterrupt`: SIGTERM can come at any moment, also in
     code that turns every `Exception` into a sentence about a damaged file.
     """
+
+
+class PluginWarning(UserWarning):
+    """A run goes on with another version of a package than it was trained with."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from avsnn.models.methods import METHODS
 from avsnn.pipeline.runs import plugin
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -32,13 +31,16 @@ def line_of(path: Path, piece: str) -> int:
 @contextmanager
 def forgotten_plugins() -> Iterator[None]:
     """Take back what the code inside the context registers."""
-    methods, plugins, modules = dict(METHODS), dict(plugin._plugins), dict(sys.modules)
+    registries = list(plugin.REGISTRIES.values())
+    before = [(dict(registry.data), dict(registry.offers)) for registry in registries]
+    files, modules = dict(plugin._files), dict(sys.modules)
     try:
         yield
     finally:
-        METHODS.data = methods
-        plugin._plugins.clear()
-        plugin._plugins.update(plugins)
+        for registry, (entries, offers) in zip(registries, before, strict=True):
+            registry.data, registry.offers = entries, offers
+        plugin._files.clear()
+        plugin._files.update(files)
         for name in sys.modules.keys() - modules:
             if name == "my_fusion" or name.startswith("avsnn_plugin_"):
                 del sys.modules[name]

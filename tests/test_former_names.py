@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from avsnn.pydantic_base import StrictModel
 
@@ -25,3 +25,15 @@ def test_a_setting_that_got_another_name_is_read_from_an_older_file() -> None:
 def test_a_key_that_never_was_a_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="nonsense"):
         Outer.model_validate({"audio": {"nonsense": 1}})
+
+
+class Group(StrictModel):
+    former_names: ClassVar[dict[str, str]] = {"options": "custom"}
+    custom: dict[str, int] = Field(default={})
+
+
+def test_a_group_under_its_former_and_its_present_name_is_one_group_in_which_the_later_wins() -> (
+    None
+):
+    both = {"options": {"a": 1, "b": 1}, "custom": {"b": 2}}
+    assert Group.model_validate(both).custom == {"a": 1, "b": 2}

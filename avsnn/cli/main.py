@@ -10,8 +10,9 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -30,7 +31,7 @@ from avsnn.cli.commands.train import train_command
 from avsnn.cli.mistakes import in_own_words
 from avsnn.cli.streams import guard_streams, printable, why_lost
 from avsnn.cli.volume import QUIET, VERBOSE, volume
-from avsnn.errors import InterruptError, PreemptedError, RunError, UserError
+from avsnn.errors import InterruptError, PluginWarning, PreemptedError, RunError, UserError
 
 # Typer returns this code when a person presses Ctrl-C.
 INTERRUPTED = 130
@@ -129,12 +130,32 @@ def main() -> None:
     if os.environ.get("COLUMNS", "").strip() == "0":
         del os.environ["COLUMNS"]
     output = guard_streams()
+    warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     sentence, code = _run()
     lost = why_lost(output)
     if lost and not code:
         sentence, code = f"the results could not be written to standard output: {lost}.", 1
     _exit(sentence, code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of avsnn as one sentence, and other warnings as Python does."""
+    if not issubclass(category, PluginWarning):
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        print(text, end="", file=file or sys.stderr)
+        return
+    from avsnn.cli.screen.console import is_follower, say
+
+    if not is_follower():
+        say(str(message))
 
 
 def _end_on_sigterm(_signal: int, _frame: object) -> NoReturn:

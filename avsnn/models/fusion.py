@@ -22,6 +22,7 @@ from avsnn.models.token_layout import token_mean
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF
     from avsnn.models.settings import ModelSettings
+    from avsnn.pydantic_base import StrictModel
 
 
 class Fused(NamedTuple):
@@ -47,7 +48,9 @@ class Fusion(nn.Module, ABC):
 
     #: Whether the semantic alignment loss can align the residuals.
     can_align: ClassVar[bool] = False
-    #: Whether the method reads ``settings.options``, the settings that only this method has.
+    #: Class of the settings that only this method has (``settings.custom``); None if none.
+    Settings: ClassVar[type[StrictModel] | None] = None
+    #: Whether a method without the class above reads any ``settings.custom``, as earlier plugins.
     takes_options: ClassVar[bool] = False
 
     @classmethod

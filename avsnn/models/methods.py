@@ -20,6 +20,7 @@ from avsnn.models.patch_split import PATCH_SPLITS, PatchSplit
 from avsnn.models.readout import READOUTS, ConcatReadout, StreamReadout, SumReadout
 from avsnn.models.registry import METHODS, MethodError
 from avsnn.models.spikformer import AudioSpikformer, AudioVisualSpikformer, VisualSpikformer
+from avsnn.pydantic_base import StrictModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,25 @@ def _patch_split(settings: ModelSettings, inputs: int) -> PatchSplit:
         divisors=PATCH_SPLITS[settings.patch_split],
         neuron=builders.neuron_factory(settings),
     )
+
+
+def _check_own_settings(fusion: type[Fusion]) -> None:
+    """Refuse settings of a method's own that a person could not use.
+
+    Raises:
+        MethodError: the class would not refuse unknown keys, or a setting has no default.
+    """
+    own = fusion.Settings
+    if own is None:
+        return
+    if not isinstance(own, type) or not issubclass(own, StrictModel):
+        raise MethodError(
+            f"{fusion.__name__}.Settings must be a class that inherits from "
+            "avsnn.pydantic_base.StrictModel"
+        )
+    for name, field in own.model_fields.items():
+        if field.is_required():
+            raise MethodError(f"{fusion.__name__}.Settings: the setting {name} needs a default")
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class TwoStreams:
             raise MethodError(
                 f"the class {fusion.__name__} has no method {' and no '.join(missing)}"
             )
+        _check_own_settings(fusion)
         try:
             inspect.signature(fusion.from_settings).bind(None, tokens=None)
         except TypeError as error:
@@ -84,8 +105,13 @@ class TwoStreams:
         return self.fusion.can_align
 
     @property
+    def own_settings(self) -> type[StrictModel] | None:
+        """Class of the settings that only the fusion method has."""
+        return self.fusion.Settings
+
+    @property
     def takes_options(self) -> bool:
-        """Whether the fusion method reads the ``options`` of the settings."""
+        """Whether the fusion method takes settings of its own that no class describes."""
         return self.fusion.takes_options
 
     @property
@@ -116,13 +142,15 @@ class OneStream:
         spikformer: class of the network.
         channels_of: field of ``Sizes`` that holds the channels of the image that the network reads.
         can_align: false, because one stream has no cross-modal residual.
-        takes_options: false, because a uni-modal network has no fusion method.
+        own_settings: None, because a uni-modal network has no fusion method.
+        takes_options: false, for the same reason.
         chooses_readout: false, because there is no second stream to join.
     """
 
     spikformer: type[AudioSpikformer] | type[VisualSpikformer]
     channels_of: str
     can_align: bool = False
+    own_settings: None = None
     takes_options: bool = False
     chooses_readout: bool = False
 

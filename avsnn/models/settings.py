@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, StrictBool, StrictInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    StrictBool,
+    StrictInt,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.registry import METHODS
-from avsnn.pydantic_base import StrictModel
-from avsnn.suggestions import did_you_mean, there_are
+from avsnn.models.surrogate import SURROGATES
+from avsnn.pydantic_base import StrictModel, own_values
 
 # YAML takes 1e-3 for text, so text that is a number becomes the number.
 Option = Annotated[StrictBool | StrictInt | float | str, Field(union_mode="left_to_right")]
+OPTIONS = TypeAdapter(dict[str, Option])
 
 
 class ModelSettings(StrictModel):
     """All constants of one network; the defaults are the published values."""
+
+    former_names: ClassVar[dict[str, str]] = {"options": "custom"}
 
     method: str = Field(
         default="s-cmrl",
@@ -78,9 +90,10 @@ class ModelSettings(StrictModel):
         description="Membrane potential after a spike: set to 0 (hard), or lowered by one "
         "threshold (soft)",
     )
-    surrogate: Literal["sigmoid", "atan", "rectangular"] = Field(
+    surrogate: str = Field(
         default="sigmoid",
-        description="Function whose derivative replaces the derivative of the step function",
+        description="Function whose derivative replaces the derivative of the step function: "
+        "sigmoid, atan, rectangular, or a surrogate of a plugin",
     )
     surrogate_slope: float | None = Field(
         default=None,
@@ -112,8 +125,9 @@ class ModelSettings(StrictModel):
         default=False,
         description="Batch norm before the alignment neurons. The published network has none there",
     )
-    options: dict[str, Option] = Field(
+    custom: dict[str, Any] = Field(
         default={},
+        validate_default=True,
         description="Settings that only this method has, by name, for a method of your own "
         "(docs/add-a-fusion-method.md)",
     )
@@ -121,10 +135,25 @@ class ModelSettings(StrictModel):
     @field_validator("method")
     @classmethod
     def _is_registered(cls, method: str) -> str:
-        if method not in METHODS:
-            near = did_you_mean(method, METHODS)
-            raise ValueError(f"there is no method '{method}'; {near}{there_are(method, METHODS)}.")
+        METHODS.require(method)
         return method
+
+    @field_validator("surrogate")
+    @classmethod
+    def _is_registered_surrogate(cls, surrogate: str) -> str:
+        SURROGATES.require(surrogate)
+        return surrogate
+
+    @field_validator("custom")
+    @classmethod
+    def _are_settings_of_the_method(cls, values: dict[str, Any], info: ValidationInfo) -> Any:
+        if "method" not in info.data:
+            # The method itself is wrong, which is the mistake to name.
+            return values
+        method = METHODS[info.data["method"]]
+        if method.own_settings is not None:
+            return own_values(method.own_settings, values)
+        return OPTIONS.validate_python(values)
 
     @model_validator(mode="before")
     @classmethod
@@ -132,9 +161,17 @@ class ModelSettings(StrictModel):
         # If the caller does not set `alignment`, the default is the published choice: S-CMRL was
         # published with alignment, and the other methods have no residuals to align.
         if isinstance(data, dict) and "alignment" not in data:
-            method = METHODS.get(str(data.get("method", "s-cmrl")))
+            method = None
+            # The field `method` says what is wrong with a package.
+            with suppress(ValueError):
+                method = METHODS.get(str(data.get("method", "s-cmrl")))
             return {**data, "alignment": method is None or method.can_align}
         return data
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The former name of ``custom``, which plugins of earlier versions read."""
+        return self.custom
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
@@ -154,8 +191,10 @@ def check_settings(settings: ModelSettings) -> None:
             f"Method '{settings.method}' has no cross-modal residuals to align "
             "(set alignment to false)."
         )
-    if settings.options and not method.takes_options:
-        raise ValueError(f"Method '{settings.method}' has no options (leave options empty).")
+    if settings.custom and method.own_settings is None and not method.takes_options:
+        raise ValueError(
+            f"Method '{settings.method}' has no settings of its own (leave custom empty)."
+        )
     if settings.fuse != "add" and not method.chooses_readout:
         raise ValueError(
             f"Method '{settings.method}' joins its streams in its own way (leave fuse at 'add')."

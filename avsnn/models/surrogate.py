@@ -2,7 +2,8 @@
 
 The derivative of the step function is zero almost everywhere, so no gradient would pass a neuron.
 Each surrogate is a function of ``u = h - threshold`` and of one number, the slope or the width. A
-new surrogate is one function in this file and one line in ``SURROGATES``.
+new surrogate is one function and one line ``SURROGATES["NAME"] = Surrogate(FUNCTION, SLOPE)``, in
+this file or in a plugin.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from avsnn.models.registry import Registry, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,11 +58,26 @@ class Surrogate(NamedTuple):
     slope: float
 
 
-SURROGATES: dict[str, Surrogate] = {
-    "sigmoid": Surrogate(sigmoid_derivative, 4.0),
-    "atan": Surrogate(atan_derivative, 2.0),
-    "rectangular": Surrogate(rectangular_derivative, 1.0),
-}
+def _check_surrogate(name: str, surrogate: Any) -> None:
+    is_right = isinstance(surrogate, Surrogate) and callable(surrogate.derivative)
+    if not is_right or not isinstance(surrogate.slope, int | float) or not surrogate.slope > 0:
+        raise RegistryError(
+            f"the surrogate {name!r} must be Surrogate(FUNCTION, SLOPE) of avsnn.models.surrogate, "
+            "with a positive slope"
+        )
+
+
+SURROGATES: Registry[Surrogate] = Registry(
+    "surrogate", group="avsnn.surrogates", check=_check_surrogate
+)
+SURROGATES.update(
+    {
+        "sigmoid": Surrogate(sigmoid_derivative, 4.0),
+        "atan": Surrogate(atan_derivative, 2.0),
+        "rectangular": Surrogate(rectangular_derivative, 1.0),
+    }
+)
+SURROGATES.protect()
 
 
 def slope_of(surrogate: str, slope: float | None) -> float:

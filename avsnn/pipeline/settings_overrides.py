@@ -251,7 +251,8 @@ def explain_mistake(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return _explain_unknown_key(kind, [str(part) for part in first["loc"]], first["input"])
+        parts = [str(part) for part in first["loc"]]
+        return _explain_unknown_key(kind, parts, first["input"], first.get("ctx", {}).get("known"))
     message = in_plain_words(first["msg"])
     if not is_mistake_of_one_value(error):
         of_group = f" of {key}" if key else ""
@@ -260,8 +261,15 @@ def explain_mistake(kind: type[BaseModel], error: ValidationError) -> str:
     return f"setting {key} cannot be {_shortened(first['input'])}: {message}{allowed}."
 
 
-def _explain_unknown_key(kind: type[BaseModel], parts: list[str], value: Any) -> str:
-    groups, known = parts[:-1], setting_keys(kind)
+def _explain_unknown_key(
+    kind: type[BaseModel], parts: list[str], value: Any, of_group: list[str] | None
+) -> str:
+    """Return the sentence for an unknown key; ``of_group`` are the right names beside it."""
+    groups = parts[:-1]
+    if of_group is not None:
+        known = allowed = [".".join([*groups, name]) for name in of_group]
+    else:
+        known, allowed = setting_keys(kind), _allowed_keys(kind, groups)
     # `modle.alpha=3` is a wrong group with a value in the group.
     while isinstance(value, dict) and len(value) == 1:
         ((name, value),) = value.items()
@@ -270,7 +278,7 @@ def _explain_unknown_key(kind: type[BaseModel], parts: list[str], value: Any) ->
     wanted = SYMBOLS.get(parts[-1], key)
     return (
         f"there is no setting {key} (value {_shortened(value)}); {did_you_mean(wanted, known)}"
-        f"{there_are(wanted, _allowed_keys(kind, groups))}."
+        f"{there_are(wanted, allowed)}."
     )
 
 
@@ -288,6 +296,9 @@ def _allowed_range(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
     """Return the range of a setting that is a number, in brackets; empty for other settings."""
     field: FieldInfo | None = None
     for name in place:
+        if field is not None and not hasattr(field.annotation, "model_fields"):
+            # The class of the settings of a method depends on the method.
+            return ""
         field = kind.model_fields.get(str(name))
         if field is None or not isinstance(field.annotation, type):
             break

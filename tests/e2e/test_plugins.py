@@ -1,5 +1,7 @@
 """A run of a plugin remembers its plugin, and no command runs what lies in a run folder."""
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -78,21 +80,62 @@ def test_options_of_a_method_are_settings_of_the_run(
     avsnn: Command, run: Path, small_demo: Path
 ) -> None:
     words = ["train", "demo", *WORDS, "--root", small_demo, "--plugin", "my_fusion.py"]
-    other = avsnn(*words, "--set", "model.options.start=0.5")
-    assert other.returncode == 2
-    assert "r holds another run (model.options.start None there, 0.5 here)" in other.stderr
-    wrong = avsnn(*words[:-1], "r/plugin.py", "--set", "model.options.strat=1", "--run", "s")
-    assert wrong.returncode == 2
-    assert wrong.stderr.endswith("got an unexpected keyword argument 'strat'.\n")
-    assert yaml.safe_load((run / "config.yaml").read_text())["plugin"]["name"] == "my_fusion.py"
+    for key in ("custom", "options"):
+        other = avsnn(*words, "--set", f"model.{key}.start=0.5")
+        assert other.returncode == 2
+        assert other.stderr == (
+            "avsnn: r holds another run (model.custom.start 0.0 there, 0.5 here); choose another "
+            "--run.\n"
+        )
+    for setting, sentence in {
+        "model.custom.strat=1": "there is no setting model.custom.strat (value 1); did you mean "
+        "model.custom.start? there are: model.custom.start.",
+        "model.custom.start=fast": "setting model.custom.start cannot be 'fast': the value must be "
+        "a number.",
+    }.items():
+        wrong = avsnn(*words[:-1], "r/plugin.py", "--set", setting, "--run", "s")
+        assert (wrong.returncode, wrong.stderr) == (2, f"avsnn: {sentence}\n")
+    shown = avsnn(*words, "--set", "model.options.start=1e-3", "--print-config").stdout
+    assert yaml.safe_load(shown)["model"]["custom"] == {"start": 0.001}
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    assert values["settings"]["model"]["custom"] == {"start": 0.0}
+    record = values["plugins"]["model.method"]
+    digest = hashlib.sha256((run / "plugin.py").read_bytes()).hexdigest()
+    assert record == {"kind": "file", "name": "my_fusion.py", "sha256": digest, "version": None}
+
+
+def test_a_run_of_an_earlier_version_names_its_plugin_and_answers(
+    avsnn: Command, run: Path
+) -> None:
+    path = run / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    record = values.pop("plugins")["model.method"]
+    values["plugin"] = {key: record[key] for key in ("name", "sha256")}
+    values["settings"]["model"]["options"] = values["settings"]["model"].pop("custom")
+    path.write_text(yaml.safe_dump(values))
+    assert "my_fusion.py: add --plugin my_fusion.py to" in avsnn("evaluate", "r").stderr
+    done = avsnn("evaluate", "r", "--plugin", "my_fusion.py", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(avsnn("status", "--runs", ".", "--json").stdout)["runs"][0]["unreadable"] == (
+        "its settings are not checked: the method mean-exchange is of the plugin my_fusion.py, "
+        "which status does not run."
+    )
 
 
 def test_a_hostile_record_of_a_plugin_is_refused_as_a_record(avsnn: Command, run: Path) -> None:
     path = run / "config.yaml"
     values = yaml.safe_load(path.read_text())
-    values["plugin"] = {"name": "x" * 10_000, "sha256": "; rm -rf ~"}
-    path.write_text(yaml.safe_dump(values))
-    done = avsnn("evaluate", "r")
-    assert done.returncode == 2
-    assert "which is no method of this version of avsnn; there are: s-cmrl" in done.stderr
-    assert "xxx" not in done.stderr
+    record, evil = {"name": "x" * 10_000, "sha256": "; rm -rf ~"}, {"name": "x" * 10_000}
+    plugins = values.pop("plugins")
+    assert plugins.keys() == {"model.method"}
+    for hostile in (
+        {"plugin": record},
+        {"plugins": {"model.method": record, 3: evil}},
+        {"plugins": {"model.method": {**record, "kind": "package", "version": "1; rm -rf ~"}}},
+        {"plugins": [record]},
+    ):
+        path.write_text(yaml.safe_dump(values | hostile))
+        done = avsnn("evaluate", "r")
+        assert done.returncode == 2
+        assert "which is no method of this version of avsnn; there are: s-cmrl" in done.stderr
+        assert "xxx" not in done.stderr

@@ -158,10 +158,10 @@ def test_numbers_of_prepare_that_are_not_finite_or_absurd_are_refused(key: str, 
 
 def test_the_defaults_and_their_json_are_the_published_values() -> None:
     facts = TrainSettings().model_dump(mode="json")
-    # These settings came later than the recorded fingerprint. No published method has options, the
-    # published order mixes all clips, the published statistics are the moving ones, and published
-    # runs train on all clips, without a balance of the modalities.
-    assert facts["model"].pop("options") == {}
+    # These settings came later than the recorded fingerprint. No published method has settings of
+    # its own, the published order mixes all clips, the published statistics are the moving ones,
+    # and published runs train on all clips, without a balance of the modalities.
+    assert facts["model"].pop("custom") == {}
     assert facts["data"].pop("shuffle_window") is None
     assert facts["data"].pop("clips_per_class") is None
     assert facts["optimizer"].pop("recalibrate_norms") is False

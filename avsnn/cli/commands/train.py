@@ -91,7 +91,8 @@ def train_command(
     same options (--run-dir in place of --run). The processes share out every batch.
 
     Settings for --set are the keys of config.yaml: model.method (s-cmrl, add, concat, audio,
-    visual, weight-attention, sca, cmci, gated, cmqka, taaf, or a method of --plugin),
+    visual, weight-attention, sca, cmci, gated, cmqka, taaf, or a method of --plugin or
+    of an installed package),
     model.channels, model.alpha, data.split, epochs, batch_size, seed, selection (val, test, last),
     optimizer.base_lr and so on.
     --print-config prints all settings.
@@ -102,7 +103,7 @@ def train_command(
     from avsnn.datasets_manifest import load
     from avsnn.pipeline.experiments.presets import load_presets
     from avsnn.pipeline.inference.device import choose_device
-    from avsnn.pipeline.runs.config import make_config, require_split
+    from avsnn.pipeline.runs.config import make_config, require_plugins_of, require_split
     from avsnn.pipeline.runs.plugin import load_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
     from avsnn.pipeline.settings_overrides import build_settings
@@ -110,6 +111,8 @@ def train_command(
     from avsnn.pipeline.training.train import train
 
     load_plugins(plugins or ())
+    if resume and run is not None:
+        require_plugins_of(run)
     settings = build_settings(
         TrainSettings,
         load_presets(dataset, presets or (), config=config_file),

@@ -53,7 +53,8 @@ def print_training(
     }.items():
         table.add_row(name, text)
     out.print(table)
-    words = [word for file in plugins for word in ("--plugin", str(file))] if config.plugin else []
+    of_files = any(plugin.is_file for plugin in config.plugins.values())
+    words = [word for file in plugins if of_files for word in ("--plugin", str(file))]
     out.print(" ".join(["next: avsnn evaluate", str(trained.folder), *map(shlex.quote, words)]))
 
 

@@ -78,7 +78,7 @@ class RunResults(NamedTuple):
         del settings["seed"]
         config = self.config
         facts = [config.dataset, config.data.fingerprint, self.evaluation.part, settings]
-        return [*facts, config.plugin and config.plugin.sha256]
+        return [*facts, [plugin.identity for plugin in config.plugins.values()]]
 
     @property
     def classes(self) -> Rows[ClassReport]:

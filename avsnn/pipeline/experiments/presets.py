@@ -129,7 +129,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
             do not go together may go together with other presets, and are no mistake here.
     """
     # This module imports torch, and the names of presets need not wait for torch.
-    from avsnn.pipeline.runs.plugin import require_known_method
+    from avsnn.pipeline.runs.needed_plugins import require_known_plugins
     from avsnn.pipeline.runs.train_settings import TrainSettings
 
     try:
@@ -149,7 +149,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is no YAML file of settings: {error}.") from None
     if isinstance(tree, dict) and isinstance(tree.get("settings"), dict):
-        require_known_method(tree, path.parent if path.name == "config.yaml" else path)
+        require_known_plugins(tree, path.parent if path.name == "config.yaml" else path)
         tree = tree["settings"]
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no settings; write lines such as 'epochs: 5'.")

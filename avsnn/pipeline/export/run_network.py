@@ -14,6 +14,7 @@ from avsnn.models.spikformer import UnimodalSpikformer
 from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.loading import augment, augment_events
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.runs.plugin import REGISTRIES, value_of
 from avsnn.pipeline.runs.sample_shapes import InputShapes, SampleShapes, input_shapes
 from avsnn.pipeline.runs.stored_run import StoredRun
 from avsnn.version import VERSION
@@ -173,12 +174,19 @@ def _notes(config: RunConfig) -> list[str]:
             f"record operations (ONNX, TorchScript) hold one draw instead, with the seed "
             f"{settings.seed} of the run."
         )
-    if config.plugin is not None:
-        notes.append(
-            f"The method {settings.model.method} is in the file {config.plugin.name} (SHA-256 "
-            f"{config.plugin.sha256}) and no part of avsnn. Import the file before avsnn loads the "
-            "network; ONNX and TorchScript need no such file."
-        )
+    for setting, plugin in config.plugins.items():
+        entry = f"The {REGISTRIES[setting].noun} {value_of(settings, setting)}"
+        if plugin.is_file:
+            notes.append(
+                f"{entry} is in the file {plugin.name} (SHA-256 {plugin.sha256}) and no part of "
+                "avsnn. Import the file before avsnn loads the network; ONNX and TorchScript need "
+                "no such file."
+            )
+        else:
+            notes.append(
+                f"{entry} is in {plugin} and no part of avsnn. Install the package before avsnn "
+                "loads the network; ONNX and TorchScript need no such package."
+            )
     if settings.compute.precision != "float32":
         notes.append(
             f"The network was trained and evaluated with {settings.compute.precision}; the "

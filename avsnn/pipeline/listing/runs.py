@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from avsnn.errors import RunError, UserError
+from avsnn.installed import nothing_imported
 from avsnn.pipeline.engine.lock import has_writer
 from avsnn.suggestions import did_you_mean
 from avsnn.version import VERSION
@@ -81,14 +82,17 @@ def _describe_run(folder: Path) -> dict[str, Any]:
     except (UserError, OSError) as error:
         return {"unreadable": str(error)}
     try:
-        check_config(folder, value)
+        # A list of runs runs no code of a plugin, not even of an installed package.
+        with nothing_imported():
+            check_config(folder, value)
     except UserError as error:
         reasons.append(_of_plugin(value) or f"{error}{_other_version(value)}")
     settings = _at(value, "settings")
     if not isinstance(settings, dict):
         settings = {}
     dataset, method = _text(value, "dataset"), _text(settings, "model", "method")
-    preset, differs = describe_settings(settings, dataset=dataset or "", method=method or "")
+    with nothing_imported():
+        preset, differs = describe_settings(settings, dataset=dataset or "", method=method or "")
     row: dict[str, Any] = {
         "begun": _text(value, "made_with", "begun"),
         "dataset": dataset,
@@ -147,16 +151,18 @@ def _state(folder: Path, row: dict[str, Any]) -> str | None:
 
 
 def _of_plugin(value: Any) -> str:
-    """Return a sentence if the method of a run is of a plugin that is not here; empty otherwise."""
-    from avsnn.models.registry import METHODS
+    """Return a sentence if a run needs a plugin that is not loaded; empty otherwise."""
+    from avsnn.pipeline.runs.needed_plugins import recorded_plugins
+    from avsnn.pipeline.runs.plugin import REGISTRIES
 
-    method, plugin = _text(value, "settings", "model", "method"), _text(value, "plugin", "name")
-    if plugin is None or method in METHODS:
-        return ""
-    return (
-        f"its settings are not checked: the method {method} is of the plugin {plugin}, which "
-        "status does not run."
-    )
+    for setting, plugin in recorded_plugins(value).items():
+        name, registry = _text(value, "settings", *setting.split(".")), REGISTRIES[setting]
+        if name is not None and name not in registry.data:
+            return (
+                f"its settings are not checked: the {registry.noun} {name} is of {plugin}, which "
+                "status does not run."
+            )
+    return ""
 
 
 def _other_version(value: Any) -> str:

@@ -12,7 +12,7 @@ from avsnn.pipeline.settings_overrides import flatten, parse_yaml
 
 
 def commands(run: Run) -> list[str]:
-    """Return the commands that prepare the data, train the network and measure the network."""
+    """Return the commands that install packages, prepare the data, train and measure."""
     config, folder = run.results.config, Path("runs") / run.results.name
     prepare = ["avsnn", "prepare", config.dataset]
     if config.data.settings.limit is not None:
@@ -20,15 +20,19 @@ def commands(run: Run) -> list[str]:
     prepare += _assignments(config.data.settings, without=("limit",))
     train = ["avsnn", "train", config.dataset, "--run", str(folder)]
     train += _assignments(config.settings, always=_spelt_out(config))
-    plugin = ["--plugin", config.plugin.name] if config.plugin else []
-    train += plugin
+    plugins = config.plugins.values()
+    files = dict.fromkeys(plugin.name for plugin in plugins if plugin.is_file)
+    words = [word for name in files for word in ("--plugin", name)]
+    train += words
     evaluate = ["avsnn", "evaluate", str(folder), "--part", run.results.evaluation.part]
     if run.results.robustness is not None:
         evaluate.append("--robustness")
     if run.results.insight is not None:
         evaluate.append("--insight")
-    evaluate += plugin
-    return [shlex.join(words) for words in (prepare, train, evaluate)]
+    evaluate += words
+    needed = dict.fromkeys(f"{one.name}=={one.version}" for one in plugins if not one.is_file)
+    install = [["pip", "install", *needed]] if needed else []
+    return [shlex.join(words) for words in (*install, prepare, train, evaluate)]
 
 
 def _assignments(

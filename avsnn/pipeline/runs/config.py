@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from avsnn.datasets_manifest import Manifest, load
 from avsnn.errors import UserError
@@ -14,7 +14,12 @@ from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
 from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
-from avsnn.pipeline.runs.plugin import PluginFacts, plugin_of, require_known_method
+from avsnn.pipeline.runs.needed_plugins import (
+    differing_plugins,
+    require_known_plugins,
+    with_present_names,
+)
+from avsnn.pipeline.runs.plugin import PluginFacts, plugins_of
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import AugmentSettings, DataSettings, TrainSettings
@@ -41,8 +46,8 @@ class RunConfig(BaseModel):
     """``config.yaml`` of a run folder.
 
     Attributes:
-        fingerprint: changes with the settings, the data, the content of the plugin and
-            ``TRAIN_VERSION``.
+        fingerprint: changes with the settings, the data, the plugins (of a file its
+            content, of a package its name) and ``TRAIN_VERSION``.
         dataset: name of the data set.
         root: folder that holds the data sets.
         data: the prepared data that the run is trained on.
@@ -52,7 +57,8 @@ class RunConfig(BaseModel):
         made_with: command, versions and machine of the first start; see ``provenance``.
         shapes: shapes of the samples, so that the network can answer where the prepared data are
             gone; None in a run of a version that did not record the shapes.
-        plugin: the file of the user that holds the method; None if avsnn has the method.
+        plugins: the files and packages that hold the method or another entry of a registry, by the
+            setting that chooses the entry; avsnn has what is missing here.
     """
 
     fingerprint: str
@@ -63,7 +69,12 @@ class RunConfig(BaseModel):
     settings: TrainSettings
     made_with: dict[str, str]
     shapes: SampleShapes | None = None
-    plugin: PluginFacts | None = None
+    plugins: dict[str, PluginFacts] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, values: Any) -> Any:
+        return with_present_names(values)
 
     @property
     def manifest(self) -> Manifest:
@@ -104,10 +115,9 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     prepared = require_prepared(root, dataset)
     clips = open_index(root / dataset / prepared.index).fingerprint(split)
     facts = identifying_settings(settings, manifest)
-    plugin = plugin_of(settings.model.method)
+    plugins = plugins_of(settings)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
-    if plugin is not None:
-        identity.append(plugin.sha256)
+    identity += [plugin.identity for plugin in plugins.values()]
     return RunConfig(
         fingerprint=fingerprint(identity),
         dataset=dataset,
@@ -116,7 +126,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         clips=clips,
         settings=settings,
         made_with=provenance(),
-        plugin=plugin,
+        plugins=plugins,
     )
 
 
@@ -138,8 +148,9 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
         del facts["balance"]
     if settings.compute.tf32:
         del facts["compute"]["tf32"]
-    if not settings.model.options:
-        del facts["model"]["options"]
+    if custom := facts["model"].pop("custom"):
+        # The runs of earlier versions have the former name in their identity.
+        facts["model"]["options"] = custom
     if not manifest.has_events or settings.data.augment.padding == AugmentSettings().padding:
         del facts["data"]["augment"]["padding"]
     return facts
@@ -201,6 +212,18 @@ def read_config(folder: Path) -> Any:
         raise _unreadable_error(folder, reason) from None
 
 
+def require_plugins_of(folder: Path) -> None:
+    """Refuse to resume a run whose plugins are not here; a folder that is no run has none.
+
+    The settings that a person types name the same entries, but not the plugins that hold them.
+
+    Raises:
+        UserError: a plugin is missing or has a fault, or ``config.yaml`` cannot be read.
+    """
+    if (folder / "config.yaml").is_file():
+        require_known_plugins(read_config(folder), folder)
+
+
 def check_config(folder: Path, value: Any) -> RunConfig:
     """Return the configuration that ``config.yaml`` of a run folder holds.
 
@@ -212,7 +235,7 @@ def check_config(folder: Path, value: Any) -> RunConfig:
         UserError: the value is no configuration of this version, or of a data set or a method that
             is unknown here.
     """
-    require_known_method(value, folder)
+    require_known_plugins(value, folder)
     try:
         config = RunConfig.model_validate(value)
     except ValidationError as error:
@@ -279,20 +302,8 @@ def require_same(config: RunConfig, folder: Path) -> None:
         differing.append("the prepared data changed")
     elif config.clips != found.clips:
         differing.append("labels, class names or parts of the split changed")
-    if config.plugin != found.plugin:
-        differing += _differing_plugins(found.plugin, config.plugin)
+    differing += differing_plugins(found.plugins, config.plugins)
     if found.converted_from or config.converted_from:
         there_from = found.converted_from and f"converted from {found.converted_from}"
         differing.append(f"its weights were {there_from or 'trained'} and are other weights")
     raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")
-
-
-def _differing_plugins(there: PluginFacts | None, here: PluginFacts | None) -> list[str]:
-    """Return what differs between the plugins of two runs; empty if the content is the same."""
-    if there is None or here is None:
-        with_plugin = there or here
-        place = "there" if there else "here"
-        return [f"only the run {place} has the plugin {with_plugin.name}"] if with_plugin else []
-    if there.sha256 == here.sha256:
-        return []
-    return [f"the plugin {here.name} has another content than the run was started with"]

@@ -1,27 +1,31 @@
-"""Plugins: Python files of the user that add methods to the registry.
+"""Plugins: Python files of the user, and installed packages, that add methods and surrogates.
 
-avsnn runs a plugin only if the user names the file. A run keeps a copy of its plugin, and avsnn
-never runs the copy by itself, because a run folder may come from anyone.
+avsnn runs a file only if the user names the file. A run keeps a copy of its file, and avsnn never
+runs the copy by itself, because a run folder may come from anyone. The registries import a package
+when the name of one of its entries is asked for (``models/registry.py``).
 """
 
 import hashlib
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, model_validator
 
 from avsnn.errors import RunError, UserError
-from avsnn.models.registry import METHODS, MethodError
+from avsnn.models.registry import METHODS, MethodError, Registry, RegistryError
+from avsnn.models.surrogate import SURROGATES
 from avsnn.pipeline.engine.atomic_files import write_if_changed
 from avsnn.suggestions import did_you_mean
 
-# Name of the copy in a run folder.
-COPY = "plugin.py"
+# The settings that choose an entry of a registry by its name.
+REGISTRIES: dict[str, Registry[Any]] = {"model.method": METHODS, "model.surrogate": SURROGATES}
+
+# The name of the copy in a run folder begins so.
+COPY = "plugin"
 
 # A plugin is a file that a person writes; a larger file is something else.
 MAX_BYTES = 5_000_000
@@ -33,111 +37,118 @@ FORM = (
 
 
 class PluginFacts(BaseModel):
-    """What a run records of its plugin.
+    """What a run records of a plugin.
 
     Attributes:
-        name: name of the file.
-        sha256: SHA-256 of the content, as hexadecimal digits.
+        kind: whether the plugin is a file or an installed package.
+        name: name of the file or of the package.
+        sha256: SHA-256 of the content of a file, as hexadecimal digits; None of a package.
+        version: version of a package; None of a file.
     """
 
+    kind: Literal["file", "package"] = "file"
     name: str = Field(max_length=255)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}$")
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_has(self) -> Self:
+        if (self.sha256 if self.kind == "file" else self.version) is None:
+            raise ValueError(f"a {self.kind} needs a {'sha256' if self.is_file else 'version'}")
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the plugin is a file."""
+        return self.kind == "file"
+
+    @property
+    def identity(self) -> str:
+        """What of a plugin belongs to the identity of a run.
+
+        The version of a package is not part of the identity: a run goes on with another version.
+        """
+        return self.sha256 or f"package {self.name}"
+
+    def __str__(self) -> str:
+        """Return what a sentence calls the plugin."""
+        return (
+            f"the plugin {self.name}" if self.is_file else f"the package {self.name} {self.version}"
+        )
 
 
-class _Plugin(NamedTuple):
-    """A plugin that was run in this process."""
+class _File(NamedTuple):
+    """A file that was run in this process."""
 
     path: Path
     content: bytes
     facts: PluginFacts
 
 
-# The plugin of each method that came from a plugin.
-_plugins: dict[str, _Plugin] = {}
+# The file of each entry that came from a file, by the setting that chooses the entry, and the name.
+_files: dict[tuple[str, str], _File] = {}
 
 
 def load_plugins(paths: Sequence[Path]) -> None:
-    """Run the plugins, which add their methods to the registry.
+    """Run the files, which add their methods and surrogates to the registries.
 
     Raises:
-        UserError: a file cannot be read, the code has a fault, registers no method, or registers a
-            method under a name that is taken. The registry then is as it was before.
+        UserError: a file cannot be read, the code has a fault, registers nothing, or registers
+            something under a name that is taken. The registries then are as they were before.
     """
     for path in paths:
         _load(path)
 
 
-def plugin_of(method: str) -> PluginFacts | None:
-    """Return the facts about the plugin of a method; None if the method came from no plugin."""
-    plugin = _plugins.get(method)
-    return plugin and plugin.facts
-
-
-def save_copy(folder: Path, facts: PluginFacts) -> None:
-    """Keep a copy of a plugin in a run folder."""
-    plugin = next(plugin for plugin in _plugins.values() if plugin.facts.sha256 == facts.sha256)
-    write_if_changed(folder / COPY, plugin.content)
-
-
-def require_known_method(values: Any, folder: Path) -> None:
-    """Refuse a run whose method is not registered.
+def plugin_of(name: str, setting: str = "model.method") -> PluginFacts | None:
+    """Return the facts about the plugin of an entry of a registry; None if it came from no plugin.
 
     Args:
-        values: the content of ``config.yaml``, which nobody has checked yet.
-        folder: the run folder.
-
-    Raises:
-        UserError: there is no such method; the sentence says how to get the method.
+        name: name of the entry.
+        setting: the setting that chooses the entry (``REGISTRIES``).
     """
-    try:
-        method = values["settings"]["model"]["method"]
-    except (TypeError, LookupError):
-        return
-    if not isinstance(method, str) or method in METHODS:
-        return
-    try:
-        facts = PluginFacts.model_validate(values.get("plugin"))
-    except ValidationError:
-        raise UserError(
-            f"{folder} was trained with the method {method!r}, which is no method of this version "
-            f"of avsnn; there are: {', '.join(METHODS)}. If a file of your own holds the method, "
-            "add --plugin FILE."
-        ) from None
-    raise UserError(
-        f"{folder} was trained with the method {method!r} of the plugin {facts.name}: add --plugin "
-        f"{shlex.quote(facts.name)} to the command (in Python, import the file first)."
-        f"{_copy_named(folder)}"
-    )
+    file = _files.get((setting, name))
+    if file is not None:
+        return file.facts
+    offer = REGISTRIES[setting].offers.get(name)
+    return offer and PluginFacts(kind="package", name=offer.package, version=offer.version)
 
 
-def require_same_plugin(method: str, facts: PluginFacts | None, folder: Path) -> None:
-    """Refuse to use the weights of a run with another content of its plugin.
+def plugins_of(settings: BaseModel) -> dict[str, PluginFacts]:
+    """Return the facts about the plugins that the settings of a training use, by setting."""
+    chosen = {key: value_of(settings, key) for key in REGISTRIES}
+    found = {key: plugin_of(name, key) for key, name in chosen.items()}
+    return {key: facts for key, facts in found.items() if facts is not None}
 
-    The same weights answer otherwise in another network, and nobody would see the difference. A
-    method that a Python program registered itself, without a plugin, is taken as it is.
 
-    Args:
-        method: the method of the run.
-        facts: the plugin that the run was trained with, if any.
-        folder: the run folder.
+def file_of(setting: str, name: str) -> Path | None:
+    """Return the path of the file that an entry of a registry came from; None if no file."""
+    file = _files.get((setting, name))
+    return file and file.path
 
-    Raises:
-        UserError: the method came from a file with another content.
+
+def save_copies(folder: Path, plugins: Mapping[str, PluginFacts]) -> None:
+    """Keep a copy of every file of a run in its folder."""
+    for setting, name in copies(plugins).items():
+        digest = plugins[setting].sha256
+        file = next(file for file in _files.values() if file.facts.sha256 == digest)
+        write_if_changed(folder / name, file.content)
+
+
+def copies(plugins: Mapping[str, PluginFacts]) -> dict[str, str]:
+    """Return the name of the copy of every file in a run folder, by the setting.
+
+    A file that holds several entries has one copy, under the first setting.
     """
-    plugin = _plugins.get(method)
-    if plugin is None:
-        return
-    if facts is None:
-        raise UserError(
-            f"{folder} was trained with a method {method!r} of no plugin, and nobody knows whether "
-            f"{plugin.path} holds the same method: train again with --plugin."
-        )
-    if facts.sha256 != plugin.facts.sha256:
-        raise UserError(
-            f"{folder} was trained with another content of {facts.name} than {plugin.path} has "
-            "now, and its weights belong to that content: undo the change, or train again."
-            f"{_copy_named(folder)}"
-        )
+    names: dict[str, str] = {}
+    kept: set[str | None] = {None}
+    for setting in (setting for setting in REGISTRIES if setting in plugins):
+        if plugins[setting].sha256 not in kept:
+            kept.add(plugins[setting].sha256)
+            # The method's copy has the name of earlier versions.
+            of = "" if setting == "model.method" else f"-{setting.rpartition('.')[2]}"
+            names[setting] = f"{COPY}{of}.py"
+    return names
 
 
 @contextmanager
@@ -146,34 +157,60 @@ def plugin_faults_said(method: str, *, elsewhere: bool = False) -> Iterator[None
 
     Args:
         method: the method that computes.
-        elsewhere: whether an exception outside the plugin's lines is the plugin's fault too.
+        elsewhere: whether an exception outside the lines of plugins is the fault of the method, if
+            the method came from a plugin.
 
     Raises:
-        UserError: the code of the plugin raised an exception.
+        UserError: the code of a plugin raised an exception.
     """
     try:
         yield
     except (UserError, RunError, MemoryError):
         raise
     except Exception as error:
-        plugin = _plugins.get(method)
-        if plugin is None:
-            raise
-        if _line(error, plugin.path) or elsewhere:
-            raise _fault(plugin.path, error) from error
+        for place in _places():
+            if _line(error, place)[1]:
+                raise _fault(place, error) from error
+        if elsewhere and (of_method := _place_of(method)):
+            raise _fault(of_method, error) from error
         raise
+
+
+def _places() -> Iterator[Path]:
+    """Yield the files and the folders of all plugins that this process runs."""
+    yield from {file.path for file in _files.values()}
+    for registry in REGISTRIES.values():
+        yield from {place for offer in registry.offers.values() if (place := offer.place)}
+
+
+def _place_of(method: str) -> Path | None:
+    """Return the file or the folder of the code of a method; None if the method is no plugin's."""
+    offer = METHODS.offers.get(method)
+    return file_of("model.method", method) or (offer and offer.place)
+
+
+def value_of(settings: BaseModel, key: str) -> str:
+    """Return the value of a setting by a key such as ``model.method``."""
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return str(value)
 
 
 def _load(path: Path) -> None:
     content = _read(path)
     digest = hashlib.sha256(content).hexdigest()
-    if any(plugin.facts.sha256 == digest for plugin in _plugins.values()):
+    if any(file.facts.sha256 == digest for file in _files.values()):
         return
     # The name is no name of a module that anyone imports: a plugin may be called random.py.
     module = ModuleType(f"avsnn_plugin_{digest[:16]}")
     module.__file__ = str(path)
-    before, protected = dict(METHODS), METHODS.protected
-    METHODS.protect()
+    before = {
+        key: (dict(registry.data), dict(registry.offers), registry.protected)
+        for key, registry in REGISTRIES.items()
+    }
+    for registry in REGISTRIES.values():
+        registry.protect()
     sys.modules[module.__name__] = module
     try:
         # The bytes that were hashed are the code that runs. An import would also write a cache of
@@ -182,19 +219,26 @@ def _load(path: Path) -> None:
         # What a plugin prints must not stand among results, such as settings or JSON.
         with redirect_stdout(sys.stderr):
             exec(code, vars(module))  # noqa: S102
-        if not METHODS.keys() - before:
+        added = [
+            (key, name)
+            for key, registry in REGISTRIES.items()
+            for name in registry.data.keys() - before[key][0]
+            if name not in registry.offers
+        ]
+        if not added:
             raise UserError(f"{path} registers no method: {FORM}.")
     except (Exception, SystemExit) as error:
-        METHODS.data = before
+        for key, registry in REGISTRIES.items():
+            registry.data, registry.offers, _ = before[key]
         del sys.modules[module.__name__]
         if isinstance(error, UserError):
             raise
         raise _fault(path, error) from error
     finally:
-        METHODS.protected = protected
+        for key, registry in REGISTRIES.items():
+            registry.protected = before[key][2]
     facts = PluginFacts(name=path.name, sha256=digest)
-    for name in METHODS.keys() - before:
-        _plugins[name] = _Plugin(path, content, facts)
+    _files.update(dict.fromkeys(added, _File(path, content, facts)))
 
 
 def _read(path: Path) -> bytes:
@@ -220,39 +264,36 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _fault(path: Path, error: BaseException) -> UserError:
+def _fault(place: Path, error: BaseException) -> UserError:
     """Return the sentence for an exception of the code of a plugin."""
-    line = _line(error, path)
-    place = f"{path}, line {line}" if line else f"{path}"
+    file, line = _line(error, place)
+    where = f"{file}, line {line}" if line else f"{place}"
     text = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
     if isinstance(error, MethodError) and not line:
         # The sentence about the shapes of the streams names file and line itself.
         return UserError(f"{text}.")
-    reason = text if isinstance(error, MethodError) else f"{type(error).__name__}: {text}"
+    reason = text if isinstance(error, RegistryError) else f"{type(error).__name__}: {text}"
     if isinstance(error, SyntaxError) and line:
         reason = f"{type(error).__name__}: {error.msg}"
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and place.is_file():
         reason += " (a plugin is one file: put the code into the file, or install its package)"
-    return UserError(f"{place}: {reason}.")
+    return UserError(f"{where}: {reason}.")
 
 
-def _line(error: BaseException, path: Path) -> int:
-    """Return the last line of a file on the way to an exception; 0 if no line is on the way."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return error.lineno or 0
-    line = 0
+def _line(error: BaseException, place: Path) -> tuple[str, int]:
+    """Return the last line of a plugin on the way to an exception, and its file; 0 if none is.
+
+    Args:
+        error: the exception.
+        place: the file of the plugin, or the folder of its package.
+    """
+    if isinstance(error, SyntaxError) and error.filename == str(place):
+        return str(place), error.lineno or 0
+    found = "", 0
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
+        file = trace.tb_frame.f_code.co_filename
+        if file == str(place) or place in Path(file).parents:
+            found = file, trace.tb_lineno
         trace = trace.tb_next
-    return line
-
-
-def _copy_named(folder: Path) -> str:
-    """Return a sentence that names the copy in a run folder; empty without a copy."""
-    copy = folder / COPY
-    if not copy.is_file():
-        return ""
-    word = shlex.quote(str(copy))
-    return f" The run keeps a copy of the file: read {copy}, then give --plugin {word}."
+    return found

@@ -104,6 +104,11 @@ def build_state(
     kernels = choose_kernels(settings.compute.kernels, device)
     if kernels == "torch" != settings.compute.kernels:
         say(f"neurons run on plain torch, which is slower: {why_reference(device)}")
+    elif "model.surrogate" in config.plugins and kernels != "torch":
+        say(
+            f"neurons run on plain torch, which is slower: the kernels do not know the surrogate "
+            f"{settings.model.surrogate!r}"
+        )
     torch.manual_seed(settings.seed)
     model = place_network(build_network(config, shapes), settings, device)
     _require_several_values(settings, group)

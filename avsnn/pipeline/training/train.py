@@ -20,7 +20,7 @@ from avsnn.pipeline.inference.device import bfloat16_advice
 from avsnn.pipeline.inference.memory import TRAINING_ADVICE, lack_of_memory_said
 from avsnn.pipeline.runs.config import RunConfig, require_same, save_config
 from avsnn.pipeline.runs.metrics import best_epoch, read_metrics
-from avsnn.pipeline.runs.plugin import plugin_faults_said, save_copy
+from avsnn.pipeline.runs.plugin import plugin_faults_said, save_copies
 from avsnn.pipeline.training.distributed import join_process_group
 from avsnn.pipeline.training.oddities import oddities
 from avsnn.pipeline.training.options import RunOptions
@@ -132,8 +132,8 @@ def _train(
                 if group.is_main and not (folder / "config.yaml").exists():
                     shapes = loop.loader.source.shapes
                     save_config(folder, config.model_copy(update={"shapes": shapes}))
-                if group.is_main and config.plugin is not None:
-                    save_copy(folder, config.plugin)
+                if group.is_main:
+                    save_copies(folder, config.plugins)
                 with watch_for_sigterm() as sigterm:
                     done = loop.run(sigterm)
                 if group.is_main and (doubt := _doubt(loop)):

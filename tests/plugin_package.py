@@ -1,0 +1,52 @@
+"""Packages with entry points for avsnn, as pip leaves them in a folder of the search path."""
+
+import re
+from pathlib import Path
+
+from tests.plugin_file import PAGE, TEXT
+
+# The second block of Python on the page on fusion methods is the file with a surrogate.
+SURROGATE = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+
+METHOD_LINE = 'METHODS["mean-exchange"] = '
+SURROGATE_LINE = 'SURROGATES["triangle"] = '
+
+
+def write_package(
+    folder: Path,
+    name: str = "spike-mix",
+    version: str = "1.2",
+    *,
+    code: str | None = None,
+    methods: str = "mean-exchange",
+    surrogates: str = "triangle",
+) -> Path:
+    """Write a package with the method and the surrogate of the page; return the file of its code.
+
+    Args:
+        folder: the folder of packages, such as ``site-packages``.
+        name: name of the package.
+        version: version of the package.
+        code: content of its module; None takes the code of the page.
+        methods: name of the method; empty for none.
+        surrogates: name of the surrogate; empty for none.
+    """
+    assert METHOD_LINE in TEXT
+    assert SURROGATE_LINE in SURROGATE
+    page = TEXT.replace(METHOD_LINE, "METHOD = ") + SURROGATE.replace(SURROGATE_LINE, "SHAPE = ")
+    module = name.replace("-", "_")
+    (folder / module).mkdir(parents=True, exist_ok=True)
+    path = folder / module / "__init__.py"
+    path.write_text(page if code is None else code)
+    about = folder / f"{module}-{version}.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    groups = {"methods": (methods, "METHOD"), "surrogates": (surrogates, "SHAPE")}
+    (about / "entry_points.txt").write_text(
+        "".join(
+            f"[avsnn.{group}]\n{entry} = {module}:{value}\n"
+            for group, (entry, value) in groups.items()
+            if entry
+        )
+    )
+    return path
