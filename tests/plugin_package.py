@@ -5,11 +5,12 @@ from pathlib import Path
 
 from tests.plugin_file import PAGE, TEXT
 
-# The second block of Python on the page on fusion methods is the file with a surrogate.
-SURROGATE = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+# The next two blocks of Python on the page on fusion methods hold a surrogate and a strategy.
+SURROGATE, STRATEGY = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1:3]
 
 METHOD_LINE = 'METHODS["mean-exchange"] = '
 SURROGATE_LINE = 'SURROGATES["triangle"] = '
+STRATEGY_LINE = 'STRATEGIES["half-audio"] = HalfAudio'
 
 
 def write_package(
@@ -20,8 +21,9 @@ def write_package(
     code: str | None = None,
     methods: str = "mean-exchange",
     surrogates: str = "triangle",
+    strategies: str = "half-audio",
 ) -> Path:
-    """Write a package with the method and the surrogate of the page; return the file of its code.
+    """Write a package with the entries of the page; return the file of its code.
 
     Args:
         folder: the folder of packages, such as ``site-packages``.
@@ -30,10 +32,13 @@ def write_package(
         code: content of its module; None takes the code of the page.
         methods: name of the method; empty for none.
         surrogates: name of the surrogate; empty for none.
+        strategies: name of the strategy; empty for none.
     """
     assert METHOD_LINE in TEXT
     assert SURROGATE_LINE in SURROGATE
     page = TEXT.replace(METHOD_LINE, "METHOD = ") + SURROGATE.replace(SURROGATE_LINE, "SHAPE = ")
+    assert STRATEGY_LINE in STRATEGY
+    page += STRATEGY.replace(STRATEGY_LINE, "")
     module = name.replace("-", "_")
     (folder / module).mkdir(parents=True, exist_ok=True)
     path = folder / module / "__init__.py"
@@ -42,6 +47,7 @@ def write_package(
     about.mkdir(exist_ok=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     groups = {"methods": (methods, "METHOD"), "surrogates": (surrogates, "SHAPE")}
+    groups["strategies"] = (strategies, "HalfAudio")
     (about / "entry_points.txt").write_text(
         "".join(
             f"[avsnn.{group}]\n{entry} = {module}:{value}\n"

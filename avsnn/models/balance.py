@@ -11,13 +11,14 @@ stream a further head of its own. To use the share there too is our choice: it n
 only the training reads. The share of a stream is computed after the fusion, so it also holds what
 the fusion has brought from the other stream.
 
-A new strategy is one class and one line in ``STRATEGIES``.
+A new strategy is one class and one line ``STRATEGIES["NAME"] = CLASS``, in this file or in a
+plugin.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field, field_validator
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from avsnn.pydantic_base import StrictModel
-from avsnn.suggestions import did_you_mean, there_are
+from avsnn.registry import Registry, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,12 +66,7 @@ class BalanceSettings(StrictModel):
     @field_validator("strategy")
     @classmethod
     def _is_known(cls, strategy: str) -> str:
-        known = [NONE, *STRATEGIES]
-        if strategy not in known:
-            near = did_you_mean(strategy, known)
-            raise ValueError(
-                f"there is no strategy '{strategy}'; {near}{there_are(strategy, known)}."
-            )
+        STRATEGIES.require(strategy)
         return strategy
 
 
@@ -129,6 +125,16 @@ class Strategy(ABC):
     @abstractmethod
     def change_gradients(self) -> None:
         """Change the gradients of the whole batch, which lie in the parameters."""
+
+
+class NoStrategy(Strategy):
+    """The gradients stay as they are, as published."""
+
+    def note(self, output: Output, labels: Tensor, *, weight: float) -> None:
+        """Take nothing."""
+
+    def change_gradients(self) -> None:
+        """Change nothing."""
 
 
 class ScoreStrategy(Strategy):
@@ -300,9 +306,23 @@ def pareto_factors(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tens
     return scale * a, scale * b
 
 
-#: Strategies by the value of the setting ``balance.strategy``.
-STRATEGIES: dict[str, type[Strategy]] = {
-    "ogm-ge": GradientModulation,
-    "iemf": InverseEffectiveness,
-    "mmpareto": ParetoGradients,
-}
+def _check_strategy(name: str, strategy: Any) -> None:
+    if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
+        raise RegistryError(
+            f"the strategy {name!r} must be a class that inherits from Strategy of "
+            "avsnn.models.balance"
+        )
+
+
+STRATEGIES: Registry[type[Strategy]] = Registry(
+    "strategy", group="avsnn.strategies", check=_check_strategy
+)
+STRATEGIES.update(
+    {
+        NONE: NoStrategy,
+        "ogm-ge": GradientModulation,
+        "iemf": InverseEffectiveness,
+        "mmpareto": ParetoGradients,
+    }
+)
+STRATEGIES.protect()

@@ -39,7 +39,8 @@ def test_the_page_on_fusion_methods_works_from_the_first_line_to_the_last(
 ) -> None:
     page = "docs/add-a-fusion-method.md"
     write_plugin(tmp_path / "my_fusion.py")
-    (tmp_path / "my_surrogate.py").write_text(code_blocks(page, "python")[1])
+    for number, name in enumerate(("my_surrogate.py", "my_strategy.py"), start=1):
+        (tmp_path / name).write_text(code_blocks(page, "python")[number])
     (tmp_path / "data").symlink_to(small_demo)
     for line in "".join(code_blocks(page, "sh")).splitlines():
         words = shlex.split(line)
@@ -53,7 +54,7 @@ def test_the_page_on_fusion_methods_works_from_the_first_line_to_the_last(
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     with forgotten_plugins():
-        exec(code_blocks(page, "python")[2], found)  # noqa: S102 - the page says to run this
+        exec(code_blocks(page, "python")[3], found)  # noqa: S102 - the page says to run this
         assert type(found["run"].network.fusion).__name__ == "MeanExchange"
     assert found["network"].fusion.share[0].item() == pytest.approx(0.1)
 

@@ -15,7 +15,7 @@ from tests.own_dataset import OwnDataset
 BAD_INPUT = {
     "unknown data set": (
         ["prepare", "nope"],
-        "av-digits, crema-d, demo, demo-events, mnistdvs",
+        "av-digits, crema-d, demo, demo-events, demo-motion, mnistdvs",
     ),
     "unknown split": (["datasets", "check", "crema-d", "--split", "x"], "published, speaker"),
     "clips not yet known": (["datasets", "check", "urbansound8k-av"], "prepare urbansound8k-av"),

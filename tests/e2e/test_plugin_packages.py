@@ -19,6 +19,7 @@ from tests.plugin_package import write_package
 MODEL = ["--set", "model.channels=16", "--set", "model.method=mean-exchange"]
 SIZES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "data.size=32"]
 CHOICE = ["--set", "model.surrogate=triangle", "--set", "model.custom.start=0.1"]
+CHOICE += ["--set", "balance.strategy=half-audio"]
 
 
 def python(folder: Path, packages: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +70,8 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     site, root = folder / "site", ["--root", str(small_demo)]
     values = yaml.safe_load((folder / "r" / "config.yaml").read_text())
     package = {"kind": "package", "name": "spike-mix", "version": "1.2", "sha256": None}
-    assert values["plugins"] == {"model.method": package, "model.surrogate": package}
+    settings = ("model.method", "model.surrogate", "balance.strategy")
+    assert values["plugins"] == dict.fromkeys(settings, package)
     assert values["settings"]["model"]["custom"] == {"start": 0.1}
     assert not [*(folder / "r").glob("plugin*")]
 
@@ -213,7 +215,7 @@ def test_names_of_packages_are_listed_and_only_the_wanted_package_is_imported(
 
 def test_two_packages_with_one_name_are_both_named(tmp_path: Path) -> None:
     write_package(tmp_path)
-    write_package(tmp_path, "mixer", "3.0", surrogates="")
+    write_package(tmp_path, "mixer", "3.0", surrogates="", strategies="")
     done = command(tmp_path, tmp_path, "train", "demo", "--print-config", *MODEL)
     assert done.returncode == 2
     sentence = done.stderr.removeprefix(

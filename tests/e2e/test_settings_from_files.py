@@ -86,7 +86,7 @@ def test_words_after_two_hyphens_are_no_options(avsnn: Command) -> None:
 
 
 COMPLETED = {
-    "data sets": ("avsnn train de", "demo\ndemo-events"),
+    "data sets": ("avsnn train de", "demo\ndemo-events\ndemo-motion"),
     "after an option of all commands": ("avsnn -q prepare crem", "crema-d"),
     "presets": ("avsnn train demo --preset hea", "healthy"),
     "tables": ("avsnn reproduce meth", "methods"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avsnn.models.balance import STRATEGIES, BalanceSettings, Strategy
+from avsnn.models.balance import NONE, STRATEGIES, BalanceSettings, Strategy
 from avsnn.models.losses import LossSettings, training_loss
 from avsnn.models.methods import METHODS, TwoStreams
 from avsnn.models.spikformer import AudioVisualSpikformer, Output
@@ -17,7 +17,8 @@ from .networks import awake, clips, small
 LABELS = torch.tensor([0, 1, 2, 3])
 SMOOTHING = LossSettings().label_smoothing
 TWO_STREAMS = [name for name, method in METHODS.items() if isinstance(method, TwoStreams)]
-each_strategy = pytest.mark.parametrize("name", STRATEGIES)
+NAMES = [name for name in STRATEGIES if name != NONE]
+each_strategy = pytest.mark.parametrize("name", NAMES)
 Gradients = dict[str, Tensor]
 
 

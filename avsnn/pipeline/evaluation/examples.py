@@ -34,8 +34,10 @@ class Example(StrictModel):
         truth: class of the clip.
         answer: class that the network names.
         confidence: probability that the network gives to its answer, from 0 to 1.
-        frame: the frame as PNG in base64; event frames are summed over the time steps.
-        spectrogram: the audio image as PNG in base64, low frequencies at the bottom.
+        frame: the frame as PNG in base64; event frames are summed over the time steps, and of
+            other frames in every time step, the frame of the middle step is shown.
+        spectrogram: the audio image as PNG in base64, low frequencies at the bottom; of a window in
+            every time step, the window of the middle step.
     """
 
     key: str
@@ -112,14 +114,24 @@ def _pictures(opened: OpenPart, rows: NDArray[np.int64]) -> tuple[list[str], lis
     frames: list[str] = []
     spectrograms: list[str] = []
 
+    has_events = opened.run.config.manifest.has_events
+
     def look(audio: Tensor, visual: Tensor, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        frames.extend(_png(image) for image in _frames(visual))
-        spectrograms.extend(_png(image) for image in _spectrograms(audio))
+        shown = (audio, visual)
+        if not has_events:
+            shown = (_middle_step(audio), _middle_step(visual))
+        spectrograms.extend(_png(image) for image in _spectrograms(shown[0]))
+        frames.extend(_png(image) for image in _frames(shown[1]))
         return audio, visual
 
     # The network answers once more, because `change` sees the very inputs that the network gets.
     opened.scores(rows=rows, change=look)
     return frames, spectrograms
+
+
+def _middle_step(images: Tensor) -> Tensor:
+    """Return images ``[B, C, H, W]``, of several time steps those of the middle step."""
+    return images[len(images) // 2] if images.dim() == 5 else images
 
 
 def _frames(visual: Tensor) -> NDArray[np.uint8]:

@@ -52,6 +52,8 @@ class Difference(Interval):
         mark = ""
         if self.half is not None and abs(self.mean) > self.half:
             mark = f" {BETTER}" if self.mean > 0 else f" {WORSE}"
+        if self.adjusted_p is not None and self.adjusted_p < 1 - LEVEL:
+            mark += "!"
         return f"{self.mean:+.1f}" + ("" if self.half is None else f" ± {self.half:.1f}{mark}")
 
 
@@ -142,9 +144,9 @@ class ComparedTable(FilledTable):
         caption = (
             f"{self.title}: top-1 (%) on the test part of {self.dataset}, epoch chosen on "
             f"{self.selection}; each row trained{folds} with seeds "
-            f"{', '.join(map(str, self.seeds))}{self.changed_words}. First line: mean and 95 % "
-            f"interval over the runs. Second line: difference to {self.against} with the same "
-            "fold and seed, and its 95 % interval."
+            f"{', '.join(map(str, self.seeds))}{self.changed_words}. Beside a name: mean and 95 % "
+            f"interval over the runs. Below: difference to {self.against} with the same fold and "
+            "seed, and its 95 % interval."
         )
         notes = [
             f"{BETTER} better, {WORSE} worse than {self.against}: the interval of the difference "
@@ -159,26 +161,20 @@ class ComparedTable(FilledTable):
 
 
 def _section(block: ComparedBlock) -> Section:
-    measures = list(block.lines[0].figures)
-    rows = [
-        [
-            line.name,
-            *(_cell(line.figures[measure]) for measure in measures),
-            "" if line.energy_uj is None else f"{line.energy_uj:.1f}",
-            f"{line.done} of {len(line.runs)}",
-        ]
-        for line in block.lines
-    ]
-    return Section(block.condition, ["", *measures, "uJ", "runs"], rows)
+    header = ["", *block.lines[0].figures, "uJ", "runs"]
+    return Section(block.condition, header, [row for line in block.lines for row in _rows(line)])
 
 
-def _cell(figure: ComparedFigure) -> str:
-    if figure.average is None:
-        return ""
-    if (difference := figure.difference) is None:
-        return str(figure.average)
-    sure = difference.adjusted_p is not None and difference.adjusted_p < 1 - LEVEL
-    return f"{figure.average}\n{difference}{'!' if sure else ''}"
+def _rows(line: ComparedRow) -> list[list[str]]:
+    """Return the row of the means, and the row of the differences unless there is none."""
+    figures = line.figures.values()
+    means = ["" if figure.average is None else str(figure.average) for figure in figures]
+    energy = "" if line.energy_uj is None else f"{line.energy_uj:.1f}"
+    rows = [[line.name, *means, energy, f"{line.done} of {len(line.runs)}"]]
+    if any(figure.difference for figure in figures):
+        differences = ["" if one.difference is None else str(one.difference) for one in figures]
+        rows.append(["", *differences, "", ""])
+    return rows
 
 
 def compare_rows(plan: Plan, states: Mapping[Path, RunState], *, against: str) -> ComparedTable:

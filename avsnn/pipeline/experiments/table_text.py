@@ -20,7 +20,7 @@ class Section(NamedTuple):
     Attributes:
         title: stands above the headings; empty if the table has one section.
         header: the headings of the columns.
-        rows: a cell for each heading; a cell may have several lines.
+        rows: a cell for each heading.
     """
 
     title: str
@@ -106,5 +106,4 @@ def to_markdown(text: TableText) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    words = (cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells)
-    return "| " + " | ".join(words) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

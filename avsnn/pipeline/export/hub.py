@@ -73,10 +73,10 @@ class SpikingClassifier(
         """Return class scores ``[B, classes]``, before softmax.
 
         Args:
-            audio: audio images ``[B, 1, S, S]``, or event frames ``[T, B, 1, S, S]``; None for a
-                network that reads only the visual input.
-            visual: frames ``[B, 3, S, S]``, or event frames ``[T, B, 2, S, S]``; None for a network
-                that reads only the audio input.
+            audio: audio images ``[B, 1, S, S]``, or one for each time step, ``[T, B, 1, S, S]``;
+                None for a network that reads only the visual input.
+            visual: frames ``[B, C, S, S]``, or one for each time step, ``[T, B, C, S, S]``; None
+                for a network that reads only the audio input.
         """
         logits: Tensor = self.network(audio, visual).logits
         return logits

@@ -38,7 +38,8 @@ TIME = {
     "time_step": "tau is in time steps, so dt is 1: v = v + (x - v) / tau in each step",
     "threshold": "a neuron fires where v >= v_threshold; equality fires",
     "reset": "v starts at 0 for every clip, and is 0 after a spike",
-    "image": "an image is the same input at every time step",
+    "image": "an image is the same input at every time step; an input whose shape has T before the "
+    "batch has another image at every time step",
     "logits": "class scores are the mean of the output `logits` over all time steps",
 }
 

@@ -49,7 +49,7 @@ def _record(plain: PlainNetwork, network: RunNetwork) -> Any:
     for module in plain.modules():
         if isinstance(module, PlainLIF):
             module.as_operator = True
-    batch = {network.batch_axis: torch.export.Dim("batch", min=1)}
+    batch = torch.export.Dim("batch", min=1)
     names = [one.name for one in network.description.inputs]
     inputs = network.example_inputs()
     with plain_operations():
@@ -57,7 +57,10 @@ def _record(plain: PlainNetwork, network: RunNetwork) -> Any:
         plain(*inputs)
         layers = plain.ran
         exported = torch.export.export(
-            plain, inputs, dynamic_shapes=tuple(batch for _ in names), strict=False
+            plain,
+            inputs,
+            dynamic_shapes=tuple({axis: batch} for axis in network.batch_axes),
+            strict=False,
         )
         program = torch.onnx.export(
             exported,

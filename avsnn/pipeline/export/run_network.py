@@ -15,12 +15,24 @@ from avsnn.pipeline.inference.network import load_network
 from avsnn.pipeline.loading import augment, augment_events
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.plugin import REGISTRIES, value_of
-from avsnn.pipeline.runs.sample_shapes import SampleShapes
+from avsnn.pipeline.runs.sample_shapes import InputShapes, SampleShapes, input_shapes
 from avsnn.pipeline.runs.stored_run import StoredRun
 from avsnn.version import VERSION
 
 # An example input has two clips: a tracer would take the number 1 for a constant.
 EXAMPLE_CLIPS = 2
+
+# What an input holds in each time step, by ``data.audio`` and by ``data.frames``.
+HEARD = {
+    "whole": "",
+    "per-step": ", in step t of T the columns floor(t F / T) to floor((t + 1) F / T) of the F "
+    "columns, t from 0",
+    "growing": ", in step t of T the first floor((t + 1) F / T) of the F columns, t from 0",
+}
+SEEN = {
+    "published": "",
+    "per-step": ", in step t of T the frame at (t + 1/2) / T of the stored frames, t from 0",
+}
 
 
 class InputDescription(BaseModel):
@@ -103,9 +115,9 @@ class RunNetwork(NamedTuple):
         )
 
     @property
-    def batch_axis(self) -> int:
-        """The axis of the clips: 0 of images, 1 of event frames."""
-        return self.description.inputs[0].shape.index("batch")
+    def batch_axes(self) -> tuple[int, ...]:
+        """The axis of the clips of each input: 0 of images, 1 of images of every time step."""
+        return tuple(one.shape.index("batch") for one in self.description.inputs)
 
 
 def open_network(folder: Path) -> RunNetwork:
@@ -116,13 +128,14 @@ def open_network(folder: Path) -> RunNetwork:
         RunError: the checkpoint cannot be read.
     """
     run = StoredRun(folder)
-    shapes = input_shapes(run.config)
+    shapes = _sample_shapes(run.config)
     model, epoch = load_network(run.config, shapes, run.checkpoint, run.weights)
-    return RunNetwork(run, model, _describe(run.config, shapes, model, epoch))
+    inputs = input_shapes(shapes, run.config.settings)
+    return RunNetwork(run, model, _describe(run.config, inputs, model, epoch))
 
 
-def input_shapes(config: RunConfig) -> SampleShapes:
-    """Return the shapes of what a network reads of one clip, from the settings alone."""
+def _sample_shapes(config: RunConfig) -> SampleShapes:
+    """Return shapes of samples that fit the network, from the settings alone."""
     size, steps = config.settings.data.size, config.settings.model.steps
     if config.manifest.has_events:
         return SampleShapes(frames=(steps, 2, size, size), audio=(steps, 1, size, size))
@@ -130,7 +143,7 @@ def input_shapes(config: RunConfig) -> SampleShapes:
 
 
 def _describe(
-    config: RunConfig, shapes: SampleShapes, model: nn.Module, epoch: int
+    config: RunConfig, shapes: InputShapes, model: nn.Module, epoch: int
 ) -> NetworkDescription:
     settings, size = config.settings.model, config.settings.data.size
     inputs = _inputs(config, shapes)
@@ -187,7 +200,7 @@ def _notes(config: RunConfig) -> list[str]:
     return notes
 
 
-def _inputs(config: RunConfig, shapes: SampleShapes) -> list[InputDescription]:
+def _inputs(config: RunConfig, shapes: InputShapes) -> list[InputDescription]:
     def sides(shape: tuple[int, ...]) -> list[int | str]:
         return [*shape[:-3], "batch", *shape[-3:]]
 
@@ -213,19 +226,20 @@ def _inputs(config: RunConfig, shapes: SampleShapes) -> list[InputDescription]:
                 prepared=settings("events"),
             ),
         ]
+    heard, seen = HEARD[config.settings.data.audio], SEEN[config.settings.data.frames]
     return [
         InputDescription(
             name="audio",
             shape=sides(shapes.audio),
-            content="audio image as avsnn prepares audio images (log magnitudes), resized "
+            content=f"audio image as avsnn prepares audio images (log magnitudes){heard}, resized "
             "bilinearly with antialiasing",
             prepared=settings("audio"),
         ),
         InputDescription(
             name="visual",
             shape=sides(shapes.frames),
-            content="centred square of an RGB frame, resized bilinearly with antialiasing, as "
-            "values from 0 to 1 before mean and std",
+            content=f"centred square of an RGB frame{seen}, resized bilinearly with "
+            "antialiasing, as values from 0 to 1 before mean and std",
             mean=list(augment.MEAN),
             std=list(augment.STD),
         ),

@@ -14,7 +14,7 @@ from avsnn.models.layers import SpikingConv1x1
 from avsnn.models.patch_split import PATCH_SPLITS
 from avsnn.models.zoo import build
 from avsnn.pipeline.runs.config import RunConfig
-from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
+from avsnn.pipeline.runs.sample_shapes import SampleShapes, has_steps, input_shapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # A weight, its gradient and two moments of AdamW, as float32.
@@ -173,14 +173,15 @@ def _bytes_per_number(settings: TrainSettings) -> int:
 def _bytes_of_stages(settings: TrainSettings, shapes: SampleShapes, *, clips: int) -> list[int]:
     """Return the bytes of the output of every convolution of the patch splits of all streams.
 
-    The stages after the first have T time steps; of event frames, the first stage too.
+    The stages after the first have T time steps; of an input with a T axis, the first stage too.
     """
     model, size = settings.model, settings.data.size
-    streams = {"audio": shapes.audio, "visual": shapes.frames}
+    inputs = input_shapes(shapes, settings)
+    streams = {"audio": inputs.audio, "visual": inputs.frames}
     if model.method in streams:
         streams = {model.method: streams[model.method]}
     return [
-        (model.steps if number or is_events(shape) else 1)
+        (model.steps if number or has_steps(shape) else 1)
         * clips
         * (model.channels // divisor)
         * (size // 2**number) ** 2

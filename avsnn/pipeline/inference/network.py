@@ -13,7 +13,7 @@ from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.needed_plugins import require_same_plugins
 from avsnn.pipeline.runs.plugin import plugin_faults_said
-from avsnn.pipeline.runs.sample_shapes import SampleShapes, is_events
+from avsnn.pipeline.runs.sample_shapes import SampleShapes, input_shapes, is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
 # Side in px of the patches of the shallow patch split, which cuts the smallest patches.
@@ -43,7 +43,8 @@ def build_network(config: RunConfig, shapes: SampleShapes) -> nn.Module:
                 visual_channels=shapes.frames[-3],
                 tokens=(size // patch) ** 2,
             ).eval()
-            model(*(_blank_input(shape, size) for shape in (shapes.audio, shapes.frames)))
+            inputs = input_shapes(shapes, config.settings)
+            model(*map(_blank_input, (inputs.audio, inputs.frames)))
     except ValueError as error:
         fitting = max(1, round(size / patch)) * patch
         advice = "" if size == fitting else f" Try --set data.size={fitting}."
@@ -97,10 +98,9 @@ def _require_event_sizes(config: RunConfig, shapes: SampleShapes) -> None:
         )
 
 
-def _blank_input(shape: tuple[int, ...], size: int) -> Tensor:
-    """Return the input of a network for one clip whose sample has this shape."""
-    before = (shape[0], 1) if is_events(shape) else (1,)
-    return torch.zeros(*before, shape[-3], size, size)
+def _blank_input(shape: tuple[int, ...]) -> Tensor:
+    """Return an input of one clip, of a shape of `InputShapes`."""
+    return torch.zeros(*shape[:-3], 1, *shape[-3:])
 
 
 def place_network(model: nn.Module, settings: TrainSettings, device: torch.device) -> nn.Module:

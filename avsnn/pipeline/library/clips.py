@@ -15,6 +15,7 @@ from avsnn.pipeline.loading.batch import read_batch
 from avsnn.pipeline.loading.dataset import open_source
 from avsnn.pipeline.loading.order import BatchRequest
 from avsnn.pipeline.loading.parts import Parts
+from avsnn.pipeline.loading.per_step import require_steps
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -27,8 +28,10 @@ class ClipTensors(NamedTuple):
     """One clip as a network reads the clip.
 
     Attributes:
-        audio: audio image ``[1, S, S]``, or the event frames of a cochlea ``[T, 1, S, S]``.
-        visual: normalised frame ``[3, S, S]``, or the event frames of a camera ``[T, 2, S, S]``.
+        audio: audio image ``[1, S, S]``; or one window of the image for each time step, or the
+            event frames of a cochlea, ``[T, 1, S, S]``.
+        visual: normalised frame ``[3, S, S]``; or the frame of each time step ``[T, 3, S, S]``; or
+            the event frames of a camera ``[T, 2, S, S]``.
         label: number of the class.
     """
 
@@ -41,7 +44,7 @@ class Clips(Dataset[ClipTensors]):
     """The clips of one part of a prepared data set; see `open_clips`.
 
     Torch's ``DataLoader`` takes the data set, also with worker processes. A network takes batches
-    of event frames with the time steps first: ``audio.transpose(0, 1)``.
+    with a T axis with the time steps first: ``audio.transpose(0, 1)``.
 
     Attributes:
         classes: name of each class.
@@ -54,6 +57,7 @@ class Clips(Dataset[ClipTensors]):
         self._augment = augment
         self._epoch = 0
         self._source: Source | None = open_source(config)
+        require_steps(config, self._source)
         self._rows = Parts(config, self._source).rows(part)
         self.classes = tuple(config.manifest.classes)
         self.keys: list[str] = self._source.keys[self._rows].tolist()
@@ -75,8 +79,7 @@ class Clips(Dataset[ClipTensors]):
         epoch = self._epoch if self._augment else None
         batch = read_batch(self._source, BatchRequest(rows, epoch), settings)
         audio, visual = network_inputs(batch, settings)
-        if audio.dim() == 5:
-            audio, visual = audio.transpose(0, 1), visual.transpose(0, 1)
+        audio, visual = (x.transpose(0, 1) if x.dim() == 5 else x for x in (audio, visual))
         return [
             ClipTensors(*clip) for clip in zip(audio, visual, batch.labels.tolist(), strict=True)
         ]

@@ -71,8 +71,9 @@ class Run:
         """The network in evaluation mode, on the device of the run.
 
         The network is called as ``network(audio, visual)`` with normalised inputs, audio
-        ``[B, 1, S, S]`` and visual ``[B, 3, S, S]`` (of event data ``[T, B, C, S, S]``), and
-        returns ``avsnn.models.spikformer.Output``. `open_clips` gives inputs of this form.
+        ``[B, 1, S, S]`` and visual ``[B, 3, S, S]`` (of event data, and of another image in every
+        time step, ``[T, B, C, S, S]``), and returns ``avsnn.models.spikformer.Output``.
+        `open_clips` gives inputs of this form.
         """
         settings = self.config.settings
         choose_precision(settings, self._device)

@@ -73,13 +73,30 @@ def crop_and_normalise(frames: Tensor, crops: Tensor, *, size: int) -> Tensor:
     return crop_resize(frames, crops, size=size).mul_(scale).add_(shift)
 
 
+def crop_and_normalise_steps(frames: Tensor, crops: Tensor, *, size: int) -> Tensor:
+    """Do the work of ``crop_and_normalise`` for T frames of each clip; the steps come first.
+
+    Args:
+        frames: frames ``[B, T, 3, H, W]`` uint8.
+        crops: the crop of each clip, the same in all time steps, ``[B, 5]``.
+        size: height and width of the result in px.
+
+    Returns:
+        normalised frames ``[T, B, 3, size, size]`` float32.
+    """
+    count, steps = frames.shape[:2]
+    one_by_one = frames.transpose(0, 1).flatten(0, 1)
+    cropped = crop_and_normalise(one_by_one, crops.repeat(steps, 1), size=size)
+    return cropped.view(steps, count, *cropped.shape[1:])
+
+
 def add_noise(images: Tensor, noise: Tensor, *, snr: float) -> Tensor:
     """Return the images with noise of power ``mean(x ** 2) / 10 ** (snr / 10)``.
 
-    The mean is taken over each image; of event frames, over all time steps of each clip.
+    The mean is taken over each image; where each time step has an image, over all steps of a clip.
 
     Args:
-        images: images ``[B, C, H, W]``, or event frames ``[T, B, C, H, W]``.
+        images: images ``[B, C, H, W]``, or one for each time step, ``[T, B, C, H, W]``.
         noise: standard normal noise, of the shape of the images and on their device.
         snr: signal to noise ratio in dB.
     """

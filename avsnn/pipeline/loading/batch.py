@@ -11,7 +11,9 @@ from torch import Tensor
 from avsnn.pipeline.loading.augment import DRAWS, centre_crops, random_crops
 from avsnn.pipeline.loading.augment_events import random_event_crops, whole_event_frames
 from avsnn.pipeline.loading.order import BatchRequest, sample_draws, sample_noise
+from avsnn.pipeline.loading.per_step import evaluation_positions, step_positions
 from avsnn.pipeline.loading.source import Source
+from avsnn.pipeline.runs.sample_shapes import is_events
 from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
 
 # The noise of evaluation is the same in every evaluation. No training epoch has this number, so
@@ -24,16 +26,16 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: row of each sample, ``[B]``.
-        frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB; or the event frames of each
-            clip, ``[B, T, 2, H, W]`` uint8 counts.
+        frames: one frame of each clip, ``[B, 3, H, W]`` uint8 RGB; or the frame of each time step,
+            ``[B, T, 3, H, W]``; or the event frames of each clip, ``[B, T, 2, H, W]`` uint8 counts.
         audio: one audio image of each clip, ``[B, 1, F, F]`` float32 log magnitudes; or the event
             frames of a cochlea, ``[B, T, 1, h, w]`` uint8 counts.
         labels: class of each clip, ``[B]`` int64.
-        crops: crop of each frame, ``[B, 5]`` int32, as ``random_crops`` returns crops; of event
-            frames, one crop for all time steps, as ``random_event_crops`` returns crops.
+        crops: crop of each clip, the same in all time steps, ``[B, 5]`` int32, as ``random_crops``
+            returns crops; of event frames, as ``random_event_crops`` returns crops.
         noise: standard normal noise for each cropped frame, ``[B, 3, S, S]`` float32, where S is
-            ``data.size``, or ``[B, T, 2, H, W]`` for event frames; None if the settings ask for no
-            noise.
+            ``data.size``, or ``[B, T, 3, S, S]``, or ``[B, T, 2, H, W]`` for event frames; None if
+            the settings ask for no noise.
     """
 
     rows: NDArray[np.int64]
@@ -68,16 +70,18 @@ class Batch(NamedTuple):
         return self._replace(**changed)
 
 
-def evaluation_crops(frames: Tensor, augment: AugmentSettings) -> Tensor:
-    """Return the crop of each frame in evaluation, as `Batch.crops`.
+def evaluation_crops(count: int, frame_shape: tuple[int, ...], augment: AugmentSettings) -> Tensor:
+    """Return the crop of each clip in evaluation, as `Batch.crops`.
 
     Args:
-        frames: frames or event frames, as `Batch.frames`.
+        count: number of clips.
+        frame_shape: shape of the frames of a sample, as `SampleShapes.frames`.
         augment: the settings of the crops.
     """
-    if frames.dim() == 5:
-        return whole_event_frames(len(frames), frames.shape[-2:])
-    return centre_crops(len(frames), frames.shape[-2:], augment)
+    extent = torch.Size(frame_shape[-2:])
+    if is_events(frame_shape):
+        return whole_event_frames(count, extent)
+    return centre_crops(count, extent, augment)
 
 
 def read_batch(source: Source, request: BatchRequest, settings: TrainSettings) -> Batch:
@@ -89,26 +93,29 @@ def read_batch(source: Source, request: BatchRequest, settings: TrainSettings) -
         settings: the settings of the training.
     """
     rows, epoch, augment = request.rows, request.epoch, settings.data.augment
+    shape = source.shapes.frames
+    extent, has_events = torch.Size(shape[-2:]), is_events(shape)
     if epoch is None:
-        # Evaluation takes the middle frame of each clip.
-        samples = source.read(rows, np.full(len(rows), 0.5))
-        extent, has_events = samples.frames.shape[-2:], samples.frames.dim() == 5
-        crops = evaluation_crops(samples.frames, augment)
+        positions = evaluation_positions(len(rows), settings)
+        crops = evaluation_crops(len(rows), shape, augment)
     else:
-        draws = sample_draws(seed=settings.seed, epoch=epoch, rows=rows, count=DRAWS + 1)
-        # The first draw chooses the frame of the clip.
-        samples = source.read(rows, draws[:, 0])
-        extent, has_events = samples.frames.shape[-2:], samples.frames.dim() == 5
+        is_per_step = settings.data.frames == "per-step"
+        count = DRAWS + 1 + (settings.model.steps if is_per_step else 0)
+        draws = sample_draws(seed=settings.seed, epoch=epoch, rows=rows, count=count)
+        # The first draw chooses the one frame of the clip. The draws behind the crop choose the
+        # frames of the time steps, so that the crop is the same as with one frame.
+        positions = step_positions(draws[:, DRAWS + 1 :]) if is_per_step else draws[:, 0]
         crops = (
             random_event_crops(draws[:, 1:3], extent, augment)
             if has_events
-            else random_crops(draws[:, 1:], extent, augment)
+            else random_crops(draws[:, 1 : DRAWS + 1], extent, augment)
         )
+    samples = source.read(rows, positions)
     noise = None
     if augment.noise_snr is not None and (epoch is not None or augment.noise_in_evaluation):
         size = samples.frames.shape[-2:] if has_events else (settings.data.size,) * 2
-        shape = (*samples.frames.shape[1:-2], *size)
+        noise_shape = (*samples.frames.shape[1:-2], *size)
         of_epoch = EVALUATION_EPOCH if epoch is None else epoch
-        drawn = sample_noise(seed=settings.seed, epoch=of_epoch, rows=rows, shape=shape)
+        drawn = sample_noise(seed=settings.seed, epoch=of_epoch, rows=rows, shape=noise_shape)
         noise = torch.from_numpy(drawn)
     return Batch(rows, *samples, crops, noise)

@@ -51,6 +51,7 @@ class CacheSource:
             raise damaged_error(frames, "its arrays do not hold the same number of clips")
         # A view would keep the numbers of rows in memory, too.
         self._spans, self._sound_rows = spans, sound_spans[:, 0].copy()
+        self.frame_counts = spans[:, 1]
         for folder, array, rows in ((frames, images, spans), (audio, sounds, sound_spans)):
             if (rows[:, 0] < 0).any() or (rows.sum(1) > array.shape[0]).any():
                 raise damaged_error(folder / "rows", "it names rows that there are not")
@@ -80,9 +81,10 @@ class CacheSource:
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""
         start, count = self._spans[rows].T
-        frame_rows = start + requested_frames(frame_positions, count)
+        frame_rows = (start + requested_frames(frame_positions, count).T).T
+        frames = self._read_frames(frame_rows.ravel())
         return Samples(
-            frames=torch.from_numpy(self._read_frames(frame_rows)),
+            frames=torch.from_numpy(frames.reshape(*frame_rows.shape, *frames.shape[1:])),
             audio=torch.from_numpy(self._read_audio(self._sound_rows[rows])),
             labels=self.labels[torch.from_numpy(rows)],
         )

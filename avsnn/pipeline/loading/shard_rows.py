@@ -1,5 +1,6 @@
 """Rows of the caches, computed from the members of a shard: of pictures and sound, or of events."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,8 +31,8 @@ class ShardRows(Protocol):
 
     shapes: SampleShapes
 
-    def members(self, columns: ShardColumns, row: int, frame: int) -> tuple[Member, Member]:
-        """Return the members that hold a frame and the sound of a clip.
+    def members(self, columns: ShardColumns, row: int, frames: Iterable[int]) -> list[Member]:
+        """Return the members that hold some frames of a clip, then the member that holds its sound.
 
         Raises:
             UserError: the clip has no such frame or sound.
@@ -81,9 +82,10 @@ class MediaRows:
         self._settings = settings
         self.shapes = shapes
 
-    def members(self, columns: ShardColumns, row: int, frame: int) -> tuple[Member, Member]:
-        """Return the image and the sound."""
-        return columns.frame(row, frame), columns.member(row, AUDIO_MEMBER)
+    def members(self, columns: ShardColumns, row: int, frames: Iterable[int]) -> list[Member]:
+        """Return the images and the sound."""
+        images = [columns.frame(row, frame) for frame in frames]
+        return [*images, columns.member(row, AUDIO_MEMBER)]
 
     def frames(self, data: bytes) -> NDArray[np.uint8]:
         """Return the pixels of an image ``[3, H, W]``."""
@@ -101,10 +103,10 @@ class EventRows:
         self._settings = settings.events
         self.shapes = shapes
 
-    def members(self, columns: ShardColumns, row: int, frame: int) -> tuple[Member, Member]:
-        """Return the two recordings, whatever the frame is."""
-        camera = columns.member(row, VISUAL_EVENTS_MEMBER)
-        return camera, columns.member(row, AUDIO_EVENTS_MEMBER)
+    def members(self, columns: ShardColumns, row: int, frames: Iterable[int]) -> list[Member]:
+        """Return the recording of the camera for each frame, and the recording of the cochlea."""
+        cameras = [columns.member(row, VISUAL_EVENTS_MEMBER) for _ in frames]
+        return [*cameras, columns.member(row, AUDIO_EVENTS_MEMBER)]
 
     def frames(self, data: bytes) -> NDArray[np.uint8]:
         """Return the event frames ``[T, 2, H, W]`` of an event camera."""

@@ -54,7 +54,7 @@ class ShardSource:
         self._found = found.take(is_kept)
         self.keys = self._found.keys
         self.labels = torch.from_numpy(self._found.clips["label"].astype(np.int64))
-        self._frame_counts = self._found.clips["frames"].astype(np.int64)
+        self.frame_counts = self._found.clips["frames"].astype(np.int64)
         self._rows = rows_of_clips(self._found, settings)
         self.shapes = self._rows.shapes
         self.note = ""
@@ -67,19 +67,23 @@ class ShardSource:
 
     def read(self, rows: NDArray[np.int64], frame_positions: NDArray[np.float64]) -> Samples:
         """Return the samples of some rows, as `Source` says."""
-        frame_numbers = requested_frames(frame_positions, self._frame_counts[rows])
+        frame_numbers = requested_frames(frame_positions, self.frame_counts[rows])
+        of_clip = frame_numbers.reshape(len(rows), -1)
         wanted = [
             (self._found.shard(row), member)
-            for row, frame in zip(rows, frame_numbers, strict=True)
-            for member in self._rows.members(self._found, row, frame)
+            for row, numbers in zip(rows, of_clip, strict=True)
+            for member in self._rows.members(self._found, row, numbers)
         ]
         data = self._read_members(wanted)
+        # The frames of a clip, then its sound.
+        members = of_clip.shape[1] + 1
         decoded = [
-            self._decode(row, image, sound)
-            for row, image, sound in zip(rows, data[::2], data[1::2], strict=True)
+            self._decode(row, *data[number * members : (number + 1) * members])
+            for number, row in enumerate(rows)
         ]
+        frames = np.stack([frames for frames, _ in decoded])
         return Samples(
-            frames=torch.from_numpy(np.stack([frame for frame, _ in decoded])),
+            frames=torch.from_numpy(frames.reshape(*frame_numbers.shape, *frames.shape[2:])),
             audio=torch.from_numpy(np.stack([audio for _, audio in decoded])),
             labels=self.labels[torch.from_numpy(rows)],
         )
@@ -91,7 +95,7 @@ class ShardSource:
             UserError: a shard is missing, cut, damaged or cannot be opened.
         """
         wanted = [
-            (self._found.shard(row), self._rows.members(self._found, row, 0)[1]) for row in rows
+            (self._found.shard(row), self._rows.members(self._found, row, ())[-1]) for row in rows
         ]
         return self._read_members(wanted)
 
@@ -138,13 +142,18 @@ class ShardSource:
         shard, sample = self._found.sample(0)
         return shard, next(iter(sample.members.values()))
 
-    def _decode(
-        self, row: int, image: bytes, sound: bytes
-    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Return the row of the frame cache and the row of the audio cache."""
+    def _decode(self, row: int, *members: bytes) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Return rows of the frame cache, of which there may be several, and the row of the sound.
+
+        Args:
+            row: row of the clip.
+            *members: the frames of the clip, then its sound.
+        """
+        *images, sound = members
         key = str(self.keys[row])
         try:
-            return self._rows.frames(image), self._rows.audio(sound, key)
+            frames = np.stack([self._rows.frames(image) for image in images])
+            return frames, self._rows.audio(sound, key)
         except MediaError as error:
             raise damaged_error(self._found.shard(row), f"clip {key} {error}") from None
 

@@ -16,6 +16,8 @@ from avsnn.pipeline.prepare.clip_members import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from avsnn.datasets_manifest.recordings import EventFormat
     from avsnn.pipeline.formats.prepare_settings import ExtractSettings
     from avsnn.pipeline.prediction.find_clips import File
@@ -31,20 +33,32 @@ class Members(NamedTuple):
         visual: an image file, or the events of a camera; None where the clip has no picture.
         audio: a sound file, or the events of a cochlea; None where the clip has no sound.
         reason: why a modality is missing; empty where nothing is missing.
+        steps: the image file of each time step, for a network that sees another frame in every
+            step; empty for other networks.
     """
 
     visual: bytes | None
     audio: bytes | None
     reason: str
+    steps: tuple[bytes, ...] = ()
 
 
 def decode_media(
-    visual: "File | None", sound: "File | None", settings: "ExtractSettings"
+    visual: "File | None",
+    sound: "File | None",
+    settings: "ExtractSettings",
+    positions: "Sequence[float]" = (),
 ) -> Members:
     """Decode a picture or a video, and a sound.
 
     A sound that is silence is no sound: `prepare` refuses such a clip, and a network never learned
     from silence.
+
+    Args:
+        visual: the picture or the video.
+        sound: the sound; where there is none, the sound of the video is taken.
+        settings: which frames of a video are wanted.
+        positions: position in [0, 1) along the wanted frames of the frame of each time step.
 
     Raises:
         MediaError: a file cannot be decoded, or the clip has neither picture nor sound.
@@ -66,14 +80,17 @@ def decode_media(
     else:
         flac, seconds, why = _read_sound(heard)
         reasons += [why] if why else []
-    image = None
+    images: list[bytes] = []
     if seen is None or not has_picture:
         reasons.append(NO_PICTURE)
     else:
-        image = _read_picture(seen, settings, seconds, is_image=is_image)
-    if image is None and flac is None:
+        images = _read_pictures(seen, settings, seconds, is_image=is_image)
+    if not images and flac is None:
         raise MediaError(" and ".join(reasons))
-    return Members(image, flac, " and ".join(reasons))
+    # Evaluation reads the middle of the wanted frames, or one for each time step.
+    middle = images[len(images) // 2] if images else None
+    steps = tuple(images[int(place * len(images))] for place in positions) if images else ()
+    return Members(middle, flac, " and ".join(reasons), steps)
 
 
 def decode_events(
@@ -148,16 +165,16 @@ def _read_sound(path: Path) -> tuple[bytes | None, float | None, str]:
     return flac, seconds, ""
 
 
-def _read_picture(
+def _read_pictures(
     path: Path, settings: "ExtractSettings", seconds: float | None, *, is_image: bool
-) -> bytes:
-    """Return the image that evaluation reads: the middle of the wanted frames."""
+) -> list[bytes]:
+    """Return the wanted frames, at least one, as image files."""
     with failures_of("the picture"):
         if is_image:
             images, _ = read_image_members(path)
         else:
             images, _ = read_video_members(path, settings, seconds)
-    return list(images.values())[len(images) // 2]
+    return list(images.values())
 
 
 def _read_recording(file: "File", form: "EventFormat") -> bytes:

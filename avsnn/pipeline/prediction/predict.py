@@ -27,6 +27,7 @@ from avsnn.pipeline.inference.memory import require_memory_to_evaluate
 from avsnn.pipeline.inference.network import load_network, place_network
 from avsnn.pipeline.inference.predict import batch_logits
 from avsnn.pipeline.loading.batch import Batch, evaluation_crops
+from avsnn.pipeline.loading.per_step import evaluation_positions
 from avsnn.pipeline.loading.shard_rows import EventRows, MediaRows, ShardRows
 from avsnn.pipeline.media.errors import MediaError
 from avsnn.pipeline.media.sandbox import DecoderDiedError, Pending, Sandbox
@@ -56,8 +57,8 @@ class _Sample(NamedTuple):
 
     Attributes:
         prediction: what is known so far; without a reason if the network answers for the clip.
-        rows: the row of the frame cache and the row of the audio cache; None where a modality is
-            missing. No rows at all where the clip has no answer.
+        rows: the row of the frame cache, or the rows of all time steps, and the row of the audio
+            cache; None where a modality is missing. No rows at all where the clip has no answer.
     """
 
     prediction: Prediction
@@ -172,13 +173,15 @@ def _decoded(
 ) -> Iterator[tuple[FoundClip, Pending[Members]]]:
     """Yield every clip in order; up to ``ahead`` clips after it are decoded or being decoded."""
     manifest, settings = config.manifest, config.data.settings.extract
+    places = evaluation_positions(1, config.settings)[0]
+    positions = places.tolist() if places.ndim else ()
     form: Any = (manifest.visual, manifest.audio)
     waiting: deque[tuple[FoundClip, Pending[Members]]] = deque()
     for clip in clips:
         if manifest.has_events:
             pending = sandbox.start(decode_events, clip.visual, clip.sound, form)
         else:
-            pending = sandbox.start(decode_media, clip.visual, clip.sound, settings)
+            pending = sandbox.start(decode_media, clip.visual, clip.sound, settings, positions)
         waiting.append((clip, pending))
         if len(waiting) > ahead:
             yield waiting.popleft()
@@ -223,6 +226,8 @@ class _Network:
         try:
             members = pending.result()
             frames = None if members.visual is None else self._rows.frames(members.visual)
+            if members.steps:
+                frames = np.stack([self._rows.frames(image) for image in members.steps])
             audio = None if members.audio is None else self._rows.audio(members.audio, key)
         except DecoderDiedError as died:
             prediction.reason = f"the clip {died}"
@@ -264,7 +269,9 @@ class _Network:
     def _logits(self, rows: list[tuple[NDArray[np.uint8] | None, NDArray[Any] | None]]) -> Tensor:
         """Return the logits of some clips, ``[N, classes]`` on the CPU."""
         count, shapes = max(len(rows), self._least), self._rows.shapes
-        frames = np.zeros((count, *shapes.frames), np.uint8)
+        is_per_step = self._settings.data.frames == "per-step"
+        steps = (self._settings.model.steps,) if is_per_step else ()
+        frames = np.zeros((count, *steps, *shapes.frames), np.uint8)
         audio_type = np.uint8 if self.config.manifest.has_events else np.float32
         audio = np.zeros((count, *shapes.audio), audio_type)
         for i, (image, sound) in enumerate(rows):
@@ -277,7 +284,7 @@ class _Network:
             frames=torch.from_numpy(frames),
             audio=torch.from_numpy(audio),
             labels=torch.zeros(count, dtype=torch.int64),
-            crops=evaluation_crops(torch.from_numpy(frames), self._settings.data.augment),
+            crops=evaluation_crops(count, shapes.frames, self._settings.data.augment),
             # The noise of an evaluation belongs to the rows of a data set.
             noise=None,
         ).to(self._device)

@@ -23,7 +23,7 @@ from avsnn.pipeline.runs.needed_plugins import (
 from avsnn.pipeline.runs.plugin import plugins_of
 from avsnn.pipeline.runs.provenance import provenance
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
-from avsnn.pipeline.runs.train_settings import AugmentSettings, TrainSettings
+from avsnn.pipeline.runs.train_settings import AugmentSettings, DataSettings, TrainSettings
 from avsnn.pipeline.settings_overrides import first_mistake, flatten, parse_yaml
 from avsnn.suggestions import did_you_mean, nearest, there_are
 
@@ -107,10 +107,12 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     """Return the configuration of a training; touch nothing.
 
     Raises:
-        UserError: the data set does not exist, is not prepared, or has no such split.
+        UserError: the data set does not exist, is not prepared, has no such split, or has nothing
+            else to show in every time step.
     """
     manifest = load(dataset)
     split = require_split(manifest, settings)
+    _require_videos(manifest, settings.data)
     prepared = require_prepared(root, dataset)
     clips = open_index(root / dataset / prepared.index).fingerprint(split)
     facts = identifying_settings(settings, manifest)
@@ -138,8 +140,8 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
     """
     facts = settings.model_dump(mode="json")
     del facts["compute"][CUDA_GRAPH]
-    for key in ("shuffle_window", "clips_per_class"):
-        if facts["data"][key] is None:
+    for key in ("frames", "audio", "shuffle_window", "clips_per_class"):
+        if facts["data"][key] == DataSettings.model_fields[key].default:
             del facts["data"][key]
     if not settings.optimizer.recalibrate_norms:
         del facts["optimizer"]["recalibrate_norms"]
@@ -153,6 +155,27 @@ def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[st
     if not manifest.has_events or settings.data.augment.padding == AugmentSettings().padding:
         del facts["data"]["augment"]["padding"]
     return facts
+
+
+def _require_videos(manifest: Manifest, data: DataSettings) -> None:
+    """Refuse another input in every time step where a data set has no such inputs.
+
+    Raises:
+        UserError: the clips are event frames, which are one for each time step already, or images.
+    """
+    for name in ("frames", "audio"):
+        value, published = getattr(data, name), DataSettings.model_fields[name].default
+        if manifest.has_events and value != published:
+            raise UserError(
+                f"data.{name} is {value}, but the clips of {manifest.name} are event frames, of "
+                f"which a network sees one in every time step already: leave data.{name} at "
+                f"{published}."
+            )
+    if data.frames == "per-step" and manifest.visual == "image":
+        raise UserError(
+            f"data.frames is per-step, but {manifest.name} has one image for each clip and no "
+            "video: leave data.frames at published."
+        )
 
 
 def save_config(folder: Path, config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""Plugins: Python files of the user, and installed packages, that add methods and surrogates.
+"""Plugins: files of the user, and installed packages, that add methods, surrogates, strategies.
 
 avsnn runs a file only if the user names the file. A run keeps a copy of its file, and avsnn never
 runs the copy by itself, because a run folder may come from anyone. The registries import a package
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from avsnn.errors import RunError, UserError
+from avsnn.models.balance import STRATEGIES
 from avsnn.models.registry import METHODS, MethodError
 from avsnn.models.surrogate import SURROGATES
 from avsnn.pipeline.engine.atomic_files import write_if_changed
@@ -28,7 +29,11 @@ from avsnn.pipeline.plugin_file import (
 from avsnn.registry import Registry
 
 # The settings that choose an entry of a registry by its name.
-REGISTRIES: dict[str, Registry[Any]] = {"model.method": METHODS, "model.surrogate": SURROGATES}
+REGISTRIES: dict[str, Registry[Any]] = {
+    "model.method": METHODS,
+    "model.surrogate": SURROGATES,
+    "balance.strategy": STRATEGIES,
+}
 
 # The name of the copy in a run folder begins so.
 COPY = "plugin"
@@ -52,7 +57,7 @@ _files: dict[tuple[str, str], _File] = {}
 
 
 def load_plugins(paths: Sequence[Path]) -> None:
-    """Run the files, which add their methods and surrogates to the registries.
+    """Run the files, which add their methods, surrogates and strategies to the registries.
 
     Raises:
         UserError: a file cannot be read, the code has a fault, registers nothing, or registers

@@ -74,6 +74,18 @@ class DataSettings(StrictModel):
         description="Height and width in px of the frames and audio images that the network gets; "
         "event frames must have this size (published: 128, event frames 28)",
     )
+    frames: Literal["published", "per-step"] = Field(
+        default="published",
+        description="Frames of a video that the network sees: published shows one frame in all "
+        "time steps, a random frame in training and the middle frame in evaluation; per-step shows "
+        "a frame of its own in every time step, in the order of the video",
+    )
+    audio: Literal["whole", "per-step", "growing"] = Field(
+        default="whole",
+        description="Part of the sound that the network hears in time step t of T: the whole sound "
+        "(whole, as published), the t-th of T equal parts (per-step), or the first t of T equal "
+        "parts (growing)",
+    )
     clips_per_class: int | None = Field(
         default=None,
         gt=0,

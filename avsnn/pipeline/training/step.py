@@ -50,8 +50,8 @@ class TrainingStep:
         """Take one step of the optimizer.
 
         Args:
-            audio: audio images ``[B, 1, S, S]``, or event frames ``[T, B, 1, S, S]``.
-            frames: frames ``[B, 3, S, S]``, or event frames ``[T, B, 2, S, S]``.
+            audio: audio images ``[B, 1, S, S]``, or one for each time step, ``[T, B, 1, S, S]``.
+            frames: frames ``[B, C, S, S]``, or one for each time step, ``[T, B, C, S, S]``.
             labels: classes ``[B]``, int64.
         """
         state = self._state

@@ -27,6 +27,7 @@ from avsnn.pipeline.loading.order import (
     training_requests,
 )
 from avsnn.pipeline.loading.parts import Parts
+from avsnn.pipeline.loading.per_step import require_steps
 from avsnn.pipeline.loading.shard_windows import in_windows
 from avsnn.pipeline.runs.checkpoint import (
     Checkpoint,
@@ -102,8 +103,8 @@ class TrainingLoop:
             device=options.device,
         )
         source = self.loader.source
-        if source.note:
-            self.say(source.note)
+        for note in filter(None, (source.note, *require_steps(config, source))):
+            self.say(note)
         parts = Parts(config, source)
         rows = parts.rows_to_train(self.settings)
         self.steps = steps_per_epoch(len(rows), self.settings.batch_size)

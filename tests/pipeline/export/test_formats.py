@@ -31,10 +31,10 @@ def spikes_of(network: RunNetwork, inputs: list[Tensor]) -> dict[str, Tensor]:
     return spikes
 
 
-def resized(inputs: list[Tensor], axis: int, count: int) -> list[Tensor]:
+def resized(inputs: list[Tensor], axes: tuple[int, ...], count: int) -> list[Tensor]:
     """Return inputs of another number of clips: the first ones, again and again."""
-    rows = torch.arange(count) % inputs[0].shape[axis]
-    return [images.index_select(axis, rows) for images in inputs]
+    rows = torch.arange(count) % inputs[0].shape[axes[0]]
+    return [images.index_select(axis, rows) for images, axis in zip(inputs, axes, strict=True)]
 
 
 def test_onnxruntime_gives_our_spikes_and_logits_for_any_number_of_clips() -> None:
@@ -43,7 +43,7 @@ def test_onnxruntime_gives_our_spikes_and_logits_for_any_number_of_clips() -> No
     outputs = [output.name for output in session.get_outputs()]
     assert [side for side in session.get_inputs()[0].shape if isinstance(side, str)] == ["batch"]
     for count in (1, 4, 7):
-        batch = resized(inputs, network.batch_axis, count)
+        batch = resized(inputs, network.batch_axes, count)
         given = {
             i.name: images.numpy() for i, images in zip(session.get_inputs(), batch, strict=True)
         }
@@ -68,7 +68,7 @@ def test_torchscript_gives_our_spikes_and_logits_for_any_number_of_clips(name: s
     network, inputs = recorded(golden(name))
     program = torch.jit.load(io.BytesIO(torchscript_file(network, spikes=True)))
     for count in (1, 3):
-        batch = resized(inputs, network.batch_axis, count)
+        batch = resized(inputs, network.batch_axes, count)
         logits, *trains = program(*batch)
         for (layer, spikes), theirs in zip(spikes_of(network, batch).items(), trains, strict=True):
             assert torch.equal(spikes, theirs), layer

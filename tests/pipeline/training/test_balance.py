@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from avsnn.errors import UserError
-from avsnn.models.balance import STRATEGIES
+from avsnn.models.balance import NONE, STRATEGIES
 from avsnn.models.readout import SumReadout
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
@@ -25,7 +25,8 @@ from avsnn.pipeline.training.training_loop import TrainingLoop
 from tests.pipeline.training.test_train_settings import differ, run, weights
 
 CPU = torch.device("cpu")
-each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+NAMES = [name for name in STRATEGIES if name != NONE]
+each_strategy = pytest.mark.parametrize("strategy", NAMES)
 
 
 @each_strategy
@@ -153,7 +154,7 @@ def test_two_processes_train_one_balanced_network(small_demo: Path, tmp_path: Pa
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    configs = {name: config(name) for name in STRATEGIES}
+    configs = {name: config(name) for name in NAMES}
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=work, args=(rank, port, configs, tmp_path)) for rank in range(2)
@@ -162,7 +163,7 @@ def test_two_processes_train_one_balanced_network(small_demo: Path, tmp_path: Pa
         process.start()
     for process in processes:
         process.join()
-    for name in STRATEGIES:
+    for name in NAMES:
         one, other = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2))
         # Half of a batch in each of two processes is what one process computes in two parts.
         parts = config(name, "optimizer.accumulate=2")

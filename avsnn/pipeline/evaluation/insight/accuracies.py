@@ -39,8 +39,8 @@ def number_of_passes(model: nn.Module) -> int:
 def running_for(model: nn.Module, steps: int) -> Iterator[Change]:
     """Make a network run for some time steps while the context is open, with the same weights.
 
-    The context yields the change of the input that belongs to the number of steps: event frames
-    lose all frames behind the first ``steps``. A static image has no frames to lose.
+    The context yields the change of the input that belongs to the number of steps: an input with
+    time steps loses all steps behind the first ``steps``. A static image has no steps to lose.
 
     Args:
         model: the network.

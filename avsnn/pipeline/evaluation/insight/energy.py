@@ -54,8 +54,8 @@ def measure_energy(opened: OpenPart, progress: Progress) -> Energy:
 def _operations_as_ann(opened: OpenPart, audio: Tensor, frames: Tensor) -> Operations:
     """Return the operations of one clip for which the network runs as often as an ANN would.
 
-    An ANN reads a static image once, and event frames one by one. The dense operations are those
-    of the ANN.
+    An ANN reads a static image once, and the inputs of several time steps one by one. The dense
+    operations are those of the ANN.
     """
     steps = next((len(x) for x in (audio, frames) if x.dim() == 5), 1)
     first = (x[..., :1, :, :, :] for x in (audio, frames))

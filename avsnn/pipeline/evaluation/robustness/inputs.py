@@ -17,6 +17,7 @@ from avsnn.pipeline.inference.open_part import OpenPart
 from avsnn.pipeline.loading.augment import crop_and_normalise, resize_audio
 from avsnn.pipeline.loading.augment_events import crop_and_normalise_events, whole_event_frames
 from avsnn.pipeline.loading.order import BatchRequest
+from avsnn.pipeline.loading.per_step import audio_inputs
 from avsnn.pipeline.runs.sample_shapes import is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
 
@@ -29,7 +30,7 @@ class Inputs(NamedTuple):
 
     Attributes:
         audio: the audio input without noise, ``[B, 1, S, S]`` or ``[T, B, 1, S, S]``.
-        frames: the visual input without noise, ``[B, 3, S, S]`` or ``[T, B, 2, S, S]``.
+        frames: the visual input without noise, ``[B, C, S, S]`` or ``[T, B, C, S, S]``.
         noisy_audio: the noisy audio input at each level in dB; empty if no condition needs this.
         visual_noise: adds noise to the visual input; None if no condition needs this.
         other_audio: the audio input of clips of other classes; None if no condition needs this.
@@ -94,7 +95,7 @@ def read_inputs(
             other_audio = network_inputs(next(batches), settings)[0] if is_swapped else None
             noisy_audio = {}
             if sounds is not None:
-                noisy_audio = _noisy_spectrograms(sounds, batch.rows, like=audio)
+                noisy_audio = _noisy_spectrograms(sounds, batch.rows, settings, like=audio)
             elif wants_noisy_audio:
                 audio_noise = InputNoise(audio, batch.rows, epoch=AUDIO_EPOCH)
                 noisy_audio = {snr: audio_noise.add(snr) for snr in LEVELS}
@@ -122,13 +123,13 @@ def _requests(
 
 
 def _noisy_spectrograms(
-    sounds: NoisySounds, rows: NDArray[np.int64], *, like: Tensor
+    sounds: NoisySounds, rows: NDArray[np.int64], settings: TrainSettings, *, like: Tensor
 ) -> dict[float, Tensor]:
     """Return the audio input of noisy sounds by level, in the memory layout of ``like``."""
     found = {}
     for snr, images in sounds.images(rows, LEVELS).items():
-        resized = resize_audio(torch.from_numpy(images).to(like.device), size=like.shape[-1])
-        found[snr] = torch.empty_like(like).copy_(resized)
+        noisy = audio_inputs(torch.from_numpy(images).to(like.device), settings)
+        found[snr] = torch.empty_like(like).copy_(noisy)
     return found
 
 

@@ -35,7 +35,7 @@ class InputNoise:
     The draw of a clip depends on its row alone: neither the batch nor the order changes the draw.
 
     Args:
-        images: the input without noise, ``[B, C, H, W]``, or event frames ``[T, B, C, H, W]``.
+        images: the input without noise, ``[B, C, H, W]``, or with time steps ``[T, B, C, H, W]``.
         rows: row of each clip, ``[B]``.
         epoch: number of the stream of random numbers, one for each modality.
     """

@@ -16,6 +16,7 @@ from avsnn.errors import UserError
 from avsnn.pipeline.engine.atomic_files import sha256
 from avsnn.pipeline.engine.journal import Failure, Record
 from avsnn.pipeline.engine.stage import Outcome, Stage, Unit, records
+from avsnn.pipeline.prepare.generated_files import generate_file
 from avsnn.pipeline.prepare.source_changes import differs, was_not_read
 from avsnn.pipeline.transfer.download import PartialDownload, verify
 from avsnn.pipeline.transfer.download_sources import DownloadSource, download_from_sources
@@ -348,7 +349,8 @@ class Fetch(Stage):
         """
         file = work.file
         if self.source is None:
-            self._generate(work, target)
+            assert work.clip is not None  # noqa: S101 - narrows the type
+            generate_file(self.manifest, work.clip, file, target)
             digest = sha256(target)
         elif self._is_unpacked_in_source(file):
             # The published checksum is the checksum of the archive.
@@ -365,28 +367,3 @@ class Fetch(Stage):
     def _has_partial_downloads(self) -> bool:
         """Whether an earlier run, which downloaded files, has left some that are not whole."""
         return (self.state / "downloads").exists()
-
-    def _generate(self, work: _Work, target: Path) -> None:
-        # Only a generated data set needs the encoders, so no other data set waits for the import.
-        file, clip = work.file, work.clip
-        assert clip is not None  # noqa: S101 - narrows the type
-        shape, contour = self.manifest.classes[clip.label].split("-")
-        if self.manifest.has_events:
-            from avsnn.pipeline.media import demo_events_synthesis
-
-            if file == clip.visual:
-                demo_events_synthesis.write_recording(target, key=clip.key, shape=shape)
-            else:
-                demo_events_synthesis.write_sound(
-                    target,
-                    key=clip.key,
-                    contour=contour,
-                    part="train" if file.member.startswith("train/") else "test",
-                )
-            return
-        from avsnn.pipeline.media import demo_synthesis
-
-        if file == clip.visual:
-            demo_synthesis.write_video(target, key=clip.key, shape=shape)
-        else:
-            target.write_bytes(demo_synthesis.audio_bytes(key=clip.key, contour=contour))
