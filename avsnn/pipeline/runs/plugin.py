@@ -36,8 +36,8 @@ COPY = "plugin"
 MAX_BYTES = 5_000_000
 
 FORM = (
-    "a plugin is a Python file with METHODS['NAME'] = TwoStreams(CLASS), as "
-    "docs/add-a-fusion-method.md shows"
+    "a plugin is a Python file with METHODS['NAME'] = TwoStreams(CLASS), or with a surrogate or a "
+    "strategy, as docs/add-a-fusion-method.md shows"
 )
 
 
