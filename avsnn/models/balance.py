@@ -76,7 +76,8 @@ class Strategy(ABC):
 
     In each step, ``note`` is called for each part of the batch before the backward pass of the
     part, and ``change_gradients`` is called once after the backward passes. Neither reads a number
-    from the device, so that a CUDA graph can record both.
+    from the device, so that a CUDA graph can record both. A resume point holds nothing of a
+    strategy, so a strategy keeps nothing from one step to the next.
 
     Args:
         network: the network, whose ``gives_shares`` is set.
