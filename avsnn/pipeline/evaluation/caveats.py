@@ -50,8 +50,8 @@ def caveats(
             "The epoch was chosen on this part itself, so the accuracy on this part is too high."
         )
     if evaluation.part == "train":
-        count = config.settings.data.clips_per_class
-        some = "" if count is None else f"at most {count:,} clips of each class among "
+        each = config.settings.data.clips_per_class
+        some = "" if each is None else f"at most {each:,} clips of each class among "
         found.append(f"The network was trained on {some}these clips, so these figures are no test.")
     if evaluation.top1 == 1:
         found.append(
