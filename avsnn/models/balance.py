@@ -17,6 +17,7 @@ plugin.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,7 +76,8 @@ class Strategy(ABC):
 
     In each step, ``note`` is called for each part of the batch before the backward pass of the
     part, and ``change_gradients`` is called once after the backward passes. Neither reads a number
-    from the device, so that a CUDA graph can record both.
+    from the device, so that a CUDA graph can record both. A resume point holds nothing of a
+    strategy, so a strategy keeps nothing from one step to the next.
 
     Args:
         network: the network, whose ``gives_shares`` is set.
@@ -312,6 +314,30 @@ def _check_strategy(name: str, strategy: Any) -> None:
             f"the strategy {name!r} must be a class that inherits from Strategy of "
             "avsnn.models.balance"
         )
+    if missing := sorted(strategy.__abstractmethods__):
+        raise RegistryError(
+            f"the class {strategy.__name__} has no method {' and no '.join(missing)}"
+        )
+    none = None
+    for function, form, arguments, named in (
+        (
+            strategy,
+            "__init__ must take (self, network, settings, *, label_smoothing, mean_over_processes)",
+            (none, none),
+            {"label_smoothing": none, "mean_over_processes": none},
+        ),
+        (
+            strategy.note,
+            "note must take (self, output, labels, *, weight)",
+            (none, none, none),
+            {"weight": none},
+        ),
+        (strategy.change_gradients, "change_gradients must take (self)", (none,), {}),
+    ):
+        try:
+            inspect.signature(function).bind(*arguments, **named)
+        except TypeError as error:
+            raise RegistryError(f"{strategy.__name__}.{form}: {error}") from None
 
 
 STRATEGIES: Registry[type[Strategy]] = Registry(

@@ -81,7 +81,9 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     done = command(folder, site, "evaluate", "r", "--json", *root)
     assert done.returncode == 0, done.stderr
     assert "spike-mix==1.2" in (folder / "r" / "report" / "report.html").read_text()
-    assert command(folder, site, "export", "r", "--format", "safetensors").returncode == 0
+    exported = command(folder, site, "export", "r", "--format", "safetensors").stdout
+    assert exported.count("Install the package before avsnn loads the network") == 2
+    assert "strategy half-audio of the package spike-mix 1.2 changed the training; the" in exported
 
     needs = (
         "needs the method 'mean-exchange' of the package spike-mix 1.2, which is not installed: "

@@ -50,7 +50,9 @@ def caveats(
             "The epoch was chosen on this part itself, so the accuracy on this part is too high."
         )
     if evaluation.part == "train":
-        found.append("The network was trained on these clips, so these figures are no test.")
+        each = config.settings.data.clips_per_class
+        some = "" if each is None else f"at most {each:,} clips of each class among "
+        found.append(f"The network was trained on {some}these clips, so these figures are no test.")
     if evaluation.top1 == 1:
         found.append(
             f"No mistake among {evaluation.clips:,} clips is no proof of perfection: the 95 % "

@@ -54,7 +54,9 @@ class Difference(Interval):
             mark = f" {BETTER}" if self.mean > 0 else f" {WORSE}"
         if self.adjusted_p is not None and self.adjusted_p < 1 - LEVEL:
             mark += "!"
-        return f"{self.mean:+.1f}" + ("" if self.half is None else f" ± {self.half:.1f}{mark}")
+        # The sum with 0 is never -0, which would look like a loss.
+        shown = f"{round(self.mean, 1) + 0.0:+.1f}"
+        return shown + ("" if self.half is None else f" ± {self.half:.1f}{mark}")
 
 
 class ComparedFigure(BaseModel):
@@ -145,14 +147,24 @@ class ComparedTable(FilledTable):
             f"{self.title}: top-1 (%) on the test part of {self.dataset}, epoch chosen on "
             f"{self.selection}; each row trained{folds} with seeds "
             f"{', '.join(map(str, self.seeds))}{self.changed_words}. Beside a name: mean and 95 % "
-            f"interval over the runs. Below: difference to {self.against} with the same fold and "
-            "seed, and its 95 % interval."
+            "interval over the runs."
         )
-        notes = [
-            f"{BETTER} better, {WORSE} worse than {self.against}: the interval of the difference "
-            "does not include 0. ! p < 0.05 in the paired t-test, after Holm's correction for the "
-            "rows of the column."
-        ]
+        if any(line.name == self.against for line in lines):
+            caption += (
+                f" Below: difference to {self.against} with the same fold and seed, and its 95 % "
+                "interval."
+            )
+            note = (
+                f"{BETTER} better, {WORSE} worse than {self.against}: the interval of the "
+                "difference does not include 0. ! p < 0.05 in the paired t-test, after Holm's "
+                "correction for the rows of the column."
+            )
+        else:
+            note = (
+                f"The row {self.against} was not chosen, so nothing is compared with it: name it "
+                "in --rows too."
+            )
+        notes = [note]
         notes += self.failures
         if missing:
             count = "1 run" if missing == 1 else f"{missing:,} runs"

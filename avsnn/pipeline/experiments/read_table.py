@@ -107,7 +107,10 @@ def _make_table(path: Path, found: Any) -> Table:
     seeds = found.get("seeds", SEEDS)
     are_seeds = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not are_seeds or not 0 < len(seeds) == len({*seeds}):
-        raise ValueError(f"'seeds' is {_shown(seeds)}, and must be a list such as [42, 47, 1024]")
+        raise ValueError(
+            f"'seeds' is {_shown(seeds)}, and must be a list such as [42, 47, 1024]: whole numbers "
+            "from 0, each once"
+        )
     return Table(
         name=path.stem,
         title=str(found.get("title") or path.stem),
@@ -137,7 +140,9 @@ def _comparing(found: Mapping[Any, Any], rows: Sequence[str]) -> dict[str, Any]:
         return {}
     if against not in rows:
         near = did_you_mean(str(against), rows)
-        raise ValueError(f"no row is called {_shown(against)} (against); {near}".rstrip("; "))
+        raise ValueError(
+            f"no row is called {_shown(against)} (against); {near}there are: {', '.join(rows)}"
+        )
     conditions = [
         Condition(name=str(name), settings=list(_words(_require_settings(name, facts))))
         for name, facts in _named(found.get("conditions"), "conditions")

@@ -176,7 +176,9 @@ def _notes(config: RunConfig) -> list[str]:
         )
     for setting, plugin in config.plugins.items():
         entry = f"The {REGISTRIES[setting].noun} {value_of(settings, setting)}"
-        if plugin.is_file:
+        if not setting.startswith("model."):
+            notes.append(f"{entry} of {plugin} changed the training; the network does not need it.")
+        elif plugin.is_file:
             notes.append(
                 f"{entry} is in the file {plugin.name} (SHA-256 {plugin.sha256}) and no part of "
                 "avsnn. Import the file before avsnn loads the network; ONNX and TorchScript need "

@@ -39,8 +39,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
 COPY = "plugin"
 
 FORM = (
-    "a plugin is a Python file with METHODS['NAME'] = TwoStreams(CLASS), as "
-    "docs/add-a-fusion-method.md shows"
+    "a plugin is a Python file with METHODS['NAME'] = TwoStreams(CLASS), or with a surrogate or a "
+    "strategy, as docs/add-a-fusion-method.md shows"
 )
 
 

@@ -28,3 +28,20 @@ def test_clips_of_one_speaker_say_nothing_about_other_speakers() -> None:
     assert not any("of one" in s for s in caveats(of_speakers, run.evaluation, [], groups=12))
     # The clips of the demo have no groups, so one group is no speaker.
     assert not any("of one" in s for s in caveats(run.config, run.evaluation, [], groups=1))
+
+
+@pytest.mark.parametrize(
+    ("count", "some"), [(None, ""), (2, "at most 2 clips of each class among ")]
+)
+def test_figures_of_the_train_part_say_which_clips_were_trained_on(
+    count: int | None, some: str
+) -> None:
+    run = results(detailed=False)
+    settings = run.config.settings
+    settings = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"clips_per_class": count})}
+    )
+    config = run.config.model_copy(update={"settings": settings})
+    evaluation = run.evaluation.model_copy(update={"part": "train"})
+    said = caveats(config, evaluation, run.metrics, groups=12)
+    assert f"The network was trained on {some}these clips, so these figures are no test." in said

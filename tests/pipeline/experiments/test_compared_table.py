@@ -121,8 +121,10 @@ def test_a_difference_is_marked_where_its_interval_leaves_out_zero(
     [
         ("against: plain\n", "", "'noise' needs 'against'|'conditions' needs 'against'"),
         ("against: plain", "against: plan", "no row is called 'plan'.*did you mean plain"),
+        ("against: plain", "against: 3", "no row is called 3 .*there are: plain, other"),
         ("[20, 0]", "[20, 3]", "levels in dB: 30, 25, 20"),
         ("[20, 0]", "20", "must be a list of levels in dB"),
+        ("noise:", "seeds: [1, 1]\nnoise:", "whole numbers from 0, each once"),
         ("[one, two]", "one", "'folds' is 'one', and must be a list"),
         ("[one, two]", "[one, one]", "'folds' names one of its values twice"),
         ("{data.clips_per_class: 5}", "5", "the condition 'few' has no settings"),
@@ -147,3 +149,19 @@ def test_conditions_and_folds_are_chosen_by_name(tmp_path: Path) -> None:
         choose_folds(table, "tow")
     with pytest.raises(UserError, match="--conditions: the table methods has no 'few'; it has non"):
         choose_conditions(load_table("methods"), "few")
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus(small_demo: Path, tmp_path: Path) -> None:
+    values = {("plain", "one", seed): 50.0 for seed in range(2)}
+    values |= {("other", "one", seed): 49.98 + 0.01 * seed for seed in range(2)}
+    (section,) = compared(small_demo, tmp_path, values).text().sections
+    assert section.rows[2][1].startswith("+0.0 ± ")
+
+
+def test_a_table_without_the_row_to_compare_with_says_so_and_explains_no_marks(
+    small_demo: Path, tmp_path: Path
+) -> None:
+    text = compared(small_demo, tmp_path, {("other", "one", 1): 50.0}).text()
+    assert text.notes[0].startswith("The row plain was not chosen, so nothing is compared with it")
+    assert "▲" not in to_markdown(text)
+    assert "Below" not in text.caption

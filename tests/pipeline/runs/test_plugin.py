@@ -197,6 +197,47 @@ def test_a_group_of_settings_of_a_method_is_checked_to_its_leaves(tmp_path: Path
     assert settings.model.custom == {"ramp": {"rise": 3}}
 
 
+STRATEGY = """\
+from avsnn.models.balance import STRATEGIES, Strategy
+
+
+class Mine(Strategy):
+    def note(self, output, labels, *, weight):
+        pass
+
+    def change_gradients(self):
+        pass
+
+
+STRATEGIES["mine"] = Mine
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("def change_gradients", "def change", "the class Mine has no method change_gradients"),
+        (", *, weight", "", "Mine.note must take (self, output, labels, *, weight): got an unexp"),
+        ("change_gradients(self)", "change_gradients()", "Mine.change_gradients must take (self)"),
+        (
+            "    def note",
+            "    def __init__(self):\n        pass\n\n    def note",
+            "Mine.__init__ must take (self, network, settings, *, label_smoothing, mean_over_proc",
+        ),
+        ("= Mine", "= 3", "the strategy 'mine' must be a class that inherits from Strategy"),
+    ],
+)
+def test_a_strategy_that_no_training_could_call_is_refused_with_its_line(
+    tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    path = tmp_path / "mine.py"
+    assert old in STRATEGY
+    path.write_text(STRATEGY.replace(old, new))
+    place = f"{path}, line {line_of(path, 'STRATEGIES[')}: "
+    with pytest.raises(UserError, match=re.escape(f"{place}{reason}")):
+        load_plugins([path])
+
+
 def test_a_surrogate_of_a_file_gives_the_gradient_that_it_says(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SURROGATE)
     load_plugins([tmp_path / "mine.py"])
