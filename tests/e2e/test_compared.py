@@ -62,10 +62,15 @@ def test_rows_are_compared_clean_and_with_noise_and_a_killed_table_goes_on(
 
 
 def test_folds_of_another_data_set_and_unknown_names_end_with_one_sentence(
-    avsnn: Command, small_demo: Path
+    avsnn: Command, small_demo: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "own.yaml").write_text(TABLE)
     for words, sentence in (
-        (["hard"], "setting data.split cannot be 'without-george'"),
+        (
+            ["own.yaml", "--set", "data.clips_per_class=3"],
+            "'few clips' and 'all clips' have the sa",
+        ),
+        (["hard"], "has the fold 'without-george', and demo has no split of this name"),
         (["hard", "--folds", "george"], "--folds: the table hard has no 'george'; did you mean"),
         (["hard", "--conditions", "5"], "--conditions: the table hard has no '5'; "),
         (["methods", "--folds", "one"], "--folds: the table methods has no 'one'; it has none."),

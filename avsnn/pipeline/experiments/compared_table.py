@@ -40,7 +40,8 @@ class Difference(Interval):
 
     Attributes:
         pairs: number of pairs of fold and seed.
-        p: p-value of the paired t-test, two-sided; None for fewer than two pairs.
+        p: p-value of the paired t-test, two-sided; None for fewer than two pairs, and for
+            equal differences.
         adjusted_p: `p` after the correction of Holm (1979) for the rows of the same column.
     """
 
@@ -50,7 +51,7 @@ class Difference(Interval):
 
     def __str__(self) -> str:
         mark = ""
-        if self.half is not None and abs(self.mean) > self.half:
+        if self.half is not None and self.p is not None and abs(self.mean) > self.half:
             mark = f" {BETTER}" if self.mean > 0 else f" {WORSE}"
         if self.adjusted_p is not None and self.adjusted_p < 1 - LEVEL:
             mark += "!"
@@ -293,7 +294,10 @@ def _interval(values: Iterable[float]) -> Interval:
 
 
 def paired_t_test(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p-value of the paired t-test; None for fewer than two pairs.
+    """Return the two-sided p-value of the paired t-test.
+
+    None stands for fewer than two pairs, and for equal differences, whose spread nobody knows: two
+    seeds often differ by the same number of clips.
 
     Args:
         differences: the difference of each pair.
@@ -301,10 +305,6 @@ def paired_t_test(differences: Sequence[float]) -> float | None:
     from scipy.stats import t
 
     count = len(differences)
-    if count < 2:
+    if count < 2 or (spread := stdev(differences)) == 0:
         return None
-    spread = stdev(differences)
-    if spread == 0:
-        # Equal differences: certain, unless there is no difference at all.
-        return 1.0 if differences[0] == 0 else 0.0
     return float(2 * t.sf(abs(mean(differences)) / spread * count**0.5, count - 1))

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from avsnn.datasets_manifest import load
 from avsnn.errors import RunError, UserError
 from avsnn.pipeline.evaluation.evaluate import (
     recorded_evaluation,
@@ -248,12 +249,37 @@ def plan_table(
     rows = choose_rows(found, wanted.rows)
     conditions = choose_conditions(found, wanted.conditions)
     folds = choose_folds(found, wanted.folds) or [""]
+    if strange := [fold for fold in folds if fold and fold not in load(dataset).splits]:
+        raise UserError(
+            f"the table {found.name} has the fold {strange[0]!r}, and {dataset} has no split of "
+            "this name; choose another --dataset, or --folds."
+        )
     cells = product(rows, conditions, folds, found.seeds if seeds is None else _parse_seeds(seeds))
     experiments = [
         _experiment(found, cell, dataset=dataset, changes=changes, root=root, runs=runs)
         for cell in cells
     ]
+    _require_different_conditions(experiments)
     return Plan(found, changes, experiments, runs)
+
+
+def _require_different_conditions(experiments: Sequence[Experiment]) -> None:
+    """Refuse two conditions with the same runs, which would stand under two headings.
+
+    Raises:
+        UserError: a row has one run under two conditions.
+    """
+    names: dict[tuple[str, Path], str] = {}
+    for experiment in experiments:
+        key = experiment.row.name, experiment.folder
+        first = names.setdefault(key, experiment.condition)
+        if first != experiment.condition:
+            raise UserError(
+                f"row {experiment.row.name}: the conditions {first!r} and "
+                f"{experiment.condition!r} have the same settings; leave out the --set, or the "
+                "setting of the row, that is stronger than the conditions, or one of the two with "
+                "--conditions."
+            )
 
 
 def _experiment(
