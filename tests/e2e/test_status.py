@@ -30,7 +30,8 @@ def add_run(small_run: Path, tmp_path: Path) -> Callable[..., Path]:
         config = folder / "config.yaml"
         text = config.read_text()
         for key, value in changes.items():
-            text, count = re.subn(rf"(?m)^( *){key}: .*$", rf"\g<1>{key}: {value}", text)
+            # The group of the network comes first, and has the first setting of each name.
+            text, count = re.subn(rf"(?m)^( *){key}: .*$", rf"\g<1>{key}: {value}", text, count=1)
             assert count, key
         config.write_text(text)
         return folder

@@ -37,7 +37,7 @@ ANSWERS = {
     "what to give it": r"needs CLIP\.\.\.: videos, pictures, sounds",
     "the formats": r"needs --format: onnx .*torchscript .*safetensors .*nir .*huggingface ",
     "methods": r"did you mean methods\?",
-    "the tables": r"alpha, attention, methods, snr, temperature",
+    "the tables": r"alpha, attention, hard, methods, snr, temperature",
     "that nothing is there, and AVSNN_DATASETS or --datasets where own data are known": (
         r"no folder nowhere.*AVSNN_DATASETS"
     ),

@@ -160,10 +160,12 @@ def test_the_defaults_and_their_json_are_the_published_values() -> None:
     facts = TrainSettings().model_dump(mode="json")
     # These settings came later than the recorded fingerprint. No published method has settings of
     # its own, the published order mixes all clips, the published statistics are the moving ones,
-    # and published runs train on all clips, without a balance of the modalities.
+    # and published runs train on all clips, without a balance of the modalities, and see one frame
+    # in all time steps.
     assert facts["model"].pop("custom") == {}
     assert facts["data"].pop("shuffle_window") is None
     assert facts["data"].pop("clips_per_class") is None
+    assert (facts["data"].pop("frames"), facts["data"].pop("audio")) == ("published", "whole")
     assert facts["optimizer"].pop("recalibrate_norms") is False
     balance = facts.pop("balance")
     assert (balance["strategy"], balance["modality_dropout"]) == ("none", 0)
