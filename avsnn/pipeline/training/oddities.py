@@ -36,6 +36,16 @@ def oddities(settings: TrainSettings, *, steps_per_epoch: int) -> list[str]:
             "data.augment.noise_in_evaluation is true and data.augment.noise_snr is unset: no "
             "noise is added"
         )
+    data, method = settings.data, settings.model.method
+    for name, value, published, other in (
+        ("frames", data.frames, "published", "audio"),
+        ("audio", data.audio, "whole", "visual"),
+    ):
+        if method == other and value != published:
+            found.append(
+                f"data.{name} is {value} and model.method is {method}, which does not read the "
+                f"{name}: the setting changes nothing"
+            )
     steps, batch_size = steps_per_epoch * epochs, settings.batch_size
     if steps < FEWEST_STEPS and epochs >= FEWEST_EPOCHS and batch_size > 2:
         found.append(

@@ -15,6 +15,11 @@ from avsnn.pipeline.training.oddities import oddities
             ["optimizer.min_lr is 1e-05", "base_lr 0.0001 * batch_size 32"],
         ),
         (["optimizer.warmup_lr=1"], ["optimizer.warmup_lr is 1, above the peak"]),
+        (
+            ["data.audio=growing", "model.method=visual"],
+            ["data.audio is growing", "not read the audi"],
+        ),
+        (["data.frames=per-step", "model.method=audio"], ["does not read the frames"]),
         (["data.augment.noise_in_evaluation=true"], ["noise_snr is unset: no noise is added"]),
     ],
 )
