@@ -1,6 +1,7 @@
 """An installed package gives methods and surrogates; each command says what is missing without it.
 
-The commands run in fresh processes, because a process reads once what packages offer.
+The commands with a package run in fresh processes, because a process reads once what packages
+offer.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import Command
 from tests.plugin_file import line_of, write_plugin
 from tests.plugin_package import write_package
 
@@ -65,7 +67,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_without_it(
-    folder: Path, small_demo: Path
+    avsnn: Command, folder: Path, small_demo: Path
 ) -> None:
     site, root = folder / "site", ["--root", str(small_demo)]
     values = yaml.safe_load((folder / "r" / "config.yaml").read_text())
@@ -90,13 +92,13 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
         "pip install spike-mix==1.2\n"
     )
     for words in (["evaluate", "r"], ["export", "r", "--format", "onnx"], ["predict", "r", "r"]):
-        done = command(folder, None, *words)
+        done = avsnn(*words)
         assert (done.returncode, done.stderr) == (2, f"avsnn: r {needs}")
-    done = command(folder, None, "train", "demo", "--config", "r/config.yaml", *root)
+    done = avsnn("train", "demo", "--config", "r/config.yaml", *root)
     assert (done.returncode, done.stderr) == (2, f"avsnn: r {needs}")
-    done = command(folder, None, *again)
+    done = avsnn(*again)
     assert (done.returncode, done.stderr) == (2, f"avsnn: r {needs}")
-    done = command(folder, None, *again[:-1])
+    done = avsnn(*again[:-1])
     assert done.returncode == 2
     assert "setting model.method cannot be 'mean-exchange': there is no method" in done.stderr
     loaded = python(folder, None, "-c", "import avsnn; avsnn.load('r')")
