@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from avsnn.datasets_manifest import load
 from avsnn.errors import RunError, UserError
@@ -192,8 +192,7 @@ class Plan(NamedTuple):
 
     def states(self) -> dict[Path, RunState]:
         """Read how far each run is, by its folder; rows may share a run."""
-        folders = {experiment.folder: experiment for experiment in self.experiments}
-        return {folder: experiment.state() for folder, experiment in folders.items()}
+        return {folder: experiment.state() for folder, experiment in self._by_folder().items()}
 
     def missing(self, states: Mapping[Path, RunState]) -> list[Experiment]:
         """Return the cells whose runs are not finished and evaluated.
@@ -201,8 +200,10 @@ class Plan(NamedTuple):
         Args:
             states: the state of each run, from `states`.
         """
-        folders = {experiment.folder: experiment for experiment in self.experiments}
-        return [e for folder, e in folders.items() if states[folder].top1 is None]
+        return [e for folder, e in self._by_folder().items() if states[folder].top1 is None]
+
+    def _by_folder(self) -> dict[Path, Experiment]:
+        return {experiment.folder: experiment for experiment in self.experiments}
 
 
 class Wanted(NamedTuple):
@@ -254,11 +255,22 @@ def plan_table(
             f"the table {found.name} has the fold {strange[0]!r}, and {dataset} has no split of "
             "this name; choose another --dataset, or --folds."
         )
-    cells = product(rows, conditions, folds, found.seeds if seeds is None else _parse_seeds(seeds))
-    experiments = [
-        _experiment(found, cell, dataset=dataset, changes=changes, root=root, runs=runs)
-        for cell in cells
-    ]
+    cells = list(product(conditions, folds, found.seeds if seeds is None else _parse_seeds(seeds)))
+    experiments = []
+    for row in rows:
+        presets = [*changes.presets, *([row.preset] if row.preset else [])]
+        loaded = load_presets(dataset, presets)
+        for condition, fold, seed in cells:
+            words = _words_of_cell(row, condition, fold, seed, changes)
+            settings = _settings_of_cell(row, loaded, words)
+            config = make_config(dataset, settings, root=root)
+            options = [part for preset in presets for part in ("--preset", preset)]
+            options += [part for word in words for part in ("--set", word)]
+            options += [] if root == Path("data") else ["--root", str(root)]
+            folder = runs / config.folder_name
+            experiments.append(
+                Experiment(row, seed, config, folder, options, condition.name, fold, found.noise)
+            )
     _require_different_conditions(experiments)
     return Plan(found, changes, experiments, runs)
 
@@ -282,43 +294,29 @@ def _require_different_conditions(experiments: Sequence[Experiment]) -> None:
             )
 
 
-def _experiment(
-    table: Table,
-    cell: tuple[TableRow, Condition, str, int],
-    *,
-    dataset: str,
-    changes: Changes,
-    root: Path,
-    runs: Path,
-) -> Experiment:
-    """Return one cell of a table: a row under a condition, on a fold, with a seed."""
-    row, condition, fold, seed = cell
-    presets = [*changes.presets, *([row.preset] if row.preset else [])]
+def _place(row: TableRow) -> str:
+    """Return how a sentence about a setting begins; empty where --set may be what is wrong."""
+    return f"row {row.name}: " if row.settings else ""
+
+
+def _words_of_cell(
+    row: TableRow, condition: Condition, fold: str, seed: int, changes: Changes
+) -> list[str]:
+    """Return the words ``KEY=VALUE`` of a cell, from the weakest to the strongest."""
     of_fold = [f"data.split={fold}"] if fold else []
     assignments = [*condition.settings, *row.settings, *of_fold, *changes.assignments]
-    # A mistake in --set is no mistake of a row that has no settings of its own.
-    place = f"row {row.name}: " if row.settings else ""
     if any(word.startswith("seed=") for word in assignments):
-        raise UserError(f"{place}reproduce takes the seed from --seeds alone.")
-    words = [*assignments, f"seed={seed}"]
+        raise UserError(f"{_place(row)}reproduce takes the seed from --seeds alone.")
+    return [*assignments, f"seed={seed}"]
+
+
+def _settings_of_cell(
+    row: TableRow, loaded: Sequence[dict[str, Any]], words: Sequence[str]
+) -> TrainSettings:
     try:
-        settings = build_settings(TrainSettings, load_presets(dataset, presets), words)
+        return build_settings(TrainSettings, loaded, words)
     except UserError as error:
-        raise UserError(f"{place}{error}") from None
-    config = make_config(dataset, settings, root=root)
-    options = [part for preset in presets for part in ("--preset", preset)]
-    options += [part for word in words for part in ("--set", word)]
-    options += [] if root == Path("data") else ["--root", str(root)]
-    return Experiment(
-        row=row,
-        seed=seed,
-        config=config,
-        folder=runs / config.folder_name,
-        options=options,
-        condition=condition.name,
-        fold=fold,
-        noise=table.noise,
-    )
+        raise UserError(f"{_place(row)}{error}") from None
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -127,9 +127,6 @@ def _comparing(found: Mapping[Any, Any], rows: Sequence[str]) -> dict[str, Any]:
         found: the parsed file.
         rows: the names of the rows.
     """
-    # The module imports torch, and the names of tables need not wait for torch.
-    from avsnn.pipeline.evaluation.robustness.noise import LEVELS
-
     against = found.get("against")
     if against is None:
         if given := [key for key in COMPARING if key in found]:
@@ -147,6 +144,9 @@ def _comparing(found: Mapping[Any, Any], rows: Sequence[str]) -> dict[str, Any]:
         Condition(name=str(name), settings=list(_words(_require_settings(name, facts))))
         for name, facts in _named(found.get("conditions"), "conditions")
     ]
+    # The module imports torch, and other tables need not wait for torch.
+    from avsnn.pipeline.evaluation.robustness.noise import LEVELS
+
     folds, noise = found.get("folds") or [], found.get("noise") or []
     if not isinstance(folds, list) or not all(isinstance(fold, str) for fold in folds):
         raise ValueError(f"'folds' is {_shown(folds)}, and must be a list of names of splits")

@@ -1,6 +1,7 @@
 """``config.yaml`` of a run folder: what was trained, on which data, and how to do it again."""
 
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from avsnn.errors import UserError
 from avsnn.models.balance import BalanceSettings
 from avsnn.pipeline.engine.atomic_files import write_atomically
 from avsnn.pipeline.engine.fingerprint import fingerprint
-from avsnn.pipeline.formats.clip_index import open_index
+from avsnn.pipeline.formats.clip_index import COLUMNS, ROWS, open_index
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.plugin_file import PluginFacts
 from avsnn.pipeline.runs.needed_plugins import (
@@ -114,7 +115,7 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
     split = require_split(manifest, settings)
     _require_videos(manifest, settings.data)
     prepared = require_prepared(root, dataset)
-    clips = open_index(root / dataset / prepared.index).fingerprint(split)
+    clips = _fingerprint_of_clips(root / dataset / prepared.index, split)
     facts = identifying_settings(settings, manifest)
     plugins = plugins_of(settings)
     identity = [TRAIN_VERSION, dataset, prepared.fingerprint, clips, facts]
@@ -129,6 +130,26 @@ def make_config(dataset: str, settings: TrainSettings, *, root: Path) -> RunConf
         made_with=provenance(),
         plugins=plugins,
     )
+
+
+def _fingerprint_of_clips(folder: Path, split: str) -> str:
+    """Return the fingerprint of an index for a split; see `ClipIndex.fingerprint`.
+
+    A table makes hundreds of configurations on one index, and the fingerprint reads every clip.
+
+    Raises:
+        UserError: the index is missing or damaged.
+    """
+    # A missing or damaged index is refused before its files are looked at.
+    open_index(folder)
+    written = [(folder / name).stat() for name in (ROWS, COLUMNS)]
+    versions = tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in written)
+    return _fingerprint_of_version(folder, split, versions)
+
+
+@lru_cache(maxsize=32)
+def _fingerprint_of_version(folder: Path, split: str, _versions: tuple[Any, ...]) -> str:
+    return open_index(folder).fingerprint(split)
 
 
 def identifying_settings(settings: TrainSettings, manifest: Manifest) -> dict[str, Any]:
