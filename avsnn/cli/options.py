@@ -83,8 +83,8 @@ Plugins = Annotated[
         "--plugin",
         metavar="FILE",
         envvar="AVSNN_PLUGIN",
-        help="Python file of your own with methods or surrogates, which avsnn runs; repeat "
-        "--plugin for more.",
+        help="Python file of your own with methods, surrogates or strategies, which avsnn runs; "
+        "repeat --plugin for more.",
     ),
 ]
 ReaderPlugins = Annotated[
