@@ -1,23 +1,16 @@
 """Tasks on the workers of a Dask cluster, of this machine or of others."""
 
-import asyncio
-import logging
 import math
-import os
-import re
-import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
-from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine.children import (
-    children_block_signals,
-    keep_current_folder_off_children,
+from avsnn.errors import RunError
+from avsnn.pipeline.engine.dask_clusters import (
+    SCHEDULER_TIMEOUT_S,
+    SILENT_SCHEDULER_S,
+    no_processes_error,
 )
 
 if TYPE_CHECKING:
@@ -31,18 +24,9 @@ FIRST_WORKERS = 2
 # the worker and the process of its decoders take about as long again.
 WORTH = 4
 
-# The form of an address that a Dask scheduler prints.
-SCHEDULER_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx|inproc)://\S+")
-
 # Number of tasks for each worker that are submitted and have not ended: one runs, one waits at the
 # worker, and one waits at the scheduler, so that no worker waits for this process.
 TASKS_PER_WORKER = 3
-
-# How long a scheduler may take to answer, in s.
-SCHEDULER_TIMEOUT_S = 5
-
-# How long a scheduler whose connection is not closed may give no answer at all, in s.
-SILENT_SCHEDULER_S = 30
 
 # How long a cluster may be without any worker, in s, before the command ends. A worker that died
 # is started again within a few seconds.
@@ -50,6 +34,10 @@ WORKERS_TIMEOUT_S = 7
 
 # How often a cluster is asked for its workers at most, in s.
 LOOK_EVERY_S = 1
+
+# How many times local workers that ended while they started are replaced before a task ends. Two
+# workers may die of the same task, so two must be replaced.
+REPLACEMENTS = 2
 
 
 class DaskExecutor(Executor):
@@ -86,6 +74,8 @@ class DaskExecutor(Executor):
         # How long the process of a worker takes to start, in s; None until one has started.
         self._start_s: float | None = None
         self._slots = 0
+        # How many times workers were replaced since a task ended.
+        self._replacements = 0
         self._scheduler_is_gone = False
         # When the cluster was asked for its workers, when the cluster answered, and when a worker
         # was there.
@@ -106,7 +96,7 @@ class DaskExecutor(Executor):
         future: Future[Any] = Future()
         self._submitted += 1
         self._running.add(future)
-        future.add_done_callback(self._running.discard)
+        future.add_done_callback(self._note_end)
         self._start_workers(FIRST_WORKERS, len(self._running))
         from distributed.client import ClosedClientError
 
@@ -118,6 +108,10 @@ class DaskExecutor(Executor):
             loop: Any = self._client.loop
             loop.add_callback(self._deliver, task, future)
         return future
+
+    def _note_end(self, future: Future[Any]) -> None:
+        self._running.discard(future)
+        self._replacements = 0
 
     async def _deliver(self, task: "Task[Any]", future: Future[Any]) -> None:
         """Hand the result of a task to the caller, and make the cluster forget the task."""
@@ -176,11 +170,9 @@ class DaskExecutor(Executor):
         self._look_for_workers()
         if self._scheduler_is_gone:
             raise self._lost_error("the scheduler is gone")
-        if self._slots:
-            return
-        if self._cluster is not None and self._no_worker_can_start(self._cluster):
-            raise _no_processes_error()
-        if self._cluster is None and time.monotonic() - self._last_seen > WORKERS_TIMEOUT_S:
+        if self._cluster is not None:
+            self._replace_dead_workers(self._cluster)
+        elif time.monotonic() - self._last_seen > WORKERS_TIMEOUT_S:
             raise self._lost_error("all workers are gone")
 
     def _look_for_workers(self) -> None:
@@ -216,11 +208,29 @@ class DaskExecutor(Executor):
         if slots:
             self._last_seen = self._last_answer
 
-    @staticmethod
-    def _no_worker_can_start(cluster: "LocalCluster") -> bool:
-        """Return whether a cluster of this process has tried to start workers, and none runs."""
-        states = [worker.status.name for worker in cluster.workers.values()]
-        return bool(states) and {"failed", "closed"}.issuperset(states)
+    def _replace_dead_workers(self, cluster: "LocalCluster") -> None:
+        """Start a worker for each worker of this process's cluster that Dask has given up.
+
+        Dask starts a worker again that dies, but gives up a worker that dies before Dask has noted
+        that the worker has started. A unit that ends its worker can do so that early.
+
+        Raises:
+            RunError: no worker runs, and the replacements ended while they started, too.
+        """
+        workers = list(cluster.workers.items())
+        dead = {name for name, worker in workers if worker.status.name in ("failed", "closed")}
+        dead &= cluster.worker_spec.keys()
+        if not dead:
+            return
+        if self._replacements == REPLACEMENTS:
+            if not self._slots:
+                raise no_processes_error()
+            return
+        self._replacements += 1
+        for name in dead:
+            # Dask ends a worker whose name goes, and starts a worker for each new name.
+            cluster.worker_spec[f"{name}-again"] = cluster.worker_spec.pop(name)
+        cluster.scale(self._workers)
 
     def _lost_error(self, reason: str) -> RunError:
         return RunError(
@@ -258,134 +268,3 @@ def workers_that_pay(workers: int, *, ended: int, left: int, seconds: float, sta
     """
     seconds_left = left * seconds / max(1, ended, workers)
     return max(0, int(workers * (seconds_left / (WORTH * start_s) - 1)))
-
-
-@contextmanager
-def start_local_cluster() -> "Iterator[LocalCluster]":
-    """Start a cluster without workers on this machine, and end the cluster with the context.
-
-    Raises:
-        RunError: the machine allows too few processes, open files or memory.
-    """
-    import dask
-    from distributed import LocalCluster
-
-    _silence_dask()
-    settings = {
-        # A task whose workers died runs once more alone, so few tries suffice here.
-        "distributed.scheduler.allowed-failures": 1,
-        # Some seconds after the death of a worker, Dask would give up the worker for ever if the
-        # worker happens to be starting at that moment.
-        "distributed.deploy.lost-worker-timeout": "1 day",
-        "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
-    }
-    with dask.config.set(settings):
-        keep_current_folder_off_children()
-        with children_block_signals(signal.SIGINT), _processes_start():
-            cluster = LocalCluster(
-                n_workers=0,
-                threads_per_worker=1,
-                processes=True,
-                # Whoever reaches a scheduler can execute code, so no other machine reaches this
-                # one. Without an address Dask would open its HTTP port on all interfaces.
-                host="127.0.0.1",
-                protocol="tcp",
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            )
-        with cluster:
-            yield cluster
-
-
-def _silence_dask() -> None:
-    """Let Dask log nothing.
-
-    Dask logs how workers come and go. An error inside a unit reaches this process as the exception
-    of the unit, and ``require_workers`` reports that the cluster is lost. tornado and asyncio log
-    the errors of workers that cannot start.
-    """
-    # `distributed.client` has a level of its own.
-    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _processes_start() -> Iterator[None]:
-    """Turn an error of the machine inside this context into a sentence about worker processes."""
-    try:
-        yield
-    except (OSError, RuntimeError, MemoryError):
-        raise _no_processes_error() from None
-
-
-def _no_processes_error() -> RunError:
-    return RunError(
-        "worker processes cannot be started here: too few open files, processes or memory are "
-        "allowed, or /dev/shm is full or read-only. What is done is safe: raise the limit, or add "
-        "--workers 0."
-    )
-
-
-async def _greet(scheduler: str) -> None:
-    """Open and close a connection to a scheduler.
-
-    Raises:
-        OSError, ValueError: no scheduler answers.
-    """
-    from distributed.comm.core import connect
-    from distributed.security import Security
-
-    connection = Security().get_connection_args("client")
-    async with asyncio.timeout(SILENT_SCHEDULER_S):
-        comm = await connect(scheduler, timeout=SCHEDULER_TIMEOUT_S, **connection)
-        await comm.close()
-
-
-def connect_to(scheduler: str, shared: Path | None = None) -> "Client":
-    """Return a client of a running cluster whose workers have the same version of avsnn.
-
-    Args:
-        scheduler: address of the scheduler.
-        shared: a file that all workers must see.
-
-    Raises:
-        UserError: no scheduler answers at the address, the cluster has no workers, or the workers
-            have another version of avsnn or do not see the file.
-    """
-    from distributed import Client
-
-    if not SCHEDULER_ADDRESS.fullmatch(scheduler):
-        raise UserError(f"--scheduler {scheduler} is no address, such as tcp://host:8786.")
-    _silence_dask()
-    try:
-        # `Client` itself would wait for ever for a scheduler that is stopped. In a thread, because
-        # a notebook has an event loop in this thread.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, _greet(scheduler)).result()
-        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
-    except (OSError, ValueError):
-        raise UserError(
-            f"--scheduler {scheduler}: no Dask scheduler answers there; "
-            "give the address that it printed when it started, such as tcp://host:8786."
-        ) from None
-    own_version = version("avsnn")
-    # Not a function of avsnn: a worker with another avsnn may not have the function's module.
-    versions = client.run(version, "avsnn", on_error="return")
-    wrong = {worker: found for worker, found in versions.items() if found != own_version}
-    seen = client.run(os.path.exists, os.fspath(shared or "/"), on_error="return")
-    blind = [worker for worker, sees in seen.items() if sees is not True]
-    if versions and not wrong and not blind:
-        return client
-    client.close()
-    reason = "the cluster has no workers"
-    if blind:
-        reason = f"worker {blind[0]} does not see {shared}, which must be on a shared file system"
-    if wrong:
-        worker, found = next(iter(wrong.items()))
-        found = "no avsnn" if isinstance(found, Exception) else f"avsnn {found}"
-        reason = f"worker {worker} has {found}, this machine has avsnn {own_version}"
-    raise UserError(
-        f"--scheduler {scheduler}: {reason}; correct this and run the same command again."
-    )

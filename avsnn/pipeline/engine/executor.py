@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avsnn.pipeline.engine.children import usable_cores
-from avsnn.pipeline.engine.dask_executor import (
-    TASKS_PER_WORKER,
-    DaskExecutor,
-    connect_to,
-    start_local_cluster,
-)
+from avsnn.pipeline.engine.dask_clusters import connect_to, start_local_cluster
+from avsnn.pipeline.engine.dask_executor import TASKS_PER_WORKER, DaskExecutor
 from avsnn.pipeline.engine.progress import CourseOfWork
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from avsnn.errors import RunError, UserError
-from avsnn.pipeline.engine import dask_executor
+from avsnn.pipeline.engine import dask_clusters
 from avsnn.pipeline.engine.executor import open_worker_pools
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.engine.run_stage import run_stage
@@ -125,7 +125,7 @@ def test_a_scheduler_that_is_lost_between_two_stages_is_reported_by_the_second(
 def test_a_scheduler_that_is_stopped_is_no_cluster(
     cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_executor, "SILENT_SCHEDULER_S", 1)
+    monkeypatch.setattr(dask_clusters, "SILENT_SCHEDULER_S", 1)
     cluster.scheduler.send_signal(signal.SIGSTOP)
     with (
         pytest.raises(UserError, match="no Dask scheduler answers there"),

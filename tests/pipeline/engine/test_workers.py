@@ -84,7 +84,13 @@ def test_the_number_of_workers_follows_the_cores_that_may_be_used() -> None:
     assert done.stdout == "1\n"
 
 
-def test_a_unit_that_kills_its_workers_is_named_and_costs_no_other_unit(tmp_path: Path) -> None:
+# Dask looks so often whether the process of a worker has started, in s. It gives up a worker that
+# dies before the look.
+@pytest.mark.parametrize("look_s", [0.05, 0.3])
+def test_a_unit_that_kills_its_workers_is_named_and_costs_no_other_unit(
+    look_s: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("distributed.nanny.WorkerProcess._init_msg_interval", look_s)
     stage = Counted(tmp_path / "out", tmp_path / "state", count=4, kills={1: [0]})
     with (
         open_worker_pools(1) as pools,
