@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from avsnn.pipeline.evaluation.comparison import with_holm
 from avsnn.pipeline.experiments.experiment import Experiment, Plan, RunState
-from avsnn.pipeline.experiments.table_text import FilledTable, Section, TableText
+from avsnn.pipeline.experiments.table_text import AT_CHANCE, FilledTable, Section, TableText
 
 LEVEL = 0.95
 CLEAN = "clean"
@@ -25,7 +25,7 @@ class Interval(BaseModel):
     Attributes:
         mean: the mean.
         half: half of the interval's width, by Student's t distribution; None for fewer than two
-            values.
+            values, and for equal values, whose spread nobody knows.
     """
 
     mean: float
@@ -65,14 +65,29 @@ class ComparedFigure(BaseModel):
 
     Attributes:
         top1: top-1 in % by ``FOLD SEED`` of each run that is finished and evaluated.
+        at_chance: the runs, as ``FOLD SEED``, whose own 95 % interval includes the accuracy of
+            guessing.
         average: mean over the runs; None if no run is finished.
         difference: the difference to the row that the table compares with; None in that row, and
             where the two rows have no pair of fold and seed.
     """
 
     top1: dict[str, float]
+    at_chance: list[str]
     average: Interval | None
     difference: Difference | None = None
+
+    @property
+    def average_text(self) -> str:
+        """The average, with a mark if no run is better than guessing; empty without a run."""
+        if self.average is None:
+            return ""
+        return f"{self.average}" + (f" {AT_CHANCE}" if self.is_at_chance else "")
+
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether there are runs, and none of them is better than guessing."""
+        return bool(self.top1) and len(self.at_chance) == len(self.top1)
 
 
 class ComparedRow(BaseModel):
@@ -145,8 +160,8 @@ class ComparedTable(FilledTable):
         missing = sum(len(line.runs) - line.done for line in lines)
         folds = f" on each of {', '.join(self.folds)}" if self.folds else ""
         caption = (
-            f"{self.title}: top-1 (%) on the test part of {self.dataset}, epoch chosen on "
-            f"{self.selection}; each row trained{folds} with seeds "
+            f"{self.title}: top-1 (%) on the test part of {self.dataset}, {self.epoch_words}; "
+            f"each row trained{folds} with seeds "
             f"{', '.join(map(str, self.seeds))}{self.changed_words}. Beside a name: mean and 95 % "
             "interval over the runs."
         )
@@ -166,6 +181,11 @@ class ComparedTable(FilledTable):
                 "in --rows too."
             )
         notes = [note]
+        if any(figure.is_at_chance for line in lines for figure in line.figures.values()):
+            notes.append(
+                f"{AT_CHANCE} no better than chance: the 95 % interval of every run includes the "
+                "accuracy of guessing."
+            )
         notes += self.failures
         if missing:
             count = "1 run" if missing == 1 else f"{missing:,} runs"
@@ -181,7 +201,7 @@ def _section(block: ComparedBlock) -> Section:
 def _rows(line: ComparedRow) -> list[list[str]]:
     """Return the row of the means, and the row of the differences unless there is none."""
     figures = line.figures.values()
-    means = ["" if figure.average is None else str(figure.average) for figure in figures]
+    means = [figure.average_text for figure in figures]
     energy = "" if line.energy_uj is None else f"{line.energy_uj:.1f}"
     rows = [[line.name, *means, energy, f"{line.done} of {len(line.runs)}"]]
     if any(figure.difference for figure in figures):
@@ -237,9 +257,14 @@ def _line(experiments: Sequence[Experiment], states: Mapping[Path, RunState]) ->
         " ".join(filter(None, (e.fold, str(e.seed)))): (e, states[e.folder]) for e in experiments
     }
     done = {pair: state for pair, (_, state) in found.items() if state.top1 is not None}
-    columns = {CLEAN: {pair: state.top1 for pair, state in done.items() if state.top1 is not None}}
+    top1 = {pair: state.top1 for pair, state in done.items() if state.top1 is not None}
+    figures = {CLEAN: _figure(top1, [pair for pair, state in done.items() if state.is_at_chance])}
     for snr in experiments[0].noise:
-        columns[f"{snr:g} dB"] = {pair: state.noisy[snr] for pair, state in done.items()}
+        noisy = {pair: state.noisy[snr] for pair, state in done.items()}
+        figures[f"{snr:g} dB"] = _figure(
+            {pair: accuracy.top1 for pair, accuracy in noisy.items()},
+            [pair for pair, accuracy in noisy.items() if accuracy.is_at_chance],
+        )
     energies = [state.energy_uj for state in done.values() if state.energy_uj is not None]
     return ComparedRow(
         name=row.name,
@@ -247,12 +272,14 @@ def _line(experiments: Sequence[Experiment], states: Mapping[Path, RunState]) ->
         settings=row.settings,
         runs={pair: str(experiment.folder) for pair, (experiment, _) in found.items()},
         failed={pair: state.failure for pair, (_, state) in found.items() if state.failure},
-        figures={
-            measure: ComparedFigure(top1=top1, average=_interval(top1.values()) if top1 else None)
-            for measure, top1 in columns.items()
-        },
+        figures=figures,
         energy_uj=mean(energies) if energies else None,
     )
+
+
+def _figure(top1: dict[str, float], at_chance: list[str]) -> ComparedFigure:
+    average = _interval(top1.values()) if top1 else None
+    return ComparedFigure(top1=top1, at_chance=at_chance, average=average)
 
 
 def _compare_column(figures: Mapping[str, ComparedFigure], against: str) -> None:
@@ -288,8 +315,8 @@ def _interval(values: Iterable[float]) -> Interval:
     found = list(values)
     count = len(found)
     half = None
-    if count > 1:
-        half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(found) / count**0.5
+    if count > 1 and (spread := stdev(found)):
+        half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * spread / count**0.5
     return Interval(mean=mean(found), half=half)
 
 

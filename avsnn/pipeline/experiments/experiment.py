@@ -68,6 +68,18 @@ class HowToRun(NamedTuple):
         return words + [part for path in self.plugins for part in ("--plugin", str(path))]
 
 
+class NoisyAccuracy(NamedTuple):
+    """The accuracy of a run at a level of noise.
+
+    Attributes:
+        top1: top-1 on the test part in %.
+        is_at_chance: whether the 95 % interval of ``top1`` includes the accuracy of guessing.
+    """
+
+    top1: float
+    is_at_chance: bool
+
+
 class RunState(NamedTuple):
     """How far a run of a table is.
 
@@ -76,8 +88,8 @@ class RunState(NamedTuple):
         top1: top-1 on the test part in %; None if the run is not finished and evaluated.
         guessing: accuracy of guessing on the test part in %; None as for ``top1``.
         is_at_chance: whether the 95 % interval of ``top1`` includes the accuracy of guessing.
-        noisy: top-1 in % by the signal to noise ratio in dB of every input that the network reads;
-            empty in a table without noise.
+        noisy: the accuracy by the signal to noise ratio in dB of every input that the network
+            reads; empty in a table without noise.
         energy_uj: energy of one inference in uJ; None in a table without noise.
         failure: why the run cannot be read or did not succeed; empty if all is well.
     """
@@ -86,7 +98,7 @@ class RunState(NamedTuple):
     top1: float | None = None
     guessing: float | None = None
     is_at_chance: bool = False
-    noisy: Mapping[float, float] = MappingProxyType({})
+    noisy: Mapping[float, NoisyAccuracy] = MappingProxyType({})
     energy_uj: float | None = None
     failure: str = ""
 
@@ -130,22 +142,34 @@ class Experiment(NamedTuple):
                 return RunState(epochs)
             run = StoredRun(self.folder)
             result = recorded_evaluation(run, part="test")
-            noisy, energy_uj = self._beside(run) if self.noise else ({}, None)
+            if result is None:
+                return RunState(epochs)
+            noisy, energy_uj = self._beside(run, result.guessing) if self.noise else ({}, None)
         except (UserError, RunError, OSError) as error:
             return RunState(0, failure=reason_of(error))
-        if result is None or len(noisy) < len(self.noise):
+        if len(noisy) < len(self.noise):
             return RunState(epochs)
         top1, guessing = 100 * result.top1, 100 * result.guessing
         return RunState(epochs, top1, guessing, result.is_at_chance, noisy, energy_uj)
 
-    def _beside(self, run: StoredRun) -> tuple[dict[float, float], float | None]:
-        """Return top-1 in % at each level of noise, and the energy in uJ; empty if not measured."""
+    def _beside(
+        self, run: StoredRun, guessing: float
+    ) -> tuple[dict[float, NoisyAccuracy], float | None]:
+        """Return the accuracy at each level of noise, and the energy in uJ; empty if not measured.
+
+        Args:
+            run: the run.
+            guessing: accuracy of guessing, as a share of clips.
+        """
         robustness = recorded_robustness(run, part="test")
         insight = recorded_insight(run, part="test")
         if robustness is None or insight is None:
             return {}, None
         # The last curve has noise on every input that the network reads.
-        points = {point.snr: 100 * point.top1.value for point in robustness.curves[-1].points}
+        points = {
+            point.snr: NoisyAccuracy(100 * point.top1.value, point.top1.low <= guessing)
+            for point in robustness.curves[-1].points
+        }
         return {snr: points[snr] for snr in self.noise}, insight.energy.energy_pj / 1e6
 
     def train_words(self, how: HowToRun) -> list[str]:

@@ -13,6 +13,16 @@ from avsnn.pipeline.engine.atomic_files import (
     write_atomically,
 )
 
+# Marks a figure that guessing may give too.
+AT_CHANCE = "†"
+
+# What a caption says of the epoch, by the setting `selection`.
+EPOCHS = {
+    "val": "epoch chosen on val",
+    "test": "epoch chosen on test, the published habit",
+    "last": "the last epoch",
+}
+
 
 class Section(NamedTuple):
     """The rows that stand below one line of headings.
@@ -73,6 +83,11 @@ class FilledTable(BaseModel, ABC):
     def changed_words(self) -> str:
         """What the user changed in every row, as the end of a caption; empty if nothing."""
         return f"; changed: {', '.join(self.changed)}" if self.changed else ""
+
+    @property
+    def epoch_words(self) -> str:
+        """Which epoch the figures are of, as a part of a caption."""
+        return " or ".join(EPOCHS[selection] for selection in self.selection.split(" or "))
 
 
 def table_files(found: FilledTable, runs: Path) -> tuple[Path, Path]:

@@ -2,13 +2,10 @@
 
 from pydantic import BaseModel, Field
 
-from avsnn.pipeline.experiments.table_text import FilledTable, Section, TableText
+from avsnn.pipeline.experiments.table_text import AT_CHANCE, FilledTable, Section, TableText
 
 # The published seeds.
 SEEDS = [42, 47, 1024]
-
-# Marks a figure that guessing may give too.
-AT_CHANCE = "†"
 
 
 class TableRow(BaseModel):
@@ -170,11 +167,9 @@ class ReproducedTable(FilledTable):
 
     def _caption(self) -> str:
         """Return a sentence that says what the figures are."""
-        on_test = ", the published habit" if self.selection == "test" else ""
         return (
             f"{self.title}: top-1 (%) on the test part of {self.dataset}, split {self.split}, "
-            f"epoch chosen on {self.selection}{on_test}; mean ± sample standard deviation over "
-            f"seeds{self.changed_words}"
+            f"{self.epoch_words}; mean ± sample standard deviation over seeds{self.changed_words}"
         )
 
     def _notes(self) -> list[str]:

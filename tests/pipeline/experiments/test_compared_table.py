@@ -9,7 +9,13 @@ from scipy.stats import t, ttest_rel
 
 from avsnn.errors import UserError
 from avsnn.pipeline.experiments.compared_table import ComparedTable, compare_rows, paired_t_test
-from avsnn.pipeline.experiments.experiment import Changes, Experiment, Plan, RunState
+from avsnn.pipeline.experiments.experiment import (
+    Changes,
+    Experiment,
+    NoisyAccuracy,
+    Plan,
+    RunState,
+)
 from avsnn.pipeline.experiments.read_table import choose_conditions, choose_folds, load_table
 from avsnn.pipeline.experiments.table_text import to_markdown
 from avsnn.pipeline.runs.config import make_config
@@ -60,7 +66,7 @@ def compared(
         )
         states[place] = RunState(1)
         if value is not None:
-            noisy = {20.0: value / 2, 0.0: 10.0}
+            noisy = {20.0: NoisyAccuracy(value / 2, False), 0.0: NoisyAccuracy(10.0, True)}
             states[place] = RunState(1, value, 10.0, False, noisy, energy_uj=value / 10)
     plan = Plan(table, Changes(), experiments, Path())
     return compare_rows(plan, states, against="plain")
@@ -99,7 +105,8 @@ def test_a_row_is_compared_over_the_pairs_of_fold_and_seed_that_both_rows_have(
     assert other.figures["0 dB"].difference.p is None
     assert other.energy_uj == pytest.approx((5.4 + 6.8 + 9.0) / 3)
     page = to_markdown(found.text())
-    assert "| plain | 60.0 ± 24.8 |" in page
+    assert "| plain | 60.0 ± 24.8 | 30.0 ± 12.4 | 10.0 † |" in page
+    assert "† no better than chance: the 95 % interval of every run includes" in page
     assert "2 runs of 8 to do." in page
     assert page.count("## few") == 1
 
@@ -156,6 +163,13 @@ def test_a_difference_that_rounds_to_zero_has_no_minus(small_demo: Path, tmp_pat
     values |= {("other", "one", seed): 49.98 + 0.01 * seed for seed in range(2)}
     (section,) = compared(small_demo, tmp_path, values).text().sections
     assert section.rows[2][1].startswith("+0.0 ± ")
+
+
+def test_equal_figures_have_no_interval(small_demo: Path, tmp_path: Path) -> None:
+    values = {("plain", "one", 1): 50.0, ("plain", "one", 2): 50.0}
+    values |= {("other", "one", 1): 60.0, ("other", "one", 2): 60.0}
+    (section,) = compared(small_demo, tmp_path, values).text().sections
+    assert [row[1] for row in section.rows] == ["50.0", "60.0", "+10.0"]
 
 
 def test_a_table_without_the_row_to_compare_with_says_so_and_explains_no_marks(
