@@ -10,7 +10,7 @@ SURROGATE, STRATEGY = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DO
 
 METHOD_LINE = 'METHODS["mean-exchange"] = '
 SURROGATE_LINE = 'SURROGATES["triangle"] = '
-STRATEGY_LINE = 'STRATEGIES["half-audio"] = HalfAudio'
+STRATEGY_LINE = 'STRATEGIES["catch-up"] = CatchUp'
 
 
 def write_package(
@@ -21,7 +21,7 @@ def write_package(
     code: str | None = None,
     methods: str = "mean-exchange",
     surrogates: str = "triangle",
-    strategies: str = "half-audio",
+    strategies: str = "catch-up",
 ) -> Path:
     """Write a package with the entries of the page; return the file of its code.
 
@@ -47,7 +47,7 @@ def write_package(
     about.mkdir(exist_ok=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     groups = {"methods": (methods, "METHOD"), "surrogates": (surrogates, "SHAPE")}
-    groups["strategies"] = (strategies, "HalfAudio")
+    groups["strategies"] = (strategies, "CatchUp")
     (about / "entry_points.txt").write_text(
         "".join(
             f"[avsnn.{group}]\n{entry} = {module}:{value}\n"

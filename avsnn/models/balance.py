@@ -76,8 +76,8 @@ class Strategy(ABC):
 
     In each step, ``note`` is called for each part of the batch before the backward pass of the
     part, and ``change_gradients`` is called once after the backward passes. Neither reads a number
-    from the device, so that a CUDA graph can record both. A resume point holds nothing of a
-    strategy, so a strategy keeps nothing from one step to the next.
+    from the device, so that a CUDA graph can record both. What a strategy keeps from one step to
+    the next lies in ``memory``, which a resume point holds.
 
     Args:
         network: the network, whose ``gives_shares`` is set.
@@ -88,6 +88,9 @@ class Strategy(ABC):
     Attributes:
         encoders: for audio and for vision, the parameters that belong to the stream alone: those of
             its patch split and of its MLP.
+        memory: tensors that the strategy keeps from one step to the next, by name. The constructor
+            of a strategy makes them, steps change them in place, and they are the same in all
+            processes that train together.
     """
 
     #: Whether ``note`` runs through the graph of the forward pass, which must stay whole for the
@@ -106,6 +109,7 @@ class Strategy(ABC):
         self.settings = settings
         self.label_smoothing = label_smoothing
         self.mean_over_processes = mean_over_processes
+        self.memory: dict[str, Tensor] = {}
         self.encoders = tuple(
             [*patch.parameters(), *mlp.parameters()]
             for patch, mlp in (

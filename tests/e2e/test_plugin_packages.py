@@ -21,7 +21,7 @@ from tests.plugin_package import write_package
 MODEL = ["--set", "model.channels=16", "--set", "model.method=mean-exchange"]
 SIZES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "data.size=32"]
 CHOICE = ["--set", "model.surrogate=triangle", "--set", "model.custom.start=0.1"]
-CHOICE += ["--set", "balance.strategy=half-audio"]
+CHOICE += ["--set", "balance.strategy=catch-up"]
 
 
 def python(folder: Path, packages: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
@@ -85,7 +85,7 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     assert "spike-mix==1.2" in (folder / "r" / "report" / "report.html").read_text()
     exported = command(folder, site, "export", "r", "--format", "safetensors").stdout
     assert exported.count("Install the package before avsnn loads the network") == 2
-    assert "strategy half-audio of the package spike-mix 1.2 changed the training; the" in exported
+    assert "strategy catch-up of the package spike-mix 1.2 changed the training; the" in exported
 
     needs = (
         "needs the method 'mean-exchange' of the package spike-mix 1.2, which is not installed: "

@@ -72,7 +72,7 @@ def _print_cost(stages: DatasetStages, cost: Estimate) -> None:
 def print_reasons(changed: list[str], planned: list[tuple[Stage, Plan]]) -> None:
     """Print why units have to be done: changed settings, then the units of every reason."""
     for change in changed:
-        out.print(f"changed since the last prepare: {change}")
+        out.print(change)
     for stage, plan in planned:
         first: dict[str, list[str]] = {}
         counts: Counter[str] = Counter()

@@ -92,7 +92,9 @@ def require_steps(config: RunConfig, source: Source) -> list[str]:
             there are time steps.
     """
     settings, steps = config.settings, config.settings.model.steps
-    prepare = f"avsnn prepare {config.dataset} --root {config.root} --set"
+    limit = config.data.settings.limit
+    limited = "" if limit is None else f" --limit {limit}"
+    prepare = f"avsnn prepare {config.dataset} --root {config.root}{limited} --set"
     columns = source.shapes.audio[-1]
     if settings.data.audio != "whole" and columns < steps:
         raise UserError(
@@ -100,7 +102,7 @@ def require_steps(config: RunConfig, source: Source) -> list[str]:
             f"only {columns} columns for {steps} time steps: lower model.steps, or prepare larger "
             f"images with '{prepare} audio.size={steps}'."
         )
-    if settings.data.frames == "published":
+    if settings.data.frames == "published" or settings.model.method == "audio":
         return []
     counts = source.frame_counts
     more = f"'{prepare} extract.frames={max(2, steps)}'"

@@ -89,11 +89,15 @@ def plan_stages(stages: DatasetStages, *, retry_failed: bool = False) -> list[tu
 
 
 def changed_settings(stages: DatasetStages) -> list[str]:
-    """Return what differs from the last prepare, each as ``key was …, is …``."""
+    """Return a sentence about every setting that differs from the last prepare."""
     last = last_request(stages.folder.parent, stages.manifest.name)
     now = flatten(stages.request.settings)
     then = flatten(last.settings) if last else now
-    return [f"{key} was {then[key]}, is {now[key]}" for key in now if then.get(key) != now[key]]
+    return [
+        f"changed since the last prepare: {key} was {then[key]}, is {now[key]}"
+        for key in now
+        if then.get(key) != now[key]
+    ]
 
 
 def _no_clips_error(stages: DatasetStages) -> UserError:

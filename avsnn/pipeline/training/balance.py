@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avsnn.errors import UserError
-from avsnn.models.balance import NONE, STRATEGIES, Strategy
+from avsnn.models.balance import NONE, STRATEGIES, BalanceSettings, Strategy
 from avsnn.models.spikformer import AudioVisualSpikformer
 from avsnn.pipeline.loading.order import modality_draws
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -61,6 +61,14 @@ def make_strategy(
         label_smoothing=settings.loss.label_smoothing,
         mean_over_processes=lambda values: group.sum(values) / group.world_size,
     )
+
+
+def balance_words(settings: BalanceSettings) -> str:
+    """Return how a training is balanced, as a part of a sentence; empty if not at all."""
+    words = "" if settings.strategy == NONE else f", balanced by {settings.strategy}"
+    if settings.modality_dropout:
+        words += f", modality dropout {settings.modality_dropout:g}"
+    return words
 
 
 def drop_modalities(

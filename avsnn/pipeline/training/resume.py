@@ -30,6 +30,8 @@ RESUME = re.compile(r"resume-(\d+)-(\d+)\.safetensors")
 # of that version can go on.
 TOTALS = "tally"
 
+STRATEGY = "strategy"
+
 
 class Position(NamedTuple):
     """Where a training stands: the number of finished epochs, and of steps in the next epoch."""
@@ -57,13 +59,14 @@ def save_resume_point(
     Args:
         folder: the folder of the run's checkpoints.
         position: where the training stands.
-        state: network, optimizer and moving average.
+        state: network, optimizer, moving average and strategy.
         totals: what the unfinished epoch adds up to so far.
         run: fingerprint of the run.
         keep: number of resume points to keep.
     """
     tensors = training_tensors(state.model, state.optimizer, state.average)
     tensors |= {f"{TOTALS}.{name}": tensor for name, tensor in totals.items()}
+    tensors |= {f"{STRATEGY}.{name}": tensor for name, tensor in _memory(state).items()}
     facts = {"run": run, "kernels": state.kernels}
     write_checkpoint(resume_path(folder, position), Checkpoint(tensors, facts))
     keep_newest(folder, keep)
@@ -90,6 +93,8 @@ def restore_resume_point(
         )
     try:
         rest = restore_training(checkpoint.tensors, state.model, state.optimizer, state.average)
+        for name, tensor in _memory(state).items():
+            tensor.copy_(rest[STRATEGY][name])
     except (RuntimeError, LookupError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -97,6 +102,11 @@ def restore_resume_point(
             f"run ({reason}); choose another --run."
         ) from None
     return rest.get(TOTALS, {})
+
+
+def _memory(state: TrainingState) -> dict[str, Tensor]:
+    """Return what the strategy of balanced training keeps from step to step, by name."""
+    return {} if state.strategy is None else state.strategy.memory
 
 
 def training_tensors(

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from avsnn.errors import UserError
 from avsnn.models.activation_checkpointing import recompute_blocks
+from avsnn.models.balance import Strategy
 from avsnn.models.batch_norm import BatchNorm
 from avsnn.models.kernels import why_reference
 from avsnn.models.patch_split import PATCH_SPLITS
@@ -18,6 +19,7 @@ from avsnn.pipeline.inference.network import build_network, place_network
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
+from avsnn.pipeline.training.balance import make_strategy
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.optimizer import AdamW, make_optimizer
 
@@ -62,6 +64,7 @@ class TrainingState:
             gradients with other processes or compiles.
         optimizer: the optimizer of the parameters of ``model``.
         average: moving average of the weights; None without ``optimizer.ema_decay``.
+        strategy: the strategy of balanced training; None without ``balance.strategy``.
         kernels: name of the kernels that compute the neurons.
         device: the device that computes.
     """
@@ -70,6 +73,7 @@ class TrainingState:
     wrapped: nn.Module
     optimizer: AdamW
     average: MovingAverage | None
+    strategy: Strategy | None
     kernels: str
     device: torch.device
 
@@ -96,8 +100,9 @@ def build_state(
         say: told if the neurons run on slower kernels than the settings allow.
 
     Raises:
-        UserError: the settings make no network, ask for kernels that do not run here, or give
-            batch norm a single value of each channel.
+        UserError: the settings make no network, ask for kernels that do not run here, give batch
+            norm a single value of each channel, or ask for balanced training that the network does
+            not allow.
     """
     settings = config.settings
     choose_precision(settings, device)
@@ -117,13 +122,14 @@ def build_state(
             module.synchronised = settings.distributed.sync_batch_norm
     if settings.compute.recompute:
         recompute_blocks(model)
+    strategy = make_strategy(model, settings, group)
     optimizer = make_optimizer(model, settings.optimizer)
     decay = settings.optimizer.ema_decay
     average = None if decay is None else MovingAverage(model, decay)
     wrapped: nn.Module = DistributedDataParallel(model) if group.world_size > 1 else model
     if settings.compute.compile:
         wrapped = torch.compile(wrapped, dynamic=False)  # type: ignore[assignment]
-    return TrainingState(model, wrapped, optimizer, average, kernels, device)
+    return TrainingState(model, wrapped, optimizer, average, strategy, kernels, device)
 
 
 def _require_several_values(settings: TrainSettings, group: ProcessGroup) -> None:

@@ -8,7 +8,6 @@ from torch.nn.parallel import DistributedDataParallel
 from avsnn.models.losses import training_loss
 from avsnn.pipeline.inference.device import autocast
 from avsnn.pipeline.runs.train_settings import TrainSettings
-from avsnn.pipeline.training.balance import make_strategy
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_totals import LOSSES, EpochTotals
 from avsnn.pipeline.training.finite_check import FiniteCheck
@@ -27,9 +26,6 @@ class TrainingStep:
         group: the processes that train together.
         check: notes whether inputs, loss and gradient are finite.
         totals: gets the loss, its parts, the accuracy and the spikes of this process.
-
-    Raises:
-        UserError: the settings ask for balanced training that the network does not allow.
     """
 
     def __init__(
@@ -44,7 +40,6 @@ class TrainingStep:
         self._check, self._totals = check, totals
         is_global = settings.distributed.global_alignment and group.world_size > 1
         self._gather = group.gather_with_gradient if is_global else None
-        self._strategy = make_strategy(state.model, settings, group)
 
     def __call__(self, audio: Tensor, frames: Tensor, labels: Tensor) -> None:
         """Take one step of the optimizer.
@@ -58,8 +53,8 @@ class TrainingStep:
         state.optimizer.zero_grad(set_to_none=True)
         with self._totals.spikes:
             sums = self._gradients(audio, frames, labels)
-        if self._strategy is not None:
-            self._strategy.change_gradients()
+        if state.strategy is not None:
+            state.strategy.change_gradients()
         norm = _gradient_norm(state.model, longest=self._settings.optimizer.clip_norm)
         self._check.note(inputs=(audio, frames), loss=sums["loss"], norm=norm)
         state.optimizer.step()
@@ -69,7 +64,7 @@ class TrainingStep:
 
     def _gradients(self, audio: Tensor, frames: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Compute the gradients; return the loss, its parts and the accuracy, by name."""
-        settings, network = self._settings, self._state.wrapped
+        settings, network, strategy = self._settings, self._state.wrapped, self._state.strategy
         count = settings.optimizer.accumulate
         # Time steps come before the clips.
         inputs = (tensor.chunk(count, dim=tensor.dim() - 4) for tensor in (audio, frames))
@@ -80,8 +75,8 @@ class TrainingStep:
                 with autocast(settings, self._state.device):
                     output = network(audio_part, frames_part)
                 losses = training_loss(output, labels_part, settings.loss, gather=self._gather)
-                if self._strategy is not None:
-                    self._strategy.note(output, labels_part, weight=1 / count)
+                if strategy is not None:
+                    strategy.note(output, labels_part, weight=1 / count)
                 (losses.total * (1 / count)).backward()
             correct = (output.logits.argmax(1) == labels_part).float().mean()
             values = dict(zip(LOSSES, losses, strict=True)) | {"accuracy": correct}

@@ -38,7 +38,7 @@ from avsnn.pipeline.runs.checkpoint import (
 )
 from avsnn.pipeline.runs.config import RunConfig
 from avsnn.pipeline.runs.metrics import best_epoch, repair_metrics, write_metrics
-from avsnn.pipeline.training.balance import drop_modalities
+from avsnn.pipeline.training.balance import balance_words, drop_modalities
 from avsnn.pipeline.training.distributed import ProcessGroup
 from avsnn.pipeline.training.epoch_evaluation import recalibrate_norms, scores_on
 from avsnn.pipeline.training.epoch_totals import EpochTotals
@@ -380,12 +380,13 @@ class TrainingLoop:
             done = f", {start.epoch} of {settings.epochs} epochs and {start.step} steps done before"
         if self.group.world_size > 1:
             together = f" in {self.group.world_size} processes"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
         left_out = len(self.rows) - self.steps * settings.batch_size
         sentence = (
             f"{self.folder}: {settings.model.method} with {count:,} parameters on "
             f"{state.device}{together} (kernels: {state.kernels}), {len(self.rows):,} clips to "
-            f"train on ({self.steps} steps of {settings.batch_size}, {left_out} other clips sit "
-            f"out each epoch){chosen}{done}"
+            f"train on ({steps} of {settings.batch_size}, {left_out} other clips sit out each "
+            f"epoch){chosen}{balance_words(settings.balance)}{done}"
         )
         self.say(CourseOfWork(sentence))
 

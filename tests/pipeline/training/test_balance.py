@@ -14,6 +14,7 @@ from avsnn.models.balance import NONE, STRATEGIES
 from avsnn.models.readout import SumReadout
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
+from avsnn.pipeline.runs.checkpoint import read_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, make_config
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
@@ -23,13 +24,22 @@ from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import resume_points
 from avsnn.pipeline.training.training_loop import TrainingLoop
 from tests.pipeline.training.test_train_settings import differ, run, weights
+from tests.plugin_package import STRATEGY
 
 CPU = torch.device("cpu")
 NAMES = [name for name in STRATEGIES if name != NONE]
 each_strategy = pytest.mark.parametrize("strategy", NAMES)
 
 
-@each_strategy
+@pytest.fixture
+def catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the strategy of the page on plugins, which remembers the steps before."""
+    monkeypatch.setattr(STRATEGIES, "data", dict(STRATEGIES.data))
+    exec(STRATEGY, {"__name__": "my_strategy"})  # noqa: S102
+
+
+@pytest.mark.usefixtures("catch_up")
+@pytest.mark.parametrize("strategy", [*NAMES, "catch-up"])
 def test_a_balanced_training_that_was_cut_ends_with_the_bytes_of_a_whole_one(
     small_demo: Path, tmp_path: Path, strategy: str
 ) -> None:
@@ -43,7 +53,9 @@ def test_a_balanced_training_that_was_cut_ends_with_the_bytes_of_a_whole_one(
     for position, path in resume_points(cut / "checkpoints").items():
         if position > (1, 1):
             path.unlink()
-    assert max(resume_points(cut / "checkpoints")) == (1, 1)
+    point = resume_points(cut / "checkpoints")[1, 1]
+    tensors = read_checkpoint(point).tensors
+    assert ("strategy.lead" in tensors) == (strategy == "catch-up")
     run(small_demo, cut, *words, resume=True)
     last = Path("checkpoints", "last.safetensors")
     assert (cut / last).read_bytes() == (whole / last).read_bytes()
@@ -55,7 +67,10 @@ def test_a_balanced_training_runs_with_other_settings_and_changes_the_weights(
     small_demo: Path, tmp_path: Path, strategy: str, words: list[str]
 ) -> None:
     run(small_demo, tmp_path / "plain", *words)
-    (line,) = run(small_demo, tmp_path / "r", *words, f"balance.strategy={strategy}")
+    said: list[str] = []
+    balance = (f"balance.strategy={strategy}", "balance.modality_dropout=0.5")
+    (line,) = run(small_demo, tmp_path / "r", *words, *balance, say=said.append)
+    assert any(f", balanced by {strategy}, modality dropout 0.5" in one for one in said)
     assert np.isfinite(line["loss"])
     assert differ(weights(tmp_path / "r"), weights(tmp_path / "plain"))
 

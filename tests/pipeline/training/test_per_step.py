@@ -132,7 +132,11 @@ def test_clips_without_frames_enough_are_told_once(small_demo: Path, tmp_path: P
     run(small_demo, tmp_path / "r", *PER_STEP, "model.steps=4", said=said)
     (sentence,) = [one for one in said if "fewer stored frames" in one]
     assert sentence.startswith("72 of 72 clips")
-    assert f"avsnn prepare demo --root {small_demo} --set extract.frames=4" in sentence
+    advice = f"avsnn prepare demo --root {small_demo} --limit 72 --set extract.frames=4"
+    assert advice in sentence
+    heard: list[str] = []
+    run(small_demo, tmp_path / "h", *PER_STEP, "model.method=audio", said=heard)
+    assert not [one for one in heard if "fewer stored frames" in one]
 
 
 def test_an_evaluation_measures_robustness_and_what_happens_inside(per_step_run: Path) -> None:
@@ -281,6 +285,11 @@ def test_a_single_stored_frame_is_refused_with_the_prepare_that_stores_more(
     train_words = [w for word in PER_STEP for w in ("--set", word)]
     refused = avsnn("train", "demo", "--root", tmp_path, "--run", tmp_path / "r", *train_words)
     assert refused.returncode == 2
-    assert f"'avsnn prepare demo --root {tmp_path} --set extract.frames=3'" in refused.stderr
+    advice = f"'avsnn prepare demo --root {tmp_path} --limit 36 --set extract.frames=3'"
+    assert advice in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "r").exists()
+    words = ("--limit", "36", "--set", "extract.frames=3", "--workers", "0")
+    done = avsnn("prepare", "demo", "--root", tmp_path, *words)
+    assert "changed since the last prepare: extract.frames was 1, is 3\n" in done.stderr
+    assert "changed" not in avsnn("prepare", "demo", "--root", tmp_path, *words).stderr
