@@ -22,13 +22,17 @@ from typing import Any, TextIO
 
 
 class Warm:
-    """The process that imported everything, and methods that ask the process for a command."""
+    """The process that imported everything, and methods that ask the process for a command.
 
-    def __init__(self) -> None:
+    Args:
+        environment: variables that the process starts with, beside those of this process.
+    """
+
+    def __init__(self, **environment: str) -> None:
         self._process = subprocess.Popen(
             # A test before may have told children to ignore the current folder.
             [sys.executable, "-m", "tests.warm"],
-            env={**os.environ, "PYTHONSAFEPATH": ""},
+            env={**os.environ, "PYTHONSAFEPATH": "", **environment},
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -151,7 +155,8 @@ def serve() -> None:
         child = os.fork()
         if not child:
             become(asked)
-            sys.argv = ["avsnn", *asked["words"]]
+            # Python decodes the words of a command by the encoding that the process started with.
+            sys.argv = ["avsnn", *(os.fsdecode(word.encode()) for word in asked["words"])]
             # The help text would take the name of the program from this attribute.
             sys.modules["__main__"].__package__ = None
             code = 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ALONE, PROJECT, Command
+from tests.warm import Warm
 
 TINY = ["--set", "model.channels=16", "--set", "epochs=1", "--set", "batch_size=16"]
 TINY += ["--set", "data.size=32"]
@@ -136,21 +137,24 @@ def test_a_terminal_that_says_it_has_no_width_ends_no_command(
     ],
 )
 def test_an_encoding_without_a_character_ends_no_command(
-    avsnn_path: str, small_demo: Path, tmp_path: Path, environment: dict[str, str]
+    small_demo: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    root = shlex.quote(str(small_demo))
-    for command in (
-        "datasets",
-        f"status --root {root}",
-        f"reproduce alpha --dataset demo --root {root} --dry-run",
-        f"train demo --root {root} --run r\u00e9 {shlex.join(TINY)}",
-        "evaluate r\u00e9",
-        "evaluate r\u00e9 --json",
-        "evaluate r\u00e9x",
+    root = ["--root", str(small_demo)]
+    warm = Warm(**environment)
+    for words in (
+        ["datasets"],
+        ["status", *root],
+        ["reproduce", "alpha", "--dataset", "demo", *root, "--dry-run"],
+        ["train", "demo", *root, "--run", "r\u00e9", *TINY],
+        ["evaluate", "r\u00e9"],
+        ["evaluate", "r\u00e9", "--json"],
+        ["evaluate", "r\u00e9x"],
     ):
-        done = shell(avsnn_path, f"avsnn {command}", tmp_path, **environment)
-        assert done.returncode == (2 if command.endswith("x") else 0), done.stderr
+        done = warm.run(words, tmp_path)
+        assert done.returncode == (2 if words[-1] == "r\u00e9x" else 0), done.stderr
         assert "Traceback" not in done.stderr
+    warm.close()
+    assert (tmp_path / "r\u00e9" / "report" / "test.json").exists()
 
 
 def test_an_error_that_nobody_foresaw_is_one_sentence_that_names_the_file_of_its_trace(

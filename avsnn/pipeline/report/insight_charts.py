@@ -17,6 +17,7 @@ from avsnn.pipeline.report.specs import (
     tooltip,
     value,
     whole,
+    whole_numbers,
 )
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
@@ -275,7 +276,7 @@ def _raster(run: Run, number: int, raster: Raster) -> Chart:
                     "left",
                     "time step",
                     scale={"domain": [0.5, raster.steps + 0.5], "nice": False},
-                    axis={"tickMinStep": 1, "format": "d", "grid": False},
+                    axis=whole_numbers(raster.steps),
                 ),
                 "y": value(
                     "below",

@@ -69,6 +69,10 @@ SHARE_SCALE: Spec = {"domain": [0, 1]}
 DASHED_RULE: Spec = {"type": "rule", "strokeDash": [4, 4], "color": "var(--soft)"}
 
 
+# An axis of whole numbers has a tick for each number up to this one.
+MOST_TICKS = 8
+
+
 def whole(content: Spec, *, height: int) -> Spec:
     """Return a whole specification, whose width is the width of the figure in the page."""
     return {
@@ -89,6 +93,13 @@ def nominal(key: str, title: str | None = None, **options: Any) -> Spec:
 def value(key: str, title: str | None = None, **options: Any) -> Spec:
     """Return an encoding of numbers."""
     return {"field": key, "type": "quantitative", "title": title, **options}
+
+
+def whole_numbers(last: int) -> Spec:
+    """Return an axis with the whole numbers from 1 to ``last``, or with some of them."""
+    # Vega's `tickMinStep` allows halves between two or three numbers.
+    ticks = {"values": [*range(1, last + 1)]} if last <= MOST_TICKS else {"tickMinStep": 1}
+    return {**ticks, "format": "d", "grid": False}
 
 
 def tooltip(columns: Sequence[Column]) -> list[Spec]:

@@ -15,6 +15,7 @@ from avsnn.pipeline.report.specs import (
     tooltip,
     value,
     whole,
+    whole_numbers,
 )
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
@@ -28,6 +29,7 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
     """Return loss and accuracy of training, and of the part that chose the checkpoint."""
     runs = [run for run in runs if run.results.metrics]
     charts = []
+    last = max((line["epoch"] for run in runs for line in run.results.metrics), default=1)
     loss = "The loss of the training part includes label smoothing and alignment."
     for name, note, form in (("loss", loss, "number"), ("accuracy", "", "percent")):
         columns = [
@@ -52,7 +54,7 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
         several = len(of_runs) > 1
         spec = lines(
             columns,
-            x=value("epoch", "epoch", axis={"tickMinStep": 1, "format": "d", "grid": False}),
+            x=value("epoch", "epoch", axis=whole_numbers(last)),
             y=value("value", name, **axis),
             series="run" if several else "part",
             names=of_runs if several else parts,

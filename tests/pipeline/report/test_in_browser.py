@@ -78,7 +78,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     many = results(method="cmci", classes=[f"class number {n}" for n in range(60)], clips=600)
     # Few classes and clips have every kind of table and chart, in little time.
-    small = results(classes=CLASSES[:3], clips=24)
+    small = results(classes=CLASSES[:3], clips=24, epochs=3)
     made = {"one": [results()], "three": three, "hostile": [hostile, hostile], "many": [many]}
     made["small"] = [small]
     long = ("demo-add-seed42-17a3bc0f99", "demo-add-seed42-2288aabbcc")
@@ -201,6 +201,12 @@ def test_a_phone_shows_the_ends_of_axes_the_figures_of_energy_and_all_classes(
         - text.getBoundingClientRect().right)"""
     assert min(page.evaluate(right)) >= 0
     page.context.close()
+
+
+def test_an_axis_of_epochs_has_each_epoch_once(browser: Browser, pages: dict[str, Path]) -> None:
+    page = open_page(browser, pages["small"], width=1600, scheme="light").page
+    labels = page.locator("[data-chart='curve-loss'] .role-axis-label text").all_text_contents()
+    assert [label for label in labels if "." not in label] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("width", [390, 1024])
