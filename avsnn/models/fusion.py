@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Fused(NamedTuple):
-    """The streams after fusion, ``[T, B, C, N]`` each.
+    """The streams after fusion, ``[T, B, C, N]`` each, and weights.
 
     Attributes:
         audio: audio stream, the input of the audio MLP.
@@ -34,6 +34,8 @@ class Fused(NamedTuple):
         audio_residual: output of the audio block of the method; None if there is no block.
         visual_residual: output of the visual block of the method; None if there is no block.
         third: a third stream that goes straight to the head; None if there is none.
+        step_weights: weights ``[T, B]`` of the time steps in the training loss, whose mean over T
+            is 1; None if the loss is that of the answer alone.
     """
 
     audio: Tensor
@@ -41,6 +43,7 @@ class Fused(NamedTuple):
     audio_residual: Tensor | None = None
     visual_residual: Tensor | None = None
     third: Tensor | None = None
+    step_weights: Tensor | None = None
 
 
 class Fusion(nn.Module, ABC):

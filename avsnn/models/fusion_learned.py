@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from avsnn.models import builders
@@ -21,6 +22,7 @@ from avsnn.models.fusion import AttentionResidual, Fused, Fusion
 from avsnn.models.kernels.attention_products import split_heads
 from avsnn.models.layers import SpikingConv1x1, published_linear
 from avsnn.models.token_layout import token_mean
+from avsnn.pydantic_base import StrictModel
 
 if TYPE_CHECKING:
     from avsnn.models.neuron import LIF, NeuronFactory
@@ -201,18 +203,27 @@ class TokenMaskAttention(Fusion):
         )
 
 
+class StepAttentionSettings(StrictModel):
+    """The settings that only ``StepAttention`` has."""
+
+    weighs_loss: bool = Field(
+        default=True,
+        description="Whether the training loss is that of each time step, weighted with the scores",
+    )
+
+
 class StepAttention(Fusion):
-    """TAAF: attention over the time steps of both streams together weights the steps.
+    """TAAF: attention over the time steps of both streams together weights steps and loss.
 
     ``f[t] = concat(mean_N a[t], mean_N v[t])``, ``s[t] = fc2(tanh(fc1(f[t])))``,
     ``w = T softmax_t(s)``, ``a'[t] = w[t] a[t]``, ``v'[t] = w[t] v[t]``. Temporal attention-guided
     adaptive fusion (arXiv 2505.14535) gives each time step of the fused features a score, and the
-    scores weight the steps. These choices are ours: the mean over tokens, the two linear layers
-    with tanh between, the softmax, and the factor T, with which equal scores leave the streams
-    unchanged. At the start of a training, the scores are nearly equal.
-
-    The paper also weights the loss of each modality with the scores. That part is not here: the
-    loss belongs to the trainer, and one loss of both streams is trained.
+    scores weight the steps and the loss. These choices are ours, because we could read no more than
+    the abstract: the mean over tokens, the two linear layers with tanh between, the softmax, and
+    the factor T, with which equal scores leave the streams unchanged. At the start of a training,
+    the scores are nearly equal. The loss is the mean over the steps of ``w[t] CE(logits[t])``
+    (`step_cross_entropy`). The paper also changes the learning rate of each modality; strategies
+    of balanced training do so for every method.
 
     Values: the tokens are 0, 1 or 2. The streams after fusion are real numbers from 0 to ``2 T``, 0
     where the token is 0. A weight needs the tokens of all steps, so the network cannot answer
@@ -221,17 +232,21 @@ class StepAttention(Fusion):
 
     Args:
         channels: width C.
+        weighs_loss: whether the scores weight the loss too.
     """
 
-    def __init__(self, *, channels: int) -> None:
+    Settings = StepAttentionSettings
+
+    def __init__(self, *, channels: int, weighs_loss: bool = True) -> None:
         super().__init__()
+        self.weighs_loss = weighs_loss
         self.mix = published_linear(inputs=2 * channels, outputs=channels)
         self.score = published_linear(inputs=channels, outputs=1)
 
     @classmethod
     def from_settings(cls, settings: ModelSettings, *, tokens: int | None) -> Self:
-        """Build the method from the width C."""
-        return cls(channels=settings.channels)
+        """Build the method from the width C and the settings of its own."""
+        return cls(channels=settings.channels, **settings.custom)
 
     def weights(self, audio: Tensor, visual: Tensor) -> Tensor:
         """Return the weights of the steps, ``[T, B, 1]``; their mean over T is 1."""
@@ -241,6 +256,13 @@ class StepAttention(Fusion):
 
     def forward(self, audio: Tensor, visual: Tensor) -> Fused:
         """Fuse the streams, ``[T, B, C, N]`` each; the results have the dtype of the streams."""
-        weights = self.weights(audio, visual).to(audio.dtype).unsqueeze(-1)
-        new_audio, new_visual = weights * audio, weights * visual
-        return Fused(new_audio, new_visual, new_audio, new_visual)
+        weights = self.weights(audio, visual)
+        factors = weights.to(audio.dtype).unsqueeze(-1)
+        new_audio, new_visual = factors * audio, factors * visual
+        return Fused(
+            new_audio,
+            new_visual,
+            new_audio,
+            new_visual,
+            step_weights=weights.squeeze(-1) if self.weighs_loss else None,
+        )

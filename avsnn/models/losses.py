@@ -56,7 +56,7 @@ class Losses(NamedTuple):
 
     Attributes:
         total: the sum of the three parts.
-        cross_entropy: cross-entropy of the logits.
+        cross_entropy: cross-entropy of the logits, or of the time steps.
         alignment: semantic alignment, times its weight.
         auxiliary: sum of the cross-entropies of the auxiliary scores.
     """
@@ -150,6 +150,33 @@ def semantic_alignment(
     return torch.stack(losses).mean()
 
 
+def step_cross_entropy(
+    step_logits: Tensor, step_weights: Tensor, labels: Tensor, *, label_smoothing: float
+) -> Tensor:
+    """Return the weighted mean of the cross-entropies of all time steps, ``mean_tb(w CE)``.
+
+    With equal weights, the loss is that of temporal efficient training (arXiv 2202.11946). Weights
+    for the steps come from arXiv 2505.14535. No gradient flows into the weights, which is our
+    choice: the loss would teach the weights to choose the step with the smallest loss.
+
+    Args:
+        step_logits: class scores of each step alone, ``[T, B, classes]``.
+        step_weights: weights of the steps, ``[T, B]``.
+        labels: ``[B]``, int64.
+        label_smoothing: share of every target that is spread over all classes.
+
+    Returns:
+        scalar.
+    """
+    # A cross-entropy takes the classes in the second dimension.
+    scores = _at_least_float32(step_logits).permute(1, 2, 0)
+    targets = labels.unsqueeze(1).expand(-1, len(step_logits))
+    losses = functional.cross_entropy(
+        scores, targets, reduction="none", label_smoothing=label_smoothing
+    )
+    return (losses * step_weights.detach().T).mean()
+
+
 def training_loss(
     output: Output,
     labels: Tensor,
@@ -160,7 +187,8 @@ def training_loss(
     """Return the training loss of a batch and its parts.
 
     Args:
-        output: output of the network; the alignment is computed only if ``output.aligned``.
+        output: output of the network; the alignment is computed only if ``output.aligned``, and
+            the cross-entropy is that of the time steps if the output has their weights.
         labels: ``[B]``, int64.
         settings: label smoothing of every cross-entropy, and the alignment. Auxiliary
             cross-entropies have weight 1.
@@ -173,7 +201,15 @@ def training_loss(
         exact = _at_least_float32(logits)
         return functional.cross_entropy(exact, labels, label_smoothing=settings.label_smoothing)
 
-    main = cross_entropy(output.logits)
+    if output.step_logits is not None and output.step_weights is not None:
+        main = step_cross_entropy(
+            output.step_logits,
+            output.step_weights,
+            labels,
+            label_smoothing=settings.label_smoothing,
+        )
+    else:
+        main = cross_entropy(output.logits)
     alignment = auxiliary = torch.zeros_like(main)
     if output.aligned and output.audio_residual is not None and output.visual_residual is not None:
         audio, visual, same = output.audio_residual, output.visual_residual, labels

@@ -128,8 +128,8 @@ class ModelSettings(StrictModel):
     custom: dict[str, Any] = Field(
         default={},
         validate_default=True,
-        description="Settings that only this method has, by name, for a method of your own "
-        "(docs/add-a-fusion-method.md)",
+        description="Settings that only this method has, by name: weighs_loss of taaf, or those of "
+        "a method of your own (docs/add-a-fusion-method.md)",
     )
 
     @field_validator("method")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from avsnn.models.fusion import Fused
@@ -36,6 +37,9 @@ class Output(NamedTuple):
             alignment loss applies to the residuals.
         shares: class scores ``[B, classes]`` of the audio stream alone and of the visual stream
             alone; empty unless ``AudioVisualSpikformer.gives_shares`` is set.
+        step_logits: class scores ``[T, B, classes]`` of each time step alone; None unless the
+            network is in training mode and its fusion method weights the steps.
+        step_weights: weights ``[T, B]`` of the time steps; None as for ``step_logits``.
     """
 
     logits: Tensor
@@ -44,6 +48,8 @@ class Output(NamedTuple):
     auxiliary: tuple[Tensor, ...] = ()
     aligned: bool = False
     shares: tuple[Tensor, ...] = ()
+    step_logits: Tensor | None = None
+    step_weights: Tensor | None = None
 
 
 def _token_mean(features: Tensor | None) -> Tensor | None:
@@ -54,17 +60,21 @@ def _require_streams(fusion: Fusion, fused: object, tokens: Tensor) -> None:
     """Refuse what a fusion method returned, unless every stream has the shape of the tokens.
 
     Raises:
-        MethodError: the result is no ``Fused``, or a stream has another shape.
+        MethodError: the result is no ``Fused``, or a stream or the weights have another shape.
     """
     if isinstance(fused, Fused):
+        streams = zip(Fused._fields[:-1], fused[:-1], strict=True)
         found = next(
             (
                 f"a stream {name} of {list(stream.shape)}"
-                for name, stream in zip(Fused._fields, fused, strict=True)
+                for name, stream in streams
                 if stream is not None and stream.shape != tokens.shape
             ),
             "",
         )
+        weights = fused.step_weights
+        if weights is not None and weights.shape != tokens.shape[:2]:
+            found = f"step_weights of {list(weights.shape)} in place of [T, B]"
     else:
         found = f"a {type(fused).__name__}"
     if found:
@@ -149,6 +159,7 @@ class AudioVisualSpikformer(nn.Module):
             fused.visual + self.visual_mlp(fused.visual),
         )
         scores: Scores = self.readout(*streams, fused.third)
+        weighs_steps = fused.step_weights is not None and self.training
         return Output(
             logits=scores.logits,
             audio_residual=_token_mean(fused.audio_residual),
@@ -156,7 +167,15 @@ class AudioVisualSpikformer(nn.Module):
             auxiliary=scores.auxiliary,
             aligned=self.aligned,
             shares=self.readout.shares(*streams) if self.gives_shares else (),  # type: ignore[operator]
+            step_logits=self._step_logits(*streams, fused.third) if weighs_steps else None,
+            step_weights=fused.step_weights if weighs_steps else None,
         )
+
+    def _step_logits(self, audio: Tensor, visual: Tensor, third: Tensor | None) -> Tensor:
+        """Return the class scores ``[T, B, classes]`` of each time step alone."""
+        thirds = [None] * self.steps if third is None else third.chunk(self.steps)
+        steps = zip(audio.chunk(self.steps), visual.chunk(self.steps), thirds, strict=True)
+        return torch.stack([self.readout(*streams).logits for streams in steps])
 
 
 class UnimodalSpikformer(nn.Module, ABC):

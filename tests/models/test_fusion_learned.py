@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from avsnn.models.fusion import Fused, NoFusion
 from avsnn.models.fusion_learned import FIRST_SHARE, LearnedShare, StepAttention, TokenMask
+from avsnn.models.losses import LossSettings, step_cross_entropy, training_loss
 from avsnn.models.neuron import LIF
+from avsnn.models.registry import MethodError
 from avsnn.models.spike_counter import spike_rates
 
 from .networks import CLASSES, awake, clips, small
@@ -110,6 +113,69 @@ def test_taaf_weights_the_steps_by_a_softmax_over_the_steps_of_both_streams():
         for t in range(T):
             torch.testing.assert_close(fused.audio[t, b], weights[t] * audio[t, b])
             torch.testing.assert_close(fused.visual[t, b], weights[t] * visual[t, b])
+
+
+def taaf(**custom: bool) -> nn.Module:
+    """Return a network whose scores of the time steps differ."""
+    network = small("taaf", custom=custom).train()
+    nn.init.normal_(network.fusion.mix.weight)
+    nn.init.normal_(network.fusion.score.weight, std=5)
+    return network
+
+
+def test_taaf_weights_the_loss_of_every_step_alone():
+    network, labels = taaf(), torch.tensor([0, 1, 2])
+    output = network(*clips())
+    weights, logits = output.step_weights, output.step_logits
+    assert weights.std() > 0.1
+    torch.testing.assert_close(logits.mean(dim=0), output.logits)
+    torch.testing.assert_close(weights.mean(dim=0), torch.ones(3))
+    expected = 0.0
+    for t in range(len(weights)):
+        for b, label in enumerate(labels):
+            # Label smoothing gives each of the five classes 0.02, and the right class 0.9 more.
+            target = torch.full((5,), 0.02)
+            target[label] += 0.9
+            loss = -(target * logits[t, b].log_softmax(0)).sum()
+            expected = expected + weights[t, b] * loss / weights.numel()
+    losses = training_loss(output, labels, LossSettings())
+    torch.testing.assert_close(losses.cross_entropy, expected)
+    torch.testing.assert_close(losses.total, expected)
+    losses.total.backward()
+    assert network.readout.head.weight.grad.abs().sum() > 0
+
+
+def test_no_gradient_of_the_loss_flows_into_the_weights_of_its_steps():
+    logits = torch.rand(2, 3, 5, requires_grad=True)
+    weights = torch.rand(2, 3, requires_grad=True)
+    labels = torch.tensor([0, 1, 2])
+    step_cross_entropy(logits, weights, labels, label_smoothing=0.1).backward()
+    assert logits.grad is not None
+    assert weights.grad is None
+
+
+class OneWeight(NoFusion):
+    """A method with a mistake: one weight for each step, and not for each clip."""
+
+    def forward(self, audio, visual):
+        return Fused(audio, visual, step_weights=torch.ones(len(audio)))
+
+
+def test_weights_of_another_shape_are_refused_with_one_sentence():
+    network = small("add")
+    network.fusion = OneWeight()
+    with pytest.raises(
+        MethodError, match=r"OneWeight.forward .* step_weights of \[4\] in place of"
+    ):
+        network(*clips())
+
+
+@pytest.mark.parametrize(("custom", "is_training"), [({"weighs_loss": False}, True), ({}, False)])
+def test_taaf_has_no_loss_of_steps_if_it_is_switched_off_or_evaluated(custom, is_training):
+    network = taaf(**custom).train(is_training)
+    output = network(*clips())
+    assert output.step_logits is None
+    assert output.step_weights is None
 
 
 def test_taaf_with_equal_scores_changes_nothing():
