@@ -39,11 +39,16 @@ class Warm:
             text=True,
         )
 
-    def run(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """Run ``avsnn`` with ``words`` in ``cwd``; return exit code, stdout and stderr as text."""
+    def run(
+        self, words: list[str], cwd: Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``avsnn`` with ``words`` in ``cwd``; return exit code, stdout and stderr as text.
+
+        Packages in a folder of ``PYTHONPATH`` are found, as in a process that starts.
+        """
         with tempfile.TemporaryDirectory() as name:
             out, err = Path(name, "out"), Path(name, "err")
-            code = self.wait(self._fork(words, cwd, out, err))
+            code = self.wait(self._fork(words, cwd, out, err, **environment))
             return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
 
     def start(self, words: list[str], cwd: Path) -> "Started":
@@ -82,10 +87,17 @@ class Warm:
         return self._ask({"wait": pid})
 
     def _fork(
-        self, words: list[str], cwd: Path, out: Path, err: Path, *, session: bool = False
+        self,
+        words: list[str],
+        cwd: Path,
+        out: Path,
+        err: Path,
+        *,
+        session: bool = False,
+        **environment: str,
     ) -> int:
         asked = {"words": words, "cwd": str(cwd), "out": str(out), "err": str(err)}
-        env = {**os.environ, "COLUMNS": "100"}
+        env = {**os.environ, "COLUMNS": "100", **environment}
         return self._ask({**asked, "env": env, "session": session})
 
     def _ask(self, question: dict[str, Any]) -> int:
@@ -175,6 +187,8 @@ def become(asked: dict[str, Any]) -> None:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [folder for folder in folders if folder and folder not in sys.path]
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for stream, target in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
         opened = os.open(target, flags if stream else os.O_RDONLY, 0o600)

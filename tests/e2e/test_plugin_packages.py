@@ -1,7 +1,6 @@
 """An installed package gives methods and surrogates; each command says what is missing without it.
 
-The commands with a package run in fresh processes, because a process reads once what packages
-offer.
+The commands run in forks of a process that has not yet read what packages offer.
 """
 
 import json
@@ -17,6 +16,7 @@ import yaml
 from tests.conftest import Command
 from tests.plugin_file import line_of, write_plugin
 from tests.plugin_package import write_package
+from tests.warm import Warm
 
 MODEL = ["--set", "model.channels=16", "--set", "model.method=mean-exchange"]
 SIZES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "data.size=32"]
@@ -24,34 +24,40 @@ CHOICE = ["--set", "model.surrogate=triangle", "--set", "model.custom.start=0.1"
 CHOICE += ["--set", "balance.strategy=catch-up"]
 
 
+def search_path(packages: Path | None) -> str:
+    """Return the variable ``PYTHONPATH`` with a folder of packages, or without."""
+    own = os.environ.get("PYTHONPATH")
+    return os.pathsep.join(filter(None, [packages and str(packages), own]))
+
+
 def python(folder: Path, packages: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, with packages or without."""
-    paths = [str(packages)] if packages else []
-    paths += filter(None, [os.environ.get("PYTHONPATH")])
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": search_path(packages), "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def command(folder: Path, packages: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
+def command(
+    warm: Warm, folder: Path, packages: Path | None, *words: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``avsnn`` in a folder, with packages or without."""
-    done = python(folder, packages, "-m", "avsnn", *words)
+    done = warm.run([*words], folder, PYTHONPATH=search_path(packages), COLUMNS="200")
     assert "Traceback" not in done.stderr
     return done
 
 
 @pytest.fixture(scope="module")
-def trained(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(warm: Warm, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, in ``site``, and a run ``r`` of its method and its surrogate."""
     folder = tmp_path_factory.mktemp("package")
     write_package(folder / "site")
     words = [*MODEL, *SIZES, *CHOICE, "--root", str(small_demo), "--run", "r", "--workers", "1"]
-    done = command(folder, folder / "site", "train", "demo", *words)
+    done = command(warm, folder, folder / "site", "train", "demo", *words)
     assert done.returncode == 0, done.stderr
     slower = "neurons run on plain torch, which is slower"
     assert done.stderr.count(slower) == 1
@@ -67,7 +73,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_without_it(
-    avsnn: Command, folder: Path, small_demo: Path
+    warm: Warm, avsnn: Command, folder: Path, small_demo: Path
 ) -> None:
     site, root = folder / "site", ["--root", str(small_demo)]
     values = yaml.safe_load((folder / "r" / "config.yaml").read_text())
@@ -78,12 +84,12 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     assert not [*(folder / "r").glob("plugin*")]
 
     again = ["train", "demo", *MODEL, *SIZES, *CHOICE, *root, "--run", "r", "--resume"]
-    resumed = command(folder, site, *again)
+    resumed = command(warm, folder, site, *again)
     assert resumed.stdout.startswith("r: nothing to do; this run was finished before."), resumed
-    done = command(folder, site, "evaluate", "r", "--json", *root)
+    done = command(warm, folder, site, "evaluate", "r", "--json", *root)
     assert done.returncode == 0, done.stderr
     assert "spike-mix==1.2" in (folder / "r" / "report" / "report.html").read_text()
-    exported = command(folder, site, "export", "r", "--format", "safetensors").stdout
+    exported = command(warm, folder, site, "export", "r", "--format", "safetensors").stdout
     assert exported.count("Install the package before avsnn loads the network") == 2
     assert "strategy catch-up of the package spike-mix 1.2 changed the training; the" in exported
 
@@ -105,10 +111,10 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     assert f"UserError: r {needs}" in loaded.stderr
 
 
-def test_status_lists_the_run_and_imports_no_package(folder: Path) -> None:
+def test_status_lists_the_run_and_imports_no_package(warm: Warm, folder: Path) -> None:
     (folder / "site" / "spike_mix" / "__init__.py").write_text("raise SystemExit(9)\n")
     for packages in (folder / "site", None):
-        done = command(folder, packages, "status", "--runs", ".", "--json")
+        done = command(warm, folder, packages, "status", "--runs", ".", "--json")
         (row,) = json.loads(done.stdout)["runs"]
         assert (row["method"], row["state"], row["epochs"]) == ("mean-exchange", "finished", 1)
         assert row["unreadable"] == (
@@ -118,7 +124,7 @@ def test_status_lists_the_run_and_imports_no_package(folder: Path) -> None:
 
 
 def test_another_version_of_the_package_is_a_warning_and_another_content_no_other_run(
-    folder: Path, small_demo: Path
+    warm: Warm, folder: Path, small_demo: Path
 ) -> None:
     shutil.rmtree(folder / "site")
     write_package(folder / "site", version="1.3")
@@ -126,16 +132,16 @@ def test_another_version_of_the_package_is_a_warning_and_another_content_no_othe
         "r was trained with the package spike-mix 1.2, and 1.3 is installed: its results may "
         "differ; 'pip install spike-mix==1.2' restores the version.\n"
     )
-    done = command(folder, folder / "site", "evaluate", "r", "--root", str(small_demo))
+    done = command(warm, folder, folder / "site", "evaluate", "r", "--root", str(small_demo))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(warning) == 1
     words = [*MODEL, *SIZES, *CHOICE, "--root", str(small_demo), "--run", "r", "--resume"]
-    resumed = command(folder, folder / "site", "train", "demo", *words)
+    resumed = command(warm, folder, folder / "site", "train", "demo", *words)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stderr.count(warning) == 1
 
     write_package(folder / "site", version="1.3", methods="")
-    done = command(folder, folder / "site", "evaluate", "r")
+    done = command(warm, folder, folder / "site", "evaluate", "r")
     assert (done.returncode, done.stderr) == (
         2,
         "avsnn: r needs the method 'mean-exchange' of the package spike-mix 1.2, and the installed "
@@ -144,11 +150,11 @@ def test_another_version_of_the_package_is_a_warning_and_another_content_no_othe
 
 
 def test_a_file_with_the_name_of_the_method_of_a_package_does_not_get_its_weights(
-    folder: Path, small_demo: Path
+    warm: Warm, folder: Path, small_demo: Path
 ) -> None:
     write_plugin(folder / "my_fusion.py")
     words = ["evaluate", "r", "--plugin", "my_fusion.py", "--root", str(small_demo)]
-    done = command(folder, folder / "site", *words)
+    done = command(warm, folder, folder / "site", *words)
     assert (done.returncode, done.stderr) == (
         2,
         "avsnn: r was trained with the method 'mean-exchange' of the package spike-mix 1.2, and "
@@ -158,12 +164,12 @@ def test_a_file_with_the_name_of_the_method_of_a_package_does_not_get_its_weight
 
 
 def test_an_exception_in_the_code_of_a_package_is_one_sentence_with_its_line(
-    folder: Path, small_demo: Path
+    warm: Warm, folder: Path, small_demo: Path
 ) -> None:
     path = folder / "site" / "spike_mix" / "__init__.py"
     path.write_text(path.read_text().replace("clamp(min=0.0)", "clamp(0.0, 1.0, 2.0)"))
     words = ["train", "demo", *MODEL, *SIZES, *CHOICE, "--root", str(small_demo), "--run", "s"]
-    done = command(folder, folder / "site", *words)
+    done = command(warm, folder, folder / "site", *words)
     assert done.returncode == 2
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith(f"avsnn: {path}, line {line_of(path, 'clamp(')}: TypeError: clamp()")
@@ -182,33 +188,34 @@ def test_an_exception_in_the_code_of_a_package_is_one_sentence_with_its_line(
     ],
 )
 def test_a_package_with_a_fault_hides_nothing_and_is_named_when_it_is_asked_for(
-    tmp_path: Path, code: str, reason: str
+    warm: Warm, tmp_path: Path, code: str, reason: str
 ) -> None:
     write_package(tmp_path, code=code)
-    done = command(tmp_path, tmp_path, "train", "demo", "--print-config", *MODEL)
+    done = command(warm, tmp_path, tmp_path, "train", "demo", "--print-config", *MODEL)
     assert done.returncode == 2
     assert done.stderr.startswith(
         "avsnn: setting model.method cannot be 'mean-exchange': the package spike-mix 1.2 offers "
         f"'mean-exchange' and cannot be used ({reason}"
     )
     assert done.stderr.count("\n") == 1
-    other = command(tmp_path, tmp_path, "train", "demo", "--print-config")
+    other = command(warm, tmp_path, tmp_path, "train", "demo", "--print-config")
     assert (other.returncode, other.stderr) == (0, "")
 
 
 def test_names_of_packages_are_listed_and_only_the_wanted_package_is_imported(
+    warm: Warm,
     tmp_path: Path,
 ) -> None:
     write_package(tmp_path)
     shout = "print('imported', __name__)\n"
     write_package(tmp_path, "loud", code=shout, methods="add", surrogates="shout")
     words = ["train", "demo", "--print-config", "--set"]
-    wrong = command(tmp_path, tmp_path, *words, "model.method=mean-exchang")
+    wrong = command(warm, tmp_path, tmp_path, *words, "model.method=mean-exchang")
     assert wrong.returncode == 2
     assert "did you mean mean-exchange? there are: s-cmrl, add," in wrong.stderr
     assert wrong.stderr.endswith(", taaf, mean-exchange.\n")
     for setting in ("model.method=mean-exchange", "model.surrogate=triangle", "model.method=add"):
-        done = command(tmp_path, tmp_path, *words, setting)
+        done = command(warm, tmp_path, tmp_path, *words, setting)
         assert (done.returncode, done.stderr) == (0, "")
         assert "imported" not in done.stdout
     for code in (["-m", "avsnn", "train", "--help"], ["-c", "import avsnn.models.zoo"]):
@@ -217,10 +224,10 @@ def test_names_of_packages_are_listed_and_only_the_wanted_package_is_imported(
         assert "spike_mix" not in done.stderr
 
 
-def test_two_packages_with_one_name_are_both_named(tmp_path: Path) -> None:
+def test_two_packages_with_one_name_are_both_named(warm: Warm, tmp_path: Path) -> None:
     write_package(tmp_path)
     write_package(tmp_path, "mixer", "3.0", surrogates="", strategies="")
-    done = command(tmp_path, tmp_path, "train", "demo", "--print-config", *MODEL)
+    done = command(warm, tmp_path, tmp_path, "train", "demo", "--print-config", *MODEL)
     assert done.returncode == 2
     sentence = done.stderr.removeprefix(
         "avsnn: setting model.method cannot be 'mean-exchange': the packages "
@@ -230,4 +237,4 @@ def test_two_packages_with_one_name_are_both_named(tmp_path: Path) -> None:
     # A file that a person names comes before packages.
     write_plugin(tmp_path / "my_fusion.py")
     words = ["train", "demo", "--print-config", *MODEL, "--plugin", "my_fusion.py"]
-    assert command(tmp_path, tmp_path, *words).returncode == 0
+    assert command(warm, tmp_path, tmp_path, *words).returncode == 0

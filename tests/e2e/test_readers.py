@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +26,17 @@ from tests.own_reader import (
     write_lab,
     write_table,
 )
+from tests.warm import Warm
 
 PLUGIN = ("--plugin", "my_reader.py")
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data set, prepared by worker processes with the reader of a file."""
     folder = tmp_path_factory.mktemp("lab")
     write_lab(folder)
-    done = command(folder, None, "prepare", "lab", *SMALL, *PLUGIN, "--workers", "2")
+    done = command(warm, folder, None, "prepare", "lab", *SMALL, *PLUGIN, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert f"{CLIPS} clips are ready" in done.stdout
     return folder
@@ -51,21 +51,17 @@ def lab(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def command(folder: Path, site: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
+def command(
+    warm: Warm, folder: Path, site: Path | None, *words: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``avsnn`` in a process of its own, with a folder of packages or without."""
     paths = [*([str(site)] if site else []), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "avsnn", *words],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "AVSNN_DATASETS": str(folder),
-            "COLUMNS": "200",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    done = warm.run(
+        [*words],
+        folder,
+        PYTHONPATH=os.pathsep.join(filter(None, paths)),
+        AVSNN_DATASETS=str(folder),
+        COLUMNS="200",
     )
     assert "Traceback" not in done.stderr
     return done
@@ -279,13 +275,13 @@ def write_package(site: Path, version: str) -> None:
 
 
 def test_a_package_gives_readers_to_the_workers_and_its_version_is_their_identity(
-    prepared: Path, tmp_path: Path
+    warm: Warm, prepared: Path, tmp_path: Path
 ) -> None:
     site, root = tmp_path / "site", tmp_path / "data" / "lab"
     write_lab(tmp_path)
     write_package(site, "1.0")
     words = ["prepare", "lab", *SMALL]
-    done = command(tmp_path, site, *words, "--workers", "2")
+    done = command(warm, tmp_path, site, *words, "--workers", "2")
     assert done.returncode == 0, done.stderr
     of_file = members(prepared / "data" / "lab")
     assert members(root) == of_file
@@ -294,9 +290,9 @@ def test_a_package_gives_readers_to_the_workers_and_its_version_is_their_identit
     assert readers == {".npy": package, ".raw": package}
 
     # Without the package, what is done stays done, and what has to be done names the package.
-    done = command(tmp_path, None, *words, *ALONE)
+    done = command(warm, tmp_path, None, *words, *ALONE)
     assert "nothing to do" in done.stdout, done.stderr
-    done = command(tmp_path, None, *words, *ALONE, "--set", "extract.frames=3")
+    done = command(warm, tmp_path, None, *words, *ALONE, "--set", "extract.frames=3")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "avsnn: lab was prepared with the reader '.npy' of the package lab-files 1.0: the package "
@@ -304,24 +300,25 @@ def test_a_package_gives_readers_to_the_workers_and_its_version_is_their_identit
     )
     write_package(site, "1.1")
     before, shards = inodes(root), shards_of_arrays(root)
-    done = command(tmp_path, site, *words, *ALONE)
+    done = command(warm, tmp_path, site, *words, *ALONE)
     assert done.returncode == 0, done.stderr
     after = inodes(root)
     assert {name for name in after if after[name] != before[name]} == shards[True]
     # A file that a person names comes before a package.
-    done = command(tmp_path, site, *words, *PLUGIN, *ALONE)
+    done = command(warm, tmp_path, site, *words, *PLUGIN, *ALONE)
     assert done.returncode == 0, done.stderr
     request = json.loads((root / "state" / "request.json").read_text())
     assert request["readers"][".npy"]["kind"] == "file"
 
 
 def test_a_package_with_a_fault_stops_the_shards_that_need_it_and_is_named(
+    warm: Warm,
     tmp_path: Path,
 ) -> None:
     write_lab(tmp_path)
     write_package(tmp_path / "site", "1.0")
     (tmp_path / "site" / "lab_files" / "__init__.py").write_text("import numpi\n")
-    done = command(tmp_path, tmp_path / "site", "prepare", "lab", *SMALL, *ALONE)
+    done = command(warm, tmp_path, tmp_path / "site", "prepare", "lab", *SMALL, *ALONE)
     assert done.returncode == 1
     assert (
         "the package lab-files 1.0 offers '.raw' and cannot be used (ModuleNotFoundError: No "
