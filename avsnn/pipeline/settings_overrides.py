@@ -1,7 +1,8 @@
 """Builds checked settings from presets and from the ``key=value`` words of ``--set``."""
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -216,6 +217,25 @@ def flatten_tree(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def assignments(
+    settings: BaseModel, *, always: Container[str] = (), without: Container[str] = ()
+) -> list[str]:
+    """Return the words ``--set KEY=VALUE`` of every setting that is not the default.
+
+    Args:
+        settings: the settings.
+        always: keys of settings that are named although they are the default.
+        without: keys of settings that are left out.
+    """
+    defaults = flatten(type(settings)())
+    words = []
+    for key, value in flatten(settings).items():
+        if key not in without and (value != defaults.get(key) or key in always):
+            is_plain = isinstance(value, str) and parse_yaml(value) == value
+            words += ["--set", f"{key}={value if is_plain else json.dumps(value)}"]
+    return words
 
 
 def _merge(tree: dict[str, Any], preset: Mapping[str, Any]) -> None:

@@ -285,4 +285,7 @@ def test_evaluating_on_data_with_other_content_than_in_training_is_refused(
     assert avsnn("prepare", "demo", "--limit", "66", *ALONE).returncode == 0
     done = avsnn("evaluate", "r")
     assert done.returncode == 2
+    assert "avsnn: r: demo in " in done.stderr
     assert "is not what this run was trained on" in done.stderr
+    assert "(limit was 60, is 66)" in done.stderr
+    assert "Train again, or run 'avsnn prepare demo --limit 60'.\n" in done.stderr

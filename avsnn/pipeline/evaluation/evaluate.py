@@ -93,7 +93,7 @@ def evaluate(
         if load_prepared(run.config.root, run.config.dataset) is not None:
             # A recorded result says nothing about data that have changed since. Without any data,
             # the recorded result is all that there is.
-            require_same_data(run.config)
+            require_same_data(run.config, run.folder)
         # The code of a plugin is not at fault where memory ran out.
         stack.enter_context(plugin_faults_said(run.config.settings.model.method))
         stack.enter_context(lack_of_memory_said(advice))

@@ -1,9 +1,12 @@
 """The settings that decide the bytes of shards and caches."""
 
+import shlex
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from avsnn.pipeline.settings_overrides import assignments
 from avsnn.pydantic_base import StrictModel
 
 MAX_FRAMES = 100_000
@@ -194,3 +197,19 @@ class PrepareSettings(StrictModel):
         description="Number of clips to prepare, with the same share of every part and class; "
         "unset prepares all clips",
     )
+
+
+def prepare_command(dataset: str, settings: PrepareSettings, root: Path | None = None) -> str:
+    """Return the command that prepares a data set with some settings.
+
+    Args:
+        dataset: name of the data set.
+        settings: the settings.
+        root: folder of the data sets; None, and the folder of the command itself, are not named.
+    """
+    words = ["avsnn", "prepare", dataset]
+    if root is not None and root.resolve() != Path("data").resolve():
+        words += ["--root", str(root)]
+    if settings.limit is not None:
+        words += ["--limit", str(settings.limit)]
+    return shlex.join([*words, *assignments(settings, without=("limit",))])

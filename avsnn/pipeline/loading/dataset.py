@@ -9,6 +9,7 @@ from avsnn.pipeline.engine.atomic_files import locate
 from avsnn.pipeline.engine.lock import hold_for_reading
 from avsnn.pipeline.formats.clip_index import open_index
 from avsnn.pipeline.formats.damaged import damaged_error
+from avsnn.pipeline.formats.prepare_settings import prepare_command
 from avsnn.pipeline.formats.prepared_json import Prepared, require_prepared
 from avsnn.pipeline.loading.cache_source import CacheSource
 from avsnn.pipeline.loading.local_cache import open_local_cache
@@ -16,6 +17,7 @@ from avsnn.pipeline.loading.open_files import allow_many_open_files
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig
+from avsnn.pipeline.settings_overrides import flatten
 
 
 def open_source(config: RunConfig, *, shards: bool = False) -> Source:
@@ -54,34 +56,44 @@ def _hold(index: Path) -> BinaryIO | None:
     return hold_for_reading(index)
 
 
-def require_same_data(config: RunConfig) -> None:
+def require_same_data(config: RunConfig, folder: Path) -> None:
     """Check that the prepared data of a run are what the run was trained on.
 
     A new training need not check: its configuration was made from these data.
 
+    Args:
+        config: the configuration of the run.
+        folder: the run folder, for messages.
+
     Raises:
         UserError: the data are gone, or their content, labels, class names or parts have changed.
     """
-    prepared = _require_same_content(config)
+    prepared = _require_same_content(config, folder)
     index = open_index(config.root / config.dataset / prepared.index)
     if config.clips not in (None, index.fingerprint(config.split)):
         raise UserError(
-            f"{config.dataset} in {config.root} has other labels, class names or parts of the "
-            f"split {config.split!r} than this run was trained on; train again, or restore the "
-            f"table and run 'avsnn prepare {config.dataset} --root {config.root}'."
+            f"{folder}: {config.dataset} in {config.root} has other labels, class names or parts "
+            f"of the split {config.split!r} than this run was trained on; train again, or restore "
+            f"the table and run '{_prepare_again(config)}'."
         )
 
 
-def _require_same_content(config: RunConfig) -> Prepared:
+def _require_same_content(config: RunConfig, folder: Path | None = None) -> Prepared:
     """Return the prepared data of a run, if the content of the caches is as in the training."""
     prepared = require_prepared(config.root, config.dataset)
     if prepared.fingerprint != config.data.fingerprint:
-        what, how = "settings", "with the settings in the run's config.yaml (data.settings)"
-        if prepared.settings == config.data.settings:
-            what, how = "clips or labels", "after its table and files are as they were"
+        now, then = flatten(prepared.settings), flatten(config.data.settings)
+        changed = [f"{key} was {then[key]}, is {now[key]}" for key in now if now[key] != then[key]]
+        what = f"other settings ({'; '.join(changed)})" if changed else "other clips or labels"
+        when = "" if changed else "after its table and files are as they were, "
         raise UserError(
-            f"{config.dataset} in {config.root} is not what this run was trained on: it was "
-            f"prepared with other {what}. Train again, or run 'avsnn prepare {config.dataset}' "
-            f"{how}."
+            f"{f'{folder}: ' if folder else ''}{config.dataset} in {config.root} is not what this "
+            f"run was trained on: it was prepared with {what}. Train again, or {when}run "
+            f"'{_prepare_again(config)}'."
         )
     return prepared
+
+
+def _prepare_again(config: RunConfig) -> str:
+    """Return the command that prepares the data of a run as they were."""
+    return prepare_command(config.dataset, config.data.settings, config.root)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avsnn.errors import UserError
+from avsnn.pipeline.formats.prepare_settings import prepare_command
 from avsnn.pipeline.loading.augment import resize_audio
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig
@@ -92,20 +93,22 @@ def require_steps(config: RunConfig, source: Source) -> list[str]:
             there are time steps.
     """
     settings, steps = config.settings, config.settings.model.steps
-    limit = config.data.settings.limit
-    limited = "" if limit is None else f" --limit {limit}"
-    prepare = f"avsnn prepare {config.dataset} --root {config.root}{limited} --set"
+    prepared = config.data.settings
     columns = source.shapes.audio[-1]
     if settings.data.audio != "whole" and columns < steps:
+        audio = prepared.audio.model_copy(update={"size": steps})
+        larger = prepared.model_copy(update={"audio": audio})
         raise UserError(
             f"data.audio is {settings.data.audio}, but the audio images of {config.dataset} have "
             f"only {columns} columns for {steps} time steps: lower model.steps, or prepare larger "
-            f"images with '{prepare} audio.size={steps}'."
+            f"images with '{prepare_command(config.dataset, larger, config.root)}'."
         )
     if settings.data.frames == "published" or settings.model.method == "audio":
         return []
     counts = source.frame_counts
-    more = f"'{prepare} extract.frames={max(2, steps)}'"
+    extract = prepared.extract.model_copy(update={"frames": max(2, steps)})
+    wanted = prepared.model_copy(update={"extract": extract})
+    more = f"'{prepare_command(config.dataset, wanted, config.root)}'"
     if counts.max() < 2:
         raise UserError(
             "data.frames is per-step, but a single frame is stored of every clip of "
