@@ -11,6 +11,10 @@ from avsnn.pipeline.experiments.experiment import Experiment, Plan, RunState
 from avsnn.pipeline.experiments.table_text import AT_CHANCE, FilledTable, Section, TableText
 
 LEVEL = 0.95
+
+# A standard deviation of accuracies in % below this number comes from rounding: one of a billion
+# clips is more.
+ROUNDING = 1e-8
 CLEAN = "clean"
 # Marks a difference whose interval does not include 0.
 BETTER, WORSE = "▲", "▼"
@@ -315,9 +319,16 @@ def _interval(values: Iterable[float]) -> Interval:
     found = list(values)
     count = len(found)
     half = None
-    if count > 1 and (spread := stdev(found)):
+    if count > 1 and (spread := _spread(found)):
         half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * spread / count**0.5
     return Interval(mean=mean(found), half=half)
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation of at least two values in %; 0 for values that are equal."""
+    # Differences of the same number of clips differ by the rounding of their numbers.
+    found = stdev(values)
+    return found if found > ROUNDING else 0.0
 
 
 def paired_t_test(differences: Sequence[float]) -> float | None:
@@ -332,6 +343,6 @@ def paired_t_test(differences: Sequence[float]) -> float | None:
     from scipy.stats import t
 
     count = len(differences)
-    if count < 2 or (spread := stdev(differences)) == 0:
+    if count < 2 or not (spread := _spread(differences)):
         return None
     return float(2 * t.sf(abs(mean(differences)) / spread * count**0.5, count - 1))

@@ -172,6 +172,14 @@ def test_equal_figures_have_no_interval(small_demo: Path, tmp_path: Path) -> Non
     assert [row[1] for row in section.rows] == ["50.0", "60.0", "+10.0"]
 
 
+def test_the_same_number_of_clips_more_has_no_interval(small_demo: Path, tmp_path: Path) -> None:
+    clips = {1: 12, 2: 12, 3: 11}
+    values = {("plain", "one", seed): 100 * (right / 18) for seed, right in clips.items()}
+    values |= {("other", "one", seed): 100 * ((right + 3) / 18) for seed, right in clips.items()}
+    table = compared(small_demo, tmp_path, values)
+    assert table.text().sections[0].rows[2][1] == "+16.7"
+
+
 def test_a_table_without_the_row_to_compare_with_says_so_and_explains_no_marks(
     small_demo: Path, tmp_path: Path
 ) -> None:
