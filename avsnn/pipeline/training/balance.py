@@ -1,5 +1,8 @@
 """Balanced training of a run: its strategy, and inputs that lose a modality."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ def make_strategy(
 
     Raises:
         UserError: the network has one stream or no shares of streams, or the strategy and other
-            settings contradict each other.
+            settings contradict each other; or no resume point can hold the strategy's memory.
     """
     balance, method = settings.balance, settings.model.method
     if balance.strategy == NONE and not balance.modality_dropout:
@@ -55,12 +58,32 @@ def make_strategy(
             "and compute.compile frees the pass after the first: choose one of the two."
         )
     network.gives_shares = True
-    return kind(
+    strategy = kind(
         network,
         balance,
         label_smoothing=settings.loss.label_smoothing,
         mean_over_processes=lambda values: group.sum(values) / group.world_size,
     )
+    _require_memory(strategy.memory, balance.strategy)
+    return strategy
+
+
+def _require_memory(memory: Mapping[Any, Any], strategy: str) -> None:
+    """Refuse a memory that resume points cannot hold.
+
+    Raises:
+        UserError: a name is no text, or a value is no tensor that steps can change in place.
+    """
+    for name, value in memory.items():
+        found = ""
+        if not isinstance(value, Tensor):
+            found = f"is of the type {type(value).__name__}, and must be a tensor"
+        elif not isinstance(name, str):
+            found = "must have a text as its name"
+        elif value.requires_grad or not value.is_contiguous():
+            found = "must be a contiguous tensor without gradient, such as torch.zeros(3)"
+        if found:
+            raise UserError(f"balance.strategy {strategy}: memory[{name!r}] {found}.")
 
 
 def balance_words(settings: BalanceSettings) -> str:

@@ -66,7 +66,8 @@ def save_resume_point(
     """
     tensors = training_tensors(state.model, state.optimizer, state.average)
     tensors |= {f"{TOTALS}.{name}": tensor for name, tensor in totals.items()}
-    tensors |= {f"{STRATEGY}.{name}": tensor for name, tensor in _memory(state).items()}
+    # A checkpoint takes no tensors that share their bytes.
+    tensors |= {f"{STRATEGY}.{name}": tensor.clone() for name, tensor in _memory(state).items()}
     facts = {"run": run, "kernels": state.kernels}
     write_checkpoint(resume_path(folder, position), Checkpoint(tensors, facts))
     keep_newest(folder, keep)
@@ -93,8 +94,7 @@ def restore_resume_point(
         )
     try:
         rest = restore_training(checkpoint.tensors, state.model, state.optimizer, state.average)
-        for name, tensor in _memory(state).items():
-            tensor.copy_(rest[STRATEGY][name])
+        _restore_memory(_memory(state), rest.get(STRATEGY, {}))
     except (RuntimeError, LookupError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -107,6 +107,25 @@ def restore_resume_point(
 def _memory(state: TrainingState) -> dict[str, Tensor]:
     """Return what the strategy of balanced training keeps from step to step, by name."""
     return {} if state.strategy is None else state.strategy.memory
+
+
+def _restore_memory(memory: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Copy what a strategy kept into its memory.
+
+    Raises:
+        ValueError: the memory has other names, shapes or dtypes than what is stored.
+    """
+
+    def form(tensor: Tensor | None) -> str:
+        kind = "" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+        return "nothing" if tensor is None else f"{kind} of shape {list(tensor.shape)}"
+
+    for name in sorted({*memory, *stored}):
+        there, here = form(stored.get(name)), form(memory.get(name))
+        if there != here:
+            raise ValueError(f"the memory {name} of the strategy is {there} there, {here} here")
+    for name, tensor in memory.items():
+        tensor.copy_(stored[name])
 
 
 def training_tensors(

@@ -3,14 +3,16 @@
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from avsnn.errors import UserError
-from avsnn.models.balance import NONE, STRATEGIES
+from avsnn.models.balance import NONE, STRATEGIES, ScoreStrategy
 from avsnn.models.readout import SumReadout
 from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
@@ -59,6 +61,68 @@ def test_a_balanced_training_that_was_cut_ends_with_the_bytes_of_a_whole_one(
     run(small_demo, cut, *words, resume=True)
     last = Path("checkpoints", "last.safetensors")
     assert (cut / last).read_bytes() == (whole / last).read_bytes()
+
+
+@pytest.fixture
+def keep(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[Any, Any]], None]:
+    """Register a strategy ``keep`` that has this memory at its start."""
+
+    def register(memory: dict[Any, Any]) -> None:
+        class Keep(ScoreStrategy):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self.memory.update(memory)
+
+            def change_gradients(self) -> None:
+                for tensor in self.memory.values():
+                    tensor.add_(1)
+
+        monkeypatch.setitem(STRATEGIES.data, "keep", Keep)
+
+    return register
+
+
+def test_a_resume_point_with_another_memory_is_refused(
+    small_demo: Path, tmp_path: Path, keep: Callable[[dict[Any, Any]], None]
+) -> None:
+    words, number = ["balance.strategy=keep", "epochs=2"], torch.zeros(())
+    keep({"lead": number, "same": number})
+    run(small_demo, tmp_path, *words)
+    # Leave the folder as a kill after the first epoch leaves the folder.
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+    resume_points(tmp_path / "checkpoints")[2, 0].unlink()
+    for memory, found in (
+        ({"lead": torch.zeros(2), "same": number}, r"lead .* float32 of shape \[\] there, .*\[2\]"),
+        ({"lead": number.long(), "same": number}, "lead .* float32 .* int64 "),
+        ({"lead": number}, "same .* there, nothing here"),
+        ({"lead": number, "same": number, "more": number}, "more .* nothing there"),
+    ):
+        keep(memory)
+        with pytest.raises(UserError, match=f"does not fit this run .the memory {found}"):
+            run(small_demo, tmp_path, *words, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("memory", "reason"),
+    [
+        ({"steps": 0}, r"memory\['steps'\] is of the type int, and must be a tensor"),
+        ({3: torch.zeros(())}, r"memory\[3\] must have a text as its name"),
+        ({"x": torch.zeros(1, requires_grad=True)}, "must be a contiguous tensor without gradient"),
+        ({"x": torch.zeros(1).expand(4)}, "must be a contiguous tensor without gradient"),
+    ],
+)
+def test_a_memory_that_no_resume_point_holds_is_refused_before_a_file_is_written(
+    small_demo: Path,
+    tmp_path: Path,
+    keep: Callable[[dict[Any, Any]], None],
+    memory: dict[Any, Any],
+    reason: str,
+) -> None:
+    keep(memory)
+    with pytest.raises(UserError, match=rf"^balance\.strategy keep: .*{reason}"):
+        run(small_demo, tmp_path / "r", "balance.strategy=keep")
+    assert not (tmp_path / "r").exists()
 
 
 @each_strategy
