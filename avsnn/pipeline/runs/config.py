@@ -328,4 +328,5 @@ def require_same(config: RunConfig, folder: Path) -> None:
     if found.converted_from or config.converted_from:
         there_from = found.converted_from and f"converted from {found.converted_from}"
         differing.append(f"its weights were {there_from or 'trained'} and are other weights")
-    raise UserError(f"{folder} holds another run ({'; '.join(differing)}); choose another --run.")
+    reasons = "; ".join(differing) or "an earlier version of avsnn or of a plugin trained it"
+    raise UserError(f"{folder} holds another run ({reasons}); choose another --run.")

@@ -149,7 +149,9 @@ def test_clips_of_one_frame_are_refused_and_clips_of_few_frames_are_told_once(
     small_demo: Path, source: Source
 ) -> None:
     config = make_config("demo", PER_STEP, root=small_demo)
-    with pytest.raises(UserError, match=r"single frame.*'avsnn prepare demo .*--set extract.frames=3 "):
+    with pytest.raises(
+        UserError, match=r"single frame.*'avsnn prepare demo .*--set extract.frames=3 "
+    ):
         require_steps(config, _Clips(source, [1, 1]))  # type: ignore[arg-type]
     (sentence,) = require_steps(config, _Clips(source, [2, 3, 1]))  # type: ignore[arg-type]
     assert sentence.startswith("2 of 3 clips have fewer")
