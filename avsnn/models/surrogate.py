@@ -65,6 +65,18 @@ def _check_surrogate(name: str, surrogate: Any) -> None:
             f"the surrogate {name!r} must be Surrogate(FUNCTION, SLOPE) of avsnn.models.surrogate, "
             "with a positive slope"
         )
+    potentials = torch.linspace(-1, 1, 6).reshape(2, 3)
+    try:
+        found = surrogate.derivative(potentials, surrogate.slope)
+    except Exception:
+        # The training names file and line of an exception in the code of a plugin.
+        return
+    if not isinstance(found, Tensor) or found.shape != potentials.shape:
+        shape = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise RegistryError(
+            f"the surrogate {name!r} must return a tensor of the shape of its input, and returned "
+            f"{shape} for [2, 3]"
+        )
 
 
 SURROGATES: Registry[Surrogate] = Registry(

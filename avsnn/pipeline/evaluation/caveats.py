@@ -61,7 +61,7 @@ def caveats(
     if evaluation.is_at_chance:
         found.append(
             "The accuracy is no better than guessing, which is right for "
-            f"{evaluation.guessing:.1%} of the clips: the 95 % interval includes this figure."
+            f"{evaluation.guessing:.1%} of the clips: the 95 % interval is not above this figure."
         )
     if groups == 1 < evaluation.clips and config.manifest.group != "none":
         found.append(

@@ -107,7 +107,7 @@ class Evaluation(StrictModel):
 
     @property
     def is_at_chance(self) -> bool:
-        """Whether the 95 % interval of the accuracy includes the accuracy of guessing."""
+        """Whether the 95 % interval of the accuracy is not above the accuracy of guessing."""
         return self.top1_interval.low <= self.guessing
 
     @model_validator(mode="after")

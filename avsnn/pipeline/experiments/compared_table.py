@@ -69,8 +69,8 @@ class ComparedFigure(BaseModel):
 
     Attributes:
         top1: top-1 in % by ``FOLD SEED`` of each run that is finished and evaluated.
-        at_chance: the runs, as ``FOLD SEED``, whose own 95 % interval includes the accuracy of
-            guessing.
+        at_chance: the runs, as ``FOLD SEED``, whose own 95 % interval is not above the accuracy
+            of guessing.
         average: mean over the runs; None if no run is finished.
         difference: the difference to the row that the table compares with; None in that row, and
             where the two rows have no pair of fold and seed.
@@ -187,8 +187,8 @@ class ComparedTable(FilledTable):
         notes = [note]
         if any(figure.is_at_chance for line in lines for figure in line.figures.values()):
             notes.append(
-                f"{AT_CHANCE} no better than chance: the 95 % interval of every run includes the "
-                "accuracy of guessing."
+                f"{AT_CHANCE} no better than chance: the 95 % interval of every run is not above "
+                "the accuracy of guessing."
             )
         notes += self.failures
         if missing:

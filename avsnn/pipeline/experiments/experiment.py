@@ -73,7 +73,7 @@ class NoisyAccuracy(NamedTuple):
 
     Attributes:
         top1: top-1 on the test part in %.
-        is_at_chance: whether the 95 % interval of ``top1`` includes the accuracy of guessing.
+        is_at_chance: whether the 95 % interval of ``top1`` is not above the accuracy of guessing.
     """
 
     top1: float
@@ -87,7 +87,7 @@ class RunState(NamedTuple):
         epochs: number of trained epochs.
         top1: top-1 on the test part in %; None if the run is not finished and evaluated.
         guessing: accuracy of guessing on the test part in %; None as for ``top1``.
-        is_at_chance: whether the 95 % interval of ``top1`` includes the accuracy of guessing.
+        is_at_chance: whether the 95 % interval of ``top1`` is not above the accuracy of guessing.
         noisy: the accuracy by the signal to noise ratio in dB of every input that the network
             reads; empty in a table without noise.
         energy_uj: energy of one inference in uJ; None in a table without noise.

@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from avsnn.errors import UserError
+from avsnn.models.registry import METHODS
 from avsnn.pipeline.experiments.presets import is_yaml_name, preset_names
 from avsnn.pipeline.experiments.tables import SEEDS, Condition, Table, TableRow
 from avsnn.pipeline.settings_overrides import first_mistake, parse_yaml
@@ -250,6 +251,11 @@ def _preset(folder: Path, preset: Any, row: str) -> str:
         return preset
     if isinstance(preset, str) and is_yaml_name(preset):
         return str(folder / preset)
+    if isinstance(preset, str) and preset in METHODS:
+        raise ValueError(
+            f"row {row!r}: {preset} is a method and no preset; write "
+            f"'- {row}: {{model.method: {preset}}}'"
+        )
     known = preset_names()
     raise ValueError(
         f"row {row!r}: no preset is called {_shown(preset)}; {did_you_mean(str(preset), known)}"

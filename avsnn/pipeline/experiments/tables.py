@@ -73,7 +73,7 @@ class ReproducedRow(BaseModel):
         epochs_planned: number of epochs of a finished run.
         top1: the figure of each seed; None for a run that is not finished and evaluated.
         failed: why a run cannot be read or did not succeed, by seed; empty if all is well.
-        at_chance: the seeds whose 95 % interval includes the accuracy of guessing.
+        at_chance: the seeds whose 95 % interval is not above the accuracy of guessing.
         mean: mean over the finished runs.
         spread: sample standard deviation over the finished runs; None for fewer than two runs.
         published: the published figure for this data set; the mean where there are several.
@@ -178,7 +178,7 @@ class ReproducedTable(FilledTable):
         if any(line.at_chance for line in self.lines):
             share = "" if self.guessing is None else f" ({self.guessing:.2f} %)"
             notes.append(
-                f"{AT_CHANCE} no better than chance: the 95 % interval of the run includes the "
+                f"{AT_CHANCE} no better than chance: the 95 % interval of the run is not above the "
                 f"accuracy of guessing{share}."
             )
         notes += self.failures

@@ -11,7 +11,7 @@ from avsnn.models.zoo import build
 from avsnn.pipeline.inference.device import wants_channels_last
 from avsnn.pipeline.runs.checkpoint import parse_checkpoint
 from avsnn.pipeline.runs.config import RunConfig
-from avsnn.pipeline.runs.needed_plugins import require_same_plugins
+from avsnn.pipeline.runs.needed_plugins import require_same_method
 from avsnn.pipeline.runs.plugin import plugin_faults_said
 from avsnn.pipeline.runs.sample_shapes import SampleShapes, input_shapes, is_events
 from avsnn.pipeline.runs.train_settings import TrainSettings
@@ -125,7 +125,7 @@ def load_network(
         UserError: the checkpoint does not fit the run, or a plugin of the run has changed.
     """
     # The folder of the checkpoint lies in the run folder.
-    require_same_plugins(config.settings, config.plugins, checkpoint.parents[1])
+    require_same_method(config.settings, config.plugins, checkpoint.parents[1])
     model = build_network(config, shapes)
     weights, facts = parse_checkpoint(checkpoint, content)
     try:

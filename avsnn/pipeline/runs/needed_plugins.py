@@ -20,6 +20,9 @@ from avsnn.pipeline.runs.plugin import (
     value_of,
 )
 
+# The setting whose entry decides what a network answers.
+METHOD = "model.method"
+
 
 def recorded_plugins(values: Any) -> dict[str, PluginFacts]:
     """Return the plugins that ``config.yaml`` names, by the setting that chooses their entry.
@@ -79,13 +82,14 @@ def require_known_plugins(values: Any, folder: Path) -> None:
             )
 
 
-def require_same_plugins(
+def require_same_method(
     settings: BaseModel, plugins: Mapping[str, PluginFacts], folder: Path
 ) -> None:
-    """Refuse to use the weights of a run with another content of its plugin.
+    """Refuse to use the weights of a run with another content of the plugin of its method.
 
     The same weights answer otherwise in another network, and nobody would see the difference. An
-    entry that a Python program registered itself, without a plugin, is taken as it is.
+    entry that a Python program registered itself, without a plugin, is taken as it is. Surrogate
+    gradients and strategies change the training alone, and not the answers.
 
     Args:
         settings: the settings of the run.
@@ -93,33 +97,32 @@ def require_same_plugins(
         folder: the run folder.
 
     Raises:
-        UserError: an entry came from another file or package, or from a file with another content.
+        UserError: the method came from another file or package, or from a file with another
+            content.
     """
-    for setting in REGISTRIES:
-        name = value_of(settings, setting)
-        now, facts = plugin_of(name, setting), plugins.get(setting)
-        if now is None or (facts and facts.identity == now.identity):
-            continue
-        noun = REGISTRIES[setting].noun
-        here = file_of(setting, name) or now
-        if facts is None:
-            raise UserError(
-                f"{folder} was trained with a {noun} {name!r} of no plugin, and nobody knows "
-                f"whether {here} holds the same {noun}: train again with "
-                f"{'--plugin' if now.is_file else 'the package'}."
-            )
-        if not facts.is_file or not now.is_file:
-            advice = f"add --plugin {shlex.quote(facts.name)}" if facts.is_file else _install(facts)
-            without = f" and leave out --plugin {here}" if now.is_file else ""
-            raise UserError(
-                f"{folder} was trained with the {noun} {name!r} of {facts}, and {here} has another "
-                f"{noun} of this name: {advice}{without}."
-            )
+    name = value_of(settings, METHOD)
+    now, facts = plugin_of(name, METHOD), plugins.get(METHOD)
+    if now is None or (facts and facts.identity == now.identity):
+        return
+    here = file_of(METHOD, name) or now
+    if facts is None:
         raise UserError(
-            f"{folder} was trained with another content of {facts.name} than {here} has "
-            "now, and its weights belong to that content: undo the change, or train again."
-            f"{_copy_named(folder, setting, plugins)}"
+            f"{folder} was trained with a method {name!r} of no plugin, and nobody knows whether "
+            f"{here} holds the same method: train again with "
+            f"{'--plugin' if now.is_file else 'the package'}."
         )
+    if not facts.is_file or not now.is_file:
+        advice = f"add --plugin {shlex.quote(facts.name)}" if facts.is_file else _install(facts)
+        without = f" and leave out --plugin {here}" if now.is_file else ""
+        raise UserError(
+            f"{folder} was trained with the method {name!r} of {facts}, and {here} has another "
+            f"method of this name: {advice}{without}."
+        )
+    raise UserError(
+        f"{folder} was trained with another content of {facts.name} than {here} has now, and its "
+        "weights belong to that content: undo the change, or train again."
+        f"{_copy_named(folder, METHOD, plugins)}"
+    )
 
 
 def differing_plugins(

@@ -106,7 +106,7 @@ def test_a_row_is_compared_over_the_pairs_of_fold_and_seed_that_both_rows_have(
     assert other.energy_uj == pytest.approx((5.4 + 6.8 + 9.0) / 3)
     page = to_markdown(found.text())
     assert "| plain | 60.0 ± 24.8 | 30.0 ± 12.4 | 10.0 † |" in page
-    assert "† no better than chance: the 95 % interval of every run includes" in page
+    assert "† no better than chance: the 95 % interval of every run is not above" in page
     assert "2 runs of 8 to do." in page
     assert page.count("## few") == 1
 

@@ -56,6 +56,10 @@ def test_a_table_file_holds_presets_named_settings_and_a_grid(tmp_path: Path) ->
         ("rows: add", "'rows' is 'add', and must be a list"),
         ("rows: {a: {model.alpha: 0}}", "'rows' is {a: {model.alpha: 0}}, and must be a list"),
         ("rows: []", "it has 0 rows; a table has 1 to 1,000"),
+        (
+            "rows: [add, taaf]",
+            "row 'taaf': taaf is a method and no preset; write '- taaf: {model.method: taaf}'",
+        ),
         ("rows: [add, ad]", "row 'ad': no preset is called 'ad'; did you mean add?"),
         ("rows: [add, add]", "two rows are called 'add'"),
         ("rows: [add]\nrow: [s-cmrl]", "no place for 'row'; did you mean rows?"),

@@ -261,6 +261,8 @@ def test_a_surrogate_of_avsnn_cannot_be_replaced_and_needs_a_function(tmp_path: 
         'SURROGATES["atan"] = Surrogate(triangle, 1.0)': "there is a surrogate 'atan' already",
         'SURROGATES["flat"] = triangle': "the surrogate 'flat' must be Surrogate(FUNCTION, SLOPE)",
         'SURROGATES["flat"] = Surrogate(triangle, 0.0)': "with a positive slope",
+        'SURROGATES["flat"] = Surrogate(lambda u, slope: slope, 1.0)': "and returned float for [2,",
+        'SURROGATES["flat"] = Surrogate(lambda u, slope: u.sum(), 1.0)': "returned shape [] for",
     }.items():
         path.write_text(f"{SURROGATE}{line}\n")
         before = dict(SURROGATES)
