@@ -88,7 +88,9 @@ def test_a_run_of_a_package_works_with_the_package_and_names_what_is_missing_wit
     assert resumed.stdout.startswith("r: nothing to do; this run was finished before."), resumed
     done = command(warm, folder, site, "evaluate", "r", "--json", *root)
     assert done.returncode == 0, done.stderr
-    assert "spike-mix==1.2" in (folder / "r" / "report" / "report.html").read_text()
+    page = (folder / "r" / "report" / "report.html").read_text()
+    assert "spike-mix==1.2" in page
+    assert ", balanced by catch-up, seed 42, epoch" in page
     exported = command(warm, folder, site, "export", "r", "--format", "safetensors").stdout
     assert exported.count("Install the package before avsnn loads the network") == 2
     assert "strategy catch-up of the package spike-mix 1.2 changed the training; the" in exported

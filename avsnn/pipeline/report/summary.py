@@ -8,6 +8,7 @@ from avsnn.pipeline.evaluation.measures import Evaluation
 from avsnn.pipeline.report.labels import Run
 from avsnn.pipeline.report.tables import UNKNOWN, percent, with_prefix
 from avsnn.pipeline.runs.metrics import is_best_epoch
+from avsnn.pipeline.training.balance import balance_words
 
 # Below this p-value, after the correction for the number of pairs, two runs count as different.
 SIGNIFICANT = 0.05
@@ -46,10 +47,13 @@ class Summary(NamedTuple):
 def summarise(run: Run, comparison: Comparison | None) -> Summary:
     """Return what the page says first about a run."""
     evaluation, settings = run.results.evaluation, run.results.config.settings
-    chosen = evaluation.selection
+    chosen, data = evaluation.selection, settings.data
+    frames = "" if data.frames == "published" else f", frames {data.frames}"
+    audio = "" if data.audio == "whole" else f", audio {data.audio}"
     line = (
         f"{evaluation.dataset}, {evaluation.method}, C = {settings.model.channels}, "
-        f"T = {settings.model.steps}, seed {evaluation.seed}, "
+        f"T = {settings.model.steps}{frames}{audio}{balance_words(settings.balance)}, "
+        f"seed {evaluation.seed}, "
         f"epoch {evaluation.epoch or 'unknown'} "
         f"({'the last' if chosen == 'last' else f'chosen on {chosen}'})"
     )
