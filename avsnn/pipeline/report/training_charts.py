@@ -19,7 +19,15 @@ from avsnn.pipeline.report.specs import (
 )
 from avsnn.pipeline.report.tables import Chart, Column, Table
 
-PARTS = ("train", "val", "test")
+# The curves of a chart, and what their figures are called in `metrics.jsonl`. A training with a
+# strategy of balance has the curves of each stream alone.
+CURVES = {
+    "train": "{}",
+    "val": "val_{}",
+    "test": "test_{}",
+    "train, sound alone": "audio_{}",
+    "train, picture alone": "visual_{}",
+}
 
 # A chart shows at most so many epochs; more would be narrower than a pixel of a phone.
 MOST_EPOCHS = 60
@@ -39,11 +47,10 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
             Column("value", name.capitalize(), form),  # type: ignore[arg-type]
         ]
         rows = [
-            [run.label, part, line["epoch"], line.get(key)]
+            [run.label, part, line["epoch"], line.get(form_of_key.format(name))]
             for run in runs
-            for part in PARTS
-            for key in [name if part == "train" else f"{part}_{name}"]
-            if key in run.results.metrics[0]
+            for part, form_of_key in CURVES.items()
+            if form_of_key.format(name) in run.results.metrics[0]
             for line in run.results.metrics
         ]
         axis: dict[str, Any] = {}

@@ -16,6 +16,9 @@ from avsnn.pipeline.training.distributed import ProcessGroup
 LOSSES = ("loss", "cross_entropy", "alignment", "auxiliary")
 SUMMED = (*LOSSES, "accuracy")
 
+# Accuracy of the share of each stream in the head, in a training with a strategy of balance.
+STREAMS = ("audio_accuracy", "visual_accuracy")
+
 # First words of the names of the totals in a resume point.
 SUMS, SPIKES, SIZES = "sum", "spikes", "sizes"
 
@@ -24,24 +27,26 @@ class EpochTotals:
     """Sums over the steps of one epoch.
 
     Args:
-        model: the network whose spikes are counted.
-        device: the device that holds the sums.
+        model: the network whose spikes are counted, on the device that holds the sums.
         group: the processes whose sums make the whole.
+        has_streams: whether the steps give the accuracy of each stream too.
 
     Attributes:
         steps: number of steps of the epoch so far.
         spikes: counts the spikes of ``model`` while the caller keeps the counter open.
     """
 
-    def __init__(self, model: nn.Module, *, device: torch.device, group: ProcessGroup) -> None:
+    def __init__(self, model: nn.Module, *, group: ProcessGroup, has_streams: bool = False) -> None:
         self.steps = 0
+        self._names = (*SUMMED, *STREAMS) if has_streams else SUMMED
         self.spikes = SpikeCounter(model)
-        self._sums = torch.zeros(len(SUMMED), dtype=torch.float64, device=device)
+        device = next(model.parameters()).device
+        self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
         self._group = group
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add the values of one step of this process, by the names in ``SUMMED``."""
-        self._sums.add_(torch.stack([values[name].detach() for name in SUMMED]))
+        """Add the values of one step of this process, by name."""
+        self._sums.add_(torch.stack([values[name].detach() for name in self._names]))
 
     def means(self, *, all_processes: bool) -> dict[str, float]:
         """Return the mean of every value over the steps so far.
@@ -52,7 +57,7 @@ class EpochTotals:
         sums, steps = self._sums, self.steps
         if all_processes:
             sums, steps = self._group.sum(sums), steps * self._group.world_size
-        return dict(zip(SUMMED, (sums / steps).tolist(), strict=True))
+        return dict(zip(self._names, (sums / steps).tolist(), strict=True))
 
     def spike_rates(self, *, all_processes: bool) -> dict[str, SpikeRate]:
         """Return the spikes per neuron and time step so far, by layer.
@@ -66,7 +71,7 @@ class EpochTotals:
     def state(self) -> dict[str, Tensor]:
         """Return what a resume point keeps: the sums over all processes, as of a single one."""
         sums = self._group.sum(self._sums) / self._group.world_size
-        state = {f"{SUMS}.{name}": total for name, total in zip(SUMMED, sums, strict=True)}
+        state = {f"{SUMS}.{name}": total for name, total in zip(self._names, sums, strict=True)}
         for name, (spikes, size) in zip(
             self.spikes.names, self._group.sum(self.spikes.counts), strict=True
         ):
@@ -89,7 +94,7 @@ class EpochTotals:
         self.spikes.counts.zero_()
         if not self._group.is_main:
             return
-        for place, name in enumerate(SUMMED):
+        for place, name in enumerate(self._names):
             if (total := state.get(f"{SUMS}.{name}")) is not None:
                 self._sums[place] = total * self._group.world_size
         for place, name in enumerate(self.spikes.names):

@@ -9,7 +9,7 @@ from avsnn.models.losses import training_loss
 from avsnn.pipeline.inference.device import autocast
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.training.distributed import ProcessGroup
-from avsnn.pipeline.training.epoch_totals import LOSSES, EpochTotals
+from avsnn.pipeline.training.epoch_totals import LOSSES, STREAMS, EpochTotals
 from avsnn.pipeline.training.finite_check import FiniteCheck
 from avsnn.pipeline.training.state import TrainingState
 
@@ -78,12 +78,18 @@ class TrainingStep:
                 if strategy is not None:
                     strategy.note(output, labels_part, weight=1 / count)
                 (losses.total * (1 / count)).backward()
-            correct = (output.logits.argmax(1) == labels_part).float().mean()
-            values = dict(zip(LOSSES, losses, strict=True)) | {"accuracy": correct}
+            values = dict(zip(LOSSES, losses, strict=True))
+            values["accuracy"] = _accuracy(output.logits, labels_part)
+            for name, share in zip(STREAMS, output.shares, strict=False):
+                values[name] = _accuracy(share, labels_part)
             for name, value in values.items():
                 addend = value.detach() * (1 / count)
                 sums[name] = sums[name] + addend if name in sums else addend
         return sums
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(1) == labels).float().mean()
 
 
 def _gradient_norm(model: nn.Module, *, longest: float | None) -> Tensor:

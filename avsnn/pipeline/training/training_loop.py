@@ -115,7 +115,8 @@ class TrainingLoop:
             self.selection_rows = parts.rows(self.settings.selection)
         require_memory(config, source.shapes, options.device, processes=group.world_size)
         self.state = build_state(config, source.shapes, options.device, group, self.say)
-        self.totals = EpochTotals(self.state.model, device=options.device, group=group)
+        has_streams = self.state.strategy is not None
+        self.totals = EpochTotals(self.state.model, group=group, has_streams=has_streams)
         self.metrics: list[dict[str, Any]] = []
         self.check = FiniteCheck(options.device)
         step = TrainingStep(self.state, self.settings, group, self.check, self.totals)

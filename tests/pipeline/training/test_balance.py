@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ from avsnn.pipeline.engine.progress import NoProgress
 from avsnn.pipeline.experiments.presets import load_presets
 from avsnn.pipeline.runs.checkpoint import read_checkpoint
 from avsnn.pipeline.runs.config import RunConfig, make_config
+from avsnn.pipeline.runs.sample_shapes import SampleShapes
 from avsnn.pipeline.runs.train_settings import TrainSettings
 from avsnn.pipeline.settings_overrides import build_settings
 from avsnn.pipeline.training.balance import drop_modalities
 from avsnn.pipeline.training.distributed import ProcessGroup, join_process_group
+from avsnn.pipeline.training.epoch_totals import EpochTotals
+from avsnn.pipeline.training.finite_check import FiniteCheck
 from avsnn.pipeline.training.options import RunOptions
 from avsnn.pipeline.training.resume import resume_points
+from avsnn.pipeline.training.state import build_state
+from avsnn.pipeline.training.step import TrainingStep
 from avsnn.pipeline.training.training_loop import TrainingLoop
 from tests.pipeline.training.test_train_settings import differ, run, weights
 from tests.plugin_package import STRATEGY
@@ -135,6 +141,8 @@ def test_a_balanced_training_runs_with_other_settings_and_changes_the_weights(
     balance = (f"balance.strategy={strategy}", "balance.modality_dropout=0.5")
     (line,) = run(small_demo, tmp_path / "r", *words, *balance, say=said.append)
     assert any(f", balanced by {strategy}, modality dropout 0.5" in one for one in said)
+    assert 0 <= line["audio_accuracy"] <= 1
+    assert 0 <= line["visual_accuracy"] <= 1
     assert np.isfinite(line["loss"])
     assert differ(weights(tmp_path / "r"), weights(tmp_path / "plain"))
 
@@ -255,3 +263,25 @@ def test_two_processes_train_one_balanced_network(small_demo: Path, tmp_path: Pa
             assert torch.equal(one[key], other[key])
             moved = (parameter - before[key]).norm()
             assert (one[key] - parameter).norm() <= 0.05 * moved, (name, key)
+
+
+def test_the_accuracy_of_a_stream_is_that_of_its_share_in_the_head(small_demo: Path) -> None:
+    words = ["model.channels=16", "data.size=32", "batch_size=24", "balance.strategy=iemf"]
+    settings = build_settings(TrainSettings, load_presets("demo", ["healthy"]), words)
+    config = make_config("demo", settings, root=small_demo)
+    shapes = SampleShapes(audio=(1, 32, 32), frames=(3, 32, 32))
+    group = ProcessGroup()
+    state = build_state(config, shapes, CPU, group, lambda _: None)
+    dice = torch.Generator().manual_seed(1)
+    audio = torch.randn(24, *shapes.audio, generator=dice)
+    frames = torch.randn(24, *shapes.frames, generator=dice)
+    labels = torch.arange(24) % 6
+    network = deepcopy(state.model).train()
+    shares = network(audio, frames).shares
+    due = [float((share.argmax(1) == labels).float().mean()) for share in shares]
+    totals = EpochTotals(state.model.train(), group=group, has_streams=True)
+    TrainingStep(state, settings, group, FiniteCheck(CPU), totals)(audio, frames, labels)
+    totals.steps += 1
+    means = totals.means(all_processes=True)
+    assert [means["audio_accuracy"], means["visual_accuracy"]] == pytest.approx(due)
+    assert due[0] != due[1]

@@ -100,7 +100,9 @@ class Training:
             # As on a GPU, where a recording would keep a number for ever.
             parameters["lr"] = torch.zeros((), device=device)
         self.check = FiniteCheck(device)
-        self.totals = EpochTotals(self.state.model, device=device, group=self.group)
+        self.totals = EpochTotals(
+            self.state.model, group=self.group, has_streams=self.state.strategy is not None
+        )
         self.step: Callable[..., None] = TrainingStep(
             self.state, settings, self.group, self.check, self.totals
         )
