@@ -133,7 +133,7 @@ def prepare_command(
     from avsnn.pipeline.media.readers import sources_of_files
     from avsnn.pipeline.prepare.build_stages import build_stages
     from avsnn.pipeline.prepare.finished_snapshot import finished_before
-    from avsnn.pipeline.prepare.prepare import changed_settings, prepare
+    from avsnn.pipeline.prepare.prepare import prepare
     from avsnn.pipeline.prepare.request import last_request, make_request
     from avsnn.pipeline.settings_overrides import build_settings
 
@@ -163,8 +163,6 @@ def prepare_command(
         print_prepared(root / dataset, prepared, counts)
         return
     stages = build_stages(dataset, asked, root=root)
-    for change in changed_settings(stages):
-        say(change)
     run = partial(
         prepare,
         stages,

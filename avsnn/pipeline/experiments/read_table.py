@@ -17,7 +17,6 @@ import yaml
 from pydantic import ValidationError
 
 from avsnn.errors import UserError
-from avsnn.models.registry import METHODS
 from avsnn.pipeline.experiments.presets import is_yaml_name, preset_names
 from avsnn.pipeline.experiments.tables import SEEDS, Condition, Table, TableRow
 from avsnn.pipeline.settings_overrides import first_mistake, parse_yaml
@@ -251,6 +250,9 @@ def _preset(folder: Path, preset: Any, row: str) -> str:
         return preset
     if isinstance(preset, str) and is_yaml_name(preset):
         return str(folder / preset)
+    # The completion of names in a shell reads tables, and cannot wait for torch.
+    from avsnn.models.registry import METHODS
+
     if isinstance(preset, str) and preset in METHODS:
         raise ValueError(
             f"row {row!r}: {preset} is a method and no preset; write "

@@ -56,7 +56,8 @@ def prepare(
         retry_failed: try again the units that recorded failures.
         redo: units to do again in any case, ``{stage: {unit: reason}}``.
         on_stage: called with the summary of each stage as the stage ends.
-        say: told where the work of the workers is shown.
+        say: told which settings differ from the last prepare, and where the work of the workers is
+            shown.
 
     Raises:
         RunError: a stage failed, more clips failed than allowed, the disk is full or too small, or
@@ -70,6 +71,8 @@ def prepare(
         open_worker_pools(workers, scheduler, shared=stages.folder / ".lock", say=say) as pools,
         stages.fetch.http,
     ):
+        for change in changed_settings(stages):
+            say(change)
         run = _PrepareRun(stages, pools, progress, retry_failed, redo, on_stage)
         try:
             run.run_stages()
