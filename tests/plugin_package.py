@@ -1,5 +1,6 @@
 """Packages with entry points for avsnn, as pip leaves them in a folder of the search path."""
 
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,12 @@ SURROGATE, STRATEGY = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DO
 METHOD_LINE = 'METHODS["mean-exchange"] = '
 SURROGATE_LINE = 'SURROGATES["triangle"] = '
 STRATEGY_LINE = 'STRATEGIES["catch-up"] = CatchUp'
+
+
+def search_path(packages: Path | None) -> str:
+    """Return the variable ``PYTHONPATH`` with a folder of packages, or without."""
+    own = os.environ.get("PYTHONPATH")
+    return os.pathsep.join(filter(None, [packages and str(packages), own]))
 
 
 def write_package(

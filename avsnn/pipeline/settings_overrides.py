@@ -219,6 +219,16 @@ def flatten_tree(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(then: BaseModel, now: BaseModel) -> list[str]:
+    """Return what differs between two settings of one kind, each as ``KEY was …, is …``."""
+    before, after = flatten(then), flatten(now)
+    return [
+        f"{key} was {before.get(key)}, is {after[key]}"
+        for key in after
+        if before.get(key) != after[key]
+    ]
+
+
 def assignments(
     settings: BaseModel, *, always: Container[str] = (), without: Container[str] = ()
 ) -> list[str]:

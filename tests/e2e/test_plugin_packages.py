@@ -15,19 +15,13 @@ import yaml
 
 from tests.conftest import Command
 from tests.plugin_file import line_of, write_plugin
-from tests.plugin_package import write_package
+from tests.plugin_package import search_path, write_package
 from tests.warm import Warm
 
 MODEL = ["--set", "model.channels=16", "--set", "model.method=mean-exchange"]
 SIZES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "data.size=32"]
 CHOICE = ["--set", "model.surrogate=triangle", "--set", "model.custom.start=0.1"]
 CHOICE += ["--set", "balance.strategy=catch-up"]
-
-
-def search_path(packages: Path | None) -> str:
-    """Return the variable ``PYTHONPATH`` with a folder of packages, or without."""
-    own = os.environ.get("PYTHONPATH")
-    return os.pathsep.join(filter(None, [packages and str(packages), own]))
 
 
 def python(folder: Path, packages: Path | None, *words: str) -> subprocess.CompletedProcess[str]:

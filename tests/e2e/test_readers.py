@@ -1,7 +1,6 @@
 """Readers of a user's own kinds of files, from a file and from a package, in a real prepare."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.own_reader import (
     write_lab,
     write_table,
 )
+from tests.plugin_package import search_path
 from tests.warm import Warm
 
 PLUGIN = ("--plugin", "my_reader.py")
@@ -55,11 +55,10 @@ def command(
     warm: Warm, folder: Path, site: Path | None, *words: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``avsnn`` in a process of its own, with a folder of packages or without."""
-    paths = [*([str(site)] if site else []), os.environ.get("PYTHONPATH", "")]
     done = warm.run(
         [*words],
         folder,
-        PYTHONPATH=os.pathsep.join(filter(None, paths)),
+        PYTHONPATH=search_path(site),
         AVSNN_DATASETS=str(folder),
         COLUMNS="200",
     )

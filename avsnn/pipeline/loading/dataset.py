@@ -17,7 +17,7 @@ from avsnn.pipeline.loading.open_files import allow_many_open_files
 from avsnn.pipeline.loading.shard_source import ShardSource
 from avsnn.pipeline.loading.source import Source
 from avsnn.pipeline.runs.config import RunConfig
-from avsnn.pipeline.settings_overrides import flatten
+from avsnn.pipeline.settings_overrides import differences
 
 
 def open_source(config: RunConfig, *, shards: bool = False) -> Source:
@@ -82,8 +82,7 @@ def _require_same_content(config: RunConfig, folder: Path | None = None) -> Prep
     """Return the prepared data of a run, if the content of the caches is as in the training."""
     prepared = require_prepared(config.root, config.dataset)
     if prepared.fingerprint != config.data.fingerprint:
-        now, then = flatten(prepared.settings), flatten(config.data.settings)
-        changed = [f"{key} was {then[key]}, is {now[key]}" for key in now if now[key] != then[key]]
+        changed = differences(config.data.settings, prepared.settings)
         what = f"other settings ({'; '.join(changed)})" if changed else "other clips or labels"
         when = "" if changed else "after its table and files are as they were, "
         raise UserError(

@@ -30,7 +30,7 @@ from avsnn.pipeline.prepare.stages.discover import Discover
 from avsnn.pipeline.prepare.stages.extract import Extract
 from avsnn.pipeline.prepare.stages.fetch import Fetch
 from avsnn.pipeline.prepare.stages.pair import Pair
-from avsnn.pipeline.settings_overrides import flatten
+from avsnn.pipeline.settings_overrides import differences
 from avsnn.pipeline.transfer.kaggle import download_from_kaggle
 
 
@@ -94,13 +94,8 @@ def plan_stages(stages: DatasetStages, *, retry_failed: bool = False) -> list[tu
 def changed_settings(stages: DatasetStages) -> list[str]:
     """Return a sentence about every setting that differs from the last prepare."""
     last = last_request(stages.folder.parent, stages.manifest.name)
-    now = flatten(stages.request.settings)
-    then = flatten(last.settings) if last else now
-    return [
-        f"changed since the last prepare: {key} was {then[key]}, is {now[key]}"
-        for key in now
-        if then.get(key) != now[key]
-    ]
+    changed = differences(last.settings, stages.request.settings) if last else []
+    return [f"changed since the last prepare: {change}" for change in changed]
 
 
 def _no_clips_error(stages: DatasetStages) -> UserError:

@@ -27,12 +27,7 @@ def commands(run: Run) -> list[str]:
     needed = dict.fromkeys(f"{one.name}=={one.version}" for one in plugins if not one.is_file)
     install = [["pip", "install", *needed]] if needed else []
     prepare = prepare_command(config.dataset, config.data.settings)
-    return [
-        *map(shlex.join, install),
-        prepare,
-        shlex.join(train),
-        shlex.join(evaluate),
-    ]
+    return [*map(shlex.join, install), prepare, shlex.join(train), shlex.join(evaluate)]
 
 
 def _spelt_out(config: RunConfig) -> set[str]:
